@@ -1,0 +1,1 @@
+"""Palimpsest: what a fine-tuned vision model forgets, and where inside it rewires."""

@@ -1,0 +1,34 @@
+"""Backbones by configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.backbones.backbone import Backbone, Preprocessing, TextTower
+from harness.backbones.clip_backbone import load_clip
+from harness.backbones.mini import register_clip_config
+from harness.backbones.timm_backbone import load_timm
+from harness.config import REPOSITORY, BackboneConfig
+from harness.errors import InputError
+
+__all__ = ["Backbone", "Preprocessing", "TextTower", "load_backbone"]
+
+
+def load_backbone(config: BackboneConfig) -> Backbone:
+    """Load the pretrained backbone that a configuration names, in evaluation mode.
+
+    Raises
+    ------
+    InputError
+        For an unknown model or tag, a file that is missing or does not fit, or an unreachable hub.
+    """
+    register_clip_config()
+    weights: Path | str | None = config.weights
+    if config.weights is not None and config.weights.endswith((".safetensors", ".bin", ".pt", ".pth")):
+        weights = REPOSITORY / config.weights
+        if weights.suffix != ".safetensors":
+            raise InputError(
+                f"backbone.weights: found {config.weights}, accepted: a .safetensors file or a hub tag"
+            )
+    load = {"timm": load_timm, "open_clip": load_clip}[config.library]
+    return load(config.model, weights, config.seed).eval()

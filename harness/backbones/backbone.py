@@ -1,0 +1,120 @@
+"""One interface to every pretrained vision network."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from timm.data import create_transform
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a network was trained to see; remembered in every snapshot.
+
+    Attributes
+    ----------
+    size : int
+        Edge of the square input, pixels.
+    mean, std : 3 floats, of RGB in 0 to 1
+    interpolation : str
+        Name as in timm: bicubic, bilinear, ...
+    crop_pct : float
+        Share of the resized image's edge that the centre crop keeps.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+    crop_pct: float = 1.0
+
+    @cached_property
+    def _transform(self) -> Any:
+        return create_transform(
+            (3, self.size, self.size),
+            mean=self.mean,
+            std=self.std,
+            interpolation=self.interpolation,
+            crop_pct=self.crop_pct,
+        )
+
+    def __call__(self, images: Sequence[Image.Image]) -> Float[Tensor, "n_images 3 height width"]:
+        """Turn images into the network's input."""
+        return torch.stack([self._transform(image.convert("RGB")) for image in images])
+
+
+class TextTower(abc.ABC):
+    """The text side of a contrastive model, kept as pretrained."""
+
+    logit_scale: float
+
+    @abc.abstractmethod
+    def embed(self, texts: Sequence[str]) -> Float[Tensor, "n_texts n_channels"]:
+        """Unit-length embeddings of texts, comparable with the backbone's features."""
+
+    def embed_classes(
+        self, class_names: Sequence[str], templates: Sequence[str]
+    ) -> Float[Tensor, "n_classes n_channels"]:
+        """Zero-shot head (Radford et al. 2021): mean over templates with ``{}`` for the class, unit length."""
+        rows = [self.embed([template.format(name) for template in templates]) for name in class_names]
+        return nn.functional.normalize(torch.stack([row.mean(dim=0) for row in rows]), dim=1)
+
+
+class Backbone(nn.Module, abc.ABC):
+    """A vision encoder; calling it gives the features that heads and probes read.
+
+    Attributes
+    ----------
+    encoder : nn.Module
+        The network; all that fine-tuning may change is in here.
+    preprocessing : Preprocessing
+    layers : tuple of str
+        Names of the layers that `tokens` gives, from input to output.
+    n_features : int
+        Width of the features.
+    text : TextTower or None
+        Where there is one, zero-shot is possible.
+    """
+
+    encoder: nn.Module
+    layers: tuple[str, ...]
+    n_features: int
+
+    def __init__(self, preprocessing: Preprocessing, text: TextTower | None) -> None:
+        super().__init__()
+        self.preprocessing = preprocessing
+        self.text = text
+
+    @abc.abstractmethod
+    def forward(
+        self, images: Float[Tensor, "n_images 3 height width"]
+    ) -> Float[Tensor, "n_images n_channels"]:
+        """Features of preprocessed images."""
+
+    @abc.abstractmethod
+    def tokens(
+        self, images: Float[Tensor, "n_images 3 height width"]
+    ) -> tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]]:
+        """Local grid and global token of every layer; without a class token, the mean of the local ones."""
+
+
+def split_tokens(
+    grids: Sequence[Tensor], prefixes: Sequence[Tensor | None]
+) -> tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]]:
+    """Local and global tokens from grids [n_images, n_channels, height, width] and prefix tokens.
+
+    The first prefix token is the class token, others are registers; None or no prefix: the mean is global.
+    """
+    global_ = [
+        prefix[:, 0] if prefix is not None and prefix.shape[1] else grid.mean(dim=(2, 3))
+        for grid, prefix in zip(grids, prefixes, strict=True)
+    ]
+    return list(grids), global_

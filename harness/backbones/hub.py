@@ -1,0 +1,44 @@
+"""The hub: used where it answers; where it does not, one message at once and no storm of retries."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+from urllib.parse import urlparse
+
+from huggingface_hub import constants
+
+from harness.errors import InputError
+
+PROBE_SECONDS = 3.0
+
+
+def hub_answers() -> bool:
+    """Whether a connection to the hub can be opened within `PROBE_SECONDS`."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    address = urlparse(constants.ENDPOINT)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=PROBE_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def hub_or_message(what: str) -> Iterator[None]:
+    """Load from the hub or its cache; without both, an `InputError` that says what to do."""
+    online = hub_answers()
+    try:
+        with mock.patch.object(constants, "HF_HUB_OFFLINE", not online):
+            yield
+    except Exception as error:
+        if online:
+            raise
+        raise InputError(
+            f"{what}: the hub at {constants.ENDPOINT} does not answer and the cache {constants.HF_HUB_CACHE} has no "
+            f"copy ({type(error).__name__}); download it where there is a network, or give a local safetensors file"
+        ) from error

@@ -1,0 +1,104 @@
+"""Backbones from timm: from the hub, or from a safetensors file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import timm
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from harness.backbones.backbone import Backbone, Preprocessing, split_tokens
+from harness.backbones.hub import hub_or_message
+from harness.errors import InputError, unknown_name
+from harness.files import read_weights
+
+
+class TimmBackbone(Backbone):
+    """A timm network without its classifier."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        settings = timm.data.resolve_model_data_config(encoder)
+        super().__init__(
+            Preprocessing(
+                size=int(settings["input_size"][-1]),
+                mean=tuple(settings["mean"]),
+                std=tuple(settings["std"]),
+                interpolation=settings["interpolation"],
+                crop_pct=float(settings["crop_pct"]),
+            ),
+            text=None,
+        )
+        self.encoder = encoder
+        self.layers = tuple(f"blocks.{place}" for place in range(len(encoder.feature_info)))
+        self.n_features = int(encoder.num_features)
+
+    def forward(
+        self, images: Float[Tensor, "n_images 3 height width"]
+    ) -> Float[Tensor, "n_images n_channels"]:
+        """Features before the classifier."""
+        return self.encoder(images)
+
+    def tokens(
+        self, images: Float[Tensor, "n_images 3 height width"]
+    ) -> tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]]:
+        """Local grid and global token of every block."""
+        return timm_tokens(self.encoder, images)
+
+
+def timm_tokens(
+    encoder: nn.Module, images: Float[Tensor, "n_images 3 height width"]
+) -> tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]]:
+    """Tokens of a timm network, not normalised (the final norm belongs to the head)."""
+    with_prefix = getattr(encoder, "num_prefix_tokens", 0) > 0
+    options = {"return_prefix_tokens": True} if with_prefix else {}
+    found = encoder.forward_intermediates(images, norm=False, intermediates_only=True, **options)
+    if not with_prefix:
+        return split_tokens(found, [None] * len(found))
+    return split_tokens([grid for grid, _ in found], [prefix for _, prefix in found])
+
+
+def load_timm(model: str, weights: Path | str | None, seed: int) -> TimmBackbone:
+    """Load a network.
+
+    Parameters
+    ----------
+    model : str
+        Name of the architecture in timm.
+    weights : Path, str or None
+        Path: a safetensors file. str: pretrained tag at the hub. None: untrained.
+    seed : int
+        Of the initialisation, where it is untrained.
+
+    Raises
+    ------
+    InputError
+        Where timm has no such model, the file does not fit, or the hub cannot be reached.
+    """
+    if not timm.is_model(model):
+        raise unknown_name("timm model", model, timm.list_models())
+    if isinstance(weights, str):
+        with hub_or_message(f"{model}.{weights}"):
+            return TimmBackbone(timm.create_model(f"{model}.{weights}", pretrained=True, num_classes=0))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = timm.create_model(model, num_classes=0)
+    if weights is not None:
+        classifier = encoder.pretrained_cfg.get("classifier") or "head"
+        tensors = {
+            name: tensor.float()
+            for name, tensor in read_weights(weights).items()
+            if not name.startswith(f"{classifier}.")
+        }
+        load_strictly(encoder, tensors, weights)
+    return TimmBackbone(encoder)
+
+
+def load_strictly(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Load weights that must fit name by name and shape by shape, or say which file does not."""
+    try:
+        module.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:300]
+        raise InputError(f"{path}: weights do not fit the architecture: {detail}") from None

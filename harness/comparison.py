@@ -1,0 +1,304 @@
+"""The comparison of a study's runs: one row per backbone, task and method, over seeds; every column a metric."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pandas as pd
+
+from harness.config import Config, flatten, read_config
+from harness.errors import InputError, unknown_name
+from harness.journal import read_rows
+
+At = Literal["start", "end"]
+TASK = "<task>"  # in a metric's name: the task of the row, where a study has several
+ABSENT = "–"
+WIDTH = 120  # of a terminal, characters
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One finished run.
+
+    Attributes
+    ----------
+    config : Config
+    folder : Path
+    rows : DataFrame
+        Columns name, step and value: what ``results.jsonl`` holds.
+    """
+
+    config: Config
+    folder: Path
+    rows: pd.DataFrame
+
+    def curve(self, name: str) -> pd.Series:
+        """Values of a metric by optimizer step, in order; empty where there is none."""
+        found = self.rows[self.rows["name"] == name]
+        return found.set_index("step")["value"].sort_index()
+
+    @property
+    def steps(self) -> list[int]:
+        """Optimizer steps of the snapshots that were tracked, in order."""
+        return [int(step) for step in self.curve("brain/all/r2").index]
+
+    def find(self, metric: str, at: At) -> tuple[str, int, float | None]:
+        """Name, step and value of a metric at the first or the last snapshot; None where there is none."""
+        name, step = metric.replace(TASK, self.config.task.name), self.steps[0 if at == "start" else -1]
+        value = self.curve(name).get(step)
+        return name, step, None if value is None else float(value)
+
+
+class Group(NamedTuple):
+    """What runs have in common that differ in their seed only."""
+
+    backbone: str
+    task: str
+    method: str
+    variant: str  # the settings in which it differs from others of these names, such as finetune.lr=0.001
+
+    def label(self, groups: Sequence[Group]) -> str:
+        """Name that tells it from the others of a study: the backbone, and whatever else differs."""
+        parts = [self.backbone]
+        parts += [self.task] if len({group.task for group in groups}) > 1 else []
+        parts += [self.method] if len({group.method for group in groups}) > 1 else []
+        return ", ".join([*parts, *([self.variant] if self.variant else [])])
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the comparison.
+
+    Attributes
+    ----------
+    metric : str
+        Name in ``results.jsonl``; ``<task>`` in it stands for the task of the row.
+    at : "start" (step 0) or "end" (the last snapshot)
+    above, heading : str
+        Heading of the group of columns, and of this one.
+    kind : str
+        How it is written: "number", "signed" (+ or −) or "p".
+    """
+
+    metric: str
+    at: At
+    above: str
+    heading: str
+    kind: Literal["number", "signed", "p"] = "number"
+
+    def write(self, value: float, sd: float = float("nan")) -> str:
+        """Text of a value, and of its standard deviation over seeds where there is one."""
+        if pd.isna(value):
+            return ABSENT
+        if self.kind == "p":
+            return "<.001" if value < 0.001 else f"{value:.3f}"
+        text = f"{value:+.3f}" if self.kind == "signed" else f"{value:.3f}"
+        # a zero has no sign, whatever was rounded away
+        text = "0.000" if float(text) == 0 else text
+        return text.replace("-", "−") + ("" if pd.isna(sd) else f" ±{sd:.3f}")
+
+
+def read_runs(study: Path) -> list[RunResult]:
+    """Read all finished runs of a study, in order of their names.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, it holds no finished run, or a file of a finished run is broken.
+    """
+    study = Path(study)
+    if not study.is_dir():
+        if study.parent.is_dir():
+            folders = [path.name for path in study.parent.iterdir() if (path / "report.html").exists()]
+            raise unknown_name(f"study in {study.parent}", study.name, folders)
+        raise InputError(f"{study}: no such folder; accepted: the folder of a study, such as runs/demo")
+    finished = sorted(path.parent for path in study.glob("*/finished.json"))
+    if not finished:
+        there = len(unfinished_runs(study))
+        raise InputError(f"{study}: found no finished run ({there} unfinished); accepted: at least one")
+    return [_read_run(folder) for folder in finished]
+
+
+def unfinished_runs(study: Path) -> list[str]:
+    """Names of the runs of a study that have begun but not finished."""
+    begun = sorted(path.parent for path in Path(study).glob("*/config.yaml"))
+    return [folder.name for folder in begun if not (folder / "finished.json").exists()]
+
+
+def _read_run(folder: Path) -> RunResult:
+    rows, _ = read_rows(folder / "results.jsonl")
+    frame = pd.DataFrame(rows, columns=["name", "step", "value"])
+    run = RunResult(read_config(folder / "config.yaml"), folder, frame)
+    if not run.steps:
+        raise InputError(f"{folder / 'results.jsonl'}: found no brain/all/r2, accepted: a tracked run")
+    return run
+
+
+def group_runs(runs: Sequence[RunResult]) -> dict[Group, list[RunResult]]:
+    """Runs that differ in their seed only, together; untrained controls last, else by name.
+
+    Nothing else is averaged over: runs of the same names that differ in another setting are variants.
+    """
+    settings = {run.folder: flatten(run.config) for run in runs}
+    for run in runs:
+        del settings[run.folder]["seed"]
+    named: dict[tuple[str, str, str], list[RunResult]] = {}
+    for run in sorted(runs, key=_order):
+        config = run.config
+        named.setdefault((config.backbone.name, config.task.name, config.method.name), []).append(run)
+    groups: dict[Group, list[RunResult]] = {}
+    for names, alike in named.items():
+        keys = sorted({key for run in alike for key in settings[run.folder]})
+        varied = [key for key in keys if len({settings[run.folder].get(key) for run in alike}) > 1]
+        for run in alike:
+            here = settings[run.folder]
+            variant = ", ".join(f"{key}={here[key]}" for key in varied if key in here)
+            groups.setdefault(Group(*names, variant), []).append(run)
+    return groups
+
+
+def _order(run: RunResult) -> tuple[bool, str, str, str, int]:
+    config = run.config
+    untrained = config.backbone.weights is None
+    return (untrained, config.backbone.name, config.task.name, config.method.name, config.seed)
+
+
+def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
+    """Compare finished runs: mean and standard deviation over seeds of every column.
+
+    Returns
+    -------
+    DataFrame
+        Index: backbone, task, method, variant and seeds (how many). Columns: metric (its name in
+        ``results.jsonl``), at ("start" or "end") and statistic: "value" is the mean over seeds, of a p value
+        the largest; "sd" the sample's standard deviation, NaN for one seed. NaN where there is no value.
+    """
+    groups = group_runs(runs)
+    columns = choose_columns(runs)
+    records = []
+    for alike in groups.values():
+        record: dict[tuple[str, str, str], float] = {}
+        for column in columns:
+            found = [run.find(column.metric, column.at)[2] for run in alike]
+            values = [value for value in found if value is not None]
+            middle = max if column.kind == "p" else statistics.fmean
+            spread = column.kind != "p" and len(values) > 1
+            key = (column.metric, column.at)
+            record[*key, "value"] = middle(values) if values else float("nan")
+            record[*key, "sd"] = statistics.stdev(values) if spread else float("nan")
+        records.append(record)
+    index = [(*group, len(alike)) for group, alike in groups.items()]
+    return pd.DataFrame(
+        records,
+        index=pd.MultiIndex.from_tuples(index, names=[*Group._fields, "seeds"]),
+        columns=pd.MultiIndex.from_tuples(records[0], names=["metric", "at", "statistic"]),
+    )
+
+
+def choose_columns(runs: Sequence[RunResult]) -> list[Column]:
+    """The columns of the comparison of these runs; those that no run has a value of are left out."""
+    tasks = list(dict.fromkeys(run.config.task.name for run in runs))
+    task = tasks[0] if len(tasks) == 1 else TASK
+    probes = probe_tasks(runs)
+    metrics: list[tuple[str, tuple[At, ...]]] = [
+        (f"task/{task}/accuracy", ("start", "end")),
+        (f"probe/{task}/linear_accuracy", ("start", "end")),
+        *((f"forgetting/{probe}/delta_lp", ("end",)) for probe in probes),
+        *((f"forgetting/{probe}/delta_zs", ("end",)) for probe in probes),
+        ("rewiring/all/wasserstein", ("end",)),
+        ("rewiring/all/wasserstein_null", ("end",)),
+        ("rewiring/all/wasserstein_excess", ("end",)),
+        ("rewiring/all/wasserstein_p", ("end",)),
+        ("alignment/all/hierarchy", ("start", "end")),
+        ("alignment/all/hierarchy_null_sd", ("start",)),
+        ("brain/all/r2", ("start", "end")),
+    ]
+    columns = [describe_column(metric, at) for metric, places in metrics for at in places]
+    return [
+        column for column in columns if any(run.find(column.metric, column.at)[2] is not None for run in runs)
+    ]
+
+
+def probe_tasks(runs: Sequence[RunResult]) -> list[str]:
+    """Tasks on which forgetting was measured, in the order of the configuration."""
+    return list(dict.fromkeys(probe for run in runs for probe in run.config.probes.tasks))
+
+
+def describe_column(metric: str, at: At) -> Column:
+    """Headings and form of a column of the comparison."""
+    stage, place, measure = metric.split("/")
+    when = "before" if at == "start" else "after"
+    column = Column(metric, at, metric, when)
+    match stage, measure:
+        case "task", "accuracy":
+            return replace(column, above=f"{place}: accuracy")
+        case "probe", "linear_accuracy":
+            return replace(column, above=f"{place}: linear probe")
+        case "forgetting", "delta_lp":
+            return replace(column, above="Δ_LP, linear probe", heading=place, kind="signed")
+        case "forgetting", "delta_zs":
+            return replace(column, above="Δ_ZS, zero-shot", heading=place, kind="signed")
+        case "rewiring", "wasserstein":
+            return replace(column, above="rewiring, Wasserstein", heading="raw")
+        case "rewiring", "wasserstein_null":
+            return replace(column, above="rewiring, Wasserstein", heading="floor")
+        case "rewiring", "wasserstein_excess":
+            return replace(column, above="rewiring, Wasserstein", heading="excess", kind="signed")
+        case "rewiring", "wasserstein_p":
+            return replace(column, above="rewiring, Wasserstein", heading="p", kind="p")
+        case "alignment", "hierarchy":
+            return replace(column, above="hierarchy alignment")
+        case "alignment", "hierarchy_null_sd":
+            return replace(column, above="hierarchy alignment", heading="refit sd")
+        case "brain", "r2":
+            return replace(column, above="brain R²")
+    return column
+
+
+def columns_of(frame: pd.DataFrame) -> list[Column]:
+    """The columns of what `compare_runs` returned."""
+    pairs = dict.fromkeys((metric, at) for metric, at, _ in frame.columns)
+    return [describe_column(metric, at) for metric, at in pairs]
+
+
+def format_table(frame: pd.DataFrame) -> str:
+    """Write what `compare_runs` returned for a terminal, in stacked tables of at most 120 characters.
+
+    Numbers are means over seeds with their standard deviation; p is the largest over seeds.
+    """
+    groups = [Group(*index[:-1]) for index in frame.index]
+    seeds = [index[-1] for index in frame.index]
+    names = [group.label(groups) for group in groups]
+    if max(seeds) > 1:
+        names = [f"{name} ({n} seeds)" for name, n in zip(names, seeds, strict=True)]
+    first = _pad(["", "backbone", *names])
+    blocks: list[list[str]] = []
+    parts: dict[str, list[Column]] = {}
+    for column in columns_of(frame):
+        parts.setdefault(column.above, []).append(column)
+    for above, columns in parts.items():
+        part = _write_part(frame, above, columns)
+        if not blocks or len(blocks[-1][0]) + 3 + len(part[0]) > WIDTH:
+            blocks.append(first)
+        blocks[-1] = [f"{left}   {right}" for left, right in zip(blocks[-1], part, strict=True)]
+    return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks)
+
+
+def _write_part(frame: pd.DataFrame, above: str, columns: Sequence[Column]) -> list[str]:
+    """Lines of the columns under one heading, all of one length."""
+    cells = []
+    for column in columns:
+        values, spreads = (frame[column.metric, column.at, statistic] for statistic in ("value", "sd"))
+        written = [column.write(value, sd) for value, sd in zip(values, spreads, strict=True)]
+        cells.append(_pad([column.heading, *written], right=True))
+    lines = ["  ".join(line) for line in zip(*cells, strict=True)]
+    return _pad([above, *lines])
+
+
+def _pad(lines: Sequence[str], right: bool = False) -> list[str]:
+    width = max(map(len, lines))
+    return [line.rjust(width) if right else line.ljust(width) for line in lines]

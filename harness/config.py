@@ -1,0 +1,358 @@
+"""Typed configuration: the only place that knows defaults, units and ranges.
+
+Settings are composed by Hydra from the groups in ``configs/`` and overrides such as ``backbone=mini_random``
+(an option of a group) or ``finetune.lr=1e-4`` (a value), then checked by the models below. A file in
+``configs/`` states what makes an option what it is; everything else comes from here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+import harness
+from harness.errors import InputError, exit_with_one_line, unknown_name
+from harness.files import content_hash
+
+REPOSITORY = Path(harness.__file__).parents[1]
+CONFIGS = REPOSITORY / "configs"
+GROUPS = ("backbone", "task", "method", "brain", "mapping", "study")
+
+# names become folders, tags and parts of metric names
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Section(BaseModel):
+    """Base of all settings: never changed, no unknown keys, no silent conversions, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class BackboneConfig(Section):
+    """A pretrained network and where it comes from."""
+
+    name: Name
+    library: Literal["timm", "open_clip"]
+    model: str = Field(description="the library's name of the architecture")
+    weights: str | None = Field(None, description="path (from the repository) or hub tag; null: untrained")
+    objective: Name = Field(description="what it was pretrained for: contrastive, supervised, none, ...")
+    seed: Seed = Field(0, description="of the initialisation, where there are no weights")
+
+
+class TaskConfig(Section):
+    """The task that is fine-tuned on."""
+
+    name: Name
+    n_train: Count | None = Field(None, description="training images; null: all there are")
+    n_test: Count | None = Field(None, description="test images; null: all there are")
+    seed: Seed = Field(0, description="of the draw of images and of the split")
+    image_size: int = Field(64, ge=8, description="edge of the images as the task hands them over, pixels")
+
+
+class FullConfig(Section):
+    """Every weight is trained."""
+
+    name: Literal["full"] = "full"
+
+
+class LinearProbeConfig(Section):
+    """Only a linear head is trained."""
+
+    name: Literal["linear_probe"] = "linear_probe"
+
+
+class LoraConfig(Section):
+    """Low-rank additions to the weights are trained (Hu et al. 2022), and the head."""
+
+    name: Literal["lora"] = "lora"
+    rank: Count = 8
+    alpha: float = Field(16.0, gt=0, description="the addition is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: str | None = Field(None, description="regular expression of modules; null: attention and MLP")
+
+
+MethodConfig = FullConfig | LinearProbeConfig | LoraConfig
+
+
+class BrainConfig(Section):
+    """The simulated subject."""
+
+    name: Literal["simulated"] = "simulated"
+    n_voxels: int = Field(2000, ge=100, le=6000)
+    n_stimuli: int = Field(1000, ge=20)
+    noise_ceiling: float = Field(
+        0.6, gt=0.2, lt=0.9, description="explainable share of the median voxel's variance"
+    )
+    seed: Seed = 0
+
+
+class MappingConfig(Section):
+    """How a mapping from layer tokens to voxels is fitted."""
+
+    family: Literal["factortopy"] = "factortopy"
+    n_channels: Count = Field(32, description="width of the bottleneck (D)")
+    token_size: Count = Field(8, description="local tokens are resized to this many rows and columns")
+    batch_size: Count = Field(64, description="stimuli")
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    steps: Count = 1000
+    regularization: float = Field(0.1, ge=0)
+    regularization_steps: Count = Field(
+        2000, description="over which the regularizer decays linearly to zero"
+    )
+    beta: float = Field(0.1, gt=0, description="of the smooth-L1 loss, in units of the response")
+    held_out: float = Field(0.2, gt=0, lt=1, description="share of the stimuli that is only scored on")
+    floor_refits: int = Field(4, ge=2, description="more fits of step 0, for the noise floor")
+    bootstrap: bool = Field(True, description="every fit draws its training stimuli with replacement")
+
+
+class StudyConfig(Section):
+    """A name for runs that belong together, and which there are."""
+
+    name: Name = "default"
+    grid: dict[str, list[Any]] = Field({}, description="setting or group -> values; one run per combination")
+
+
+class FinetuneConfig(Section):
+    """AdamW with linear warm-up and cosine decay."""
+
+    epochs: Count = 10
+    max_steps: Count | None = Field(None, description="ends earlier, after this many optimizer steps")
+    batch_size: Count = Field(32, description="images per step, over processes and accumulation")
+    lr: float = Field(5e-4, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps")
+    clip_norm: float | None = Field(1.0, gt=0, description="of the gradient; null: never clipped")
+    precision: Literal["no", "fp16", "bf16"] = "no"
+    accumulation: Count = Field(1, description="backward passes per optimizer step")
+    num_workers: int = Field(0, ge=0, description="of the data loader, per process")
+
+    @model_validator(mode="after")
+    def _batch_can_be_shared(self) -> FinetuneConfig:
+        if self.batch_size % self.accumulation:
+            accepted = f"a divisor of batch_size ({self.batch_size})"
+            raise ValueError(f"found accumulation {self.accumulation}, accepted: {accepted}")
+        return self
+
+
+class SnapshotsConfig(Section):
+    """Which steps are kept: 0, first, first x ratio, first x ratio^2, ..., the last."""
+
+    first: Count = 1
+    ratio: float = Field(2.0, gt=1)
+    at_epoch_ends: bool = True
+    resume_every: Count = Field(50, description="optimizer steps between checkpoints to resume from")
+
+
+class ProbesConfig(Section):
+    """Measurements of retention on tasks that are not fine-tuned on."""
+
+    tasks: list[Name] = Field(["shapes", "textures", "counts"], description="may be empty")
+    n_train: Count = 1000
+    n_test: Count = 500
+    steps: Count = Field(200, description="of the linear probe's optimizer")
+    knn_k: Count = 10
+    batch_size: Count = Field(128, description="images per forward pass")
+
+
+class Config(Section):
+    """Everything a run is made from."""
+
+    seed: Seed = Field(0, description="of head, batches, augmentation, probes and mappings")
+    runs_dir: str = Field("runs", min_length=1, description="relative: to the current folder")
+    backbone: BackboneConfig
+    task: TaskConfig
+    method: MethodConfig = Field(discriminator="name")
+    brain: BrainConfig
+    mapping: MappingConfig
+    study: StudyConfig
+    finetune: FinetuneConfig = FinetuneConfig()
+    snapshots: SnapshotsConfig = SnapshotsConfig()
+    probes: ProbesConfig = ProbesConfig()
+
+
+def load_config(overrides: list[str]) -> Config:
+    """Compose ``configs/`` with `overrides`, such as ``["backbone=mini_random", "finetune.lr=1e-4"]``.
+
+    Raises
+    ------
+    InputError
+        Where an override is malformed, an option or a setting does not exist, or a value is not accepted.
+    """
+    composed = [_as_hydra_override(text) for text in overrides]
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            container = OmegaConf.to_container(compose("config", composed), resolve=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise InputError(f"configuration in {CONFIGS}: {' '.join(str(error).split())}") from None
+    config = _validate(container)
+    for axis, values in config.study.grid.items():
+        _check_grid_axis(axis, values)
+    return config
+
+
+def read_config(path: Path) -> Config:
+    """Read what `to_yaml` wrote; an `InputError` names a file that is missing or broken, and the setting."""
+    try:
+        return _validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def group_options(group: str) -> list[str]:
+    """Names of the files of a group, as they are given on the command line."""
+    folder = CONFIGS / group
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def to_yaml(config: Config) -> str:
+    """Every setting, as `read_config` reads it."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def determining(config: Config) -> dict[str, Any]:
+    """The settings that determine the results of a run, nested: not where it is kept or how fast it runs."""
+    return config.model_dump(
+        mode="json",
+        exclude={"runs_dir": True, "study": True, "finetune": {"num_workers"}, "snapshots": {"resume_every"}},
+    )
+
+
+def config_hash(config: Config) -> str:
+    """SHA-256 of the settings that determine the results."""
+    return content_hash(determining(config))
+
+
+def run_name(config: Config) -> str:
+    """``{backbone}-{task}-{method}-seed{seed}-{first 8 digits of the hash}``."""
+    parts = (
+        config.backbone.name,
+        config.task.name,
+        config.method.name,
+        f"seed{config.seed}",
+        config_hash(config)[:8],
+    )
+    return "-".join(parts)
+
+
+def run_folder(config: Config) -> Path:
+    """Folder of the run: ``{runs_dir}/{study}/{run}``."""
+    return Path(config.runs_dir) / config.study.name / run_name(config)
+
+
+def flatten(config: Config) -> dict[str, str]:
+    """The settings that determine the results by dotted name, each written as an override would give it."""
+
+    def leaves(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from leaves(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            yield prefix, value if isinstance(value, str) else json.dumps(value)
+
+    return dict(leaves("", determining(config)))
+
+
+def settings(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all sections and settings that there are, whichever options are chosen."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        for option in get_args(field.annotation) or (field.annotation,):
+            if isinstance(option, type) and issubclass(option, Section):
+                yield from settings(option, f"{prefix}{name}.")
+
+
+def _as_hydra_override(text: str) -> str:
+    """Check one override; values may be given for settings that no file mentions, hence ``++``."""
+    malformed = InputError(f"override {text!r}: accepted is one key=value, such as finetune.lr=1e-4")
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException:
+        raise malformed from None
+    group = override.key_or_group
+    if not group or override.is_delete() or override.is_sweep_override() or override.package is not None:
+        raise malformed
+    if group.partition(".")[0] not in Config.model_fields:
+        raise _unknown_setting(group)
+    if group not in GROUPS:
+        return "++" + text.lstrip("+")
+    option = str(override.value())
+    if option not in group_options(group):
+        raise unknown_name(group, option, group_options(group))
+    return f"{group}={option}"
+
+
+def _validate(container: Any) -> Config:
+    """Check a nested dictionary of settings; the first thing wrong is an `InputError` naming its setting."""
+    try:
+        # through JSON, where pydantic's strict mode takes lists but neither "3" for 3 nor true for 1
+        return Config.model_validate_json(json.dumps(container))
+    except ValidationError as failure:
+        error = failure.errors(include_url=False)[0]
+    known = set(settings())
+    names: list[str] = []
+    for part in error["loc"][:-1]:
+        # pydantic also names the option chosen (method.lora.rank), which is no setting
+        names += [str(part)] if ".".join([*names, str(part)]) in known else []
+    setting = ".".join([*names, *map(str, error["loc"][-1:])])
+    if error["type"] == "extra_forbidden":
+        raise _unknown_setting(setting)
+    if error["type"] == "value_error":
+        raise InputError(f"{setting}: {error['ctx']['error']}")
+    found = "nothing" if error["type"] == "missing" else json.dumps(error["input"])
+    accepted = error["msg"].removeprefix("Input should be ")
+    accepted = accepted.removeprefix("String should ")
+    if error["type"] in ("model_type", "model_attributes_type"):
+        accepted = "a section of settings"
+    elif error["type"].startswith("union_tag"):
+        setting, found = f"{setting}.name", json.dumps(error.get("ctx", {}).get("tag"))
+        accepted = error.get("ctx", {}).get("expected_tags", "the name of an option")
+    raise InputError(f"{setting}: found {found}, accepted: {accepted}")
+
+
+def _unknown_setting(setting: str) -> InputError:
+    known = set(settings())
+    parent, _, leaf = setting.rpartition(".")
+    if setting in known:
+        return InputError(f"{setting}: not a setting of the {parent} that is chosen")
+    elsewhere = {name for name in known if name.endswith(f".{leaf}")}
+    siblings = {name for name in known if name.rpartition(".")[0] == parent}
+    return unknown_name("setting", setting, elsewhere or siblings or known)
+
+
+def _check_grid_axis(axis: str, values: list[Any]) -> None:
+    if axis.partition(".")[0] in ("study", "runs_dir"):
+        raise InputError(f"study.grid: found {axis}, accepted: settings that determine a run's results")
+    if axis not in set(settings()):
+        raise InputError(f"study.grid: {_unknown_setting(axis)}")
+    if not values:
+        raise InputError(f"study.grid.{axis}: found [], accepted: one value or more")
+    for value in values:
+        if axis in GROUPS and value not in group_options(axis):
+            raise unknown_name(axis, str(value), group_options(axis))
+
+
+def main() -> None:
+    """Print the configuration that the overrides on the command line resolve to."""
+    print(to_yaml(load_config(sys.argv[1:])), end="")
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)

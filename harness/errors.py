@@ -1,0 +1,38 @@
+"""The one kind of error a user sees: a line that says what was found and what is accepted."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+
+
+class InputError(ValueError):
+    """Bad input from outside: a setting, a file, a name. The message is one line."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """Error for a name that does not exist, with all that do and the nearest of them.
+
+    Parameters
+    ----------
+    kind : str
+        What was being named, e.g. ``"backbone"``.
+    name : str
+        What was given.
+    known : iterable of str
+        What is accepted.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return InputError(f"unknown {kind} {name!r}: there is {', '.join(names) or 'none'}{hint}")
+
+
+def exit_with_one_line(main: Callable[[], None]) -> None:
+    """Run an entry point; an `InputError` ends it with one line on stderr and exit status 2."""
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

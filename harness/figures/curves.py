@@ -1,0 +1,245 @@
+"""Curves over optimizer steps and depths by region: what was forgotten, what rewired, how brain-like it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from scipy import stats
+
+from harness.comparison import TASK, RunResult
+from harness.figures.style import FAINT, WIDTH, draw_steps, figure_style
+
+COLUMNS = 4  # of small multiples
+ALPHA = 0.05  # below which p is drawn as significant
+FLOOR = "floor: where one more refit of step 0 falls, 95 %"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line in every panel: runs that differ in their seed only.
+
+    Attributes
+    ----------
+    label : str
+    colour : str
+    dash : str
+        Of matplotlib: "-", "--", ...
+    runs : tuple of RunResult
+    """
+
+    label: str
+    colour: str
+    dash: str
+    runs: tuple[RunResult, ...]
+
+    def curve(self, metric: str) -> pd.DataFrame:
+        """Mean, sd (0 for one seed) and max over seeds of a metric, indexed by step.
+
+        ``<task>`` in the name stands for the run's task. Empty where there is no such metric.
+        """
+        curves = [run.curve(metric.replace(TASK, run.config.task.name)) for run in self.runs]
+        values = pd.concat(curves, axis=1)
+        return pd.DataFrame(
+            {"mean": values.mean(axis=1), "sd": values.std(axis=1).fillna(0.0), "max": values.max(axis=1)}
+        ).sort_index()
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the snapshots."""
+        return sorted({step for run in self.runs for step in run.steps})
+
+
+def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
+    """Accuracy on the task beside forgetting on every probe, over steps.
+
+    A second row shows the linear probe on the task, and zero-shot forgetting, if any run has it.
+    """
+    zero_shot = [probe for probe in probes if _have(lines, f"forgetting/{probe}/delta_zs")]
+    with figure_style():
+        n_rows, n_columns = 1 + bool(zero_shot), 1 + len(probes)
+        figure, axes = _panels(n_rows, n_columns, 2.5)
+        _draw_panel(axes[0, 0], lines, f"task/{TASK}/accuracy", "Accuracy on the task (head)")
+        deltas = [
+            _draw_panel(ax, lines, f"forgetting/{probe}/delta_lp", f"Δ_LP {probe}")
+            for ax, probe in zip(axes[0, 1:], probes, strict=True)
+        ]
+        if zero_shot:
+            _draw_panel(axes[1, 0], lines, f"probe/{TASK}/linear_accuracy", "Accuracy on the task (linear probe)")
+            for ax, probe in zip(axes[1, 1:], probes, strict=True):
+                if probe in zero_shot:
+                    deltas.append(_draw_panel(ax, lines, f"forgetting/{probe}/delta_zs", f"Δ_ZS {probe}"))
+                else:
+                    ax.set_axis_off()
+        for ax in axes[:, 0]:
+            ax.set_ylim(0, 1.02)
+        _mark_zero(deltas)
+        _share_limits(deltas)
+        _draw_legend(figure, lines)
+    return figure
+
+
+def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "wasserstein") -> Figure:
+    """Excess rewiring over steps: the whole brain, and a small panel for every place.
+
+    Parameters
+    ----------
+    lines : sequence of Line
+    places : sequence of str
+        Names of ROIs, in the order of the panels.
+    measure : str
+        One that has a noise floor.
+    """
+    with figure_style():
+        n_rows = max(2, math.ceil(len(places) / COLUMNS))
+        figure = Figure(figsize=(WIDTH, 0.5 + 1.65 * n_rows), layout="constrained")
+        grid = figure.add_gridspec(n_rows, COLUMNS + 2)
+        whole = figure.add_subplot(grid[:2, :2])
+        axes = [figure.add_subplot(grid[place // COLUMNS, 2 + place % COLUMNS]) for place in range(len(places))]
+        for ax, place in zip([whole, *axes], ["all", *places], strict=True):
+            name = f"rewiring/{place}/{measure}"
+            p = f"{name}_p" if place == "all" else f"{name}_p_fdr"
+            title = "Whole brain: excess rewiring" if place == "all" else place
+            _draw_panel(ax, lines, f"{name}_excess", title, p)
+            for line in lines:
+                excess, high = line.curve(f"{name}_excess"), line.curve(f"{name}_excess_high")
+                if len(excess):
+                    # the floor is that of step 0: the same at every step
+                    _draw_floor(ax, line, 0.0, float((high["mean"] - excess["mean"]).iloc[-1]))
+        _mark_zero([whole, *axes])
+        _share_limits([whole, *axes])
+        for place, ax in enumerate(axes):
+            ax.tick_params(labelleft=place % COLUMNS == 0)
+            if place + COLUMNS < len(axes):
+                ax.set_xlabel("")
+        filled = Line2D([], [], color=FAINT, marker="o", linestyle="", label=f"p < {ALPHA:.2f}".replace("0.", "."))
+        empty = Line2D([], [], color=FAINT, marker="o", linestyle="", fillstyle="none", label="within the floor")
+        _draw_legend(figure, lines, [filled, empty, Patch(color=FAINT, alpha=0.16, linewidth=0, label=FLOOR)])
+    return figure
+
+
+def draw_alignment(lines: Sequence[Line]) -> Figure:
+    """Hierarchy alignment over steps with the spread of step 0's refits, and how well the brain is predicted."""
+    with figure_style():
+        figure, axes = _panels(1, 2, 2.9)
+        hierarchy = "alignment/all/hierarchy"
+        _draw_panel(axes[0, 0], lines, hierarchy, "Hierarchy alignment")
+        for line in lines:
+            centre, sd = line.curve(f"{hierarchy}_null_mean"), line.curve(f"{hierarchy}_null_sd")
+            if len(sd):
+                n_fits = 1 + line.runs[0].config.mapping.floor_refits
+                margin = stats.t.ppf(0.975, n_fits - 1) * math.sqrt(1 + 1 / n_fits)
+                _draw_floor(axes[0, 0], line, float(centre["mean"].iloc[0]), float(margin * sd["mean"].iloc[0]))
+        _mark_zero(axes[0, :1])
+        _draw_panel(axes[0, 1], lines, "brain/all/r2", "Brain R², held-out stimuli")
+        axes[0, 1].set_ylim(bottom=min(0.0, axes[0, 1].get_ylim()[0]))
+        _draw_legend(figure, lines, [Patch(color=FAINT, alpha=0.16, linewidth=0, label=FLOOR)])
+    return figure
+
+
+def draw_depths(lines: Sequence[Line], places: Sequence[str]) -> Figure:
+    """Expected depth of every place at step 0 and at the last snapshot: a panel for every line.
+
+    What joins the two is dark where the shift stands out of the floor.
+    """
+    with figure_style():
+        n_columns = min(max(len(lines), 2), COLUMNS)
+        n_rows = math.ceil(len(lines) / n_columns)
+        figure, axes = _panels(n_rows, n_columns, 0.9 + 0.2 * len(places))
+        heights = np.arange(len(places))[::-1]
+        for index, ax in enumerate(axes.flat):
+            if index >= len(lines):
+                ax.set_axis_off()
+                continue
+            line = lines[index]
+            curves = [line.curve(f"selectors/{place}/expected_depth")["mean"] for place in places]
+            p = [line.curve(f"rewiring/{place}/depth_shift_p_fdr")["max"] for place in places]
+            for height, curve, value in zip(heights, curves, p, strict=True):
+                if len(curve):
+                    significant = len(value) > 0 and value.iloc[-1] < ALPHA
+                    ends = [curve.iloc[0], curve.iloc[-1]]
+                    ax.plot(
+                        ends,
+                        [height, height],
+                        color=line.colour,
+                        alpha=1.0 if significant else 0.3,
+                        linewidth=2.4 if significant else 1.2,
+                        zorder=1,
+                    )
+                    ax.plot(ends[0], height, "o", color=line.colour, markerfacecolor="white", markersize=6)
+                    ax.plot(ends[1], height, "o", color=line.colour, markersize=6)
+            ax.set_title(line.label)
+            ax.set(xlim=(0, 1), ylim=(-0.6, len(places) - 0.4), xlabel="expected depth: 0 first, 1 last layer")
+            ax.set_yticks(heights, places if index % n_columns == 0 else [""] * len(places))
+            ax.grid(axis="x")
+        before = Line2D([], [], color=FAINT, marker="o", fillstyle="none", linestyle="", label="step 0")
+        after = Line2D([], [], color=FAINT, marker="o", linestyle="", label="last snapshot")
+        stands_out = Line2D([], [], color=FAINT, linewidth=2.4, label="shift stands out of the floor, p < .05")
+        within = Line2D([], [], color=FAINT, alpha=0.4, linewidth=1.2, label="within the floor")
+        _draw_legend(figure, [], [before, after, stands_out, within])
+    return figure
+
+
+def _panels(n_rows: int, n_columns: int, height: float) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(WIDTH, 0.4 + height * n_rows), layout="constrained")
+    return figure, figure.subplots(n_rows, n_columns, squeeze=False)
+
+
+def _have(lines: Sequence[Line], metric: str) -> bool:
+    return any(len(line.curve(metric)) for line in lines)
+
+
+def _draw_panel(ax: Axes, lines: Sequence[Line], metric: str, title: str, p: str | None = None) -> Axes:
+    """Draw a metric of every line, with a band of one standard deviation over seeds.
+
+    Points are filled, but if a metric `p` is named only where it is below .05 (for every seed).
+    """
+    for line in lines:
+        curve = line.curve(metric)
+        steps, mean, sd = (np.asarray(column) for column in (curve.index, curve["mean"], curve["sd"]))
+        ax.plot(steps, mean, line.dash, color=line.colour)
+        if sd.any():
+            ax.fill_between(steps, mean - sd, mean + sd, color=line.colour, alpha=0.2, linewidth=0)
+        filled = np.full(len(steps), True)
+        if p is not None:
+            filled = (line.curve(p)["max"].reindex(curve.index) < ALPHA).to_numpy()
+        for chosen, face in ((filled, line.colour), (~filled, "white")):
+            ax.plot(
+                steps[chosen], mean[chosen], "o", color=line.colour, markerfacecolor=face, markeredgewidth=1.1
+            )
+    ax.set_title(title)
+    ax.set_xlabel("optimizer step")
+    draw_steps(ax, sorted({step for line in lines for step in line.steps}))
+    return ax
+
+
+def _draw_floor(ax: Axes, line: Line, centre: float, margin: float) -> None:
+    ax.axhspan(centre - margin, centre + margin, color=line.colour, alpha=0.11, linewidth=0, zorder=0)
+
+
+def _mark_zero(axes: Sequence[Axes]) -> None:
+    for ax in axes:
+        ax.axhline(0, color="#8a8a8a", linewidth=0.8, zorder=1)
+
+
+def _share_limits(axes: Sequence[Axes]) -> None:
+    """The same vertical axis for panels that are to be compared."""
+    limits = np.array([ax.get_ylim() for ax in axes])
+    for ax in axes:
+        ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())
+
+
+def _draw_legend(figure: Figure, lines: Sequence[Line], more: Sequence[Line2D | Patch] = ()) -> None:
+    handles = [
+        Line2D([], [], color=line.colour, linestyle=line.dash, marker="o", label=line.label) for line in lines
+    ]
+    figure.legend(
+        handles=[*handles, *more], loc="outside upper left", ncols=len(handles) + len(more), handlelength=1.8
+    )

@@ -1,0 +1,183 @@
+"""What is lost: differences of accuracies, accuracy matrices, drift of features, calibration.
+
+Accuracies are fractions in [0, 1]. Signs are said at each function: Δ and backward transfer are negative
+where something is forgotten, what is called forgetting is positive. In a matrix R, R[i, j] is the accuracy
+on task j after training task i, both counted from 0; there are several "forgetting" numbers in use that
+disagree, so each has its own name here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from harness.errors import InputError
+
+AccuracyMatrix = Float[np.ndarray, "n_tasks n_tasks"]
+
+
+def _check_accuracies(name: str, *accuracies: np.ndarray | float) -> None:
+    for values in map(np.asarray, accuracies):
+        wrong = values[~((values >= 0) & (values <= 1))]
+        if wrong.size:
+            raise InputError(f"{name}: found an accuracy of {wrong.flat[0]}; accepted are fractions, 0 to 1")
+
+
+def _check_matrix(name: str, accuracy: AccuracyMatrix, at_least: int = 1) -> None:
+    _check_accuracies(name, accuracy)
+    if len(accuracy) < at_least:
+        raise InputError(f"{name}: found {len(accuracy)} task; it is defined from {at_least} tasks on")
+
+
+def delta(before: float, after: float) -> float:
+    """Accuracy after − before on a task that was not trained: negative is forgetting.
+
+    Δ_LP with accuracies of fresh linear probes, Δ_ZS with zero-shot accuracies under the pretrained text
+    head, also after tuning (LDIFS: Mukhoti et al., TMLR 2024).
+    """
+    _check_accuracies("delta", before, after)
+    return float(after) - float(before)
+
+
+def average_accuracy(accuracy: AccuracyMatrix) -> float:
+    """ACC = mean_j R[T−1, j] (Lopez-Paz & Ranzato 2017)."""
+    _check_matrix("average accuracy", accuracy)
+    return float(accuracy[-1].mean())
+
+
+def backward_transfer(accuracy: AccuracyMatrix) -> float:
+    """BWT = mean_{j<T−1} (R[T−1, j] − R[j, j]), negative is forgetting (Lopez-Paz & Ranzato 2017)."""
+    _check_matrix("backward transfer", accuracy, at_least=2)
+    return float((accuracy[-1] - accuracy.diagonal())[:-1].mean())
+
+
+def forward_transfer(accuracy: AccuracyMatrix, initial: Float[np.ndarray, " n_tasks"]) -> float:
+    """FWT = mean_{j≥1} (R[j−1, j] − b[j]) with b the initial model (Lopez-Paz & Ranzato 2017)."""
+    _check_matrix("forward transfer", accuracy, at_least=2)
+    _check_accuracies("forward transfer", initial)
+    return float((accuracy.diagonal(1) - initial[1:]).mean())
+
+
+def forgetting_chaudhry(accuracy: AccuracyMatrix) -> float:
+    """mean_{j<T−1} (max_{l<T−1} R[l, j] − R[T−1, j]), positive is forgetting (Chaudhry et al. 2018).
+
+    The maximum leaves out the last row, so a task that got better counts as negative.
+    """
+    _check_matrix("forgetting (Chaudhry)", accuracy, at_least=2)
+    return float((accuracy[:-1].max(axis=0) - accuracy[-1])[:-1].mean())
+
+
+def forgetting_max_all(accuracy: AccuracyMatrix) -> float:
+    """mean_{j<T−1} (max_l R[l, j] − R[T−1, j]), the last row included: never negative (Mammoth)."""
+    _check_matrix("forgetting (max over all)", accuracy, at_least=2)
+    return float((accuracy.max(axis=0) - accuracy[-1])[:-1].mean())
+
+
+def relative_forgetting(accuracy: AccuracyMatrix) -> float:
+    """mean_{j<T−1} f_j / max_l R[l, j], f_j as in `forgetting_max_all`; in [0, 1] (contilab).
+
+    A task that was never above 0 had nothing to forget and counts as 0.
+    """
+    _check_matrix("relative forgetting", accuracy, at_least=2)
+    best = accuracy.max(axis=0)
+    share = np.divide(best - accuracy[-1], best, out=np.zeros(len(best)), where=best > 0)
+    return float(share[:-1].mean())
+
+
+def transfer(accuracy: AccuracyMatrix) -> float:
+    """mean_{i≥1} mean_{j<i} R[j, i]: accuracy on tasks before they are trained (MTIL; ZSCL)."""
+    _check_matrix("transfer", accuracy, at_least=2)
+    return float(np.mean([accuracy[:i, i].mean() for i in range(1, len(accuracy))]))
+
+
+def windowed_forgetting(accuracy: Float[np.ndarray, " n_snapshots"], window: int) -> float:
+    """Largest loss A_i − A_j, i < j, within any `window` consecutive snapshots (ContinualEvaluation).
+
+    Positive is forgetting; negative (minus the smallest gain) if accuracy only ever rose; 0 for a single
+    snapshot. `window` counts snapshots, 2 at least: then it is the largest loss from one to the next.
+    """
+    _check_accuracies("windowed forgetting", accuracy)
+    if window < 2:
+        raise InputError(f"windowed forgetting: found a window of {window}; accepted are 2 snapshots or more")
+    lags = range(1, min(window, len(accuracy)))
+    return max((float((accuracy[:-lag] - accuracy[lag:]).max()) for lag in lags), default=0.0)
+
+
+def min_accuracy(
+    accuracy: Float[np.ndarray, "n_snapshots n_tasks"],
+) -> Float[np.ndarray, "n_snapshots n_tasks"]:
+    """Lowest accuracy so far of every task, for tasks not being trained.
+
+    Its mean over tasks at the last snapshot is the min-ACC of ContinualEvaluation.
+    """
+    _check_accuracies("min accuracy", accuracy)
+    return np.minimum.accumulate(accuracy, axis=0)
+
+
+def feature_drift(
+    before: Float[np.ndarray, "n_images n_channels"], after: Float[np.ndarray, "n_images n_channels"]
+) -> float:
+    """Mean over images of the squared distance Σ_d (f − f′)², ≥ 0 (ContinualEvaluation)."""
+    return float(np.square(np.subtract(after, before, dtype=np.float64)).sum(axis=1).mean())
+
+
+def linear_cka(
+    x: Float[np.ndarray, "n_images n_channels_x"],
+    y: Float[np.ndarray, "n_images n_channels_y"],
+    unbiased: bool = False,
+) -> float:
+    """Linear centred kernel alignment of two sets of features of the same images (Kornblith et al. 2019).
+
+    ‖ỸᵀX̃‖²_F / (‖X̃ᵀX̃‖_F ‖ỸᵀỸ‖_F) with centred columns: 1 if equal up to rotation, shift and scale. The
+    biased estimator, in [0, 1], is high even for unrelated features of fewer images than channels; the
+    unbiased one uses the HSIC estimator of Song et al. (2012, eq. 5), takes 4 images or more and can fall a
+    little below 0. Features that do not vary, or whose unbiased self-similarity is not above 0, give 0.
+    """
+    if unbiased and len(x) < 4:
+        raise InputError(f"unbiased linear CKA: found {len(x)} images; it is defined from 4 on")
+    gram_x, gram_y = (_gram(features, unbiased) for features in (x, y))
+    self_x, self_y = _hsic(gram_x, gram_x, unbiased), _hsic(gram_y, gram_y, unbiased)
+    if min(self_x, self_y) <= 0:
+        return 0.0
+    return _hsic(gram_x, gram_y, unbiased) / float(np.sqrt(self_x) * np.sqrt(self_y))
+
+
+def _gram(features: np.ndarray, unbiased: bool) -> np.ndarray:
+    """Inner products of centred features of every two images; the unbiased estimator has no diagonal."""
+    wide = np.asarray(features, dtype=np.float64)
+    centred = wide - wide.mean(axis=0)
+    # a constant column is left with rounding by centring
+    centred[:, np.abs(centred).max(axis=0) <= 1e-12 * np.abs(wide).max(axis=0)] = 0.0
+    gram = centred @ centred.T
+    if unbiased:
+        np.fill_diagonal(gram, 0.0)
+    return gram
+
+
+def _hsic(gram_x: np.ndarray, gram_y: np.ndarray, unbiased: bool) -> float:
+    """HSIC up to a factor that depends on the number of images only."""
+    products = float((gram_x * gram_y).sum())
+    if not unbiased:
+        return products
+    n = len(gram_x)
+    totals = float(gram_x.sum() * gram_y.sum()) / ((n - 1) * (n - 2))
+    return products + totals - 2 * float(gram_x.sum(axis=0) @ gram_y.sum(axis=0)) / (n - 2)
+
+
+def calibration_error(
+    probabilities: Float[np.ndarray, "n_images n_classes"],
+    labels: Int[np.ndarray, " n_images"],
+    n_bins: int = 15,
+) -> float:
+    """ECE, the expected calibration error, in [0, 1] (Guo et al. 2017).
+
+    Σ_b n_b/n |accuracy_b − confidence_b| over bins b of the images.
+    Bins are of equal width over the probability of the predicted class, each closed above.
+    """
+    if not ((probabilities >= 0).all() and np.allclose(probabilities.sum(axis=1), 1, atol=1e-3)):
+        raise InputError("calibration error: found rows that are not probabilities; each must sum to 1")
+    top = probabilities.max(axis=1).astype(np.float64)
+    hit = probabilities.argmax(axis=1) == labels
+    of_bin = np.digitize(top, np.linspace(0, 1, n_bins + 1)[1:-1], right=True)
+    gap = np.bincount(of_bin, weights=hit - top, minlength=n_bins)
+    return float(np.abs(gap).sum() / len(top))

@@ -1,0 +1,169 @@
+"""From mappings and probes of a run to the rows of its results: names, summaries, the noise floor.
+
+Pure functions; what is measured stands in `harness.rewiring`, `harness.alignment` and `harness.forgetting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from harness.alignment import Hierarchy, hierarchy_alignment, voxel_ranks
+from harness.brains.brain import Brain
+from harness.forgetting import delta
+from harness.mapping import Mapping as VoxelMapping
+from harness.rewiring import (
+    CHANNEL_MEASURES,
+    MEASURES,
+    compare_channels,
+    confidence,
+    describe_channels,
+    expected_depth,
+    rewiring_measures,
+    summarise_rois,
+    tail,
+)
+from harness.significance import correct_over_rois, noise_floor
+
+# probe score -> the difference that says what is lost (reference: LDIFS, Mukhoti et al. 2024)
+DELTAS = {"linear_accuracy": "delta_lp", "knn_accuracy": "delta_knn", "zero_shot_accuracy": "delta_zs"}
+
+Summary = dict[str, dict[str, float]]
+
+
+def measure_snapshots(
+    mappings: Mapping[int, VoxelMapping],
+    refits: Sequence[VoxelMapping],
+    probes: Mapping[int, Mapping[str, Any]],
+    brain: Brain,
+    task: str,
+    seed: int,
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Values of all metrics, by name, of every snapshot in order of its step.
+
+    Parameters
+    ----------
+    mappings : dict of step to Mapping
+        With step 0.
+    refits : sequence of Mapping
+        More fits of step 0, at least two, for the noise floor.
+    probes : dict of step to what `harness.track` writes
+        ``{"task": {measure: value}, "probe": {task: {measure: value}}}``.
+    brain : Brain
+    task : str
+        Name of the task that was fine-tuned on: what changes there is learning, not forgetting.
+    seed : int
+        Of the channel clusters.
+    """
+    step_0 = [mappings[0], *refits]
+    between = compare_all(step_0, step_0, brain, seed)
+    for step in sorted(mappings):
+        values = name_probes(probes[step], probes[0], task)
+        values |= name_mapping(mappings[step], brain)
+        if step == 0:
+            heights = [_hierarchy(fit, brain).hierarchy for fit in step_0]
+            values["alignment/all/hierarchy_null_mean"] = float(np.mean(heights))
+            values["alignment/all/hierarchy_null_sd"] = float(np.std(heights, ddof=1))
+        else:
+            raw = compare_all(step_0, [mappings[step]], brain, seed)
+            values |= name_rewiring(raw, between)
+        yield step, values
+
+
+def name_probes(now: Mapping[str, Any], before: Mapping[str, Any], task: str) -> dict[str, float]:
+    """Rows of accuracy, probes and forgetting; deltas are after − before, negative = forgetting."""
+    values = {f"task/{task}/{measure}": value for measure, value in now["task"].items()}
+    for name, scores in now["probe"].items():
+        values |= {f"probe/{name}/{measure}": value for measure, value in scores.items()}
+        if name != task:
+            for measure, short in DELTAS.items():
+                if measure in scores:
+                    values[f"forgetting/{name}/{short}"] = delta(
+                        before["probe"][name][measure], scores[measure]
+                    )
+    return values
+
+
+def name_mapping(mapping: VoxelMapping, brain: Brain) -> dict[str, float]:
+    """Rows of one mapping: prediction and selectors by place, and hierarchy alignment."""
+    per_voxel = {
+        "brain/{}/r2": mapping.r2,
+        "brain/{}/correlation": mapping.correlation,
+        "selectors/{}/expected_depth": expected_depth(mapping.layer),
+        "selectors/{}/confidence": confidence(mapping.layer),
+        "selectors/{}/scale": mapping.scale,
+    }
+    summary = summarise_rois(per_voxel, brain.rois, None)
+    values = {name.format(place): value for place, row in summary.items() for name, value in row.items()}
+    if brain.noise_ceiling is not None:
+        ceiling = summarise_rois({"ceiling": brain.noise_ceiling}, brain.rois, None)
+        for place, row in ceiling.items():
+            if row["ceiling"] > 0:
+                # ratio of means: single voxels of low ceiling would dominate a mean of ratios
+                values[f"brain/{place}/r2_normalised"] = values[f"brain/{place}/r2"] / row["ceiling"]
+    found = _hierarchy(mapping, brain)
+    values |= {f"alignment/all/{name}": value for name, value in vars(found).items()}
+    return values
+
+
+def _hierarchy(mapping: VoxelMapping, brain: Brain) -> Hierarchy:
+    return hierarchy_alignment(expected_depth(mapping.layer), voxel_ranks(brain.rois, brain.n_voxels))
+
+
+def compare_all(
+    before: Sequence[VoxelMapping], after: Sequence[VoxelMapping], brain: Brain, seed: int
+) -> dict[tuple[str, str], Float[np.ndarray, "n_before n_after"]]:
+    """Every measure of rewiring in every place, for all pairs of mappings, by (place, measure).
+
+    Weighted means have the name of the measure with ``_weighted``.
+    """
+    described = {
+        (id(fit), roi.name): describe_channels(fit.weights[roi.voxels], seed)
+        for fit in {id(fit): fit for fit in [*before, *after]}.values()
+        for roi in brain.rois
+    }
+    tables: dict[tuple[str, str], Float[np.ndarray, "n_before n_after"]] = {}
+    for row, first in enumerate(before):
+        for column, second in enumerate(after):
+            found = summarise_rois(rewiring_measures(first, second), brain.rois, brain.noise_ceiling)
+            for roi in brain.rois:
+                pair = described[id(first), roi.name], described[id(second), roi.name]
+                found[roi.name] |= compare_channels(*pair)
+            for place, measures in found.items():
+                for measure, value in measures.items():
+                    table = tables.setdefault((place, measure), np.zeros((len(before), len(after))))
+                    table[row, column] = value
+    return tables
+
+
+def name_rewiring(
+    raw: Mapping[tuple[str, str], Float[np.ndarray, "n_fits 1"]],
+    between: Mapping[tuple[str, str], Float[np.ndarray, "n_fits n_fits"]],
+) -> dict[str, float]:
+    """Rows of rewiring against the floor: raw, null, excess, its interval, p and p corrected over ROIs."""
+    values: dict[str, float] = {}
+    floored = {key: None for key in raw if key[1] in (*MEASURES, *CHANNEL_MEASURES)}
+    for (place, measure), distances in raw.items():
+        name = f"rewiring/{place}/{measure}"
+        if (place, measure) not in floored:
+            values[name] = float(distances.mean())
+            continue
+        found = noise_floor(distances[:, 0], between[place, measure], tail(measure), corrected=True)
+        values |= {
+            name: found.raw,
+            f"{name}_null": found.null,
+            f"{name}_excess": found.excess,
+            f"{name}_excess_low": found.low,
+            f"{name}_excess_high": found.high,
+            f"{name}_p": found.p,
+        }
+    for measure in (*MEASURES, *CHANNEL_MEASURES):
+        names = [
+            f"rewiring/{place}/{measure}_p" for place, kind in floored if kind == measure and place != "all"
+        ]
+        corrected = correct_over_rois(np.array([values[name] for name in names]))
+        values |= {f"{name}_fdr": float(p) for name, p in zip(names, corrected, strict=True)}
+    return values

@@ -1,0 +1,7 @@
+"""How to fine-tune: what of the backbone may change, and how it is measured afterwards."""
+
+from __future__ import annotations
+
+from harness.methods.tuned import TunedModel, tune
+
+__all__ = ["TunedModel", "tune"]

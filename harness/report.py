@@ -1,0 +1,263 @@
+"""Entry point: a study's comparison, curves and maps as one HTML file that needs nothing beside it.
+
+    python -m harness.report runs/<study>
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from harness.brains import load_brain
+from harness.brains.brain import Brain
+from harness.comparison import (
+    TASK,
+    Column,
+    Group,
+    RunResult,
+    columns_of,
+    compare_runs,
+    group_runs,
+    probe_tasks,
+    read_runs,
+    unfinished_runs,
+)
+from harness.config import BrainConfig
+from harness.errors import exit_with_one_line
+from harness.figures.curves import Line, draw_alignment, draw_depths, draw_forgetting, draw_rewiring
+from harness.figures.layer_maps import DepthShift, choose_limit, draw_layer_maps, measure_shift
+from harness.figures.style import choose_colours, embed_png, embed_svg
+from harness.files import read_json, write_atomically
+from harness.mapping import Mapping as VoxelMapping
+from harness.mapping import load_mapping
+from harness.snapshots import step_folder
+
+DASHES = ("-", "--", ":", "-.")  # of one backbone's tasks, methods and variants
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page.
+
+    Attributes
+    ----------
+    title, caption : str
+        The caption says what to see.
+    address : str
+        Of the image, which lies in the page.
+    metrics : tuple of str
+        What was drawn, by name in ``results.jsonl``.
+    """
+
+    title: str
+    address: str
+    caption: str
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fits:
+    """The mappings of a run that are drawn: all fits of step 0, and that of the last snapshot."""
+
+    step_0: tuple[VoxelMapping, ...]
+    end: VoxelMapping
+    shift: DepthShift
+
+
+def write_report(study: Path) -> Path:
+    """Write ``report.html`` into the folder of a study, from its finished runs; returns its path.
+
+    Raises
+    ------
+    InputError
+        If there is no such study, it has no finished run, or a run's file is missing or broken.
+    """
+    study = Path(study)
+    runs = read_runs(study)
+    page = render(runs, study.resolve().name, unfinished_runs(study))
+    path = study / "report.html"
+    with write_atomically(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def render(runs: Sequence[RunResult], study: str, unfinished: Sequence[str]) -> str:
+    """The page, as HTML.
+
+    Parameters
+    ----------
+    runs : sequence of RunResult
+        At least one.
+    study : str
+        Name.
+    unfinished : sequence of str
+        Names of runs that are not in `runs` because they have not finished.
+    """
+    brains = _load_brains(runs)
+    lines = choose_lines(runs)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("harness"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    frame = compare_runs(runs)
+    names = list(dict.fromkeys(run.config.task.name for run in runs))
+    manifests = [read_json(run.folder / "manifest.json") for run in runs]
+    return environment.get_template("report.html").render(
+        study=study,
+        runs=runs,
+        tasks=names,
+        brains=list(brains.values()),
+        ceilings=[brain.noise_ceiling for brain in brains.values() if brain.noise_ceiling is not None],
+        several_seeds=any(len(line.runs) > 1 for line in lines),
+        zero_shot=any("/delta_zs" in metric for metric, _, _ in frame.columns),
+        tables=list(build_tables(frame, lines)),
+        pictures=list(draw_pictures(lines, probe_tasks(runs), order_places(list(brains.values())))),
+        sections=list(draw_runs(lines, brains)),
+        code_versions=sorted({manifest["code_version"] for manifest in manifests}),
+        packages=manifests[-1]["packages"] | {"python": manifests[-1]["python"]},
+        simulated=any(run.config.brain.name == "simulated" for run in runs),
+        unfinished=unfinished,
+    )
+
+
+def _load_brains(runs: Sequence[RunResult]) -> dict[BrainConfig, Brain]:
+    return {config: load_brain(config) for config in dict.fromkeys(run.config.brain for run in runs)}
+
+
+def choose_lines(runs: Sequence[RunResult]) -> list[Line]:
+    """One line per group of runs: colour by backbone, dash by what else tells groups apart."""
+    groups = group_runs(runs)
+    colours = choose_colours(
+        {run.config.backbone.name: run.config.backbone.weights is not None for run in runs}
+    )
+    others = list(dict.fromkeys(group[1:] for group in groups))
+    return [
+        Line(
+            group.label(list(groups)),
+            colours[group.backbone],
+            DASHES[others.index(group[1:]) % len(DASHES)],
+            tuple(alike),
+        )
+        for group, alike in groups.items()
+    ]
+
+
+def order_places(brains: Sequence[Brain]) -> list[str]:
+    """Names of all ROIs, by their place in the hierarchy; those without one last."""
+    ranks = {roi.name: np.inf if roi.rank is None else roi.rank for brain in brains for roi in brain.rois}
+    return sorted(ranks, key=ranks.__getitem__)
+
+
+def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
+    """The comparison in two tables: what was learned and forgotten; what rewired and how brain-like it is."""
+    cortical = ("rewiring/", "alignment/", "brain/")
+    columns = columns_of(frame)
+    parts = {
+        "Learned and forgotten": [column for column in columns if not column.metric.startswith(cortical)],
+        "Rewired": [column for column in columns if column.metric.startswith(cortical)],
+    }
+    for title, chosen in parts.items():
+        above: dict[str, int] = {}
+        for column in chosen:
+            above[column.above] = above.get(column.above, 0) + 1
+        rows = [
+            {"line": line, "cells": [_build_cell(column, values, line) for column in chosen]}
+            for line, (_, values) in zip(lines, frame.iterrows(), strict=True)
+        ]
+        firsts = np.cumsum([0, *above.values()])
+        yield {"title": title, "above": above, "columns": chosen, "firsts": set(firsts.tolist()), "rows": rows}
+
+
+def _build_cell(column: Column, values: pd.Series, line: Line) -> dict[str, str]:
+    """Text of a cell, and where its number is: the metric's name and step, and the value of every seed."""
+    found = [(run, *run.find(column.metric, column.at)) for run in line.runs]
+    where = "\n".join(
+        f"{name}, step {step}, seed {run.config.seed}: {'not measured' if value is None else f'{value:.6g}'}"
+        for run, name, step, value in found
+    )
+    key = (column.metric, column.at)
+    return {"text": column.write(values[*key, "value"], values[*key, "sd"]), "where": where}
+
+
+def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence[str]) -> Iterator[Picture]:
+    """Curves over all runs."""
+    seeds = " Lines are means over seeds, bands one standard deviation." if len(lines[0].runs) > 1 else ""
+    yield Picture(
+        "Forgetting beside learning",
+        embed_svg(draw_forgetting(lines, probes)),
+        "While accuracy on the task rises, a curve below 0 on a task that was not fine-tuned says that the "
+        f"backbone's features serve that task less well than before. All Δ share one axis.{seeds}",
+        (
+            f"task/{TASK}/accuracy",
+            f"probe/{TASK}/linear_accuracy",
+            *(f"forgetting/{probe}/delta_lp" for probe in probes),
+            *(f"forgetting/{probe}/delta_zs" for probe in probes),
+        ),
+    )
+    if any(len(line.steps) > 1 for line in lines):
+        yield Picture(
+            "Rewiring over the floor",
+            embed_svg(draw_rewiring(lines, places)),
+            "How much further voxels have moved between layers than a refit alone moves them: whole brain, then "
+            "each region in the order of the hierarchy, all on one axis. Shaded: where one more refit of step 0 "
+            "would fall in 95 % of cases. Filled points have p < .05, in regions after correction for their "
+            f"number; open ones are no evidence of rewiring.{seeds}",
+            ("rewiring/<ROI>/wasserstein_excess", "…_excess_high", "…_p (all)", "…_p_fdr (regions)"),
+        )
+    yield Picture(
+        "How brain-like the order of layers is",
+        embed_svg(draw_alignment(lines)),
+        "Left: 1 would mean that the higher an area, the deeper the layer it reads from; 0, no order. Shaded: the "
+        f"spread of refits of step 0. Right: how well the network predicts the brain at all.{seeds}",
+        ("alignment/all/hierarchy", "…_null_mean", "…_null_sd", "brain/all/r2"),
+    )
+    yield Picture(
+        "Depth of every region, before and after",
+        embed_svg(draw_depths(lines, places)),
+        "Mean depth that a region's voxels read from, V1 on top: open at step 0, filled at the last snapshot. "
+        "Strong where the shift stands out of the floor (p < .05, corrected for the number of regions).",
+        ("selectors/<ROI>/expected_depth", "rewiring/<ROI>/depth_shift_p_fdr"),
+    )
+
+
+def draw_runs(lines: Sequence[Line], brains: Mapping[BrainConfig, Brain]) -> Iterator[dict[str, Any]]:
+    """A section for every run: its flat maps where the brain has a surface; shown for the first seed of a line."""
+    fits = {run.folder: _load_fits(run) for line in lines for run in line.runs}
+    limit = choose_limit([fit.shift for fit in fits.values()])
+    for line in lines:
+        for place, run in enumerate(line.runs):
+            surface, fit = brains[run.config.brain].surface, fits[run.folder]
+            image = None
+            if surface is not None:
+                image = embed_png(draw_layer_maps(surface, fit.step_0[0], fit.end, fit.shift, limit))
+            yield {"line": line, "run": run, "image": image, "shown": place == 0}
+
+
+def _load_fits(run: RunResult) -> Fits:
+    folder = step_folder(run.folder / "mappings", 0)
+    refits = sorted(folder.parent.glob(f"{folder.name}-refit-*"))
+    step_0 = tuple(load_mapping(path) for path in [folder, *refits])
+    end = load_mapping(step_folder(run.folder / "mappings", run.steps[-1]))
+    return Fits(step_0, end, measure_shift(step_0, end))
+
+
+def main() -> None:
+    """Write the reports of the studies whose folders the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m harness.report", description=main.__doc__)
+    parser.add_argument("studies", nargs="+", type=Path, metavar="STUDY_FOLDER")
+    for study in parser.parse_args().studies:
+        print(write_report(study))
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)

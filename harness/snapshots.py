@@ -1,0 +1,136 @@
+"""Snapshots: what fine-tuning has changed after so many optimizer steps, with a manifest to trust it by.
+
+A snapshot holds what the method may change (all weights, a head, adapters), so it is read back into the same
+pretrained backbone; the manifest says which one that was, by the hash of its weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from harness.backbones import Backbone
+from harness.config import SnapshotsConfig
+from harness.errors import InputError
+from harness.files import content_hash, read_json, read_weights, write_atomically, write_json
+from harness.methods import TunedModel
+
+
+@dataclass(frozen=True)
+class SnapshotManifest:
+    """What a snapshot is.
+
+    Attributes
+    ----------
+    step : int
+        Optimizer steps; 0 is the pretrained backbone.
+    weights_hash : str
+        Of the stored tensors.
+    pretrained_hash : str
+        Of the encoder that fine-tuning started from.
+    method : str
+        Decides what is stored.
+    n_classes : int
+        Width of the head.
+    preprocessing : dict
+        Fields of `harness.backbones.Preprocessing`.
+    architecture : dict
+        Library, model and the flags that its weights do not tell.
+    """
+
+    step: int
+    weights_hash: str
+    pretrained_hash: str
+    method: str
+    n_classes: int
+    preprocessing: dict[str, object]
+    architecture: dict[str, object]
+
+
+def encoder_hash(backbone: Backbone) -> str:
+    """Hash of a backbone's weights."""
+    return content_hash(dict(backbone.encoder.state_dict()))
+
+
+def snapshot_steps(config: SnapshotsConfig, n_steps: int, steps_per_epoch: int) -> list[int]:
+    """Steps to keep: 0, a geometric series, epoch ends where asked for, and the last."""
+    steps, place = {0, n_steps}, float(config.first)
+    while place < n_steps:
+        steps.add(round(place))
+        place *= config.ratio
+    if config.at_epoch_ends:
+        steps.update(range(steps_per_epoch, n_steps, steps_per_epoch))
+    return sorted(steps)
+
+
+def step_folder(parent: Path, step: int) -> Path:
+    """Folder of a step: ``step-000128``."""
+    return parent / f"step-{step:06d}"
+
+
+def write_snapshot(folder: Path, model: TunedModel, manifest: SnapshotManifest) -> None:
+    """Write a snapshot whole, or not at all."""
+    with write_atomically(folder) as temporary:
+        temporary.mkdir()
+        save_file(
+            {name: tensor.contiguous() for name, tensor in model.changing_state().items()},
+            temporary / "weights.safetensors",
+        )
+        write_json(temporary / "manifest.json", asdict(manifest))
+
+
+def describe(
+    model: TunedModel, step: int, method: str, pretrained_hash: str, architecture: dict[str, object]
+) -> SnapshotManifest:
+    """Manifest of a model as it is now."""
+    return SnapshotManifest(
+        step=step,
+        weights_hash=content_hash(model.changing_state()),
+        pretrained_hash=pretrained_hash,
+        method=method,
+        n_classes=model.head.out_features,
+        preprocessing=asdict(model.backbone.preprocessing),
+        architecture=architecture,
+    )
+
+
+def list_snapshots(run: Path) -> list[int]:
+    """Steps of the whole snapshots of a run, in order; one half written has another name and is not seen."""
+    return sorted(int(path.name.removeprefix("step-")) for path in (run / "snapshots").glob("step-*"))
+
+
+def read_manifest(folder: Path) -> SnapshotManifest:
+    """Read a snapshot's manifest; an `InputError` names a file that is missing or not a manifest."""
+    content = read_json(folder / "manifest.json")
+    try:
+        return SnapshotManifest(**content)
+    except TypeError as error:
+        raise InputError(f"{folder / 'manifest.json'}: not a snapshot's manifest ({error})") from None
+
+
+def read_snapshot(folder: Path, model: TunedModel, pretrained_hash: str) -> SnapshotManifest:
+    """Read a snapshot into a model tuned by the same method from the same pretrained backbone.
+
+    Raises
+    ------
+    InputError
+        Where a file is missing or corrupt, belongs to other pretrained weights, or does not fit.
+    """
+    manifest = read_manifest(folder)
+    weights = folder / "weights.safetensors"
+    state: dict[str, Tensor] = read_weights(weights)
+    if content_hash(state) != manifest.weights_hash:
+        raise InputError(f"{weights}: content does not match the hash in its manifest; the file is corrupt")
+    if manifest.pretrained_hash != pretrained_hash:
+        raise InputError(
+            f"{folder}: found a snapshot of other pretrained weights ({manifest.pretrained_hash[:8]}), "
+            f"accepted: one of {pretrained_hash[:8]}"
+        )
+    try:
+        model.load_changing_state(state)
+    except RuntimeError as error:
+        raise InputError(f"{weights}: does not fit the model: {' '.join(str(error).split())[:300]}") from None
+    return manifest

@@ -1,0 +1,291 @@
+"""Entry point: snapshot → layer tokens → mapping and probes → results. What is done already is not done again.
+
+    python -m harness.track runs/<study>/<run>
+    accelerate launch harness/track.py runs/<study>/<run>
+
+The work is cut into units, one folder or file each: a mapping and the probes of every snapshot, and the refits
+of step 0 that give the noise floor. Processes share the units out; the main one then derives every row of
+``results.jsonl`` from what stands on disk, and forwards them to MLflow.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float, Int
+
+from harness.backbones import Backbone, TextTower, load_backbone
+from harness.brains import load_brain
+from harness.brains.brain import Brain
+from harness.config import Config, read_config
+from harness.errors import InputError, exit_with_one_line
+from harness.features import LayerTokens, extract_features, extract_tokens
+from harness.files import content_hash, read_json, write_json
+from harness.forgetting import calibration_error
+from harness.journal import Journal
+from harness.mapping import (
+    Mapping,
+    Split,
+    fit,
+    load_mapping,
+    load_split,
+    save_mapping,
+    save_split,
+    split_stimuli,
+)
+from harness.measurements import measure_snapshots
+from harness.methods import TunedModel, tune
+from harness.probes import knn_probe, linear_probe, zero_shot
+from harness.snapshots import encoder_hash, list_snapshots, read_snapshot, step_folder
+from harness.tracking import TrackedRun
+from tasks import Task, load_task
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of tracking: a snapshot (refit 0), or a refit of it for the noise floor."""
+
+    step: int
+    refit: int = 0
+
+    def mapping_folder(self, run: Path) -> Path:
+        """Where its mapping is kept."""
+        folder = step_folder(run / "mappings", self.step)
+        return folder.with_name(f"{folder.name}-refit-{self.refit}") if self.refit else folder
+
+    def probes_file(self, run: Path) -> Path:
+        """Where its probes are kept."""
+        return step_folder(run / "probes", self.step).with_suffix(".json")
+
+    def is_done(self, run: Path) -> bool:
+        """Whether everything of it is on disk."""
+        return self.mapping_folder(run).exists() and (self.refit > 0 or self.probes_file(run).exists())
+
+    def seed(self, config: Config) -> int:
+        """Seed of its mapping: its own, so that a snapshot's fit is drawn as the refits of step 0 are."""
+        sequence = np.random.SeedSequence((config.seed, self.step, self.refit))
+        return int(sequence.generate_state(1, np.uint32)[0])
+
+
+def plan_units(config: Config, steps: list[int]) -> list[Unit]:
+    """All units of a run: the refits of step 0, then every snapshot."""
+    return [Unit(0, refit) for refit in range(1, config.mapping.floor_refits + 1)] + [
+        Unit(step) for step in steps
+    ]
+
+
+def track(config: Config, run: Path, task: Task, backbone: Backbone, accelerator: Accelerator) -> None:
+    """Track all snapshots of a run and write its results.
+
+    Parameters
+    ----------
+    config : Config
+    run : Path
+        The run's folder, with snapshots.
+    task : Task
+        The one that was fine-tuned on.
+    backbone : Backbone
+        As pretrained.
+    accelerator : Accelerator
+        Its processes share the units out.
+    """
+    steps = list_snapshots(run)
+    if not steps:
+        raise InputError(
+            f"{run / 'snapshots'}: no snapshot to track; accepted: the folder of a fine-tuned run"
+        )
+    brain = load_brain(config.brain)
+    units = plan_units(config, steps)
+    missing = [unit for unit in units if not unit.is_done(run)]
+    split = _open_split(config, run, len(brain.stimuli), accelerator)
+    # by step, so that the refits of one snapshot share its tokens; every process has its own
+    own = sorted(missing[accelerator.process_index :: accelerator.num_processes], key=lambda unit: unit.step)
+    tracker = _Tracker(config, run, task, backbone, brain, split, accelerator)
+    for place, unit in enumerate(own, 1):
+        tracker.track(unit, f"{place}/{len(own)}")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        write_results(config, run, brain, units)
+    accelerator.wait_for_everyone()
+
+
+def write_results(config: Config, run: Path, brain: Brain, units: list[Unit]) -> None:
+    """Derive every row from mappings and probes on disk, write them and forward them to MLflow."""
+    mappings = {unit.step: load_mapping(unit.mapping_folder(run)) for unit in units if not unit.refit}
+    refits = [load_mapping(unit.mapping_folder(run)) for unit in units if unit.refit]
+    probes = {step: read_json(Unit(step).probes_file(run)) for step in mappings}
+    with Journal(run / "results.jsonl") as journal:
+        for step, values in measure_snapshots(mappings, refits, probes, brain, config.task.name, config.seed):
+            journal.log(step, values)
+    manifest = read_json(run / "manifest.json")
+    with TrackedRun(config, run, {"code_version": manifest["code_version"]}) as tracked:
+        tracked.forward()
+
+
+def _open_split(config: Config, run: Path, n_images: int, accelerator: Accelerator) -> Split:
+    path = run / "split.json"
+    if accelerator.is_main_process and not path.exists():
+        save_split(split_stimuli(n_images, config.mapping.held_out, config.seed), path)
+    accelerator.wait_for_everyone()
+    return load_split(path)
+
+
+class _Tracker:
+    """Tracks units one after the other; holds the tokens and features of one snapshot at a time."""
+
+    def __init__(
+        self,
+        config: Config,
+        run: Path,
+        task: Task,
+        backbone: Backbone,
+        brain: Brain,
+        split: Split,
+        accelerator: Accelerator,
+    ) -> None:
+        self.config, self.run, self.task = config, run, task
+        self.brain, self.split = brain, split
+        self.device, self.quiet = accelerator.device, not accelerator.is_main_process
+        self.text = backbone.text
+        self.pretrained = encoder_hash(backbone)
+        self.model = tune(backbone, task.n_classes, config.method, config.seed)
+        self.probes = [
+            load_task(name, config.probes.n_train, config.probes.n_test, config.seed)
+            for name in config.probes.tasks
+        ]
+        self._step: int | None = None
+        self._backbone: Backbone | None = None
+        self._tokens: LayerTokens | None = None
+
+    def track(self, unit: Unit, label: str) -> None:
+        """Do what is missing of one unit."""
+        mapping, probes = unit.mapping_folder(self.run), unit.probes_file(self.run)
+        if self._step != unit.step:
+            read_snapshot(step_folder(self.run / "snapshots", unit.step), self.model, self.pretrained)
+            self._step, self._backbone, self._tokens = unit.step, self.model.merged_backbone(), None
+        name = f"tracking {label}: step {unit.step}" + (f", refit {unit.refit}" if unit.refit else "")
+        if not mapping.exists():
+            save_mapping(self._fit(unit, name), mapping)
+        if not unit.refit and not probes.exists():
+            write_json(probes, self._probe(name))
+
+    def _fit(self, unit: Unit, name: str) -> Mapping:
+        if self._tokens is None:
+            self._tokens = extract_tokens(
+                self._backbone,
+                self.brain.stimuli,
+                self.config.mapping.token_size,
+                self.config.probes.batch_size,
+                self.device,
+                self._label(f"{name}, tokens"),
+            )
+        return fit(
+            self._tokens,
+            self.brain.responses,
+            self.brain.coords,
+            self.brain.bounding_box,
+            self.split,
+            self.config.mapping,
+            unit.seed(self.config),
+            self.config.mapping.bootstrap,
+            self.device,
+            self._label(f"{name}, mapping"),
+        )
+
+    def _probe(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = {"probe": {}}
+        seen: dict[str, Float[np.ndarray, "n_images n_channels"]] = {}
+        for task in [self.task, *self.probes]:
+            features, labels = [], []
+            for split in (task.train, task.test):
+                # two probes may ask other questions of the same images
+                key = content_hash([np.asarray(image) for image in split["image"]])
+                if key not in seen:
+                    seen[key] = self._features(split, f"{name}, {task.name}")
+                features.append(seen[key])
+                labels.append(np.array(split["label"], dtype=np.int64))
+            found["probe"][task.name] = probe_features(
+                features[0],
+                labels[0],
+                features[1],
+                labels[1],
+                self.config,
+                None if task is self.task else self.text,
+                task,
+            )
+            if task is self.task:
+                found["task"] = score_head(self.model, features[1], labels[1])
+        return found
+
+    def _features(self, split: Any, name: str) -> Float[np.ndarray, "n_images n_channels"]:
+        images = split["image"]
+        return extract_features(
+            self._backbone, images, self.config.probes.batch_size, self.device, self._label(name)
+        ).numpy()
+
+    def _label(self, text: str) -> str | None:
+        return None if self.quiet else text
+
+
+def probe_features(
+    train: Float[np.ndarray, "n_train n_channels"],
+    train_labels: Int[np.ndarray, " n_train"],
+    test: Float[np.ndarray, "n_test n_channels"],
+    test_labels: Int[np.ndarray, " n_test"],
+    config: Config,
+    text: TextTower | None,
+    task: Task,
+) -> dict[str, float]:
+    """Linear probe, nearest neighbours and, with a text tower and templates, zero-shot by the pretrained head."""
+    linear = linear_probe(train, train_labels, test, test_labels, config.seed, config.probes.steps)
+    scores = {
+        "linear_accuracy": linear.accuracy,
+        "linear_ece": linear.ece,
+        "knn_accuracy": knn_probe(train, train_labels, test, test_labels, config.probes.knn_k),
+    }
+    if text is not None and task.templates:
+        head = text.embed_classes(task.class_names, task.templates).numpy()
+        result = zero_shot(test, head, test_labels, text.logit_scale)
+        scores |= {"zero_shot_accuracy": result.accuracy, "zero_shot_ece": result.ece}
+    return scores
+
+
+def score_head(
+    model: TunedModel,
+    features: Float[np.ndarray, "n_images n_channels"],
+    labels: Int[np.ndarray, " n_images"],
+) -> dict[str, float]:
+    """Accuracy and calibration of the fine-tuned head on the task's test images."""
+    weight, bias = model.head.weight.detach().cpu().numpy(), model.head.bias.detach().cpu().numpy()
+    logits = features @ weight.T + bias
+    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    accuracy = float((logits.argmax(axis=1) == labels).mean())
+    return {"accuracy": accuracy, "ece": float(calibration_error(probabilities, labels))}
+
+
+def main() -> None:
+    """Track the runs whose folders the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m harness.track", description=main.__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
+    for folder in parser.parse_args().folders:
+        config = read_config(folder / "config.yaml")
+        task = load_task(
+            config.task.name,
+            config.task.n_train,
+            config.task.n_test,
+            config.task.seed,
+            config.task.image_size,
+        )
+        accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        track(config, folder, task, load_backbone(config.backbone), accelerator)
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)

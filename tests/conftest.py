@@ -1,0 +1,35 @@
+"""What every test needs: no network, no threads fighting over cores, and nobody's own runs touched."""
+
+from __future__ import annotations
+
+import os
+
+# before torch, numpy or huggingface_hub are imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["MPLBACKEND"] = "Agg"
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_tracking_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("network") and os.environ.get("PALIMPSEST_NETWORK") != "1":
+            item.add_marker(pytest.mark.skip(reason="needs the network: set PALIMPSEST_NETWORK=1"))
+        if item.get_closest_marker("gpu") and not _has_gpu():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,138 @@
+"""A small study on disk, written by the modules that write real ones, with known selectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from harness.brains.brain import Brain, Roi, Surface
+from harness.config import Config, load_config, run_folder, to_yaml
+from harness.files import write_json
+from harness.journal import Journal
+from harness.mapping import Mapping, save_mapping
+from harness.measurements import measure_snapshots
+from harness.snapshots import step_folder
+
+STEPS = (0, 1, 4, 16, 64, 72)
+LAYERS = tuple(f"block {index}" for index in range(1, 9))
+
+
+def make_brain(n_rois: int = 3, n_voxels_per_roi: int = 16) -> Brain:
+    """Voxels on a flat strip, one block of columns per region, V1 first."""
+    n_voxels, height = n_rois * n_voxels_per_roi, 4
+    width = n_voxels // height
+    x, y = np.meshgrid(np.arange(width), np.arange(height), indexing="ij")
+    corner = (np.arange(width - 1)[:, None] * height + np.arange(height - 1)).ravel()
+    faces = np.concatenate(
+        [
+            np.stack([corner, corner + 1, corner + height], axis=1),
+            np.stack([corner + 1, corner + height, corner + height + 1], axis=1),
+        ]
+    )
+    points = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+    area = np.repeat(np.arange(n_rois), n_voxels_per_roi)
+    names = tuple(f"V{rank}" for rank in range(1, n_rois + 1))
+    rois = [Roi(name, np.flatnonzero(area == index), float(index + 1)) for index, name in enumerate(names)]
+    coords = np.concatenate([points, np.zeros((n_voxels, 1), np.float32)], axis=1)
+    return Brain(
+        name="made",
+        stimuli=[Image.new("RGB", (8, 8))],
+        responses=np.zeros((1, n_voxels), np.float32),
+        coords=coords,
+        bounding_box=np.stack([coords.min(axis=0), coords.max(axis=0)]),
+        hemisphere=np.full(n_voxels, "L"),
+        rois=tuple(rois),
+        noise_ceiling=np.full(n_voxels, 0.6, np.float32),
+        surface=Surface(
+            points, faces, np.linspace(0, 1, n_voxels, dtype=np.float32), np.arange(n_voxels), area, names
+        ),
+        fingerprint="made",
+    )
+
+
+def make_mapping(brain: Brain, order: float, shift: float, seed: int, noise: float = 0.12) -> Mapping:
+    """A mapping whose depth rises with a region's rank by `order`, moved by `shift` towards the last layer."""
+    rng = np.random.default_rng(seed)
+    n_voxels = brain.n_voxels
+    rank = np.zeros(n_voxels)
+    for roi in brain.rois:
+        rank[roi.voxels] = roi.rank or 0.0
+    share = (rank - rank.min()) / max(np.ptp(rank), 1)
+    # one number for all voxels: refits differ in the mean too
+    depth = 0.5 + order * (share - 0.5) + shift * (1 - 0.6 * share)
+    depth = depth + noise * rng.standard_normal(n_voxels) + 0.02 * rng.standard_normal()
+    centres = np.linspace(0, 1, len(LAYERS))
+    logits = -((centres - depth[:, None]) ** 2) / 0.03
+    layer = np.exp(logits - logits.max(axis=1, keepdims=True))
+    weights = rng.standard_normal((n_voxels, 6))
+    r2 = 0.3 + 0.05 * rng.standard_normal(n_voxels) - 0.3 * abs(shift)
+    arrays = {
+        "space": rng.uniform(-0.5, 0.5, (n_voxels, 2)),
+        "layer": layer / layer.sum(axis=1, keepdims=True),
+        "scale": rng.uniform(0.2, 0.8, n_voxels),
+        "weights": weights,
+        "bias": np.zeros(n_voxels),
+        "r2": r2,
+        "correlation": np.sqrt(r2.clip(0)),
+    }
+    return Mapping(
+        layers=LAYERS, steps=10, **{name: array.astype(np.float32) for name, array in arrays.items()}
+    )
+
+
+def make_probes(config: Config, progress: float, strength: float) -> dict[str, Any]:
+    """Scores that fall on the probes, and rise on the task, with `progress` from 0 to 1."""
+    probe: dict[str, dict[str, float]] = {}
+    for index, task in enumerate(config.probes.tasks):
+        before = 0.8 - 0.15 * index
+        accuracy = before - strength * progress * (0.1 + 0.1 * index)
+        probe[task] = {"linear_accuracy": accuracy, "linear_ece": 0.1, "knn_accuracy": accuracy - 0.1}
+        if config.backbone.objective == "contrastive" and task != "counts":
+            probe[task] |= {"zero_shot_accuracy": accuracy - 0.2 * progress, "zero_shot_ece": 0.2}
+    probe[config.task.name] = {
+        "linear_accuracy": 0.7 + 0.25 * progress,
+        "linear_ece": 0.05,
+        "knn_accuracy": 0.6,
+    }
+    return {"task": {"accuracy": 0.1 + 0.85 * progress, "ece": 0.1}, "probe": probe}
+
+
+def write_run(overrides: Sequence[str], brain: Brain, steps: Sequence[int] = STEPS, shift: float = 0.3) -> Path:
+    """Write a finished run as tracking leaves it; returns its folder."""
+    config = load_config(list(overrides))
+    folder = run_folder(config)
+    folder.mkdir(parents=True)
+    trained = config.backbone.weights is not None
+    order, strength = (0.6, 1.0) if trained else (0.02, 0.1)
+    first = 1000 * config.seed + 100 * len(config.backbone.name)
+    refits = [make_mapping(brain, order, 0.0, first + 1 + j) for j in range(config.mapping.floor_refits)]
+    progress = {step: np.log1p(step) / np.log1p(max(*steps, 1)) for step in steps}
+    mappings = {
+        step: make_mapping(brain, order, strength * shift * progress[step], first + 50 + step) for step in steps
+    }
+    probes = {step: make_probes(config, progress[step], strength * (1 + 0.1 * config.seed)) for step in steps}
+    for step, mapping in mappings.items():
+        save_mapping(mapping, step_folder(folder / "mappings", step))
+    for refit, mapping in enumerate(refits, 1):
+        zero = step_folder(folder / "mappings", 0)
+        save_mapping(mapping, zero.with_name(f"{zero.name}-refit-{refit}"))
+    with Journal(folder / "results.jsonl") as journal:
+        for step, values in measure_snapshots(mappings, refits, probes, brain, config.task.name, config.seed):
+            journal.log(step, values)
+    (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    write_json(
+        folder / "manifest.json",
+        {"code_version": "0123456789ab", "packages": {"torch": "2.15.0"}, "python": "3.11.7"},
+    )
+    write_json(folder / "finished.json", {"steps": list(steps)})
+    return folder
+
+
+def without_surface(brain: Brain) -> Brain:
+    """The same voxels with neither a surface nor a noise ceiling."""
+    return replace(brain, surface=None, noise_ceiling=None)

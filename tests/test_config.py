@@ -1,0 +1,178 @@
+"""Configuration: what composes, what is refused and how, and what a run is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from pydantic import ValidationError
+
+from harness.config import (
+    CONFIGS,
+    GROUPS,
+    Config,
+    MappingConfig,
+    config_hash,
+    flatten,
+    group_options,
+    load_config,
+    read_config,
+    run_folder,
+    run_name,
+    settings,
+    to_yaml,
+)
+from harness.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("group", "option"), [(group, option) for group in GROUPS for option in group_options(group)]
+)
+def test_every_option_of_every_group_composes(group: str, option: str) -> None:
+    config = load_config([f"{group}={option}"])
+    if group != "mapping":
+        assert getattr(config, group).name == option
+    assert isinstance(config, Config)
+
+
+def test_groups_are_the_folders_and_the_sections() -> None:
+    assert {path.name for path in CONFIGS.iterdir() if path.is_dir()} == set(GROUPS)
+    assert set(GROUPS) <= set(Config.model_fields)
+
+
+def test_overrides_reach_values_that_no_file_mentions() -> None:
+    config = load_config(["backbone=mini_supervised", "seed=3", "finetune.lr=1e-4", "task.n_train=null"])
+    assert (config.backbone.library, config.seed, config.finetune.lr) == ("timm", 3, 1e-4)
+    assert config.task.n_train is None
+    assert load_config(["method=lora", "method.rank=4"]).method.model_dump()["rank"] == 4
+    assert load_config(["finetune.precision=no"]).finetune.precision == "no"
+
+
+def test_a_study_overrides_any_setting_and_the_command_line_the_study() -> None:
+    demo = load_config(["study=demo"])
+    assert demo.study.grid == {"backbone": ["mini_clip", "mini_supervised", "mini_random"]}
+    assert demo.mapping.steps != load_config([]).mapping.steps
+    assert load_config(["study=demo", "mapping.steps=7"]).mapping.steps == 7
+    assert load_config(["mapping.steps=7", "study=demo"]).mapping.steps == 7
+
+
+def test_a_grid_can_name_settings_with_dots() -> None:
+    config = load_config(["study.grid={finetune.lr:[1e-4,1e-3],seed:[0,1]}"])
+    assert config.study.grid == {"finetune.lr": [1e-4, 1e-3], "seed": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("backbone=mini_clp", ["backbone", "'mini_clp'", "mini_random", "did you mean 'mini_clip'"]),
+        ("backbone=null", ["backbone", "mini_clip"]),
+        ("study=dmo", ["study", "did you mean 'demo'"]),
+        ("finetune.lrr=1", ["'finetune.lrr'", "did you mean 'finetune.lr'"]),
+        ("finetun.lr=1", ["'finetun.lr'", "did you mean 'finetune.lr'"]),
+        ("lr=1", ["'lr'", "finetune.lr", "mapping.lr"]),
+        ("hydra.job.name=x", ["'hydra.job.name'"]),
+        ("method.rank=4", ["method.rank", "not a setting of the method"]),
+        ("method.name=lorra", ["method.name", '"lorra"', "'lora'", "'linear_probe'"]),
+        ("finetune.lr=-1", ["finetune.lr", "-1", "greater than 0"]),
+        ("finetune.lr=nan", ["finetune.lr", "NaN", "finite"]),
+        ("finetune.lr=", ["finetune.lr", '""', "number"]),
+        ("finetune.epochs=2.5", ["finetune.epochs", "2.5", "integer"]),
+        ("seed=true", ["seed", "true", "integer"]),
+        ("finetune.precision=fp8", ["finetune.precision", '"fp8"', "'no', 'fp16' or 'bf16'"]),
+        ("finetune.accumulation=3", ["finetune:", "accumulation 3", "divisor", "32"]),
+        ("finetune=3", ["finetune", "3", "section"]),
+        ("task.name=a/b", ["task.name", '"a/b"']),
+        ("probes.tasks=shapes", ["probes.tasks", '"shapes"', "array"]),
+        ("mapping.floor_refits=1", ["mapping.floor_refits", "1", "greater than or equal to 2"]),
+        ("study.grid.backbne=[mini_clip]", ["study.grid", "did you mean 'backbone'"]),
+        ("study.grid.backbone=[mini_clp]", ["backbone", "did you mean 'mini_clip'"]),
+        ("study.grid.seed=[]", ["study.grid.seed", "one value or more"]),
+        ("study.grid.runs_dir=[a]", ["study.grid", "runs_dir"]),
+        ("seed", ["'seed'", "key=value"]),
+        ("~seed", ["'~seed'", "key=value"]),
+        ("seed=1,2", ["'seed=1,2'", "key=value"]),
+        ("backbone@x=mini_clip", ["key=value"]),
+        ("=", ["key=value"]),
+        ("seed=${nowhere}", ["nowhere"]),
+    ],
+)
+def test_bad_input_ends_in_one_line(override: str, parts: list[str]) -> None:
+    with pytest.raises(InputError) as raised:
+        load_config([override])
+    message = str(raised.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    config = load_config(["study=demo", "method=lora", "finetune.lr=1e-5", "finetune.clip_norm=null"])
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config))
+    assert read_config(path) == config
+
+
+@pytest.mark.parametrize("text", ["seed: [", "seed: 0\n", "seed: x\n", ""])
+def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    with pytest.raises(InputError, match=r"config\.yaml: no such file"):
+        read_config(path)
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"config\.yaml: ") as raised:
+        read_config(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_hash_has_what_determines_the_result_and_nothing_else() -> None:
+    reference = load_config([])
+    for same in ("runs_dir=/elsewhere", "finetune.num_workers=2", "study.name=x", "snapshots.resume_every=7"):
+        assert config_hash(load_config([same])) == config_hash(reference)
+    for other in ("seed=1", "finetune.lr=1e-4", "backbone.seed=1", "brain.n_voxels=300", "mapping.beta=0.2"):
+        assert config_hash(load_config([other])) != config_hash(reference)
+    # the same numbers, however they are written
+    assert config_hash(load_config(["mapping.lr=0.0010"])) == config_hash(load_config(["mapping.lr=1e-3"]))
+    assert config_hash(load_config(["snapshots.ratio=2"])) == config_hash(
+        load_config(["snapshots.ratio=2.0"])
+    )
+
+
+def test_names_of_runs_and_folders() -> None:
+    config = load_config(["runs_dir=/data/runs", "study=demo", "seed=3"])
+    assert run_name(config) == f"mini_clip-digits-full-seed3-{config_hash(config)[:8]}"
+    assert run_folder(config) == Path("/data/runs/demo") / run_name(config)
+
+
+def test_flattened_settings_are_overrides_that_give_the_same_run() -> None:
+    config = load_config(["method=lora", "method.rank=4", "finetune.clip_norm=null", "probes.tasks=[shapes]"])
+    flat = flatten(config)
+    assert flat["method.rank"] == "4"
+    assert flat["backbone.name"] == "mini_clip"
+    assert not [name for name in flat if name.startswith(("study", "runs_dir"))]
+    assert config_hash(load_config([f"{name}={value}" for name, value in flat.items()])) == config_hash(
+        config
+    )
+
+
+def test_configurations_do_not_change_and_hydra_is_left_as_found() -> None:
+    config = load_config([])
+    with pytest.raises(ValidationError, match="frozen"):
+        config.seed = 1  # type: ignore[misc]
+    with pytest.raises(InputError):
+        load_config(["seed=${nowhere}"])
+    assert load_config([]) == config
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_sections_are_checked_when_made_in_code() -> None:
+    assert (MappingConfig().n_channels, MappingConfig().token_size) == (32, 8)
+    with pytest.raises(ValidationError, match="extra"):
+        MappingConfig(n_chanels=3)  # type: ignore[call-arg]
+    with pytest.raises(ValidationError, match="integer"):
+        MappingConfig(steps="3")  # type: ignore[arg-type]
+
+
+def test_all_settings_are_named_once_per_option() -> None:
+    names = set(settings())
+    assert {"seed", "method.rank", "finetune.lr", "study.grid"} <= names
+    assert "lr" not in names

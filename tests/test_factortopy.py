@@ -1,0 +1,218 @@
+"""FactorTopy against grid_sample, closed forms, and its own promises."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from harness.errors import InputError
+from harness.factortopy import FactorTopy, Selectors, position_encoding, read_tokens
+
+BOX = torch.tensor([[-40.0, -30.0, -20.0], [60.0, 30.0, 20.0]], dtype=torch.float64)
+
+
+def sample_plainly(tokens: Tensor, space: Tensor, readout: Tensor) -> Tensor:
+    """Every voxel's token by grid_sample, then the inner product."""
+    grid = space.view(1, -1, 1, 2).expand(len(tokens), -1, -1, -1)
+    sampled = F.grid_sample(tokens.permute(0, 3, 1, 2), grid, align_corners=False).squeeze(-1)
+    return torch.einsum("bkn,nk->bn", sampled, readout)
+
+
+def predict_plainly(model: FactorTopy, local: list[Tensor], global_: list[Tensor]) -> Tensor:
+    """The formula as it is written, one layer after the other."""
+    chosen = model.selectors()
+    scale = chosen.scale[:, None]
+    mixed = torch.zeros(1, dtype=torch.float64)
+    for i, (local_layer, global_layer) in enumerate(zip(local, global_, strict=True)):
+        tokens = torch.einsum("bchw,dc->bdhw", local_layer, model.local_bottleneck[i].weight)
+        grid = chosen.space.view(1, -1, 1, 2).expand(len(tokens), -1, -1, -1)
+        sampled = F.grid_sample(tokens, grid, align_corners=False).squeeze(-1).transpose(1, 2)
+        whole = global_layer @ model.global_bottleneck[i].weight.T
+        mixed = mixed + chosen.layer[:, i, None] * ((1 - scale) * sampled + scale * whole[:, None, :])
+    return (mixed * model.weight).mean(dim=-1) + model.bias
+
+
+def assert_same_with_gradients(ours: Tensor, theirs: Tensor, inputs: list[Tensor]) -> None:
+    """Values and all gradients agree to 1e-10."""
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    probe = torch.randn(ours.shape, dtype=ours.dtype, generator=torch.Generator().manual_seed(1))
+    found = torch.autograd.grad((ours * probe).sum(), inputs, materialize_grads=True, allow_unused=True)
+    expected = torch.autograd.grad((theirs * probe).sum(), inputs, materialize_grads=True, allow_unused=True)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@st.composite
+def readings(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens, places (some on token centres, borders of cells, edges of the image) and readouts."""
+    n_images, n_voxels = draw(st.integers(1, 4)), draw(st.integers(1, 60))
+    height, width = draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    tokens = torch.randn(n_images, height, width, 5, dtype=torch.float64, generator=generator)
+    readout = torch.randn(n_voxels, 5, dtype=torch.float64, generator=generator)
+    space = torch.rand(n_voxels, 2, dtype=torch.float64, generator=generator) * 2 - 1
+    for axis, size in enumerate((width, height)):
+        # token centres, the edges, and between edge and outermost centre
+        special = [(2 * i + 1) / size - 1 for i in range(size)] + [
+            -1.0,
+            1.0,
+            0.0,
+            -1 + 0.3 / size,
+            1 - 0.3 / size,
+        ]
+        picks = draw(st.lists(st.tuples(st.integers(0, n_voxels - 1), st.sampled_from(special)), max_size=30))
+        for voxel, place in picks:
+            space[voxel, axis] = place
+    return tokens.requires_grad_(), space.requires_grad_(), readout.requires_grad_()
+
+
+@settings(max_examples=60, deadline=None)
+@given(readings())
+def test_read_tokens_is_grid_sample(reading: tuple[Tensor, Tensor, Tensor]) -> None:
+    assert_same_with_gradients(read_tokens(*reading), sample_plainly(*reading), list(reading))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    n_voxels=st.integers(1, 60),
+    n_images=st.integers(1, 4),
+    size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    widths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    n_channels=st.integers(1, 5),
+    spread=st.sampled_from([0.0, 0.5, 5.0, 500.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_model_is_its_formula(
+    n_voxels: int,
+    n_images: int,
+    size: tuple[int, int],
+    widths: list[int],
+    n_channels: int,
+    spread: float,
+    seed: int,
+) -> None:
+    """From all voxels at the centre (spread 0) to all in the corners (tanh saturated)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = make_model(n_voxels, widths, n_channels, spread)
+        local = [torch.randn(n_images, width, *size, dtype=torch.float64) for width in widths]
+        global_ = [torch.randn(n_images, width, dtype=torch.float64) for width in widths]
+    parameters = list(model.parameters())
+    assert_same_with_gradients(model(local, global_), predict_plainly(model, local, global_), parameters)
+
+
+def make_model(n_voxels: int, widths: list[int], n_channels: int, spread: float) -> FactorTopy:
+    """A model in float64 whose selectors' last layers are random."""
+    coords = BOX[0] + torch.rand(n_voxels, 3, dtype=torch.float64) * (BOX[1] - BOX[0])
+    model = FactorTopy(coords, BOX, widths, n_channels).double()
+    for network in (model.space_selector, model.layer_selector, model.scale_selector):
+        torch.nn.init.normal_(network[-1].weight, std=spread)
+    return model
+
+
+def test_read_tokens_by_hand() -> None:
+    """Tokens 1, 2 over 3, 4: the image's centre is their mean; an edge is half a token, half nothing."""
+    tokens = torch.tensor([[[[1.0], [2.0]], [[3.0], [4.0]]]])
+    space = torch.tensor([[0.0, 0.0], [0.5, -0.5], [-0.5, 0.5], [1.0, 0.5], [1.0, 1.0]])
+    found = read_tokens(tokens, space, torch.full((5, 1), 2.0))
+    torch.testing.assert_close(found, 2 * torch.tensor([[2.5, 2.0, 3.0, 2.0, 1.0]]))
+
+
+def test_position_encoding_by_hand() -> None:
+    box = torch.tensor([[-10.0, 0.0, 5.0], [40.0, 20.0, 6.0]])
+    found = position_encoding(torch.tensor([[15.0, 10.0, 5.0]]), box)
+    assert found.shape == (1, 192)
+    for feature, angle in (
+        (0, 50.0),
+        (62, 50 * 1000 ** (-31 / 32)),
+        (64, 20.0),
+        (66, 20 * 1000 ** (-1 / 32)),
+        (128, 0.0),
+    ):
+        assert found[0, feature].item() == pytest.approx(math.sin(angle), abs=1e-5)
+        assert found[0, feature + 1].item() == pytest.approx(math.cos(angle), abs=1e-5)
+
+
+def test_subset_of_voxels_has_the_selectors_it_has_among_all() -> None:
+    torch.manual_seed(0)
+    coords = BOX[0] + torch.rand(20, 3, dtype=torch.float64) * (BOX[1] - BOX[0])
+    assert torch.equal(position_encoding(coords, BOX)[5:9], position_encoding(coords[5:9], BOX))
+    # and the box is the module's own: later changes of the caller's do not reach it
+    box = BOX.clone()
+    model = FactorTopy(coords, box, [3], 2)
+    box += 1
+    assert torch.equal(model.bounding_box, BOX)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        torch.zeros(2, 3),
+        torch.tensor([[0.0, 0, 0], [1, float("nan"), 1]]),
+        torch.tensor([[1.0, 1, 1], [0, 0, 0]]),
+    ],
+)
+def test_box_without_extent_is_refused(box: Tensor) -> None:
+    with pytest.raises(InputError, match="bounding_box"):
+        position_encoding(torch.zeros(2, 3), box)
+
+
+def test_no_layers_is_refused() -> None:
+    with pytest.raises(InputError, match="at least one"):
+        FactorTopy(torch.zeros(2, 3), BOX.float(), [], 4)
+
+
+def test_start_is_undecided() -> None:
+    torch.manual_seed(0)
+    model = FactorTopy(torch.rand(50, 3), BOX.float(), [3, 4, 5, 6], 16)
+    chosen = model.selectors()
+    assert torch.equal(chosen.space, torch.zeros(50, 2))
+    torch.testing.assert_close(chosen.layer, torch.full((50, 4), 0.25))
+    assert torch.equal(chosen.scale, torch.full((50,), 0.5))
+    assert model.regularizer().item() == pytest.approx(-1.0)
+    assert 0.24 < model.weight.abs().max().item() <= 0.25  # uniform within 1/sqrt(16)
+
+
+def test_regularizer_by_hand() -> None:
+    torch.manual_seed(0)
+    model = make_model(2, [3, 3], 2, spread=0.0)
+    chosen = Selectors(
+        space=torch.zeros(2, 2, dtype=torch.float64),
+        layer=torch.tensor([[1.0, 0.0], [0.5, 0.5]], dtype=torch.float64),
+        scale=torch.tensor([1.0, 0.5], dtype=torch.float64),
+    )
+    # one voxel decided (0), one not (-1); squared distances 0.25 and 0
+    assert model.regularizer(chosen).item() == pytest.approx(-0.5 + 0.125)
+
+
+def test_regularizer_of_one_layer_is_finite() -> None:
+    torch.manual_seed(0)
+    model = make_model(7, [3], 2, spread=1.0)
+    assert model.regularizer().item() == pytest.approx((model.selectors().scale - 0.5).square().mean().item())
+
+
+def test_selectors_given_are_the_ones_used() -> None:
+    torch.manual_seed(0)
+    model = make_model(9, [3, 4], 2, spread=1.0)
+    local = [torch.randn(2, n, 3, 4, dtype=torch.float64) for n in (3, 4)]
+    global_ = [torch.randn(2, n, dtype=torch.float64) for n in (3, 4)]
+    assert torch.equal(model(local, global_), model(local, global_, model.selectors()))
+    last = Selectors(
+        model.selectors().space, torch.tensor([[0.0, 1.0]]).double().repeat(9, 1), torch.ones(9).double()
+    )
+    expected = (global_[1] @ model.global_bottleneck[1].weight.T) @ model.weight.T / 2 + model.bias
+    torch.testing.assert_close(model(local, global_, last), expected)
+
+
+def test_memory_format_does_not_matter() -> None:
+    torch.manual_seed(0)
+    model = make_model(9, [3], 2, spread=1.0)
+    local, global_ = torch.randn(2, 3, 4, 5, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
+    last = local.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(model([local], [global_]), model([last], [global_]))

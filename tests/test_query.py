@@ -1,0 +1,135 @@
+"""Curves out of a real store: which values, which means, and in which form."""
+
+from __future__ import annotations
+
+import sys
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.config import load_config, run_folder
+from harness.errors import InputError
+from harness.journal import Journal
+from harness.query import main, mean_curves, metric_curves, rewiring_curves
+from harness.tracking import TrackedRun
+
+# of seed 0; seed 1 has 0.2 more everywhere
+EXCESS = {
+    "mini_clip": {"V1": (0.0, 0.1), "all": (0.0, 0.3)},
+    "mini_random": {"V1": (0.0, 0.5), "all": (0.0, 0.7)},
+}
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs_dir = tmp_path_factory.mktemp("study") / "runs"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        for backbone, places in EXCESS.items():
+            for seed in (0, 1):
+                config = load_config(
+                    [f"runs_dir={runs_dir}", "study=demo", f"backbone={backbone}", f"seed={seed}"]
+                )
+                folder = run_folder(config)
+                with Journal(folder / "results.jsonl") as journal, TrackedRun(config, folder):
+                    for index, step in enumerate((0, 16)):
+                        for place, values in places.items():
+                            value = values[index] + 0.2 * seed
+                            journal.log(step, {f"rewiring/{place}/wasserstein_excess": value})
+                            journal.log(step, {f"rewiring/{place}/wasserstein": 9.0})
+                        journal.log(step, {"train/loss": 1.0, "forgetting/shapes/delta_lp": -0.5})
+    return runs_dir
+
+
+@pytest.fixture(autouse=True)
+def _default_store(_own_tracking_store: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+
+
+def test_every_value_is_a_row(runs_dir: Path) -> None:
+    curves = metric_curves("rewiring", study="demo", runs_dir=runs_dir)
+    assert list(curves.columns) == [
+        *("study", "run", "backbone", "objective", "task", "method", "brain", "seed"),
+        *("roi", "measure", "step", "value"),
+    ]
+    # backbones, seeds, regions, measures, steps
+    assert len(curves) == 2 * 2 * 2 * 2 * 2
+    one = curves.query(
+        "backbone == 'mini_clip' and seed == '1' and roi == 'V1' and measure == 'wasserstein_excess'"
+    )
+    assert list(one["step"]) == [0, 16]
+    np.testing.assert_allclose(one["value"], [0.2, 0.3])
+    assert set(one["objective"]) == {"contrastive"}
+    assert one["run"].iloc[0].startswith("mini_clip-digits-full-seed1-")
+
+
+def test_a_metric_without_place_is_of_the_whole(runs_dir: Path) -> None:
+    assert set(metric_curves("train", runs_dir=runs_dir)["place"]) == {"all"}
+    forgetting = metric_curves("forgetting", runs_dir=runs_dir)
+    assert set(forgetting["place"]) == {"shapes"}
+    assert set(forgetting["value"]) == {-0.5}
+
+
+def test_means_are_over_what_is_not_named(runs_dir: Path) -> None:
+    table = rewiring_curves(["backbone", "roi"], runs_dir=runs_dir)
+    assert list(table.columns) == ["backbone", "roi", "measure", "step", "mean", "std", "n"]
+    expected = [
+        value + 0.1 for places in EXCESS.values() for place in ("V1", "all") for value in places[place]
+    ]
+    np.testing.assert_allclose(table["mean"], expected)
+    np.testing.assert_allclose(table["std"], 0.2 / np.sqrt(2))
+    assert set(table["n"]) == {2}
+
+
+def test_without_regions_the_whole_brain_counts(runs_dir: Path) -> None:
+    table = rewiring_curves(["backbone"], runs_dir=runs_dir)
+    np.testing.assert_allclose(table["mean"], [0.1, 0.4, 0.1, 0.8])
+    assert set(table["n"]) == {2}
+
+
+def test_measures_are_never_mixed_and_one_value_has_no_spread() -> None:
+    curves = pd.DataFrame(
+        {"backbone": "a", "place": "shapes", "measure": ["x", "y"], "step": [0, 0], "value": [1.0, 3.0]}
+    )
+    table = mean_curves(curves, ["backbone"])
+    assert list(table["mean"]) == [1.0, 3.0]
+    assert table["std"].isna().all()
+
+
+def test_what_does_not_exist_is_said_in_one_line(runs_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="study 'dmo': there is demo; did you mean 'demo'"):
+        metric_curves("rewiring", study="dmo", runs_dir=runs_dir)
+    with pytest.raises(InputError, match="did you mean 'wasserstein_excess'"):
+        rewiring_curves(measure="wasserstein_exces", runs_dir=runs_dir)
+    with pytest.raises(InputError, match="did you mean 'backbone'"):
+        rewiring_curves(["backbne"], runs_dir=runs_dir)
+    with pytest.raises(InputError, match="no such tracking store"):
+        rewiring_curves(runs_dir=tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_command(
+    runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    expected = rewiring_curves(runs_dir=runs_dir)
+    place = ["--runs-dir", str(runs_dir)]
+    monkeypatch.setattr(sys, "argv", ["query", "rewiring", "--by", "backbone,roi", "--format", "csv", *place])
+    main()
+    printed = capfd.readouterr()
+    assert printed.err == ""
+    pd.testing.assert_frame_equal(pd.read_csv(StringIO(printed.out)), expected, check_dtype=False)
+
+    output = tmp_path / "table.parquet"
+    parquet = ["query", "rewiring", "--format", "parquet", *place]
+    monkeypatch.setattr(sys, "argv", [*parquet, "--output", str(output)])
+    main()
+    assert capfd.readouterr() == ("", "")
+    pd.testing.assert_frame_equal(pd.read_parquet(output), expected, check_dtype=False)
+
+    monkeypatch.setattr(sys, "argv", parquet)
+    with pytest.raises(InputError, match="format parquet: found no --output"):
+        main()
+    assert capfd.readouterr().out == ""

@@ -1,0 +1,225 @@
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import ortho_group, wasserstein_distance
+
+from harness.brains.brain import Roi
+from harness.errors import InputError
+from harness.rewiring import (
+    CHANNEL_MEASURES,
+    MEASURES,
+    compare_channels,
+    confidence,
+    describe_channels,
+    expected_depth,
+    jensen_shannon,
+    rewiring_measures,
+    summarise_rois,
+    tail,
+    wasserstein,
+)
+
+
+@dataclass(frozen=True)
+class Selected:
+    layers: tuple[str, ...]
+    layer: np.ndarray
+    space: np.ndarray
+    scale: np.ndarray
+    r2: np.ndarray
+
+
+BEFORE = Selected(
+    layers=("a", "b", "c"),
+    layer=np.array([[1, 0, 0], [0.5, 0.5, 0], [1 / 3, 1 / 3, 1 / 3]], np.float32),
+    space=np.array([[0, 0], [-1, -1], [0.5, 0]], np.float32),
+    scale=np.array([0.25, 0, 1], np.float32),
+    r2=np.array([0.5, 0.25, -0.5], np.float32),
+)
+AFTER = Selected(
+    layers=("a", "b", "c"),
+    layer=np.array([[0, 0, 1], [0, 0.5, 0.5], [1 / 3, 1 / 3, 1 / 3]], np.float32),
+    space=np.array([[0.6, 0.8], [1, 1], [0.5, 0]], np.float32),
+    scale=np.array([0.5, 1, 1], np.float32),
+    r2=np.array([0.25, 0.5, -0.5], np.float32),
+)
+
+
+def test_measures_by_hand():
+    found = rewiring_measures(BEFORE, AFTER)
+    expected = {
+        "wasserstein": [1, 0.5, 0],
+        "depth_shift": [1, 0.5, 0],
+        # second voxel: 1/2 (KL of (.5,.5,0) from (.25,.5,.25), twice the same) = .5 bit
+        "jensen_shannon": [1, 0.5, 0],
+        "top_layer_changed": [1, 1, 0],
+        "confidence_change": [0, 0, 0],
+        "space_displacement": [1, 2 * np.sqrt(2), 0],
+        "scale_change": [0.25, 1, 0],
+        "r2_change": [-0.25, 0.25, 0],
+    }
+    assert tuple(found) == MEASURES == tuple(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-6, err_msg=name)
+        assert found[name].dtype == np.float64
+
+
+def test_sign_is_after_minus_before():
+    there, back = rewiring_measures(BEFORE, AFTER), rewiring_measures(AFTER, BEFORE)
+    for name in MEASURES:
+        sign = -1 if tail(name) == "two-sided" else 1
+        np.testing.assert_allclose(there[name], sign * back[name], atol=1e-7, err_msg=name)
+
+
+def test_confidence_by_hand():
+    layer = np.array([[1, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0]])
+    np.testing.assert_allclose(confidence(layer), [1, 0, 0.5], atol=1e-12)
+
+
+def test_one_layer_has_no_depth_to_move_in():
+    one = np.ones((2, 1), np.float32)
+    np.testing.assert_array_equal(expected_depth(one), [0, 0])
+    np.testing.assert_array_equal(wasserstein(one, one), [0, 0])
+    np.testing.assert_array_equal(confidence(one), [1, 1])
+
+
+def test_jensen_shannon_cannot_see_distance_but_wasserstein_can():
+    first, second, last = np.eye(3)[:1], np.eye(3)[1:2], np.eye(3)[2:]
+    assert jensen_shannon(first, second) == jensen_shannon(first, last) == 1
+    assert wasserstein(first, second) == 0.5
+    assert wasserstein(first, last) == 1
+
+
+distributions = st.integers(0, 2**32 - 1).map(
+    lambda seed: np.random.default_rng(seed).dirichlet(np.full(5, 0.5), size=2)
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(distributions)
+def test_agrees_with_scipy(pair):
+    p, q = pair[:1], pair[1:]
+    depth = np.linspace(0, 1, 5)
+    assert wasserstein(p, q)[0] == pytest.approx(wasserstein_distance(depth, depth, p[0], q[0]), abs=1e-12)
+    assert jensen_shannon(p, q)[0] == pytest.approx(jensenshannon(p[0], q[0], base=2) ** 2, abs=1e-12)
+    shift = expected_depth(q) - expected_depth(p)
+    assert wasserstein(p, q)[0] >= abs(shift[0]) - 1e-12
+
+
+def test_rounding_is_not_a_divergence():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(6), 2000).astype(np.float32)
+    q = np.nextafter(p, np.float32(1))
+    divergence = jensen_shannon(p, q)
+    assert np.isfinite(divergence).all()
+    assert (divergence >= 0).all()
+    assert divergence.max() < 1e-6
+
+
+def test_mappings_that_cannot_be_compared():
+    with pytest.raises(InputError, match=r"share layers.*'c'.*'d'"):
+        rewiring_measures(BEFORE, replace(AFTER, layers=("a", "b", "d")))
+    with pytest.raises(InputError, match="share voxels: found 3 and 2"):
+        rewiring_measures(BEFORE, replace(AFTER, layer=AFTER.layer[:2]))
+
+
+def test_summary_plain_and_weighted():
+    measures = {"wasserstein": np.array([1.0, 0.5, 0.0])}
+    rois = [Roi("V1", np.array([0, 1]), 1.0), Roi("dark", np.array([2]), None)]
+    found = summarise_rois(measures, rois, np.array([0.75, 0.25, 0.0], np.float32))
+    assert found == {
+        "all": {"wasserstein": 0.5, "wasserstein_weighted": 0.875},
+        "V1": {"wasserstein": 0.75, "wasserstein_weighted": 0.875},
+        "dark": {"wasserstein": 0.0},
+    }
+    assert summarise_rois(measures, rois, None)["all"] == {"wasserstein": 0.5}
+
+
+def test_an_roi_without_voxels_is_named():
+    with pytest.raises(InputError, match="'V9' has no voxels"):
+        summarise_rois({"x": np.ones(3)}, [Roi("V9", np.array([], dtype=int), 1.0)], None)
+
+
+def grouped_weights(labels, seed, n_channels=16):
+    rng = np.random.default_rng(seed)
+    centres = np.linalg.qr(rng.normal(size=(n_channels, n_channels)))[0][: max(labels) + 1]
+    length = rng.uniform(0.5, 2, size=(len(labels), 1))
+    return length * (centres[labels] + 0.05 * rng.normal(size=(len(labels), n_channels)))
+
+
+LABELS = np.repeat([0, 1, 2, 3], 15)
+
+
+def test_channels_do_not_depend_on_the_basis_of_the_bottleneck():
+    weights = grouped_weights(LABELS, 0)
+    rotation = 3 * ortho_group.rvs(16, random_state=1)
+    found = compare_channels(describe_channels(weights, 0), describe_channels(weights @ rotation, 1))
+    assert tuple(found) == CHANNEL_MEASURES
+    assert found["cluster_agreement"] == 1
+    assert found["principal_angle"] == pytest.approx(0, abs=1e-6)
+
+
+def test_planted_clusters_are_found_and_their_shuffling_seen():
+    shuffled = np.random.default_rng(2).permutation(LABELS)
+    before, same, other = (
+        describe_channels(grouped_weights(labels, seed), 0)
+        for labels, seed in ((LABELS, 0), (LABELS, 1), (shuffled, 2))
+    )
+    assert compare_channels(before, same)["cluster_agreement"] == 1
+    changed = compare_channels(before, other)
+    assert abs(changed["cluster_agreement"]) < 0.15
+    assert changed["principal_angle"] > 0.8
+
+
+def test_principal_angle_by_hand():
+    # spans of (e1, e2, e3) and (e1, cos t e2 + sin t e4, e3): angles 0, 0, t
+    t = 0.6
+    before, after = np.zeros((5, 3)), np.zeros((5, 3))
+    before[[0, 1, 2], [0, 1, 2]] = 1
+    after[0, 0] = after[2, 2] = 1
+    after[[1, 3], 1] = np.cos(t), np.sin(t)
+    found = compare_channels(describe_channels(before, 0), describe_channels(after, 0))
+    assert found["principal_angle"] == pytest.approx(t / 3)
+
+
+def test_only_leading_directions_count():
+    rng = np.random.default_rng(0)
+    left, right = np.linalg.qr(rng.normal(size=(40, 8)))[0], ortho_group.rvs(8, random_state=0)
+    strong, weak = np.diag([5.0, 4, 3, 0.1, 0.1, 0.1, 0.1, 0.1]), np.diag([5.0, 4, 3, 0, 0, 0, 0, 0])
+    found = compare_channels(
+        describe_channels(left @ strong @ right, 0), describe_channels(left @ weak @ right, 0)
+    )
+    assert found["principal_angle"] == pytest.approx(0, abs=1e-6)
+
+
+def test_weights_of_zero_and_tiny_rois():
+    nothing = describe_channels(np.zeros((6, 4), np.float32), 0)
+    something = describe_channels(np.eye(6, 4), 0)
+    assert compare_channels(nothing, nothing) == {"cluster_agreement": 1.0, "principal_angle": 0.0}
+    assert compare_channels(nothing, something)["principal_angle"] == pytest.approx(np.pi / 2)
+    single = describe_channels(np.ones((1, 4)), 0)
+    assert compare_channels(single, single)["cluster_agreement"] == 1
+    with pytest.raises(InputError, match="found 6 and 1"):
+        compare_channels(nothing, single)
+
+
+def test_inputs_are_left_alone_and_the_global_seed_too():
+    weights = grouped_weights(LABELS, 0)
+    copy, state = weights.copy(), np.random.get_state()[1].copy()  # noqa: NPY002
+    first, second = describe_channels(weights, 3), describe_channels(weights, 3)
+    np.testing.assert_array_equal(first.clusters, second.clusters)
+    np.testing.assert_array_equal(weights, copy)
+    np.testing.assert_array_equal(state, np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_tails():
+    assert [tail(name) for name in ("wasserstein", "principal_angle", "cluster_agreement", "r2_change")] == [
+        "greater",
+        "greater",
+        "less",
+        "two-sided",
+    ]

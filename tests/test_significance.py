@@ -1,0 +1,105 @@
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness.errors import InputError
+from harness.significance import correct_over_rois, leave_one_out, noise_floor
+
+# d(01,02) = 1, d(01,03) = 2, d(02,03) = 3: leave-one-out means 1.5, 2, 2.5; mean 2, sd .5
+BETWEEN = np.array([[0.0, 1, 2], [1, 0, 3], [2, 3, 0]])
+
+
+def test_leave_one_out_by_hand():
+    np.testing.assert_allclose(leave_one_out(BETWEEN), [1.5, 2, 2.5])
+
+
+def test_leave_one_out_keeps_direction_and_ignores_the_diagonal():
+    signed = np.array([[9.0, 1, 2], [-1, 9, 3], [-2, -3, 9]])
+    np.testing.assert_allclose(leave_one_out(signed), [-1.5, -1, 2.5])
+    np.fill_diagonal(signed, np.nan)
+    np.testing.assert_allclose(leave_one_out(signed), [-1.5, -1, 2.5])
+
+
+def test_noise_floor_by_hand():
+    found = noise_floor(np.array([3.0, 4, 5]), BETWEEN)
+    # T = 2 / (.5 * sqrt(4/3)) = 2 sqrt 3; t with 2 dof: sf(T) = 1/2 - T / (2 sqrt(2 + T²)) = 1/2 - √(3/14)
+    spread = 0.5 * np.sqrt(4 / 3)
+    assert (found.raw, found.null, found.excess) == pytest.approx((4, 2, 2))
+    assert found.p == pytest.approx(0.5 - np.sqrt(3 / 14))
+    # t(.975, 2) = .95 * sqrt(2 / (.975 * .025)) / 2 = 4.30265
+    assert found.high - found.excess == pytest.approx(4.302653 * spread)
+    assert found.excess - found.low == pytest.approx(4.302653 * spread)
+
+
+def test_tails():
+    up = noise_floor(np.full(3, 4.0), BETWEEN, "greater").p
+    assert noise_floor(np.full(3, 4.0), BETWEEN, "less").p == pytest.approx(1 - up)
+    assert noise_floor(np.full(3, 4.0), BETWEEN, "two-sided").p == pytest.approx(2 * up)
+    assert noise_floor(np.full(3, 0.0), BETWEEN, "less").p == pytest.approx(up)
+    assert noise_floor(np.full(3, 0.0), BETWEEN, "two-sided").p == pytest.approx(2 * up)
+
+
+@pytest.mark.parametrize(("alternative", "factor"), [("greater", 2), ("two-sided", 2 / 3)])
+def test_correction_scales_the_spread(alternative, factor):
+    plain = noise_floor(np.full(3, 4.0), BETWEEN, alternative)
+    corrected = noise_floor(np.full(3, 4.0), BETWEEN, alternative, corrected=True)
+    assert corrected.high - corrected.low == pytest.approx(factor * (plain.high - plain.low))
+    assert (corrected.p > plain.p) == (factor > 1)
+
+
+@pytest.mark.parametrize(("sign", "alternative"), [(1, "greater"), (-1, "two-sided")])
+def test_corrected_test_is_exact_under_no_change(sign, alternative):
+    # distances that are sums (or differences) of one normal term per fit: p must be uniform
+    rng = np.random.default_rng(0)
+    p_values = []
+    for _ in range(1500):
+        term = rng.normal(size=6)
+        distance = term[None, :] + sign * term[:, None]
+        p_values.append(noise_floor(distance[:5, 5], distance[:5, :5], alternative, corrected=True).p)
+    assert stats.kstest(p_values, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize(
+    ("raw", "alternative", "p"),
+    [
+        (0.3, "greater", 1.0),
+        (0.4, "greater", 0.0),
+        (0.2, "greater", 1.0),
+        (0.2, "less", 0.0),
+        (0.2, "two-sided", 0.0),
+        (0.3, "two-sided", 1.0),
+    ],
+)
+def test_refits_that_agree_exactly(raw, alternative, p):
+    # .1 + .2 rather than .3: rounding must not pass for an excess
+    found = noise_floor(np.full(5, raw), np.full((5, 5), 0.1 + 0.2), alternative)
+    assert found.p == p
+    assert found.low == found.excess == found.high == pytest.approx(raw - 0.3)
+    assert all(np.isfinite(list(asdict(found).values())))
+
+
+def test_nothing_anywhere_is_nothing():
+    found = noise_floor(np.zeros(3), np.zeros((3, 3)))
+    assert asdict(found) == {"raw": 0, "null": 0, "excess": 0, "low": 0, "high": 0, "p": 1}
+
+
+@pytest.mark.parametrize("n_fits", [1, 2])
+def test_too_few_refits(n_fits):
+    with pytest.raises(InputError, match=rf"mapping.floor_refits: found {n_fits - 1}; .*at least 2"):
+        noise_floor(np.ones(n_fits), np.ones((n_fits, n_fits)))
+
+
+def test_values_that_are_not_finite():
+    with pytest.raises(InputError, match="not finite"):
+        noise_floor(np.array([1.0, np.nan, 1]), BETWEEN)
+    with pytest.raises(InputError, match="not finite"):
+        noise_floor(np.ones(3), np.where(BETWEEN == 3, np.inf, BETWEEN))
+
+
+def test_benjamini_hochberg_by_hand():
+    # sorted p · n / rank: .04, .04, .16/3, .5; then the running minimum from the right
+    found = correct_over_rois(np.array([0.5, 0.01, 0.04, 0.02]))
+    np.testing.assert_allclose(found, [0.5, 0.04, 0.16 / 3, 0.04])
+    assert correct_over_rois(np.array([])).size == 0

@@ -1,0 +1,231 @@
+"""The journal after a kill, and MLflow holding the same rows whatever happens in between."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness.config import REPOSITORY, Config, flatten, load_config, run_folder, run_name, to_yaml
+from harness.errors import InputError
+from harness.journal import Journal, read_rows
+from harness.tracking import TrackedRun, connect, main, read_histories, tracking_uri
+
+
+def test_journal_keeps_rows_in_order_with_all_kinds_of_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "results.jsonl"
+    with Journal(path) as journal:
+        journal.log(0, {"train/loss": 1.5, "brain/V1/r2": np.float32(0.25)})
+        # what is logged is there before the journal is closed
+        assert len(read_rows(path)[0]) == 2
+        journal.log(8, {"train/loss": torch.tensor(0.5), "brain/p9-46v/r2": 1})
+    rows, end = read_rows(path)
+    assert [(row["name"], row["step"], row["value"]) for row in rows] == [
+        ("train/loss", 0, 1.5),
+        ("brain/V1/r2", 0, 0.25),
+        ("train/loss", 8, 0.5),
+        ("brain/p9-46v/r2", 8, 1.0),
+    ]
+    assert end == path.stat().st_size
+    lines = path.read_text().splitlines()
+    assert all(list(json.loads(line)) == ["name", "step", "value", "timestamp"] for line in lines)
+
+
+def test_journal_does_not_write_a_step_twice(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with Journal(path) as journal:
+        journal.log(1, {"train/loss": 1.0})
+        journal.log(1, {"train/loss": 2.0, "train/lr": 0.1})
+    before = path.read_bytes()
+    with Journal(path) as journal:
+        journal.log(1, {"train/loss": 3.0})
+    assert path.read_bytes() == before
+    assert [row["value"] for row in read_rows(path)[0]] == [1.0, 0.1]
+
+
+def test_journal_drops_a_torn_last_line(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with Journal(path) as journal:
+        journal.log(1, {"train/loss": 1.0})
+        journal.log(2, {"train/loss": 2.0})
+    whole = path.read_bytes()
+    second = whole.index(b"\n") + 1
+    for cut in range(second + 1, len(whole)):
+        path.write_bytes(whole[:cut])
+        assert [row["step"] for row in read_rows(path)[0]] == [1]
+    with Journal(path) as journal:
+        journal.log(2, {"train/loss": 2.0})
+    assert [(row["step"], row["value"]) for row in read_rows(path)[0]] == [(1, 1.0), (2, 2.0)]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, torch.tensor(-math.inf)])
+def test_journal_refuses_what_is_not_finite_and_writes_nothing_of_it(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "results.jsonl"
+    with Journal(path) as journal:
+        with pytest.raises(ValueError, match="brain/V1/r2 at step 3"):
+            journal.log(3, {"train/loss": 1.0, "brain/V1/r2": value})  # type: ignore[dict-item]
+        journal.log(3, {"train/loss": 1.0})
+    assert [row["name"] for row in read_rows(path)[0]] == ["train/loss"]
+
+
+@pytest.mark.parametrize(
+    "name", ["loss", "a/b/c/d", "brain/V1 (left)/r2", "brain//r2", "", "train/" + "x" * 250]
+)
+def test_journal_refuses_names_that_mlflow_would(tmp_path: Path, name: str) -> None:
+    with (
+        Journal(tmp_path / "results.jsonl") as journal,
+        pytest.raises(ValueError, match="stage/place/measure"),
+    ):
+        journal.log(0, {name: 1.0})
+
+
+def test_a_broken_journal_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with pytest.raises(InputError, match=r"results\.jsonl: no such file"):
+        read_rows(path)
+    path.write_text('{"name": "train/loss"}\n')
+    with pytest.raises(InputError, match=r"results\.jsonl: found .*train/loss"):
+        Journal(path)
+
+
+def small_run(runs_dir: Path, *overrides: str, n_steps: int = 3) -> tuple[Config, Path]:
+    """A run's folder with a configuration and a journal, as fine-tuning leaves it."""
+    config = load_config([f"runs_dir={runs_dir}", *overrides])
+    folder = run_folder(config)
+    with Journal(folder / "results.jsonl") as journal:
+        for step in range(n_steps):
+            journal.log(step, {"train/loss": 1.0 / (step + 1), "rewiring/V1/wasserstein": 0.1 * step})
+    (folder / "config.yaml").write_text(to_yaml(config))
+    return config, folder
+
+
+def mlflow_rows(config: Config) -> list[tuple[str, int, float, int]]:
+    rows = []
+    for _, found in read_histories(tracking_uri(Path(config.runs_dir)), config.study.name, lambda name: True):
+        rows += [(row["name"], row["step"], row["value"], row["timestamp"]) for row in found]
+    return sorted(rows)
+
+
+def journal_rows(folder: Path) -> list[tuple[str, int, float, int]]:
+    rows = read_rows(folder / "results.jsonl")[0]
+    return sorted((row["name"], row["step"], row["value"], row["timestamp"]) for row in rows)
+
+
+def test_mlflow_has_the_rows_of_the_journal_after_any_number_of_sendings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("harness.tracking.BATCH_ROWS", 4)
+    config, folder = small_run(tmp_path / "runs")
+    journal = Journal(folder / "results.jsonl")
+    with TrackedRun(config, folder, {"code_version": "abc"}) as run, journal:
+        journal.log(3, {"train/loss": 0.25})
+        assert run.forward()
+        journal.log(4, {"train/loss": 0.2})
+    assert mlflow_rows(config) == journal_rows(folder)
+    assert len(journal_rows(folder)) == 8
+
+    # again, as a resumed process and as the replay command do
+    with TrackedRun(config, folder):
+        pass
+    assert mlflow_rows(config) == journal_rows(folder)
+
+    client = connect(tracking_uri(tmp_path / "runs"))
+    experiment = client.get_experiment_by_name("default")
+    assert experiment is not None
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert len(client.get_metric_history(found.info.run_id, "train/loss")) == 5
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == run_name(config)
+    assert found.data.params == flatten(config)
+    assert found.data.tags["palimpsest.run"] == run_name(config)
+    expected = {
+        "study": "default",
+        "backbone": "mini_clip",
+        "objective": "contrastive",
+        "code_version": "abc",
+    }
+    assert expected.items() <= found.data.tags.items()
+    assert [file.path for file in client.list_artifacts(found.info.run_id)] == ["config.yaml"]
+    assert (tmp_path / "runs" / "mlartifacts" / "default").is_dir()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_a_run_that_ends_early_says_so(tmp_path: Path, error: type[BaseException], status: str) -> None:
+    config, folder = small_run(tmp_path / "runs")
+    client = connect(tracking_uri(tmp_path / "runs"))
+    with pytest.raises(error), TrackedRun(config, folder):
+        (running,) = client.search_runs([client.get_experiment_by_name("default").experiment_id])  # type: ignore[union-attr]
+        assert running.info.status == "RUNNING"
+        raise error
+    assert client.get_run(running.info.run_id).info.status == status
+
+
+def test_a_dead_server_costs_one_warning(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    # nothing listens on the discard port
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    config, folder = small_run(tmp_path / "runs")
+    with caplog.at_level(logging.WARNING, "harness"), TrackedRun(config, folder) as run:
+        assert not run.forward()
+    (warning,) = [record for record in caplog.records if record.name.startswith("harness")]
+    message = warning.getMessage()
+    assert "\n" not in message
+    assert "http://127.0.0.1:9" in message
+    assert f"python -m harness.tracking {folder}" in message
+    with pytest.raises(InputError, match="does not answer"):
+        mlflow_rows(config)
+
+    # later, from elsewhere, with the store of the folder the run is in
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["tracking", str(folder.relative_to(tmp_path))])
+    main()
+    printed = capfd.readouterr()
+    assert "6 rows" in printed.out
+    assert printed.err == ""
+    assert mlflow_rows(config) == journal_rows(folder)
+
+
+FIRST_WRITER = """
+import sys
+import mlflow.store.tracking.sqlalchemy_store
+from harness.tracking import main
+print("ready", flush=True)
+sys.stdin.readline()
+main()
+"""
+
+
+def test_two_first_writers_do_not_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    runs = [small_run(tmp_path / "runs", f"seed={seed}") for seed in (0, 1)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with ExitStack() as stack:
+        writers = []
+        for _, folder in runs:
+            command = [sys.executable, "-c", FIRST_WRITER, str(folder)]
+            writer = stack.enter_context(subprocess.Popen(command, text=True, cwd=REPOSITORY, **pipes))  # type: ignore[call-overload]
+            stack.callback(writer.kill)
+            writers.append(writer)
+        for writer in writers:
+            assert writer.stdout.readline() == "ready\n"
+        for writer in writers:
+            writer.stdin.write("go\n")
+            writer.stdin.flush()
+        errors = [writer.communicate(timeout=300)[1] for writer in writers]
+        assert [writer.returncode for writer in writers] == [0, 0], errors
+    expected = sorted(row for _, folder in runs for row in journal_rows(folder))
+    assert mlflow_rows(runs[0][0]) == expected
