@@ -45,7 +45,7 @@ def write_checkpoint(
         for parameter, entries in optimizer.state_dict()["state"].items():
             tensors.update(
                 {
-                    f"optimizer.{place}.{parameter}.{key}": torch.as_tensor(part)
+                    f"optimizer.{place}.{parameter}.{key}": torch.as_tensor(part).contiguous()
                     for key, part in entries.items()
                 }
             )
@@ -78,14 +78,18 @@ def read_checkpoint(
     """
     tensors = read_weights(path / "state.safetensors")
     progress = read_json(path / "progress.json")
-    found = module.load_state_dict(
-        {name.removeprefix("model."): part for name, part in tensors.items() if name.startswith("model.")},
-        strict=False,
-    )
-    if found.unexpected_keys:
-        raise InputError(
-            f"{path}: found weights of another model ({found.unexpected_keys[0]}); remove it to start over"
-        )
+    if not isinstance(progress, dict) or not isinstance(progress.get("step"), int):
+        raise InputError(f"{path / 'progress.json'}: not a checkpoint's progress; remove {path} to start over")
+    state = {name.removeprefix("model."): part for name, part in tensors.items() if name.startswith("model.")}
+    try:
+        found = module.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:300]
+        raise InputError(f"{path}: does not fit the model ({detail}); remove it to start over") from None
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    different = sorted({*found.unexpected_keys, *trained.intersection(found.missing_keys)})
+    if different:
+        raise InputError(f"{path}: found weights of another model ({different[0]}); remove it to start over")
     for place, optimizer in enumerate(optimizers):
         entries: dict[int, dict[str, Tensor]] = {}
         for name, part in tensors.items():
@@ -93,9 +97,9 @@ def read_checkpoint(
                 parameter, key = name.removeprefix(f"optimizer.{place}.").split(".", 1)
                 entries.setdefault(int(parameter), {})[key] = part
         optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
-    if scaler is not None and progress["scaler"]:
+    if scaler is not None and progress.get("scaler"):
         scaler.load_state_dict(progress["scaler"])
-    return int(progress["step"])
+    return progress["step"]
 
 
 def seed_step(seed: int, step: int, process: int) -> None:

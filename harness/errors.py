@@ -6,6 +6,9 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable
 
+# more names than this are too long a line: only the nearest are listed
+MOST_LISTED = 40
+
 
 class InputError(ValueError):
     """Bad input from outside: a setting, a file, a name. The message is one line."""
@@ -26,6 +29,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else ""
+    if len(names) > MOST_LISTED:
+        listed = ", ".join(difflib.get_close_matches(name, names, n=5, cutoff=0.0))
+        return InputError(f"unknown {kind} {name!r}: there are {len(names)}, such as {listed}{hint}")
     return InputError(f"unknown {kind} {name!r}: there is {', '.join(names) or 'none'}{hint}")
 
 

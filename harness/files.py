@@ -23,23 +23,27 @@ from harness.errors import InputError
 def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and takes its place.
 
-    Works for files and for folders: create either at the yielded path. An existing file is replaced;
-    an existing folder is removed first. After an exception nothing is left behind.
+    Works for files and for folders: create either at the yielded path. What is there is replaced. After
+    an exception nothing is left behind.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    replaced = path.with_name(f".{path.name}.{os.getpid()}.replaced.partial")
     remove(temporary)
     try:
         yield temporary
         for part in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
             _flush(part)
         if path.is_dir():
-            shutil.rmtree(path)
+            # a folder cannot be replaced in one go; removed in place, it could be left half there
+            remove(replaced)
+            os.replace(path, replaced)
         os.replace(temporary, path)
         _flush(path.parent)
     finally:
         remove(temporary)
+        remove(replaced)
 
 
 def remove(path: Path) -> None:
@@ -71,6 +75,8 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from None
 
@@ -93,7 +99,7 @@ def _feed(digest: Any, part: Any) -> None:
         # numpy has no bfloat16: hash the bytes, named by torch's dtype
         digest.update(f"tensor:{part.dtype}:{tuple(part.shape)}".encode())
         digest.update(part.reshape(-1).view(torch.uint8).numpy().tobytes())
-    elif isinstance(part, np.ndarray):
+    elif isinstance(part, np.ndarray) and not part.dtype.hasobject:
         digest.update(f"array:{part.dtype.str}:{part.shape}".encode())
         digest.update(np.ascontiguousarray(part).tobytes())
     elif isinstance(part, bytes):

@@ -90,8 +90,8 @@ def split_stimuli(n_images: int, fraction_held_out: float, seed: int) -> Split:
     n_held_out = round(n_images * fraction_held_out)
     if n_held_out < 2 or n_images - n_held_out < 2:
         raise InputError(
-            f"mapping.held_out: {fraction_held_out} of {n_images} stimuli leaves {n_images - n_held_out} to fit "
-            f"on and {n_held_out} to score on; at least 2 of each are needed"
+            f"mapping.held_out: {fraction_held_out} of {n_images} stimuli leaves "
+            f"{n_images - n_held_out} to fit on and {n_held_out} to score on; at least 2 of each are needed"
         )
     order = np.random.default_rng(seed).permutation(n_images)
     return Split(train=np.sort(order[n_held_out:]), held_out=np.sort(order[:n_held_out]))

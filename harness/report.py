@@ -191,43 +191,51 @@ def _build_cell(column: Column, values: pd.Series, line: Line) -> dict[str, str]
 
 def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence[str]) -> Iterator[Picture]:
     """Curves over all runs."""
-    seeds = " Lines are means over seeds, bands one standard deviation." if len(lines[0].runs) > 1 else ""
+    seeded = any(len(line.runs) > 1 for line in lines)
+    seeds = " Lines are means over seeds, bands along them one standard deviation." if seeded else ""
     yield Picture(
         "Forgetting beside learning",
         embed_svg(draw_forgetting(lines, probes)),
-        "While accuracy on the task rises, a curve below 0 on a task that was not fine-tuned says that the "
-        f"backbone's features serve that task less well than before. All Δ share one axis.{seeds}",
-        (
+        "While accuracy on the task rises, a curve below 0 says that the backbone’s features serve a task that "
+        f"was not fine-tuned less well than before. All Δ share one axis.{seeds}",
+        _existing(
+            lines,
             f"task/{TASK}/accuracy",
             f"probe/{TASK}/linear_accuracy",
-            *(f"forgetting/{probe}/delta_lp" for probe in probes),
-            *(f"forgetting/{probe}/delta_zs" for probe in probes),
+            *(f"forgetting/{probe}/{delta}" for delta in ("delta_lp", "delta_zs") for probe in probes),
         ),
     )
     if any(len(line.steps) > 1 for line in lines):
+        names = ("wasserstein_excess", "wasserstein_excess_high", "wasserstein_p", "wasserstein_p_fdr")
         yield Picture(
             "Rewiring over the floor",
             embed_svg(draw_rewiring(lines, places)),
-            "How much further voxels have moved between layers than a refit alone moves them: whole brain, then "
-            "each region in the order of the hierarchy, all on one axis. Shaded: where one more refit of step 0 "
-            "would fall in 95 % of cases. Filled points have p < .05, in regions after correction for their "
+            "How much further voxels have moved between layers than a refit alone moves them: the whole brain, "
+            "then each region in the order of the hierarchy, all on one axis. Shaded: where one more refit of "
+            "step 0 falls in 95 % of cases. Filled points have p < .05, in regions after correction for their "
             f"number; open ones are no evidence of rewiring.{seeds}",
-            ("rewiring/<ROI>/wasserstein_excess", "…_excess_high", "…_p (all)", "…_p_fdr (regions)"),
+            tuple(f"rewiring/<region or all>/{name}" for name in names),
         )
+    hierarchy = ("hierarchy", "hierarchy_null_mean", "hierarchy_null_sd")
     yield Picture(
         "How brain-like the order of layers is",
         embed_svg(draw_alignment(lines)),
-        "Left: 1 would mean that the higher an area, the deeper the layer it reads from; 0, no order. Shaded: the "
-        f"spread of refits of step 0. Right: how well the network predicts the brain at all.{seeds}",
-        ("alignment/all/hierarchy", "…_null_mean", "…_null_sd", "brain/all/r2"),
+        "Left: 1 means that the higher an area, the deeper the layer it reads from; 0, no order. Shaded: where "
+        f"one more refit of step 0 falls in 95 % of cases. Right: how well the brain is predicted at all.{seeds}",
+        (*(f"alignment/all/{name}" for name in hierarchy), "brain/all/r2"),
     )
     yield Picture(
         "Depth of every region, before and after",
         embed_svg(draw_depths(lines, places)),
-        "Mean depth that a region's voxels read from, V1 on top: open at step 0, filled at the last snapshot. "
-        "Strong where the shift stands out of the floor (p < .05, corrected for the number of regions).",
-        ("selectors/<ROI>/expected_depth", "rewiring/<ROI>/depth_shift_p_fdr"),
+        "Mean depth that a region’s voxels read from, in the order of the hierarchy: open at step 0, filled at "
+        "the last snapshot. What joins them is strong where the shift stands out of the floor (p < .05, "
+        "corrected for the number of regions).",
+        ("selectors/<region>/expected_depth", "rewiring/<region>/depth_shift_p_fdr"),
     )
+
+
+def _existing(lines: Sequence[Line], *metrics: str) -> tuple[str, ...]:
+    return tuple(metric for metric in metrics if any(len(line.curve(metric)) for line in lines))
 
 
 def draw_runs(lines: Sequence[Line], brains: Mapping[BrainConfig, Brain]) -> Iterator[dict[str, Any]]:

@@ -59,7 +59,9 @@ def test_every_region_can_be_drawn_and_sulci_are_dark(cortex: Cortex) -> None:
     assert cortex.shade.min() == 0
     assert cortex.shade.max() == 1
     # the insula is buried, the temporal pole and the superior frontal gyrus are not
-    buried, crown = (cortex.shade[np.isin(cortex.area, names)].mean() for names in (("PoI2", "MI"), ("TGd", "9m")))
+    buried, crown = (
+        cortex.shade[np.isin(cortex.area, names)].mean() for names in (("PoI2", "MI"), ("TGd", "9m"))
+    )
     assert buried < 0.3
     assert crown > 0.6
 
@@ -108,14 +110,16 @@ def test_chosen_points_are_spread() -> None:
 
 
 def test_smooth_fields_have_unit_variance_and_the_stated_correlation() -> None:
-    grid = np.stack(np.meshgrid(np.arange(-30.0, 31, 2), np.arange(-30.0, 31, 2), [0.0]), axis=-1).reshape(-1, 3)
+    grid = np.stack(np.meshgrid(np.arange(-30.0, 31, 2), np.arange(-30.0, 31, 2), [0.0]), axis=-1).reshape(
+        -1, 3
+    )
     points = np.array([[0.0, 0, 0], [4, 0, 0], [8, 0, 0], [20, 0, 0]])
-    fields = draw_smooth_fields(points, grid, 20000, 4.0, np.random.default_rng(0))
-    np.testing.assert_allclose(fields.std(axis=1), 1, atol=0.03)
+    fields = draw_smooth_fields(points, grid, 2000, 4.0, np.random.default_rng(0))
+    np.testing.assert_allclose(fields.std(axis=1), 1, atol=0.07)
     correlation = np.corrcoef(fields)[0]
-    np.testing.assert_allclose(correlation, np.exp(-(points[:, 0] ** 2) / (4 * 4.0**2)), atol=0.03)
+    np.testing.assert_allclose(correlation, np.exp(-(points[:, 0] ** 2) / (4 * 4.0**2)), atol=0.08)
     # the same field whichever points read it
-    again = draw_smooth_fields(points[2:], grid, 20000, 4.0, np.random.default_rng(0))
+    again = draw_smooth_fields(points[2:], grid, 2000, 4.0, np.random.default_rng(0))
     np.testing.assert_allclose(again, fields[2:], atol=1e-5)
 
 
@@ -132,7 +136,7 @@ def test_each_hemisphere_sees_the_other_half(cortex: Cortex, seen: Retinotopy) -
 
 
 def test_retinotopy_is_mirrored_at_area_borders(cortex: Cortex, seen: Retinotopy) -> None:
-    """Along a path from V1 into V3 the angle goes to the vertical meridian, back to the horizontal, and again."""
+    """From V1 into V3 the angle goes to the vertical meridian, back to the horizontal, and again."""
     up = 90 * -seen.place[:, 1] / np.maximum(seen.eccentricity, 1e-6)  # sine of the elevation, ±90
     edges = np.concatenate([cortex.faces[:, [0, 1]], cortex.faces[:, [1, 2]], cortex.faces[:, [2, 0]]])
     edges = np.concatenate([edges, edges[:, ::-1]])

@@ -60,9 +60,14 @@ def planted() -> Planted:
     def draw(*size: int) -> torch.Tensor:
         return torch.randn(*size, generator=generator)
 
+    def draw_smooth(*size: int) -> torch.Tensor:
+        """As in images, neighbours resemble each other: what leads a voxel from the centre to its place."""
+        height, width = size[2] + 2, size[3] + 2
+        return 3 * F.avg_pool2d(draw(*size[:2], height, width), 3, stride=1)
+
     # widths differ, and so do scales and offsets, which the fit must not be drawn to
     local = tuple(
-        draw(N_IMAGES, 6 + layer, TOKEN_SIZE, TOKEN_SIZE) * 5**layer + draw(1, 6 + layer, 1, 1) * 10
+        draw_smooth(N_IMAGES, 6 + layer, TOKEN_SIZE, TOKEN_SIZE) * 5**layer + draw(1, 6 + layer, 1, 1) * 10
         for layer in range(N_LAYERS)
     )
     global_ = tuple(draw(N_IMAGES, 6 + layer) * 5**layer for layer in range(N_LAYERS))
@@ -117,16 +122,15 @@ def assert_equal(one: Mapping, other: Mapping) -> None:
 
 def test_planted_selectors_are_recovered(planted: Planted) -> None:
     mapping = fit_planted(planted, CONFIG)
-    assert mapping.r2.mean() > 0.3  # half of the variance is noise
-    assert mapping.correlation.mean() > 0.55
-    assert (mapping.layer.argmax(axis=1) == planted.layer).mean() > 0.9
+    assert mapping.r2.mean() > 0.9 * (1 - NOISE)
+    assert mapping.correlation.mean() > 0.8
+    assert (mapping.layer.argmax(axis=1) == planted.layer).mean() > 0.95
     apart = np.linalg.norm(mapping.space - planted.space, axis=1)[planted.local]
-    assert np.median(apart) < 1 / TOKEN_SIZE  # half a token; tokens are 2/size apart
-    assert (
-        np.median(np.linalg.norm(planted.space[planted.local], axis=1)) > 2 / TOKEN_SIZE
-    )  # the centre would not do
-    assert mapping.scale[planted.local].mean() < 0.3
-    assert mapping.scale[~planted.local].mean() > 0.7
+    from_centre = np.linalg.norm(planted.space[planted.local], axis=1)
+    assert np.quantile(apart, 0.9) < 0.5 / TOKEN_SIZE  # a quarter of a token; tokens are 2 / TOKEN_SIZE apart
+    assert np.median(from_centre) > 2 / TOKEN_SIZE  # staying where it starts would not do
+    assert mapping.scale[planted.local].mean() < 0.1
+    assert mapping.scale[~planted.local].mean() > 0.9
 
 
 def test_mapping_is_well_formed(planted: Planted) -> None:

@@ -12,7 +12,13 @@ from sklearn.linear_model import RidgeCV
 import harness.brains.simulated as simulated
 from harness.brains import load_brain
 from harness.brains.brain import Brain
-from harness.brains.content import count_objects, describe_outlines, judge_objects, see_outlines, tabulate_objects
+from harness.brains.content import (
+    count_objects,
+    describe_outlines,
+    judge_objects,
+    see_outlines,
+    tabulate_objects,
+)
 from harness.brains.gabor import (
     N_HUES,
     N_ORIENTATIONS,
@@ -21,12 +27,12 @@ from harness.brains.gabor import (
     measure_curvature,
     measure_texture,
 )
-from harness.brains.responses import pool, receptive_fields
+from harness.brains.responses import STAGES, pool, receptive_fields
 from harness.brains.simulated import CEILINGS, SimulatedTruth, simulate
 from harness.config import BrainConfig
 from tasks.shapes import COLOUR_NAMES, COLOURS, SHAPES, TEXTURES, Scene, SceneObject, sample_scenes
 
-SMALL = BrainConfig(n_voxels=300, n_stimuli=400)
+SMALL = BrainConfig(n_voxels=300, n_stimuli=360)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +85,8 @@ def test_curvature_tells_which_way_a_line_bends() -> None:
     down, across = np.mgrid[:64, :64] - 32.0
     # a vertical arc through the middle, about a centre on the left or on the right of it
     towards_left, towards_right = (
-        0.5 + 0.3 * np.exp(-((np.hypot(across - side * 14, down) - 14) ** 2) / (2 * 1.5**2)) for side in (-1, 1)
+        0.5 + 0.3 * np.exp(-((np.hypot(across - side * 14, down) - 14) ** 2) / (2 * 1.5**2))
+        for side in (-1, 1)
     )
     images = np.stack([towards_left, towards_right]).astype(np.float32)
     middle = measure_curvature(gabor_energy(images))[:, :, 15:17, 15:17].mean(axis=(2, 3))
@@ -239,7 +246,10 @@ def test_ladder_of_features(subject: tuple[Brain, SimulatedTruth]) -> None:
                 content[row, column] += item.radius / sum(other.radius for other in scene.objects)
         content[row, 26 + objects.present[row].sum() - 1] = 1
     scores = {
-        name: {stage: explained_by(features, truth.signal[:, truth.stage == stage]).mean() for stage in truth.stage}
+        name: {
+            stage: explained_by(features, truth.signal[:, truth.stage == stage]).mean()
+            for stage in STAGES
+        }
         for name, features in (
             ("pixels", coarse),
             ("energy", energy.reshape(len(energy), -1)),

@@ -74,21 +74,21 @@ def load_clip(model: str, weights: Path | str | None, seed: int) -> ClipBackbone
     """Load a model; arguments and errors as for `harness.backbones.timm_backbone.load_timm`."""
     if model not in open_clip.list_models():
         raise unknown_name("open_clip model", model, open_clip.list_models())
-    if isinstance(weights, str):
-        tags = open_clip.list_pretrained_tags_by_model(model)
-        if weights not in tags:
-            raise unknown_name(f"weights of {model}", weights, tags)
-        with hub_or_message(f"{model} ({weights})"):
-            network = open_clip.create_model(model, pretrained=weights)
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if isinstance(weights, str):
+            tags = open_clip.list_pretrained_tags_by_model(model)
+            if weights not in tags:
+                raise unknown_name(f"weights of {model}", weights, tags)
+            # OpenAI's weights were trained with another GELU than the architecture's name says
+            quick_gelu = bool(open_clip.get_pretrained_cfg(model, weights).get("quick_gelu"))
+            with hub_or_message(f"{model} ({weights})"):
+                network = open_clip.create_model(model, pretrained=weights, force_quick_gelu=quick_gelu)
+        else:
             options = CLIP_OPTIONS if model == f"{MODEL_NAME}_clip" else {}
             network = open_clip.create_model(model, load_weights=False, **options)
-        if weights is not None:
-            load_strictly(
-                network, {name: part.float() for name, part in read_weights(weights).items()}, weights
-            )
+    if isinstance(weights, Path):
+        load_strictly(network, {name: part.float() for name, part in read_weights(weights).items()}, weights)
     return ClipBackbone(network, _tokenizer_of(model))
 
 

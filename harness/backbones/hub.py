@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 from urllib.parse import urlparse
+from urllib.request import getproxies, proxy_bypass
 
 from huggingface_hub import constants
 
@@ -16,10 +17,13 @@ PROBE_SECONDS = 3.0
 
 
 def hub_answers() -> bool:
-    """Whether a connection to the hub can be opened within `PROBE_SECONDS`."""
+    """Whether a connection to the hub, or to the proxy before it, opens within `PROBE_SECONDS`."""
     if constants.HF_HUB_OFFLINE:
         return False
     address = urlparse(constants.ENDPOINT)
+    proxy = getproxies().get(address.scheme)
+    if proxy and not proxy_bypass(address.hostname or ""):
+        address = urlparse(proxy if "//" in proxy else f"http://{proxy}")
     port = address.port or (443 if address.scheme == "https" else 80)
     try:
         socket.create_connection((address.hostname or "", port), timeout=PROBE_SECONDS).close()

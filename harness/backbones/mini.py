@@ -30,7 +30,7 @@ CONTEXT_LENGTH = 20
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
 # open_clip keeps the preprocessing outside the model's configuration, and would take OpenAI's
-CLIP_OPTIONS = {"image_mean": MEAN, "image_std": STD}
+CLIP_OPTIONS = {"force_preprocess_cfg": {"mean": MEAN, "std": STD}}
 
 
 @register_model

@@ -32,7 +32,8 @@ class TimmBackbone(Backbone):
         )
         self.encoder = encoder
         self.layers = tuple(f"blocks.{place}" for place in range(len(encoder.feature_info)))
-        self.n_features = int(encoder.num_features)
+        # some networks widen their features once more before the classifier
+        self.n_features = int(getattr(encoder, "head_hidden_size", encoder.num_features))
 
     def forward(
         self, images: Float[Tensor, "n_images 3 height width"]
@@ -56,7 +57,10 @@ def timm_tokens(
     found = encoder.forward_intermediates(images, norm=False, intermediates_only=True, **options)
     if not with_prefix:
         return split_tokens(found, [None] * len(found))
-    return split_tokens([grid for grid, _ in found], [prefix for _, prefix in found])
+    grids = [grid for grid, _ in found]
+    if getattr(encoder, "cls_token", None) is None:  # registers only: none of them is the image's summary
+        return split_tokens(grids, [None] * len(found))
+    return split_tokens(grids, [prefix for _, prefix in found])
 
 
 def load_timm(model: str, weights: Path | str | None, seed: int) -> TimmBackbone:
@@ -74,22 +78,27 @@ def load_timm(model: str, weights: Path | str | None, seed: int) -> TimmBackbone
     Raises
     ------
     InputError
-        Where timm has no such model, the file does not fit, or the hub cannot be reached.
+        Where timm has no such model or tag, the file does not fit, or the hub cannot be reached.
     """
     if not timm.is_model(model):
         raise unknown_name("timm model", model, timm.list_models())
-    if isinstance(weights, str):
-        with hub_or_message(f"{model}.{weights}"):
-            return TimmBackbone(timm.create_model(f"{model}.{weights}", pretrained=True, num_classes=0))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = timm.create_model(model, num_classes=0)
-    if weights is not None:
-        classifier = encoder.pretrained_cfg.get("classifier") or "head"
+        if isinstance(weights, str):
+            tags = [name.removeprefix(f"{model}.") for name in timm.list_pretrained(f"{model}.*")]
+            if weights not in tags:
+                raise unknown_name(f"weights of {model}", weights, tags)
+            with hub_or_message(f"{model}.{weights}"):
+                encoder = timm.create_model(f"{model}.{weights}", pretrained=True, num_classes=0)
+        else:
+            encoder = timm.create_model(model, num_classes=0)
+    if isinstance(weights, Path):
+        found = encoder.pretrained_cfg.get("classifier") or "head"  # distilled networks have two
+        heads = tuple(f"{name}." for name in ([found] if isinstance(found, str) else found))
         tensors = {
             name: tensor.float()
             for name, tensor in read_weights(weights).items()
-            if not name.startswith(f"{classifier}.")
+            if not name.startswith(heads)
         }
         load_strictly(encoder, tensors, weights)
     return TimmBackbone(encoder)

@@ -33,17 +33,17 @@ class Region:
 
 
 REGIONS = (
-    Region("V1", ("V1",), 1, "early"),
-    Region("V2", ("V2",), 2, "early"),
-    Region("V3", ("V3",), 3, "early"),
-    Region("V4", ("V4",), 4, "middle"),
-    Region("V8", ("V8",), 5, "middle"),
-    Region("LO", ("LO1", "LO2", "LO3"), 5, "middle"),
-    Region("PIT", ("PIT",), 5, "middle"),
-    Region("FFC", ("FFC",), 6, "high"),
-    Region("VVC", ("VVC",), 6, "high"),
-    Region("VMV", ("VMV1", "VMV2", "VMV3"), 6, "high"),
-    Region("PHA", ("PHA1", "PHA2", "PHA3"), 6, "high"),
+    Region("V1", ("V1",), 1.0, "early"),
+    Region("V2", ("V2",), 2.0, "early"),
+    Region("V3", ("V3",), 3.0, "early"),
+    Region("V4", ("V4",), 4.0, "middle"),
+    Region("V8", ("V8",), 5.0, "middle"),
+    Region("LO", ("LO1", "LO2", "LO3"), 5.0, "middle"),
+    Region("PIT", ("PIT",), 5.0, "middle"),
+    Region("FFC", ("FFC",), 6.0, "high"),
+    Region("VVC", ("VVC",), 6.0, "high"),
+    Region("VMV", ("VMV1", "VMV2", "VMV3"), 6.0, "high"),
+    Region("PHA", ("PHA1", "PHA2", "PHA3"), 6.0, "high"),
 )
 
 

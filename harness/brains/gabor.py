@@ -31,7 +31,8 @@ _MARGIN = 16  # pixels, mirrored: filters would see an edge at the frame
 _WINDOW = 3.0  # standard deviation of the window that texture is measured in, map points
 _BEND = 2  # distance along a line over which its bend is seen, map points
 
-Maps = Float[np.ndarray, "n_images n_channels height width"]
+# images, channels, rows, columns; number and resolution of channels change from step to step
+Maps = Float[np.ndarray, "n_images _ _ _"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _gabor_transfers(height: int, width: int) -> Float[np.ndarray, "n_channels h
     return 2 * np.array(transfers, dtype=np.float32)  # a grating of amplitude a gives a
 
 
-def halve(maps: np.ndarray) -> np.ndarray:
+def halve(maps: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """Mean over blocks of 2 x 2 in the last two axes."""
     rows = maps[..., ::2, :] + maps[..., 1::2, :]
     return (rows[..., ::2] + rows[..., 1::2]) / 4

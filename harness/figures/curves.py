@@ -66,13 +66,13 @@ def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
     with figure_style():
         n_rows, n_columns = 1 + bool(zero_shot), 1 + len(probes)
         figure, axes = _panels(n_rows, n_columns, 2.5)
-        _draw_panel(axes[0, 0], lines, f"task/{TASK}/accuracy", "Accuracy on the task (head)")
+        _draw_panel(axes[0, 0], lines, f"task/{TASK}/accuracy", "Task accuracy, head")
         deltas = [
             _draw_panel(ax, lines, f"forgetting/{probe}/delta_lp", f"Δ_LP {probe}")
             for ax, probe in zip(axes[0, 1:], probes, strict=True)
         ]
         if zero_shot:
-            _draw_panel(axes[1, 0], lines, f"probe/{TASK}/linear_accuracy", "Accuracy on the task (linear probe)")
+            _draw_panel(axes[1, 0], lines, f"probe/{TASK}/linear_accuracy", "Task accuracy, linear probe")
             for ax, probe in zip(axes[1, 1:], probes, strict=True):
                 if probe in zero_shot:
                     deltas.append(_draw_panel(ax, lines, f"forgetting/{probe}/delta_zs", f"Δ_ZS {probe}"))
@@ -100,8 +100,9 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
     with figure_style():
         n_rows = max(2, math.ceil(len(places) / COLUMNS))
         figure = Figure(figsize=(WIDTH, 0.5 + 1.65 * n_rows), layout="constrained")
+        figure.get_layout_engine().set(wspace=0.02, hspace=0.02)
         grid = figure.add_gridspec(n_rows, COLUMNS + 2)
-        whole = figure.add_subplot(grid[:2, :2])
+        whole = figure.add_subplot(grid[:3, :2])
         axes = [figure.add_subplot(grid[place // COLUMNS, 2 + place % COLUMNS]) for place in range(len(places))]
         for ax, place in zip([whole, *axes], ["all", *places], strict=True):
             name = f"rewiring/{place}/{measure}"
@@ -117,8 +118,7 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
         _share_limits([whole, *axes])
         for place, ax in enumerate(axes):
             ax.tick_params(labelleft=place % COLUMNS == 0)
-            if place + COLUMNS < len(axes):
-                ax.set_xlabel("")
+            ax.set_xlabel("")
         filled = Line2D([], [], color=FAINT, marker="o", linestyle="", label=f"p < {ALPHA:.2f}".replace("0.", "."))
         empty = Line2D([], [], color=FAINT, marker="o", linestyle="", fillstyle="none", label="within the floor")
         _draw_legend(figure, lines, [filled, empty, Patch(color=FAINT, alpha=0.16, linewidth=0, label=FLOOR)])
@@ -176,7 +176,9 @@ def draw_depths(lines: Sequence[Line], places: Sequence[str]) -> Figure:
                     ax.plot(ends[0], height, "o", color=line.colour, markerfacecolor="white", markersize=6)
                     ax.plot(ends[1], height, "o", color=line.colour, markersize=6)
             ax.set_title(line.label)
-            ax.set(xlim=(0, 1), ylim=(-0.6, len(places) - 0.4), xlabel="expected depth: 0 first, 1 last layer")
+            ax.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(places) - 0.4))
+            ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
+            ax.set_xlabel("expected depth: 0 first layer, 1 last")
             ax.set_yticks(heights, places if index % n_columns == 0 else [""] * len(places))
             ax.grid(axis="x")
         before = Line2D([], [], color=FAINT, marker="o", fillstyle="none", linestyle="", label="step 0")
@@ -189,6 +191,7 @@ def draw_depths(lines: Sequence[Line], places: Sequence[str]) -> Figure:
 
 def _panels(n_rows: int, n_columns: int, height: float) -> tuple[Figure, np.ndarray]:
     figure = Figure(figsize=(WIDTH, 0.4 + height * n_rows), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.04, hspace=0.04)
     return figure, figure.subplots(n_rows, n_columns, squeeze=False)
 
 

@@ -45,7 +45,7 @@ def draw_flatmap(
     surface: Surface,
     values: Float[np.ndarray, " n_voxels"],
     colour_map: str = "viridis",
-    limits: tuple[float, float] | None = None,
+    limits: tuple[float | int, float | int] | None = None,
     label: str | None = None,
     names: bool = True,
 ) -> ScalarMappable:
@@ -121,8 +121,8 @@ def draw_flatmap_colours(
             borders.set_clip_path(frame)
         if surface.area is not None and names:
             for index, place in _place_names(sheet.points, faces, surface.area).items():
-                name = surface.area_names[index]
-                ax.text(place[0], place[1], name, ha="center", va="center", fontsize=7, color=INK, path_effects=_HALO)
+                style = {"ha": "center", "va": "center", "fontsize": 7, "color": INK}
+                ax.text(place[0], place[1], surface.area_names[index], path_effects=_HALO, **style)
     for (left, bottom, width, height), side in zip(sheet.frames.values(), HEMISPHERES, strict=False):
         outer = (left + 2, "left") if side == "L" else (left + width - 2, "right")
         ax.text(outer[0], bottom + height - 2, side, ha=outer[1], va="top", fontsize=8, color=INK)

@@ -63,19 +63,21 @@ def draw_layer_maps(
         Shift at the ends of the colour map.
     """
     with figure_style():
-        figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.05, h_pad=0.04, wspace=0.02, hspace=0.04)
-        grid = figure.add_gridspec(2, 3, width_ratios=(1, 1, 0.075))
+        figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05, wspace=0.03)
+        grid = figure.add_gridspec(1, 6, width_ratios=(1, 1, 0.09, 1, 1, 0.09))
         for column, (mapping, title) in enumerate(((before, "Step 0"), (after, "Last snapshot"))):
-            ax = figure.add_subplot(grid[0, column], title=f"{title}: layer read from")
-            draw_flatmap_colours(ax, surface, layer_colours(mapping.layer))
-        draw_layer_legend(figure.add_subplot(grid[0, 2], title="layer"), before.layers)
-        titles = ("Difference: depth shift", "For comparison: a refit of step 0")
+            draw_flatmap_colours(
+                figure.add_subplot(grid[column], title=title), surface, layer_colours(mapping.layer)
+            )
+        draw_layer_legend(figure.add_subplot(grid[2]), before.layers)
+        titles = ("Difference: depth shift", "Floor: shift of a refit")
         for column, (values, title) in enumerate(zip((shift.end, shift.floor), titles, strict=True)):
             if values is not None:
-                ax = figure.add_subplot(grid[1, column], title=title)
+                ax = figure.add_subplot(grid[3 + column], title=title)
                 scale = draw_flatmap(ax, surface, values, COLOUR_MAP, (-limit, limit), names=False)
-        bar = figure.colorbar(scale, cax=figure.add_subplot(grid[1, 2], title="shift"), extend="both")
+        bar = figure.colorbar(scale, cax=figure.add_subplot(grid[5]), extend="both")
         bar.outline.set_visible(False)
         bar.set_ticks([-limit, 0, limit], labels=[f"−{limit:.2g}\nearlier", "0", f"+{limit:.2g}\ndeeper"])
+        bar.ax.tick_params(labelsize=7, length=2)
     return figure

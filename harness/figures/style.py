@@ -52,6 +52,7 @@ _SETTINGS = {
     "lines.markersize": 4.6,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
+    "savefig.transparent": True,
     "svg.fonttype": "none",
     "svg.hashsalt": "palimpsest",
 }
@@ -110,7 +111,8 @@ def choose_ticks(steps: Sequence[int], most: int = 6) -> list[int]:
 def embed_svg(figure: Figure) -> str:
     """A figure as the address of an image that lies in the page itself, drawn as lines (SVG)."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    with figure_style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue().decode().replace("'DejaVu Sans'", PAGE_TYPE)
     return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()
 
@@ -118,5 +120,6 @@ def embed_svg(figure: Figure) -> str:
 def embed_png(figure: Figure, dots_per_inch: int = 160) -> str:
     """A figure as the address of an image that lies in the page itself, drawn as pixels (PNG)."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dots_per_inch)
+    with figure_style():
+        figure.savefig(buffer, format="png", dpi=dots_per_inch)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from harness.backbones import Backbone
 from harness.config import LoraConfig, MethodConfig
 from harness.errors import InputError
+from harness.methods.attention_adapter import AttentionAdapter
 
 # attention and MLP of timm's and open_clip's blocks; an attention module of open_clip is a target as a whole
 LORA_TARGETS = r".*blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])|.*resblocks\.\d+\.(attn|mlp\.c_fc|mlp\.c_proj)"
@@ -105,11 +107,12 @@ def _add_adapters(backbone: Backbone, method: LoraConfig, seed: int) -> PeftMode
         lora_dropout=method.dropout,
         target_modules=method.targets or LORA_TARGETS,
     )
+    settings._register_custom_module({nn.MultiheadAttention: AttentionAdapter})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             adapted = get_peft_model(backbone.encoder, settings)
-        except ValueError as error:
+        except (ValueError, re.error) as error:
             raise InputError(f"method.targets: {' '.join(str(error).split())[:200]}") from None
     backbone.encoder = adapted.base_model.model
     return adapted

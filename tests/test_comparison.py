@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_study import make_brain, write_run
+
+from harness.comparison import (
+    Group,
+    columns_of,
+    compare_runs,
+    describe_column,
+    format_table,
+    group_runs,
+    read_runs,
+    unfinished_runs,
+)
+from harness.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the studies: "one" has three backbones, "seeds" three seeds of one, and a variant."""
+    folder = tmp_path_factory.mktemp("runs")
+    brain = make_brain(2)
+    for backbone in ("mini_random", "mini_supervised", "mini_clip"):
+        write_run(["study.name=one", f"runs_dir={folder}", f"backbone={backbone}"], brain, steps=(0, 8))
+    for more in (["seed=0"], ["seed=1"], ["seed=2"], ["seed=0", "finetune.lr=1e-2"]):
+        write_run(["study.name=seeds", f"runs_dir={folder}", *more], brain, steps=(0, 8))
+    (folder / "one" / "begun").mkdir()
+    shutil.copy(next((folder / "one").glob("mini_clip*/config.yaml")), folder / "one" / "begun")
+    (folder / "one" / "report.html").touch()
+    return folder
+
+
+def look_up(folder: Path, name: str, step: int) -> float:
+    rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    (value,) = [row["value"] for row in rows if (row["name"], row["step"]) == (name, step)]
+    return value
+
+
+def test_only_finished_runs_are_read(studies: Path) -> None:
+    runs = read_runs(studies / "one")
+    assert [run.config.backbone.name for run in runs] == ["mini_clip", "mini_random", "mini_supervised"]
+    assert all(run.steps == [0, 8] for run in runs)
+    assert unfinished_runs(studies / "one") == ["begun"]
+
+
+def test_controls_come_last(studies: Path) -> None:
+    backbones = [group.backbone for group in group_runs(read_runs(studies / "one"))]
+    assert backbones == ["mini_clip", "mini_supervised", "mini_random"]
+
+
+def test_every_number_is_in_the_results_by_its_name_and_step(studies: Path) -> None:
+    runs = read_runs(studies / "one")
+    frame = compare_runs(runs)
+    checked = 0
+    for alike, (_, values) in zip(group_runs(runs).values(), frame.iterrows(), strict=True):
+        for column in columns_of(frame):
+            value = values[column.metric, column.at, "value"]
+            if not np.isnan(value):
+                step = 0 if column.at == "start" else 8
+                assert value == look_up(alike[0].folder, column.metric, step)
+                checked += 1
+    assert checked == 16 * 3 + 2  # Δ_ZS on two probes, of one backbone
+
+
+def test_columns_of_the_comparison(studies: Path) -> None:
+    found = [(column.metric, column.at) for column in columns_of(compare_runs(read_runs(studies / "one")))]
+    assert found == [
+        ("task/digits/accuracy", "start"),
+        ("task/digits/accuracy", "end"),
+        ("probe/digits/linear_accuracy", "start"),
+        ("probe/digits/linear_accuracy", "end"),
+        ("forgetting/shapes/delta_lp", "end"),
+        ("forgetting/textures/delta_lp", "end"),
+        ("forgetting/counts/delta_lp", "end"),
+        ("forgetting/shapes/delta_zs", "end"),
+        ("forgetting/textures/delta_zs", "end"),
+        ("rewiring/all/wasserstein", "end"),
+        ("rewiring/all/wasserstein_null", "end"),
+        ("rewiring/all/wasserstein_excess", "end"),
+        ("rewiring/all/wasserstein_p", "end"),
+        ("alignment/all/hierarchy", "start"),
+        ("alignment/all/hierarchy", "end"),
+        ("alignment/all/hierarchy_null_sd", "start"),
+        ("brain/all/r2", "start"),
+        ("brain/all/r2", "end"),
+    ]
+
+
+def test_seeds_are_averaged_and_variants_kept_apart(studies: Path) -> None:
+    runs = read_runs(studies / "seeds")
+    frame = compare_runs(runs)
+    assert list(frame.index) == [
+        ("mini_clip", "digits", "full", "finetune.lr=0.0005", 3),
+        ("mini_clip", "digits", "full", "finetune.lr=0.01", 1),
+    ]
+    folders = [run.folder for run in runs if run.config.finetune.lr == 5e-4]
+    assert len(folders) == 3
+    deltas = [look_up(folder, "forgetting/counts/delta_lp", 8) for folder in folders]
+    assert frame["forgetting/counts/delta_lp", "end", "value"].iloc[0] == pytest.approx(np.mean(deltas))
+    assert frame["forgetting/counts/delta_lp", "end", "sd"].iloc[0] == pytest.approx(np.std(deltas, ddof=1))
+    assert np.isnan(frame["forgetting/counts/delta_lp", "end", "sd"].iloc[1])
+    p = [look_up(folder, "rewiring/all/wasserstein_p", 8) for folder in folders]
+    assert frame["rewiring/all/wasserstein_p", "end", "value"].iloc[0] == max(p)
+    assert np.isnan(frame["rewiring/all/wasserstein_p", "end", "sd"].iloc[0])
+
+
+def test_labels_say_what_differs() -> None:
+    one = Group("clip", "digits", "full", "")
+    assert one.label([one, Group("other", "digits", "full", "")]) == "clip"
+    assert one.label([one, Group("clip", "digits", "lora", "")]) == "clip, full"
+    rank = Group("clip", "digits", "lora", "method.rank=4")
+    assert rank.label([rank]) == "clip, method.rank=4"
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "sd", "text"),
+    [
+        ("task/digits/accuracy", 0.9544, float("nan"), "0.954"),
+        ("task/digits/accuracy", 0.9544, 0.01, "0.954 ±0.010"),
+        ("forgetting/shapes/delta_lp", -0.1004, float("nan"), "−0.100"),
+        ("forgetting/shapes/delta_lp", 0.1, float("nan"), "+0.100"),
+        ("forgetting/shapes/delta_lp", -0.0001, float("nan"), "0.000"),
+        ("rewiring/all/wasserstein_p", 0.00099, float("nan"), "<.001"),
+        ("rewiring/all/wasserstein_p", 0.0101, float("nan"), "0.010"),
+        ("brain/all/r2", float("nan"), float("nan"), "–"),
+    ],
+)
+def test_numbers_are_written(metric: str, value: float, sd: float, text: str) -> None:
+    assert describe_column(metric, "end").write(value, sd) == text
+
+
+@pytest.mark.parametrize("study", ["one", "seeds"])
+def test_table_fits_a_terminal(studies: Path, study: str) -> None:
+    frame = compare_runs(read_runs(studies / study))
+    text = format_table(frame)
+    assert max(map(len, text.splitlines())) <= 120
+    for label in ("mini_clip", "digits: accuracy", "Δ_LP", "excess", "hierarchy alignment", "brain R²"):
+        assert label in text
+    for column in columns_of(frame):
+        values = frame[column.metric, column.at, "value"]
+        assert all(column.write(value) in text for value in values)
+    if study == "seeds":
+        assert "(3 seeds)" in text
+
+
+def test_columns_of_a_table_are_aligned(studies: Path) -> None:
+    first = format_table(compare_runs(read_runs(studies / "one"))).split("\n\n")[0].splitlines()
+    assert len(first) == 2 + 3
+    place = first[1].index("before") + len("before")
+    assert all(line[:place].rstrip()[-1].isdigit() and line[place] == " " for line in first[2:])
+
+
+def test_a_run_without_zero_shot_has_no_such_columns(studies: Path) -> None:
+    runs = [run for run in read_runs(studies / "one") if run.config.backbone.name != "mini_clip"]
+    assert not any("delta_zs" in column.metric for column in columns_of(compare_runs(runs)))
+
+
+def test_several_tasks_share_a_column(studies: Path, tmp_path: Path) -> None:
+    runs = read_runs(studies / "one")[:2]
+    folder = tmp_path / "other"
+    shutil.copytree(runs[0].folder, folder)
+    for name in ("config.yaml", "results.jsonl"):
+        (folder / name).write_text((folder / name).read_text().replace("digits", "letters"))
+    frame = compare_runs([*read_runs(tmp_path), runs[1]])
+    assert list(frame.index.get_level_values("task")) == ["letters", "digits"]
+    assert not frame["task/<task>/accuracy", "end", "value"].isna().any()
+    assert "mini_clip, letters" in format_table(frame)
+
+
+def test_one_snapshot_has_no_rewiring(tmp_path: Path) -> None:
+    write_run(["study.name=still", f"runs_dir={tmp_path}"], make_brain(1), steps=(0,))
+    frame = compare_runs(read_runs(tmp_path / "still"))
+    assert not any(column.metric.startswith("rewiring/") for column in columns_of(frame))
+    assert (frame["forgetting/shapes/delta_lp", "end", "value"] == 0).all()
+    assert "0.000" in format_table(frame)
+
+
+def test_what_cannot_be_read_is_named(studies: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown study .*'ones'.*did you mean 'one'"):
+        read_runs(studies / "ones")
+    with pytest.raises(InputError, match="no such folder"):
+        read_runs(tmp_path / "no" / "where")
+    with pytest.raises(InputError, match="no finished run .0 unfinished"):
+        read_runs(tmp_path)
+    broken = tmp_path / "study" / "run"
+    shutil.copytree(next((studies / "one").glob("mini_clip*")), broken)
+    (broken / "results.jsonl").write_text("")
+    with pytest.raises(InputError, match=r"results\.jsonl: found no brain/all/r2"):
+        read_runs(tmp_path / "study")
+    (broken / "config.yaml").unlink()
+    with pytest.raises(InputError, match=r"config\.yaml: no such file"):
+        read_runs(tmp_path / "study")
+
+
+def test_rows_are_all_there(studies: Path) -> None:
+    run = read_runs(studies / "one")[0]
+    assert list(run.rows.columns) == ["name", "step", "value"]
+    assert len(run.rows) == len((run.folder / "results.jsonl").read_text().splitlines())
+    assert list(run.curve("brain/all/r2").index) == [0, 8]
+    assert run.curve("no/such/metric").empty

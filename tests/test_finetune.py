@@ -1,0 +1,201 @@
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from overrides import SMALL_TRACKING, TINY
+
+from harness import finetune as module
+from harness.backbones import load_backbone
+from harness.config import REPOSITORY, load_config, run_folder
+from harness.errors import InputError
+from harness.files import read_weights
+from harness.finetune import build_accelerator, finetune, learning_rate, plan_batches
+from harness.journal import read_rows
+from harness.snapshots import list_snapshots, read_manifest, step_folder
+from tasks import load_task
+
+
+@pytest.fixture(autouse=True)
+def one_accelerator():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def train(folder, *overrides):
+    config = load_config([*TINY, *overrides])
+    task = load_task("digits", config.task.n_train, config.task.n_test)
+    accelerator = build_accelerator(config.finetune)
+    finetune(config, folder, task, load_backbone(config.backbone), accelerator)
+    return config
+
+
+def weights_hash(folder, step):
+    return read_manifest(step_folder(folder / "snapshots", step)).weights_hash
+
+
+def final_weights(folder):
+    last = list_snapshots(folder)[-1]
+    return read_weights(step_folder(folder / "snapshots", last) / "weights.safetensors")
+
+
+def test_plan_is_a_permutation_per_epoch_whatever_the_number_of_processes():
+    config = load_config(["finetune.batch_size=8", "finetune.epochs=3", "finetune.accumulation=2"])
+    alone = plan_batches(load_config(["finetune.batch_size=8", "finetune.epochs=3"]), 24, 0, 1)
+    shared = [list(plan_batches(config, 24, process, 2)) for process in range(2)]
+    assert alone.steps_per_epoch == 3 and alone.n_steps == 9
+    whole = list(alone)
+    for epoch in range(3):
+        assert sorted(itertools.chain(*whole[3 * epoch : 3 * epoch + 3])) == list(range(24))
+    assert whole[:3] != whole[3:6]
+    for step in range(9):
+        micro = [part for process in shared for part in process[2 * step : 2 * step + 2]]
+        assert [len(part) for part in micro] == [2] * 4
+        assert sorted(itertools.chain(*micro)) == sorted(whole[step])
+
+
+def test_plan_refuses_batches_that_cannot_be_had():
+    with pytest.raises(InputError, match=r"finetune.batch_size: found 32, accepted: at most 20"):
+        plan_batches(load_config([]), 20, 0, 1)
+    with pytest.raises(InputError, match=r"found 32, accepted: a multiple of 3"):
+        plan_batches(load_config([]), 100, 0, 3)
+
+
+def test_learning_rate_warms_up_and_falls_along_a_cosine():
+    settings = load_config(["finetune.lr=1.0", "finetune.warmup_fraction=0.2"]).finetune
+    rates = [learning_rate(settings, step, 10) for step in range(10)]
+    expected = [0.5, 1.0, *(0.5 * (1 + np.cos(np.pi * k / 8)) for k in range(8))]
+    np.testing.assert_allclose(rates, expected)
+
+
+def test_half_precision_without_a_gpu_is_refused():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match=r"finetune.precision: found 'fp16'"):
+        build_accelerator(load_config(["finetune.precision=fp16"]).finetune)
+
+
+def test_snapshots_are_on_schedule_and_rows_are_complete(tmp_path):
+    train(tmp_path)
+    assert list_snapshots(tmp_path) == [0, 1, 2, 3, 4, 6, 8, 9]  # doubling, epoch ends 3 and 6, the last
+    rows, _ = read_rows(tmp_path / "results.jsonl")
+    names = [(row["name"], row["step"]) for row in rows]
+    assert names == [
+        (name, step) for step in range(1, 10) for name in ("train/loss", "train/lr", "train/grad_norm")
+    ]
+    assert rows[0]["value"] == pytest.approx(np.log(10))  # the head starts at zero
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_accumulation_and_method_do_not_change_what_they_should_not(tmp_path):
+    train(tmp_path / "whole")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(tmp_path / "parts", "finetune.accumulation=4")
+    whole, parts = final_weights(tmp_path / "whole"), final_weights(tmp_path / "parts")
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], atol=2e-4, rtol=1e-3)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(tmp_path / "probe", "method=linear_probe")
+    assert set(final_weights(tmp_path / "probe")) == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_stopped_training_ends_with_the_same_weights(tmp_path, monkeypatch, method):
+    overrides = [f"method={method}", *(["method.dropout=0.5"] if method == "lora" else [])]
+    train(tmp_path / "whole", *overrides)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+    written = module.write_snapshot
+
+    def stop_at_6(folder, model, manifest):
+        if manifest.step == 6:
+            raise KeyboardInterrupt
+        written(folder, model, manifest)
+
+    monkeypatch.setattr(module, "write_snapshot", stop_at_6)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "stopped", *overrides)
+    assert list_snapshots(tmp_path / "stopped") == [0, 1, 2, 3, 4]
+    monkeypatch.setattr(module, "write_snapshot", written)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(tmp_path / "stopped", *overrides)
+    for step in (6, 8, 9):
+        assert weights_hash(tmp_path / "stopped", step) == weights_hash(tmp_path / "whole", step)
+    rows = [read_rows(tmp_path / name / "results.jsonl")[0] for name in ("whole", "stopped")]
+    values = [[(row["name"], row["step"], row["value"]) for row in part] for part in rows]
+    assert values[0] == values[1]  # each once, and the same
+
+
+def test_divergence_ends_in_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"diverged at step \d+.*finetune.lr"):
+        train(tmp_path, "finetune.lr=1e30", "finetune.warmup_fraction=0", "finetune.clip_norm=null")
+
+
+def launch(*command, **options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, *command], env=environment, start_new_session=True, **options)
+
+
+def test_killed_run_goes_on_and_two_at_once_are_refused(tmp_path):
+    overrides = [*TINY, *SMALL_TRACKING, f"runs_dir={tmp_path}"]
+    script = str(REPOSITORY / "harness" / "finetune.py")
+    folder = run_folder(load_config(overrides))
+    process = launch(script, *overrides, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 240
+    while not (folder / "checkpoints").exists():
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGSTOP)
+    second = launch(script, *overrides, stderr=subprocess.PIPE, text=True)
+    _, message = second.communicate(timeout=240)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert second.returncode == 2
+    assert message.strip().splitlines()[-1] == f"error: {folder}: another process is at work on this run"
+    assert not (folder / "finished.json").exists()
+
+    again = launch(script, *overrides, stderr=subprocess.PIPE, text=True)
+    _, message = again.communicate(timeout=400)
+    assert again.returncode == 0, message
+    assert (folder / "finished.json").exists()
+    train(tmp_path / "whole")
+    assert weights_hash(folder, 9) == weights_hash(tmp_path / "whole", 9)
+
+
+def test_two_processes_train_as_one_and_share_the_tracking(tmp_path):
+    overrides = [*TINY, *SMALL_TRACKING, "finetune.epochs=1", f"runs_dir={tmp_path}"]
+    command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    process = launch(
+        *command, str(REPOSITORY / "harness" / "finetune.py"), *overrides, stderr=subprocess.PIPE, text=True
+    )
+    _, message = process.communicate(timeout=500)
+    assert process.returncode == 0, message
+    folder = run_folder(load_config(overrides))
+    rows, _ = read_rows(folder / "results.jsonl")
+    names = [(row["name"], row["step"]) for row in rows]
+    assert len(names) == len(set(names))
+    assert {step for name, step in names if name == "brain/all/r2"} == {0, 1, 2, 3}
+    train(tmp_path / "alone", "finetune.epochs=1")
+    alone, both = final_weights(tmp_path / "alone"), final_weights(folder)
+    for name in alone:
+        torch.testing.assert_close(both[name], alone[name], atol=2e-4, rtol=1e-3)
+
+
+def test_wrong_names_end_in_one_line(tmp_path):
+    script = str(REPOSITORY / "harness" / "finetune.py")
+    process = launch(script, "backbone=mini_clop", stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    _, message = process.communicate(timeout=240)
+    assert process.returncode == 2
+    assert message.strip() == (
+        "error: unknown backbone 'mini_clop': there is mini_clip, mini_random, mini_supervised; "
+        "did you mean 'mini_clip'?"
+    )
+    assert not list(Path(tmp_path).iterdir())

@@ -1,0 +1,61 @@
+import subprocess
+
+import pytest
+
+from harness import study
+from harness.config import REPOSITORY
+from harness.errors import InputError
+from harness.files import write_json
+
+
+def test_grid_is_expanded_and_the_command_line_wins():
+    runs = list(study.expand_grid(["study=demo"]))
+    assert [config.backbone.name for _, config in runs] == ["mini_clip", "mini_supervised", "mini_random"]
+    assert runs[0][0] == ["study=demo", "backbone=mini_clip"]
+    ((overrides, config),) = study.expand_grid(["study=demo", "backbone=mini_random", "seed=2"])
+    assert overrides == ["study=demo", "backbone=mini_random", "seed=2"]
+    assert config.seed == 2
+    seeds = [config.seed for _, config in study.expand_grid(["study.grid={seed: [0, 1]}"])]
+    assert seeds == [0, 1]
+
+
+def test_launch_is_explicit_without_a_user_configuration(monkeypatch, tmp_path):
+    monkeypatch.setattr(study, "default_config_file", str(tmp_path / "none.yaml"))
+    command = study.launch_command(["seed=1"])
+    assert command[-2:] == [str(REPOSITORY / "harness" / "finetune.py"), "seed=1"]
+    assert "--num_processes" in command
+    (tmp_path / "none.yaml").write_text("")
+    assert "--num_processes" not in study.launch_command(["seed=1"])
+
+
+def test_finished_runs_are_skipped_and_failed_ones_counted(monkeypatch, tmp_path, capsys):
+    overrides = ["study=demo", f"runs_dir={tmp_path}"]
+    folders = [study.run_folder(config) for _, config in study.expand_grid(overrides)]
+    write_json(folders[0] / "finished.json", {"steps": [0]})
+    started = []
+
+    def pretend(command, **options):
+        started.append(command[-1])
+        return subprocess.CompletedProcess(command, returncode=1)
+
+    monkeypatch.setattr(study.subprocess, "run", pretend)
+    monkeypatch.setattr(study, "write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr(study, "read_runs", lambda folder: folder)
+    monkeypatch.setattr(study, "compare_runs", lambda runs: runs)
+    monkeypatch.setattr(study, "format_table", lambda frame: "the table")
+    assert study.run_study(overrides) == 2
+    assert started == ["backbone=mini_supervised", "backbone=mini_random"]
+    said = capsys.readouterr()
+    assert "finished before" in said.out and "the table" in said.out and said.err.count("failed") == 2
+
+
+def test_study_without_a_finished_run_says_so(monkeypatch, tmp_path):
+    failure = subprocess.CompletedProcess([], returncode=1)
+    monkeypatch.setattr(study.subprocess, "run", lambda command, **options: failure)
+    with pytest.raises(InputError, match="none of the 3 runs has finished"):
+        study.run_study(["study=demo", f"runs_dir={tmp_path}"])
+
+
+def test_unknown_study_is_one_line():
+    with pytest.raises(InputError, match=r"unknown study 'demmo'.*did you mean 'demo'"):
+        list(study.expand_grid(["study=demmo"]))

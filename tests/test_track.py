@@ -1,0 +1,118 @@
+import json
+
+import numpy as np
+import pytest
+from accelerate.state import AcceleratorState
+from overrides import SMALL_TRACKING, TINY
+
+from harness.config import load_config, run_folder
+from harness.errors import InputError
+from harness.files import read_json
+from harness.finetune import run
+from harness.journal import read_rows
+from harness.mapping import load_mapping, load_split
+from harness.snapshots import list_snapshots
+from harness.track import Unit, plan_units
+from harness.tracking import read_histories
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    """A linear probe's run: its backbone never changes, so nothing may be found to rewire."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    overrides = [*TINY, *SMALL_TRACKING, "method=linear_probe", "finetune.lr=1e-2", "mapping.steps=30"]
+    config = load_config(
+        [
+            *overrides,
+            f"runs_dir={tmp_path_factory.mktemp('runs')}",
+            "mapping.floor_refits=3",
+            "finetune.epochs=1",
+        ]
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        run(config)
+    yield config, run_folder(config)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def rows_of(folder):
+    return {(row["name"], row["step"]): row["value"] for row in read_rows(folder / "results.jsonl")[0]}
+
+
+def test_units_are_the_refits_of_step_0_and_every_snapshot(tracked):
+    config, folder = tracked
+    units = plan_units(config, list_snapshots(folder))
+    assert units == [Unit(0, 1), Unit(0, 2), Unit(0, 3), Unit(0), Unit(1), Unit(2), Unit(3)]
+    assert all(unit.is_done(folder) for unit in units)
+    assert len({unit.seed(config) for unit in units}) == len(units)
+
+
+def test_every_row_is_finite_and_named_once(tracked):
+    _, folder = tracked
+    rows, _ = read_rows(folder / "results.jsonl")
+    assert len({(row["name"], row["step"]) for row in rows}) == len(rows)
+    assert np.isfinite([row["value"] for row in rows]).all()
+    names = {row["name"] for row in rows}
+    assert {"task/digits/accuracy", "probe/digits/linear_accuracy", "forgetting/shapes/delta_lp"} <= names
+    assert "forgetting/digits/delta_lp" not in names  # what changes there is learning
+    assert {"brain/V1/r2", "rewiring/V4/wasserstein_excess", "alignment/all/hierarchy"} <= names
+    assert not any(name.endswith("zero_shot_accuracy") for name in names)  # no text tower
+
+
+def test_unchanged_backbone_does_not_forget_or_rewire(tracked):
+    _, folder = tracked
+    rows = rows_of(folder)
+    for step in (1, 2, 3):
+        assert rows["forgetting/shapes/delta_lp", step] == 0
+        assert rows["forgetting/shapes/delta_knn", step] == 0
+        corrected = [value for (name, at), value in rows.items() if at == step and name.endswith("_p_fdr")]
+        assert len(corrected) > 50
+        assert np.mean(np.array(corrected) < 0.05) <= 0.1  # the share that the correction allows, and luck
+    assert rows["rewiring/all/wasserstein", 3] > 0  # refits do differ: that is what the floor is for
+
+
+def test_mlflow_has_the_same_rows(tracked):
+    _, folder = tracked
+    ((tags, found),) = read_histories(
+        f"sqlite:///{folder.parents[1]}/mlflow.db", "default", lambda name: True
+    )
+    assert tags["backbone"] == "mini_random" and tags["method"] == "linear_probe"
+    stored = {(row["name"], row["step"]): row["value"] for row in found}
+    assert stored == rows_of(folder)
+
+
+def test_tracking_again_does_nothing_and_restores_what_is_gone(tracked):
+    config, folder = tracked
+    journal = (folder / "results.jsonl").read_bytes()
+    lost = Unit(2).mapping_folder(folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("mappings/*/*")}
+    kept = load_mapping(lost)
+    for path in lost.iterdir():
+        path.unlink()
+    lost.rmdir()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run(config)
+    for name in ("layer", "space", "scale", "weights", "r2"):
+        np.testing.assert_array_equal(getattr(load_mapping(lost), name), getattr(kept, name))
+    changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
+    assert changed == set(lost.iterdir())
+    assert (folder / "results.jsonl").read_bytes() == journal
+
+
+def test_split_is_kept_with_the_run(tracked):
+    _, folder = tracked
+    split = load_split(folder / "split.json")
+    assert sorted([*split.train, *split.held_out]) == list(range(20))
+
+
+def test_broken_probes_are_named(tracked):
+    config, folder = tracked
+    file = Unit(1).probes_file(folder)
+    whole = file.read_text()
+    file.write_text(whole[: len(whole) // 2])
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(InputError, match=str(file)):
+        run(config)
+    file.write_text(json.dumps(json.loads(whole)))
+    assert read_json(file)["task"]["accuracy"] == rows_of(folder)["task/digits/accuracy", 1]
