@@ -93,7 +93,9 @@ def _gabor_transfers(height: int, width: int) -> Float[np.ndarray, "n_channels h
             forward = across * np.cos(angle) + down * np.sin(angle) - 1 / wavelength
             sideways = down * np.cos(angle) - across * np.sin(angle)
             transfers.append(np.exp(-(forward**2 + sideways**2) / (2 * (0.3 / wavelength) ** 2)))
-    return 2 * np.array(transfers, dtype=np.float32)  # a grating of amplitude a gives a
+    pairs = 2 * np.array(transfers, dtype=np.float32)  # a grating of amplitude a gives a
+    pairs[:, 0, 0] = 0  # blind to the mean
+    return pairs
 
 
 def halve(maps: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:

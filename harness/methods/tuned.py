@@ -91,7 +91,8 @@ def tune(backbone: Backbone, n_classes: int, method: MethodConfig, seed: int) ->
         Where `method.targets` names no module of this backbone.
     """
     backbone = copy.deepcopy(backbone).requires_grad_(method.name == "full")
-    head = nn.Linear(backbone.n_features, n_classes)
+    # no random initialisation first: the caller's randomness is left alone
+    head = nn.utils.skip_init(nn.Linear, backbone.n_features, n_classes)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     adapted = None

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy import stats
+
+from harness.comparison import RunResult
+from harness.config import load_config
+from harness.figures.curves import Line, draw_alignment, draw_depths, draw_forgetting, draw_rewiring
+from harness.figures.style import choose_colours, choose_ticks, embed_png, embed_svg
+
+
+def make_run(values: dict[str, dict[int, float]]) -> RunResult:
+    rows = [(name, step, value) for name, curve in values.items() for step, value in curve.items()]
+    frame = pd.DataFrame(rows, columns=["name", "step", "value"])
+    return RunResult(load_config(["mapping.floor_refits=3"]), Path("run"), frame)
+
+
+def make_line(*runs: dict[str, dict[int, float]], label: str = "clip", colour: str = "#0173b2") -> Line:
+    return Line(label, colour, "-", tuple(make_run(run) for run in runs))
+
+
+BRAIN = {"brain/all/r2": {0: 0.3, 1: 0.3, 8: 0.2}}
+LEARNING = BRAIN | {
+    "task/digits/accuracy": {0: 0.1, 1: 0.4, 8: 0.9},
+    "probe/digits/linear_accuracy": {0: 0.7, 1: 0.7, 8: 0.9},
+    "forgetting/shapes/delta_lp": {0: 0.0, 1: -0.1, 8: -0.3},
+    "forgetting/counts/delta_lp": {0: 0.0, 1: 0.0, 8: 0.1},
+}
+
+
+def titled(figure: Figure, title: str) -> Axes:
+    (found,) = [ax for ax in figure.axes if ax.get_title(loc="left") == title]
+    return found
+
+
+def drawn(ax: Axes, colour: str = "#0173b2", marker: str = "None") -> list[Line2D]:
+    return [
+        line for line in ax.lines if to_hex(line.get_color()) == colour and line.get_marker() == marker
+    ]
+
+
+def spans(ax: Axes) -> list[tuple[float, float]]:
+    return [(patch.get_y(), patch.get_y() + patch.get_height()) for patch in ax.patches]
+
+
+def test_a_line_is_mean_sd_and_worst_over_seeds() -> None:
+    line = make_line({"task/digits/accuracy": {0: 0.1, 8: 0.7}}, {"task/digits/accuracy": {0: 0.1, 8: 0.9}})
+    curve = line.curve("task/<task>/accuracy")
+    assert curve["mean"].tolist() == pytest.approx([0.1, 0.8])
+    assert curve["sd"].tolist() == pytest.approx([0.0, np.std([0.7, 0.9], ddof=1)])
+    assert curve["max"].tolist() == [0.1, 0.9]
+    assert line.curve("no/such/metric").empty
+
+
+def test_one_seed_has_no_spread() -> None:
+    assert make_line(LEARNING).curve("task/digits/accuracy")["sd"].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_forgetting_is_drawn_as_it_is() -> None:
+    figure = draw_forgetting([make_line(LEARNING)], ["shapes", "counts"])
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [
+        "Task accuracy, head",
+        "Δ_LP shapes",
+        "Δ_LP counts",
+    ]
+    (line,) = drawn(titled(figure, "Δ_LP shapes"))
+    assert line.get_xydata().tolist() == [[0, 0.0], [1, -0.1], [8, -0.3]]
+    limits = {titled(figure, title).get_ylim() for title in ("Δ_LP shapes", "Δ_LP counts")}
+    assert len(limits) == 1
+
+
+def test_zero_shot_has_a_row_of_its_own() -> None:
+    zero_shot = {"forgetting/shapes/delta_zs": {0: 0.0, 1: 0.0, 8: -0.5}}
+    lines = [make_line(LEARNING | zero_shot), make_line(LEARNING, label="other", colour="#de8f05")]
+    figure = draw_forgetting(lines, ["shapes", "counts"])
+    assert titled(figure, "Δ_ZS shapes").get_ylim()[0] < -0.5
+    assert titled(figure, "Δ_ZS shapes").get_ylim() == titled(figure, "Δ_LP counts").get_ylim()
+    assert titled(figure, "Task accuracy, linear probe").get_ylim() == (0, 1.02)
+    assert len(figure.axes) == 6
+    assert not figure.axes[5].axison
+
+
+def rewiring(place: str, p: str, values: dict[int, tuple[float, float]]) -> dict[str, dict[int, float]]:
+    name = f"rewiring/{place}/wasserstein"
+    return {
+        f"{name}_excess": {step: excess for step, (excess, _) in values.items()},
+        f"{name}_excess_high": {step: excess + 0.03 for step, (excess, _) in values.items()},
+        f"{name}_{p}": {step: value for step, (_, value) in values.items()},
+    }
+
+
+def test_points_are_filled_where_rewiring_stands_out() -> None:
+    values = {1: (0.01, 0.4), 8: (0.10, 0.01)}
+    line = make_line(BRAIN | rewiring("all", "p", values) | rewiring("V1", "p_fdr", values))
+    figure = draw_rewiring([line], ["V1"])
+    for title in ("Whole brain: excess rewiring", "V1"):
+        ax = titled(figure, title)
+        filled, empty = drawn(ax, marker="o")
+        assert (filled.get_xydata().tolist(), filled.get_markerfacecolor()) == ([[8, 0.10]], "#0173b2")
+        assert (empty.get_xydata().tolist(), empty.get_markerfacecolor()) == ([[1, 0.01]], "white")
+        assert spans(ax) == [pytest.approx((-0.03, 0.03))]
+
+
+def test_a_point_is_filled_only_if_every_seed_stands_out() -> None:
+    seeds = [BRAIN | rewiring("all", "p", {8: (0.1, p)}) for p in (0.01, 0.2)]
+    filled, empty = drawn(draw_rewiring([make_line(*seeds)], []).axes[0], marker="o")
+    assert (len(filled.get_xdata()), len(empty.get_xdata())) == (0, 1)
+
+
+def test_alignment_has_the_band_of_one_more_refit() -> None:
+    hierarchy = {
+        "alignment/all/hierarchy": {0: 0.5, 1: 0.4, 8: 0.1},
+        "alignment/all/hierarchy_null_mean": {0: 0.48},
+        "alignment/all/hierarchy_null_sd": {0: 0.02},
+    }
+    figure = draw_alignment([make_line(BRAIN | hierarchy)])
+    margin = stats.t.ppf(0.975, 3) * 0.02 * np.sqrt(1 + 1 / 4)  # 4 fits of step 0
+    assert spans(titled(figure, "Hierarchy alignment")) == [pytest.approx((0.48 - margin, 0.48 + margin))]
+    (line,) = drawn(titled(figure, "Brain R², held-out stimuli"))
+    assert line.get_ydata().tolist() == [0.3, 0.3, 0.2]
+
+
+def test_depths_run_from_the_first_region_down() -> None:
+    depths = {
+        "selectors/V1/expected_depth": {0: 0.2, 1: 0.3, 8: 0.6},
+        "selectors/FFC/expected_depth": {0: 0.8, 1: 0.8, 8: 0.81},
+        "rewiring/V1/depth_shift_p_fdr": {1: 0.6, 8: 0.01},
+        "rewiring/FFC/depth_shift_p_fdr": {1: 0.6, 8: 0.9},
+    }
+    ax = draw_depths([make_line(BRAIN | depths)], ["V1", "FFC"]).axes[0]
+    places = {label.get_text(): height for height, label in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True)}
+    assert places["V1"] > places["FFC"]
+    joints = {line.get_ydata()[0]: line for line in drawn(ax)}
+    assert joints[places["V1"]].get_xdata() == [0.2, 0.6]
+    assert joints[places["FFC"]].get_xdata() == [0.8, 0.81]
+    assert joints[places["V1"]].get_alpha() > joints[places["FFC"]].get_alpha()
+
+
+def test_a_single_snapshot_can_be_drawn() -> None:
+    run = {"brain/all/r2": {0: 0.3}, "task/digits/accuracy": {0: 0.1}, "selectors/V1/expected_depth": {0: 0.2}}
+    for figure in (
+        draw_forgetting([make_line(run)], []),
+        draw_alignment([make_line(run)]),
+        draw_depths([make_line(run)], ["V1"]),
+    ):
+        assert embed_png(figure, 20).startswith("data:image/png;base64,")
+
+
+@pytest.mark.parametrize(
+    ("steps", "ticks"),
+    [
+        ([0], [0]),
+        ([0, 1], [0, 1]),
+        ([0, 1, 4, 16, 64, 72], [0, 1, 4, 16, 72]),
+        ([0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512], [0, 2, 8, 32, 128, 512]),
+        ([0, 100, 1000], [0, 100, 1000]),
+    ],
+)
+def test_ticks_keep_apart(steps: list[int], ticks: list[int]) -> None:
+    assert choose_ticks(steps) == ticks
+
+
+def test_a_backbone_keeps_its_colour() -> None:
+    two = choose_colours({"clip": True, "supervised": True})
+    three = choose_colours({"random": False, "supervised": True, "clip": True})
+    assert two == {"clip": "#0173b2", "supervised": "#de8f05"}
+    assert three == two | {"random": "#949494"}
+    controls = choose_colours({f"random{seed}": False for seed in range(3)})
+    assert len(set(controls.values())) == 3
+
+
+def test_figures_are_parts_of_the_page() -> None:
+    pages = [embed_svg(draw_forgetting([make_line(LEARNING)], ["shapes"])) for _ in range(2)]
+    assert pages[0] == pages[1]
+    head, _, content = pages[0].partition(",")
+    assert head == "data:image/svg+xml;base64"
+    svg = base64.b64decode(content).decode()
+    assert "Δ_LP shapes" in svg
+    assert "DejaVu" not in svg

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness import provenance
+from harness.backbones.timm_backbone import load_timm
+from harness.provenance import PACKAGES, code_version, describe_run
+from harness.snapshots import encoder_hash
+from tasks import load_task
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_a_run_is_described() -> None:
+    task, backbone = load_task("shapes", 2, 2), load_timm("palimpsest_mini", None, 0)
+    found = json.loads(json.dumps(describe_run(task, backbone)))
+    assert found.keys() == {"code_version", "packages", "python", "fingerprints", "machine"}
+    assert found["fingerprints"] == {"task": task.fingerprint, "pretrained_encoder": encoder_hash(backbone)}
+    assert set(found["packages"]) == set(PACKAGES)
+    assert "not installed" not in found["packages"].values()
+    assert found["machine"]["threads"] >= 1
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_the_commit_and_whether_files_differ_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "REPOSITORY", tmp_path)
+    git(tmp_path, "init")
+    (tmp_path / "file").write_text("one")
+    git(tmp_path, "add", "file")
+    git(tmp_path, "commit", "-m", "one")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert code_version() == commit[:12]
+    (tmp_path / "file").write_text("two")
+    assert code_version() == f"{commit[:12]}-dirty"
+
+
+def test_outside_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "REPOSITORY", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert code_version().startswith("palimpsest ")
+
+
+def test_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert code_version().startswith("palimpsest ")
+
+
+def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "PACKAGES", ("numpy", "no-such-package"))
+    task, backbone = load_task("shapes", 2, 2), load_timm("palimpsest_mini", None, 0)
+    packages = describe_run(task, backbone)["packages"]
+    assert packages["no-such-package"] == "not installed" != packages["numpy"]

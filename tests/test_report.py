@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_study import make_brain, make_mapping, without_surface, write_run
+
+import harness.report as report
+from harness.brains.brain import Brain
+from harness.comparison import columns_of, compare_runs, read_runs
+from harness.errors import InputError
+from harness.figures.layer_maps import choose_limit, measure_shift
+from harness.mapping import load_mapping
+from harness.report import build_tables, choose_lines, main, order_places, write_report
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+    def values(self, tag: str, attribute: str) -> list[str]:
+        return [found[attribute] or "" for name, found in self.tags if name == tag and attribute in found]
+
+
+def use_brain(monkeypatch: pytest.MonkeyPatch, brain: Brain) -> None:
+    monkeypatch.setattr(report, "load_brain", lambda config: brain)
+
+
+@pytest.fixture(scope="module")
+def brain() -> Brain:
+    return make_brain()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, brain: Brain) -> Path:
+    """Two seeds of a trained backbone, one of a control, and a run that has not finished."""
+    folder = tmp_path_factory.mktemp("runs")
+    base = ["study.name=made", f"runs_dir={folder}", "mapping.floor_refits=2"]
+    write_run([*base, "seed=0"], brain, (0, 4))
+    write_run([*base, "seed=1"], brain, (0, 4))
+    write_run([*base, "backbone=mini_random"], brain, (0, 4))
+    begun = folder / "made" / "<i>begun"
+    begun.mkdir()
+    (begun / "config.yaml").touch()
+    return folder / "made"
+
+
+@pytest.fixture
+def page(study: Path, brain: Brain, monkeypatch: pytest.MonkeyPatch) -> Page:
+    use_brain(monkeypatch, brain)
+    path = write_report(study)
+    assert path == study / "report.html"
+    return Page(path)
+
+
+def test_a_page_needs_nothing_beside_it(page: Page) -> None:
+    names = {name for name, _ in page.tags}
+    assert not names & {"script", "link", "iframe", "object", "base"}
+    assert all(address.startswith("data:image/") for address in page.values("img", "src"))
+    assert not page.values("a", "href")
+    assert all(page.values("img", "alt"))
+    assert not page.open
+
+
+def test_a_page_holds_curves_and_maps(page: Page) -> None:
+    addresses = page.values("img", "src")
+    assert sum(address.startswith("data:image/svg") for address in addresses) == 4
+    assert sum(address.startswith("data:image/png") for address in addresses) == 3  # one a run
+    for heading in ("Comparison", "Forgetting beside learning", "Rewiring over the floor", "Sources"):
+        assert heading in page.text
+    assert "mean noise ceiling" in page.text
+    assert "0123456789ab" in page.text
+    assert "torch 2.15.0" in page.text
+
+
+def test_every_number_says_where_it_is(page: Page, study: Path) -> None:
+    where = page.values("td", "title")
+    frame = compare_runs(read_runs(study))
+    columns = columns_of(frame)
+    assert len(where) == len(columns) * len(frame)
+    for run in read_runs(study):
+        for column in columns:
+            name, step, value = run.find(column.metric, column.at)
+            if value is not None:
+                assert any(f"{name}, step {step}, seed {run.config.seed}: {value:.6g}" in text for text in where)
+            assert column.metric in page.text
+
+
+def test_numbers_are_means_over_seeds(study: Path) -> None:
+    runs = read_runs(study)
+    tables = list(build_tables(compare_runs(runs), choose_lines(runs)))
+    deltas = [run.find("forgetting/counts/delta_lp", "end")[2] for run in runs[:2]]
+    place = [column.metric for column in tables[0]["columns"]].index("forgetting/counts/delta_lp")
+    text = tables[0]["rows"][0]["cells"][place]["text"]
+    assert text == f"−{abs(np.mean(deltas)):.3f} ±{np.std(deltas, ddof=1):.3f}"
+    assert [sum(table["above"].values()) for table in tables] == [len(table["columns"]) for table in tables]
+
+
+def test_unfinished_runs_are_named_and_nothing_is_markup(page: Page) -> None:
+    assert "Not finished, so not here: <i>begun" in page.text
+
+
+def test_what_is_mapped_is_what_is_measured(study: Path, brain: Brain) -> None:
+    run = read_runs(study)[0]
+    mappings = run.folder / "mappings"
+    step_0 = [load_mapping(path) for path in sorted(mappings.glob("step-000000*"))]
+    assert len(step_0) == 3
+    shift = measure_shift(step_0, load_mapping(mappings / "step-000004"))
+    for roi in brain.rois:
+        value = run.curve(f"rewiring/{roi.name}/depth_shift")[4]
+        assert shift.end[roi.voxels].mean() == pytest.approx(value, abs=1e-6)
+    assert shift.floor is not None
+    assert abs(shift.floor.mean()) < 0.1 < shift.end[brain.rois[0].voxels].mean()
+
+
+def test_the_scale_of_shifts_is_that_of_the_largest(brain: Brain) -> None:
+    step_0 = [make_mapping(brain, 0.5, 0.0, seed, noise=0.0) for seed in range(2)]
+    still, moved = (measure_shift(step_0, make_mapping(brain, 0.5, shift, 3, 0.0)) for shift in (0.0, 0.3))
+    assert choose_limit([still]) <= 0.1
+    assert choose_limit([still, moved]) == choose_limit([moved]) >= np.percentile(np.abs(moved.end), 99)
+    assert choose_limit([]) == 0.05
+
+
+def test_places_are_in_the_order_of_the_hierarchy(brain: Brain) -> None:
+    unknown = replace(brain.rois[0], name="unranked", rank=None)
+    assert order_places([replace(brain, rois=(unknown, *reversed(brain.rois)))]) == ["V1", "V2", "V3", "unranked"]
+
+
+@pytest.mark.parametrize("case", ["no surface, no ceiling", "one region, one snapshot", "no zero-shot"])
+def test_a_page_is_written_where_something_is_missing(
+    case: str, tmp_path: Path, brain: Brain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = {"no surface, no ceiling": without_surface(brain), "one region, one snapshot": make_brain(1)}
+    used = subject.get(case, brain)
+    use_brain(monkeypatch, used)
+    base = ["study.name=poor", f"runs_dir={tmp_path}", "mapping.floor_refits=2"]
+    write_run([*base, "backbone=mini_supervised"], used, (0,) if "snapshot" in case else (0, 2))
+    page = Page(write_report(tmp_path / "poor"))
+    has_maps = any(address.startswith("data:image/png") for address in page.values("img", "src"))
+    assert has_maps == (used.surface is not None)
+    assert ("no surface to draw on" in page.text) == (used.surface is None)
+    assert ("mean noise ceiling" in page.text) == (used.noise_ceiling is not None)
+    assert ("Rewiring over the floor" in page.text) == ("snapshot" not in case)
+    assert "Δ_ZS" not in page.text
+    assert "seeds" not in re.sub(r"every seed’s value", "", page.text)
+
+
+def test_a_broken_run_is_named_and_the_old_page_stays(
+    study: Path, tmp_path: Path, brain: Brain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_brain(monkeypatch, brain)
+    folder = write_run(["study.name=broken", f"runs_dir={tmp_path}"], brain, (0, 2))
+    before = write_report(folder.parent).read_text()
+    (folder / "mappings" / "step-000002" / "mapping.safetensors").write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"step-000002/mapping\.safetensors: not a readable"):
+        write_report(folder.parent)
+    assert (folder.parent / "report.html").read_text() == before
+    assert not list(folder.parent.glob(".report*"))
+
+
+def test_a_study_without_finished_runs_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no finished run"):
+        write_report(tmp_path)
+    with pytest.raises(InputError, match="unknown study"):
+        write_report(tmp_path / "nowhere")
+
+
+def test_the_command_prints_where_the_page_is(
+    study: Path, brain: Brain, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_brain(monkeypatch, brain)
+    monkeypatch.setattr(sys, "argv", ["report", str(study)])
+    main()
+    assert capsys.readouterr().out == f"{study / 'report.html'}\n"
