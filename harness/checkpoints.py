@@ -79,7 +79,7 @@ def read_checkpoint(
     tensors = read_weights(path / "state.safetensors")
     progress = read_json(path / "progress.json")
     if not isinstance(progress, dict) or not isinstance(progress.get("step"), int):
-        raise InputError(f"{path / 'progress.json'}: not a checkpoint's progress; remove {path} to start over")
+        raise InputError(f"{path}/progress.json: not a checkpoint's progress; remove {path} to start over")
     state = {name.removeprefix("model."): part for name, part in tensors.items() if name.startswith("model.")}
     try:
         found = module.load_state_dict(state, strict=False)
@@ -103,6 +103,6 @@ def read_checkpoint(
 
 
 def seed_step(seed: int, step: int, process: int) -> None:
-    """Seed torch for one step of one process (dropout, say), so that a resumed step draws what it would have."""
+    """Seed torch for a step of a process, so that a resumed step draws (dropout, say) what it would have."""
     words = np.random.SeedSequence((seed, step, process)).generate_state(2, np.uint32)
     torch.manual_seed(int(words[0]) << 32 | int(words[1]))

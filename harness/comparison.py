@@ -1,4 +1,4 @@
-"""The comparison of a study's runs: one row per backbone, task and method, over seeds; every column a metric."""
+"""The comparison of a study's runs: a row per backbone, task and method, over seeds; a column per metric."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ def format_table(frame: pd.DataFrame) -> str:
     seeds = [index[-1] for index in frame.index]
     names = [group.label(groups) for group in groups]
     if max(seeds) > 1:
-        names = [f"{name} ({n} seeds)" for name, n in zip(names, seeds, strict=True)]
+        names = [f"{name} ({n} seed{'s' * (n > 1)})" for name, n in zip(names, seeds, strict=True)]
     first = _pad(["", "backbone", *names])
     blocks: list[list[str]] = []
     parts: dict[str, list[Column]] = {}

@@ -1,6 +1,6 @@
 """Entry point: a study's comparison, curves and maps as one HTML file that needs nothing beside it.
 
-    python -m harness.report runs/<study>
+python -m harness.report runs/<study>
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from harness.brains.brain import Brain
 from harness.comparison import (
     TASK,
     Column,
-    Group,
     RunResult,
     columns_of,
     compare_runs,
@@ -174,8 +173,8 @@ def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[st
             {"line": line, "cells": [_build_cell(column, values, line) for column in chosen]}
             for line, (_, values) in zip(lines, frame.iterrows(), strict=True)
         ]
-        firsts = np.cumsum([0, *above.values()])
-        yield {"title": title, "above": above, "columns": chosen, "firsts": set(firsts.tolist()), "rows": rows}
+        firsts = set(np.cumsum([0, *above.values()]).tolist())
+        yield {"title": title, "above": above, "columns": chosen, "firsts": firsts, "rows": rows}
 
 
 def _build_cell(column: Column, values: pd.Series, line: Line) -> dict[str, str]:
@@ -196,8 +195,8 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
     yield Picture(
         "Forgetting beside learning",
         embed_svg(draw_forgetting(lines, probes)),
-        "While accuracy on the task rises, a curve below 0 says that the backbone’s features serve a task that "
-        f"was not fine-tuned less well than before. All Δ share one axis.{seeds}",
+        "While accuracy on the task rises, a curve below 0 says that the backbone’s features serve a task "
+        f"that was not fine-tuned less well than before. All Δ share one axis.{seeds}",
         _existing(
             lines,
             f"task/{TASK}/accuracy",
@@ -210,27 +209,28 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
         yield Picture(
             "Rewiring over the floor",
             embed_svg(draw_rewiring(lines, places)),
-            "How much further voxels have moved between layers than a refit alone moves them: the whole brain, "
-            "then each region in the order of the hierarchy, all on one axis. Shaded: where one more refit of "
-            "step 0 falls in 95 % of cases. Filled points have p < .05, in regions after correction for their "
-            f"number; open ones are no evidence of rewiring.{seeds}",
-            tuple(f"rewiring/<region or all>/{name}" for name in names),
+            "How much further voxels have moved between layers than a refit alone moves them: the whole "
+            "brain, then each region in the order of the hierarchy, all on one axis. Shaded: where one more "
+            "refit of step 0 falls in 95 % of cases. Filled points have p < 0.05, in regions after "
+            f"correction for their number; open ones are no evidence of rewiring.{seeds}",
+            tuple(f"rewiring/<place>/{name}" for name in names),
         )
     hierarchy = ("hierarchy", "hierarchy_null_mean", "hierarchy_null_sd")
     yield Picture(
         "How brain-like the order of layers is",
         embed_svg(draw_alignment(lines)),
-        "Left: 1 means that the higher an area, the deeper the layer it reads from; 0, no order. Shaded: where "
-        f"one more refit of step 0 falls in 95 % of cases. Right: how well the brain is predicted at all.{seeds}",
+        "Left: 1 means that the higher an area, the deeper the layer it reads from; 0, no order. Shaded: "
+        "where one more refit of step 0 falls in 95 % of cases. Right: how well the brain is predicted at "
+        f"all.{seeds}",
         (*(f"alignment/all/{name}" for name in hierarchy), "brain/all/r2"),
     )
     yield Picture(
         "Depth of every region, before and after",
         embed_svg(draw_depths(lines, places)),
-        "Mean depth that a region’s voxels read from, in the order of the hierarchy: open at step 0, filled at "
-        "the last snapshot. What joins them is strong where the shift stands out of the floor (p < .05, "
+        "Mean depth that a region’s voxels read from, in the order of the hierarchy: open at step 0, filled "
+        "at the last snapshot. What joins them is strong where the shift stands out of the floor (p < 0.05, "
         "corrected for the number of regions).",
-        ("selectors/<region>/expected_depth", "rewiring/<region>/depth_shift_p_fdr"),
+        ("selectors/<place>/expected_depth", "rewiring/<place>/depth_shift_p_fdr"),
     )
 
 
@@ -239,7 +239,7 @@ def _existing(lines: Sequence[Line], *metrics: str) -> tuple[str, ...]:
 
 
 def draw_runs(lines: Sequence[Line], brains: Mapping[BrainConfig, Brain]) -> Iterator[dict[str, Any]]:
-    """A section for every run: its flat maps where the brain has a surface; shown for the first seed of a line."""
+    """A section for every run: its flat maps, if the brain has a surface; the first seed of a line is shown."""
     fits = {run.folder: _load_fits(run) for line in lines for run in line.runs}
     limit = choose_limit([fit.shift for fit in fits.values()])
     for line in lines:

@@ -1,4 +1,4 @@
-"""Handwritten digits: the UCI test set of Alpaydin and Kaynak (1998), 1,797 images of 8×8, in scikit-learn."""
+"""Handwritten digits: the UCI test set of Alpaydin and Kaynak (1998), 1,797 images of 8×8, as in sklearn."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def make_brain(n_rois: int = 3, n_voxels_per_roi: int = 16) -> Brain:
 
 
 def make_mapping(brain: Brain, order: float, shift: float, seed: int, noise: float = 0.12) -> Mapping:
-    """A mapping whose depth rises with a region's rank by `order`, moved by `shift` towards the last layer."""
+    """A mapping whose depth rises with a region's rank by `order`, moved by `shift` to deeper layers."""
     rng = np.random.default_rng(seed)
     n_voxels = brain.n_voxels
     rank = np.zeros(n_voxels)
@@ -102,7 +102,9 @@ def make_probes(config: Config, progress: float, strength: float) -> dict[str, A
     return {"task": {"accuracy": 0.1 + 0.85 * progress, "ece": 0.1}, "probe": probe}
 
 
-def write_run(overrides: Sequence[str], brain: Brain, steps: Sequence[int] = STEPS, shift: float = 0.3) -> Path:
+def write_run(
+    overrides: Sequence[str], brain: Brain, steps: Sequence[int] = STEPS, shift: float = 0.3
+) -> Path:
     """Write a finished run as tracking leaves it; returns its folder."""
     config = load_config(list(overrides))
     folder = run_folder(config)
@@ -113,7 +115,8 @@ def write_run(overrides: Sequence[str], brain: Brain, steps: Sequence[int] = STE
     refits = [make_mapping(brain, order, 0.0, first + 1 + j) for j in range(config.mapping.floor_refits)]
     progress = {step: np.log1p(step) / np.log1p(max(*steps, 1)) for step in steps}
     mappings = {
-        step: make_mapping(brain, order, strength * shift * progress[step], first + 50 + step) for step in steps
+        step: make_mapping(brain, order, strength * shift * progress[step], first + 50 + step)
+        for step in steps
     }
     probes = {step: make_probes(config, progress[step], strength * (1 + 0.1 * config.seed)) for step in steps}
     for step, mapping in mappings.items():

@@ -213,7 +213,9 @@ def test_the_zero_shot_head_is_the_mean_over_templates() -> None:
     head = Angles().embed_classes(["1", "9"], ["{}0", "{}0", "{}30"])
     for row, angles in zip(head, ((10, 10, 130), (90, 90, 930)), strict=True):
         mean = np.exp(1j * np.radians(angles)).mean()
-        torch.testing.assert_close(torch.view_as_complex(row), torch.tensor(mean / abs(mean)).to(torch.cfloat))
+        torch.testing.assert_close(
+            torch.view_as_complex(row), torch.tensor(mean / abs(mean)).to(torch.cfloat)
+        )
 
 
 def test_text_is_kept_while_the_encoder_changes(mini_clip: Backbone) -> None:
@@ -303,7 +305,7 @@ def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
 
 
 def test_only_safetensors_are_opened() -> None:
-    with pytest.raises(InputError, match=r"^backbone.weights: found model.pth, accepted: a .safetensors file"):
+    with pytest.raises(InputError, match=r"^backbone.weights: found model.pth, accepted: a .safetensors"):
         load_backbone(configuration("timm", MINI, "model.pth"))
 
 

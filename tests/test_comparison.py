@@ -182,11 +182,11 @@ def test_one_snapshot_has_no_rewiring(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_named(studies: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="unknown study .*'ones'.*did you mean 'one'"):
+    with pytest.raises(InputError, match=r"unknown study .*'ones'.*did you mean 'one'"):
         read_runs(studies / "ones")
     with pytest.raises(InputError, match="no such folder"):
         read_runs(tmp_path / "no" / "where")
-    with pytest.raises(InputError, match="no finished run .0 unfinished"):
+    with pytest.raises(InputError, match=r"no finished run .0 unfinished"):
         read_runs(tmp_path)
     broken = tmp_path / "study" / "run"
     shutil.copytree(next((studies / "one").glob("mini_clip*")), broken)

@@ -68,10 +68,11 @@ def study(tmp_path_factory: pytest.TempPathFactory, brain: Brain) -> Path:
     return folder / "made"
 
 
-@pytest.fixture
-def page(study: Path, brain: Brain, monkeypatch: pytest.MonkeyPatch) -> Page:
-    use_brain(monkeypatch, brain)
-    path = write_report(study)
+@pytest.fixture(scope="module")
+def page(study: Path, brain: Brain) -> Page:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        use_brain(monkeypatch, brain)
+        path = write_report(study)
     assert path == study / "report.html"
     return Page(path)
 
@@ -105,7 +106,8 @@ def test_every_number_says_where_it_is(page: Page, study: Path) -> None:
         for column in columns:
             name, step, value = run.find(column.metric, column.at)
             if value is not None:
-                assert any(f"{name}, step {step}, seed {run.config.seed}: {value:.6g}" in text for text in where)
+                wanted = f"{name}, step {step}, seed {run.config.seed}: {value:.6g}"
+                assert any(wanted in text for text in where)
             assert column.metric in page.text
 
 
@@ -146,7 +148,8 @@ def test_the_scale_of_shifts_is_that_of_the_largest(brain: Brain) -> None:
 
 def test_places_are_in_the_order_of_the_hierarchy(brain: Brain) -> None:
     unknown = replace(brain.rois[0], name="unranked", rank=None)
-    assert order_places([replace(brain, rois=(unknown, *reversed(brain.rois)))]) == ["V1", "V2", "V3", "unranked"]
+    shuffled = replace(brain, rois=(unknown, *reversed(brain.rois)))
+    assert order_places([shuffled]) == ["V1", "V2", "V3", "unranked"]
 
 
 @pytest.mark.parametrize("case", ["no surface, no ceiling", "one region, one snapshot", "no zero-shot"])

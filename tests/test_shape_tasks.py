@@ -5,8 +5,8 @@ import pytest
 
 from harness.errors import InputError
 from tasks import BUILDERS, load_task
-from tasks.shapes import SHAPES, TEXTURES, label_scenes, render_scenes, sample_scenes, vocabulary
 from tasks.shape_tasks import FIRST_WORLD
+from tasks.shapes import SHAPES, TEXTURES, label_scenes, render_scenes, sample_scenes, vocabulary
 
 
 def pixels(split: object) -> np.ndarray:
@@ -73,6 +73,6 @@ def test_templates_are_in_the_words_of_the_captions(name: str) -> None:
 
 
 def test_an_unknown_task_is_one_line() -> None:
-    with pytest.raises(InputError, match="unknown task 'shaeps'.*did you mean 'shapes'") as error:
+    with pytest.raises(InputError, match=r"unknown task 'shaeps'.*did you mean 'shapes'") as error:
         load_task("shaeps")
     assert all(name in str(error.value) for name in BUILDERS)

@@ -258,9 +258,7 @@ def test_a_texture_is_a_dark_pattern_in_the_colour(texture: int) -> None:
 def test_textures_can_be_told_apart_by_their_spectra() -> None:
     # stripes have one orientation, checks and dots two; speckles have power at the highest frequencies
     def concentration(name: str, seed: int) -> tuple[float, float]:
-        item = SceneObject(
-            1, 7, TEXTURES.index(name), 18.0, 32.0, 32.0, 0.0, (1.0, 1.0, 1.0), seed
-        )
+        item = SceneObject(1, 7, TEXTURES.index(name), 18.0, 32.0, 32.0, 0.0, (1.0, 1.0, 1.0), seed)
         pixels, _ = draw(Scene((item,), 5))
         patch = pixels[20:44, 20:44].mean(axis=2)
         power = np.abs(np.fft.fft2(patch - patch.mean())) ** 2
@@ -281,9 +279,7 @@ def test_backgrounds_have_the_spectrum_of_natural_images() -> None:
     power = np.abs(np.fft.fft2(grey - grey.mean(axis=(1, 2), keepdims=True))) ** 2
     frequency = np.hypot(np.fft.fftfreq(IMAGE_SIZE)[:, None], np.fft.fftfreq(IMAGE_SIZE)[None])
     band = (frequency > 1.5 / IMAGE_SIZE) & (frequency < 0.25)
-    exponents = [
-        -np.polyfit(np.log(frequency[band]), np.log(image[band]), 1)[0] / 2 for image in power
-    ]
+    exponents = [-np.polyfit(np.log(frequency[band]), np.log(image[band]), 1)[0] / 2 for image in power]
     assert np.mean(exponents) == pytest.approx(1.05, abs=0.05)  # drawn uniformly between 0.8 and 1.3
     assert np.quantile(exponents, 0.02) > 0.7 and np.quantile(exponents, 0.98) < 1.4
     assert np.std(exponents) > 0.08  # a single exponent, fitted, scatters by 0.03

@@ -68,7 +68,9 @@ def test_schedule_by_hand() -> None:
 
 @given(st.integers(1, 50), st.floats(1.01, 10), st.booleans(), st.integers(1, 500), st.integers(1, 60))
 def test_schedule(first: int, ratio: float, at_ends: bool, n_steps: int, per_epoch: int) -> None:
-    steps = snapshot_steps(SnapshotsConfig(first=first, ratio=ratio, at_epoch_ends=at_ends), n_steps, per_epoch)
+    steps = snapshot_steps(
+        SnapshotsConfig(first=first, ratio=ratio, at_epoch_ends=at_ends), n_steps, per_epoch
+    )
     assert steps[0] == 0 and steps[-1] == n_steps
     assert steps == sorted(set(steps))
     assert first >= n_steps or first in steps
@@ -189,7 +191,9 @@ def test_edited_manifests(backbone: Backbone, tmp_path: Path) -> None:
 
 def test_another_method(backbone: Backbone, tmp_path: Path) -> None:
     write(backbone, tmp_path, "linear_probe")
-    assert str(tmp_path / "weights.safetensors") in refused(tmp_path, backbone, "does not fit the model: names")
+    assert str(tmp_path / "weights.safetensors") in refused(
+        tmp_path, backbone, "does not fit the model: names"
+    )
 
 
 def test_another_number_of_classes(backbone: Backbone, tmp_path: Path) -> None:

@@ -20,7 +20,12 @@ def build(seed: int = 0, labels: tuple[int, ...] = (0, 1, 1), classes: tuple[str
 
 def test_a_task_gives_back_what_it_was_built_from() -> None:
     task = build()
-    assert (task.name, task.n_classes, task.class_names, task.templates) == ("made", 2, ("a", "b"), ("an {}",))
+    assert (task.name, task.n_classes, task.class_names, task.templates) == (
+        "made",
+        2,
+        ("a", "b"),
+        ("an {}",),
+    )
     assert task.train["label"] == [0, 1, 1]
     assert task.test["label"] == [1, 0]
     for found, given in zip(task.train["image"], noise(3, 0), strict=True):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from harness.backbones.backbone import Backbone, Preprocessing, TextTower
 from harness.backbones.clip_backbone import load_clip
-from harness.backbones.mini import register_clip_config
 from harness.backbones.timm_backbone import load_timm
 from harness.config import REPOSITORY, BackboneConfig
 from harness.errors import InputError
@@ -22,7 +21,6 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     InputError
         For an unknown model or tag, a file that is missing or does not fit, or an unreachable hub.
     """
-    register_clip_config()
     weights: Path | str | None = config.weights
     if config.weights is not None and config.weights.endswith((".safetensors", ".bin", ".pt", ".pth")):
         weights = REPOSITORY / config.weights

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from PIL import Image
-from timm.data import create_transform
+from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
 
@@ -63,7 +63,7 @@ class TextTower(abc.ABC):
     def embed_classes(
         self, class_names: Sequence[str], templates: Sequence[str]
     ) -> Float[Tensor, "n_classes n_channels"]:
-        """Zero-shot head (Radford et al. 2021): mean over templates with ``{}`` for the class, unit length."""
+        """Zero-shot head (Radford et al. 2021): mean over templates (``{}`` is the class), unit length."""
         rows = [self.embed([template.format(name) for template in templates]) for name in class_names]
         return nn.functional.normalize(torch.stack([row.mean(dim=0) for row in rows]), dim=1)
 

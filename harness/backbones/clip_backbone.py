@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.backbones.backbone import Backbone, Preprocessing, TextTower, split_tokens
 from harness.backbones.hub import hub_or_message
-from harness.backbones.mini import CLIP_OPTIONS, MODEL_NAME, build_tokenizer, tokenize
+from harness.backbones.mini import (
+    CLIP_OPTIONS,
+    MODEL_NAME,
+    build_tokenizer,
+    register_clip_config,
+    tokenize,
+)
 from harness.backbones.timm_backbone import load_strictly, timm_tokens
 from harness.errors import unknown_name
 from harness.files import read_weights
@@ -21,7 +28,7 @@ from harness.files import read_weights
 class ClipTextTower(TextTower):
     """The text tower of an open_clip model, on the CPU and without gradients."""
 
-    def __init__(self, model: nn.Module, tokenizer: Callable[[list[str]], Tensor]) -> None:
+    def __init__(self, model: Any, tokenizer: Callable[[list[str]], Tensor]) -> None:
         self._model = model.eval().requires_grad_(False)
         self._tokenizer = tokenizer
         self.logit_scale = float(model.logit_scale.exp())
@@ -35,7 +42,9 @@ class ClipTextTower(TextTower):
 class ClipBackbone(Backbone):
     """The image tower of an open_clip model, its projection to the shared space included."""
 
-    def __init__(self, model: nn.Module, tokenizer: Callable[[list[str]], Tensor]) -> None:
+    encoder: Any  # an nn.Module of open_clip, with more to it than its type says
+
+    def __init__(self, model: Any, tokenizer: Callable[[list[str]], Tensor]) -> None:
         settings = open_clip.get_model_preprocess_cfg(model)
         size = settings["size"]
         super().__init__(
@@ -72,6 +81,7 @@ class ClipBackbone(Backbone):
 
 def load_clip(model: str, weights: Path | str | None, seed: int) -> ClipBackbone:
     """Load a model; arguments and errors as for `harness.backbones.timm_backbone.load_timm`."""
+    register_clip_config()
     if model not in open_clip.list_models():
         raise unknown_name("open_clip model", model, open_clip.list_models())
     with torch.random.fork_rng(devices=[]):

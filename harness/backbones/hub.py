@@ -43,6 +43,7 @@ def hub_or_message(what: str) -> Iterator[None]:
         if online:
             raise
         raise InputError(
-            f"{what}: the hub at {constants.ENDPOINT} does not answer and the cache {constants.HF_HUB_CACHE} has no "
-            f"copy ({type(error).__name__}); download it where there is a network, or give a local safetensors file"
+            f"{what}: the hub at {constants.ENDPOINT} does not answer and the cache "
+            f"{constants.HF_HUB_CACHE} has no copy ({type(error).__name__}); download it where there is a "
+            "network, or give a local safetensors file"
         ) from error

@@ -12,7 +12,8 @@ from typing import Any
 import open_clip
 import torch
 from jaxtyping import Int
-from timm.layers import GroupNorm1, HybridEmbed
+from timm.layers.hybrid_embed import HybridEmbed
+from timm.layers.norm import GroupNorm1
 from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_hybrid import ConvStem
@@ -45,7 +46,7 @@ def palimpsest_mini(pretrained: bool = False, **kwargs: Any) -> VisionTransforme
     for name in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
         kwargs.pop(name, None)
     stem = ConvStem(channels=(32, 64, 128), norm_layer=GroupNorm1, act_layer=nn.GELU)
-    model = VisionTransformer(
+    model: Any = VisionTransformer(
         img_size=IMAGE_SIZE,
         embed_layer=partial(HybridEmbed, backbone=stem, proj=False),
         patch_size=1,
@@ -69,7 +70,8 @@ def palimpsest_mini(pretrained: bool = False, **kwargs: Any) -> VisionTransforme
 
 def register_clip_config() -> None:
     """Tell open_clip of the mini model with its text tower; calling it again changes nothing."""
-    open_clip.add_model_config(Path(__file__).parent / "open_clip_configs")
+    if f"{MODEL_NAME}_clip" not in open_clip.list_models():
+        open_clip.add_model_config(Path(__file__).parent / "open_clip_configs")
 
 
 def build_tokenizer() -> Tokenizer:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from jaxtyping import Float
+from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from harness.backbones.backbone import Backbone, Preprocessing, split_tokens
@@ -18,8 +20,10 @@ from harness.files import read_weights
 class TimmBackbone(Backbone):
     """A timm network without its classifier."""
 
-    def __init__(self, encoder: nn.Module) -> None:
-        settings = timm.data.resolve_model_data_config(encoder)
+    encoder: Any  # a timm network: an nn.Module with more to it than its type says
+
+    def __init__(self, encoder: Any) -> None:
+        settings = resolve_model_data_config(encoder)
         super().__init__(
             Preprocessing(
                 size=int(settings["input_size"][-1]),
@@ -49,7 +53,7 @@ class TimmBackbone(Backbone):
 
 
 def timm_tokens(
-    encoder: nn.Module, images: Float[Tensor, "n_images 3 height width"]
+    encoder: Any, images: Float[Tensor, "n_images 3 height width"]
 ) -> tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]]:
     """Tokens of a timm network, not normalised (the final norm belongs to the head)."""
     with_prefix = getattr(encoder, "num_prefix_tokens", 0) > 0
@@ -82,6 +86,7 @@ def load_timm(model: str, weights: Path | str | None, seed: int) -> TimmBackbone
     """
     if not timm.is_model(model):
         raise unknown_name("timm model", model, timm.list_models())
+    encoder: Any
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(weights, str):

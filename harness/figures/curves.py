@@ -1,4 +1,4 @@
-"""Curves over optimizer steps and depths by region: what was forgotten, what rewired, how brain-like it is."""
+"""Curves over steps, and depths by region: what was forgotten, what rewired, how brain-like it is."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy import stats
@@ -18,7 +19,7 @@ from harness.comparison import TASK, RunResult
 from harness.figures.style import FAINT, WIDTH, draw_steps, figure_style
 
 COLUMNS = 4  # of small multiples
-ALPHA = 0.05  # below which p is drawn as significant
+ALPHA = 0.05  # below which p is drawn as standing out of the floor
 FLOOR = "floor: where one more refit of step 0 falls, 95 %"
 
 
@@ -99,11 +100,13 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
     """
     with figure_style():
         n_rows = max(2, math.ceil(len(places) / COLUMNS))
-        figure = Figure(figsize=(WIDTH, 0.5 + 1.65 * n_rows), layout="constrained")
-        figure.get_layout_engine().set(wspace=0.02, hspace=0.02)
+        layout = ConstrainedLayoutEngine(wspace=0.02, hspace=0.02)
+        figure = Figure(figsize=(WIDTH, 0.5 + 1.65 * n_rows), layout=layout)
         grid = figure.add_gridspec(n_rows, COLUMNS + 2)
         whole = figure.add_subplot(grid[:3, :2])
-        axes = [figure.add_subplot(grid[place // COLUMNS, 2 + place % COLUMNS]) for place in range(len(places))]
+        axes = [
+            figure.add_subplot(grid[index // COLUMNS, 2 + index % COLUMNS]) for index in range(len(places))
+        ]
         for ax, place in zip([whole, *axes], ["all", *places], strict=True):
             name = f"rewiring/{place}/{measure}"
             p = f"{name}_p" if place == "all" else f"{name}_p_fdr"
@@ -116,17 +119,17 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
                     _draw_floor(ax, line, 0.0, float((high["mean"] - excess["mean"]).iloc[-1]))
         _mark_zero([whole, *axes])
         _share_limits([whole, *axes])
-        for place, ax in enumerate(axes):
-            ax.tick_params(labelleft=place % COLUMNS == 0)
+        for index, ax in enumerate(axes):
+            ax.tick_params(labelleft=index % COLUMNS == 0)
             ax.set_xlabel("")
-        filled = Line2D([], [], color=FAINT, marker="o", linestyle="", label=f"p < {ALPHA:.2f}".replace("0.", "."))
-        empty = Line2D([], [], color=FAINT, marker="o", linestyle="", fillstyle="none", label="within the floor")
-        _draw_legend(figure, lines, [filled, empty, Patch(color=FAINT, alpha=0.16, linewidth=0, label=FLOOR)])
+        _draw_legend(
+            figure, lines, [_point(f"p < {ALPHA:g}"), _point("within the floor", "none"), _floor_patch()]
+        )
     return figure
 
 
 def draw_alignment(lines: Sequence[Line]) -> Figure:
-    """Hierarchy alignment over steps with the spread of step 0's refits, and how well the brain is predicted."""
+    """Hierarchy alignment over steps, with the spread of step 0's refits, and brain R²."""
     with figure_style():
         figure, axes = _panels(1, 2, 2.9)
         hierarchy = "alignment/all/hierarchy"
@@ -136,11 +139,12 @@ def draw_alignment(lines: Sequence[Line]) -> Figure:
             if len(sd):
                 n_fits = 1 + line.runs[0].config.mapping.floor_refits
                 margin = stats.t.ppf(0.975, n_fits - 1) * math.sqrt(1 + 1 / n_fits)
-                _draw_floor(axes[0, 0], line, float(centre["mean"].iloc[0]), float(margin * sd["mean"].iloc[0]))
-        _mark_zero(axes[0, :1])
+                middle, spread = float(centre["mean"].iloc[0]), float(sd["mean"].iloc[0])
+                _draw_floor(axes[0, 0], line, middle, float(margin) * spread)
+        _mark_zero([axes[0, 0]])
         _draw_panel(axes[0, 1], lines, "brain/all/r2", "Brain R², held-out stimuli")
         axes[0, 1].set_ylim(bottom=min(0.0, axes[0, 1].get_ylim()[0]))
-        _draw_legend(figure, lines, [Patch(color=FAINT, alpha=0.16, linewidth=0, label=FLOOR)])
+        _draw_legend(figure, lines, [_floor_patch()])
     return figure
 
 
@@ -181,17 +185,15 @@ def draw_depths(lines: Sequence[Line], places: Sequence[str]) -> Figure:
             ax.set_xlabel("expected depth: 0 first layer, 1 last")
             ax.set_yticks(heights, places if index % n_columns == 0 else [""] * len(places))
             ax.grid(axis="x")
-        before = Line2D([], [], color=FAINT, marker="o", fillstyle="none", linestyle="", label="step 0")
-        after = Line2D([], [], color=FAINT, marker="o", linestyle="", label="last snapshot")
-        stands_out = Line2D([], [], color=FAINT, linewidth=2.4, label="shift stands out of the floor, p < .05")
-        within = Line2D([], [], color=FAINT, alpha=0.4, linewidth=1.2, label="within the floor")
-        _draw_legend(figure, [], [before, after, stands_out, within])
+        strong = Line2D([], [], color=FAINT, linewidth=2.4, label=f"shift out of the floor, p < {ALPHA:g}")
+        weak = Line2D([], [], color=FAINT, alpha=0.4, linewidth=1.2, label="within the floor")
+        _draw_legend(figure, [], [_point("step 0", "none"), _point("last snapshot"), strong, weak])
     return figure
 
 
 def _panels(n_rows: int, n_columns: int, height: float) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(WIDTH, 0.4 + height * n_rows), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.04, hspace=0.04)
+    layout = ConstrainedLayoutEngine(wspace=0.04, hspace=0.04)
+    figure = Figure(figsize=(WIDTH, 0.4 + height * n_rows), layout=layout)
     return figure, figure.subplots(n_rows, n_columns, squeeze=False)
 
 
@@ -237,6 +239,14 @@ def _share_limits(axes: Sequence[Axes]) -> None:
     limits = np.array([ax.get_ylim() for ax in axes])
     for ax in axes:
         ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())
+
+
+def _point(label: str, fill: str = "full") -> Line2D:
+    return Line2D([], [], color=FAINT, marker="o", linestyle="", fillstyle=fill, label=label)
+
+
+def _floor_patch() -> Patch:
+    return Patch(color=FAINT, alpha=0.16, linewidth=0, label=FLOOR)
 
 
 def _draw_legend(figure: Figure, lines: Sequence[Line], more: Sequence[Line2D | Patch] = ()) -> None:

@@ -121,8 +121,8 @@ def draw_flatmap_colours(
             borders.set_clip_path(frame)
         if surface.area is not None and names:
             for index, place in _place_names(sheet.points, faces, surface.area).items():
-                style = {"ha": "center", "va": "center", "fontsize": 7, "color": INK}
-                ax.text(place[0], place[1], surface.area_names[index], path_effects=_HALO, **style)
+                text = ax.text(place[0], place[1], surface.area_names[index], ha="center", va="center")
+                text.set(fontsize=7, color=INK, path_effects=_HALO)
     for (left, bottom, width, height), side in zip(sheet.frames.values(), HEMISPHERES, strict=False):
         outer = (left + 2, "left") if side == "L" else (left + width - 2, "right")
         ax.text(outer[0], bottom + height - 2, side, ha=outer[1], va="top", fontsize=8, color=INK)

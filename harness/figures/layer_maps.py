@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from harness.brains.brain import Surface
 from harness.figures.flatmap import draw_flatmap, draw_flatmap_colours, draw_layer_legend, layer_colours
@@ -63,8 +64,8 @@ def draw_layer_maps(
         Shift at the ends of the colour map.
     """
     with figure_style():
-        figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05, wspace=0.03)
+        layout = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.05, wspace=0.03)
+        figure = Figure(figsize=(WIDTH, 3.0), layout=layout)
         grid = figure.add_gridspec(1, 6, width_ratios=(1, 1, 0.09, 1, 1, 0.09))
         for column, (mapping, title) in enumerate(((before, "Step 0"), (after, "Last snapshot"))):
             draw_flatmap_colours(

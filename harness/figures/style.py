@@ -97,9 +97,7 @@ def choose_ticks(steps: Sequence[int], most: int = 6) -> list[int]:
     """Steps to write on the axis of `draw_steps`: both ends, and others where there is room."""
     ordered = sorted(set(steps))
     first = next((step for step in ordered if step > 0), 1)
-    place = [
-        DECADES_TO_FIRST * min(step / first, 1) + math.log10(max(step / first, 1)) for step in ordered
-    ]
+    place = [DECADES_TO_FIRST * min(step / first, 1) + math.log10(max(step / first, 1)) for step in ordered]
     apart = (place[-1] - place[0]) / most
     chosen = [0]
     for index in range(1, len(ordered) - 1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from peft.tuners.lora.layer import MultiheadAttention
 from torch import nn
 
@@ -20,7 +22,7 @@ class AttentionAdapter(MultiheadAttention):
         if self.merged:
             return
         (adapter,) = self.active_adapters
-        owners = (self, self.get_base_layer().out_proj)
+        owners: tuple[Any, ...] = (self, self.get_base_layer().out_proj)
         self._fixed = [getattr(module, name) for module, name in self._weights()]
         for (module, name), weight, owner in zip(self._weights(), self._fixed, owners, strict=True):
             delattr(module, name)
@@ -38,5 +40,5 @@ class AttentionAdapter(MultiheadAttention):
 
     def _weights(self) -> list[tuple[nn.Module, str]]:
         """Where the weights of the input and output projections are."""
-        attention = self.get_base_layer()
+        attention: Any = self.get_base_layer()
         return [(attention, "in_proj_weight"), (attention.out_proj.get_base_layer(), "weight")]

@@ -50,7 +50,7 @@ class TunedModel(nn.Module):
         return self
 
     def changing_state(self) -> dict[str, Tensor]:
-        """What fine-tuning may change, by name: trained parameters and all buffers; what a snapshot stores."""
+        """What fine-tuning may change, by name: trained parameters and buffers; what a snapshot stores."""
         fixed = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
         return {name: tensor.detach() for name, tensor in self.state_dict().items() if name not in fixed}
 
@@ -104,7 +104,7 @@ def tune(backbone: Backbone, n_classes: int, method: MethodConfig, seed: int) ->
 def _add_adapters(backbone: Backbone, method: LoraConfig, seed: int) -> PeftModel:
     settings = PeftLoraConfig(
         r=method.rank,
-        lora_alpha=method.alpha,
+        lora_alpha=method.alpha,  # type: ignore[arg-type]  # any number will do
         lora_dropout=method.dropout,
         target_modules=method.targets or LORA_TARGETS,
     )
@@ -115,5 +115,7 @@ def _add_adapters(backbone: Backbone, method: LoraConfig, seed: int) -> PeftMode
             adapted = get_peft_model(backbone.encoder, settings)
         except (ValueError, re.error) as error:
             raise InputError(f"method.targets: {' '.join(str(error).split())[:200]}") from None
-    backbone.encoder = adapted.base_model.model
+    encoder = adapted.base_model.model
+    assert isinstance(encoder, nn.Module)
+    backbone.encoder = encoder
     return adapted
