@@ -106,12 +106,12 @@ class MappingConfig(Section):
     n_channels: Count = Field(32, description="width of the bottleneck (D)")
     token_size: Count = Field(8, description="local tokens are resized to this many rows and columns")
     batch_size: Count = Field(64, description="stimuli")
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(5e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
-    steps: Count = 1000
+    steps: Count = 200
     regularization: float = Field(0.1, ge=0)
     regularization_steps: Count = Field(
-        2000, description="over which the regularizer decays linearly to zero"
+        100, description="over which the regularizer decays linearly to zero"
     )
     beta: float = Field(0.1, gt=0, description="of the smooth-L1 loss, in units of the response")
     held_out: float = Field(0.2, gt=0, lt=1, description="share of the stimuli that is only scored on")

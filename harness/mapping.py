@@ -23,6 +23,7 @@ from harness.files import read_json, write_atomically, write_json
 
 WARM_UP = 0.1  # share of the steps
 BETAS = (0.9, 0.99)  # of AdamW: a memory of 100 steps, as fits are a few hundred
+LAYER_RATE = 4.0  # of the layer selector's logits, which start at zero: in a few hundred steps they move little
 EPSILON = 1e-12  # a mean over many voxels has small gradients: Adam's usual 1e-8 would slow large brains
 STEPS_BETWEEN_CHECKS = 50  # for divergence; each check waits for the device
 
@@ -173,7 +174,7 @@ def fit(
     converge in a tenth of the steps: biases start at the mean training response; tokens are centred per
     channel and scaled per layer (`standardize_tokens`); the learning rate warms up over a tenth of the
     steps, then falls to zero (both cosine); and the voxels' weights learn `n_channels` times faster than
-    the rest, which undoes the model's 1/D.
+    the rest, which undoes the model's 1/D, and the last layer of the layer selector `LAYER_RATE` times faster.
 
     Parameters
     ----------
@@ -218,8 +219,12 @@ def fit(
     if bootstrap:
         train = train[torch.randint(len(train), (len(train),), generator=generator)]
 
+    # as the model divides by D what the weights sum; only the selector's last layer, because a faster
+    # hidden layer saturates, after which all voxels read the same
+    rates = {model.weight: config.n_channels, model.layer_selector[-1].weight: LAYER_RATE}
+    groups = [([p for p in model.parameters() if p not in rates], 1), *([[p], rate] for p, rate in rates.items())]
     optimizer = torch.optim.AdamW(
-        [{"params": [p for p in model.parameters() if p is not model.weight]}, {"params": [model.weight]}],
+        [{"params": parameters} for parameters, _ in groups],
         betas=BETAS,
         eps=EPSILON,
         weight_decay=config.weight_decay,
@@ -227,8 +232,7 @@ def fit(
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        # the model divides by D what the weights sum: as much further must they go
-        max_lr=[config.lr, config.lr * config.n_channels],
+        max_lr=[config.lr * rate for _, rate in groups],
         total_steps=config.steps,
         pct_start=WARM_UP,
         cycle_momentum=False,

@@ -33,8 +33,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from harness.backbones.mini import MEAN, MODEL_NAME, STD, build_tokenizer, register_clip_config, tokenize
+from harness.checkpoints import find_checkpoint, read_checkpoint, seed_step, write_checkpoint
 from harness.errors import InputError, exit_with_one_line
-from harness.files import content_hash, read_json, write_atomically, write_json
+from harness.files import content_hash, write_atomically, write_json
 from tasks.shapes import (
     COLOURS,
     IMAGE_SIZE,
@@ -56,6 +57,7 @@ FACTORS = {
     "size": len(SIZES),
     "count": 3,
 }
+WEIGHTS = Path(__file__).parent / "backbones" / "weights"
 
 
 class PretrainConfig(BaseModel):
@@ -197,7 +199,7 @@ def score(
     }
 
 
-def pretrain(config: PretrainConfig, command: str) -> None:
+def pretrain(config: PretrainConfig, command: str, weights_folder: Path = WEIGHTS) -> None:
     """Train, validate and write the weights; resumes by itself."""
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     settings = config.model_dump(mode="json", exclude={"folder", "checkpoint_every", "validate_every"})
@@ -230,13 +232,13 @@ def pretrain(config: PretrainConfig, command: str) -> None:
     model, muon, adamw = accelerator.prepare(model, muon, adamw)
     clip_loss, tokenizer = open_clip.ClipLoss(), build_tokenizer()
 
-    state, start = folder / "checkpoint", 0
-    if (state / "progress.json").exists():
-        start = int(read_json(state / "progress.json")["step"])
-        accelerator.load_state(str(state))
+    inner = accelerator.unwrap_model(model)
+    checkpoint = find_checkpoint(folder / "checkpoints")
+    start = read_checkpoint(checkpoint, inner, [muon, adamw]) if checkpoint else 0
     n_steps = config.images_seen // config.batch_size
     bar = tqdm(total=n_steps, initial=start, desc=config.objective, disable=not accelerator.is_main_process)
     for step, (epoch, indices) in enumerate(batches(config, start), start):
+        seed_step(config.seed, step, accelerator.process_index)
         for optimizer, full in ((muon, config.lr), (adamw, config.lr / 2)):
             for group in optimizer.param_groups:
                 group["lr"] = full * learning_rate(config, step)
@@ -267,34 +269,33 @@ def pretrain(config: PretrainConfig, command: str) -> None:
             optimizer.zero_grad()
         if config.objective == "contrastive":
             with torch.no_grad():  # CLIP's bound on the temperature: at most 100
-                accelerator.unwrap_model(model).logit_scale.clamp_(0, math.log(100))
+                inner.logit_scale.clamp_(0, math.log(100))
         bar.update()
         bar.set_postfix(loss=f"{loss.item():.3f}")
         done = step + 1
         if done % config.validate_every == 0 and accelerator.is_main_process:
-            scores = {
-                kind: score(accelerator.unwrap_model(model), config, *part)
-                for kind, part in validation.items()
-            }
+            scores = {kind: score(inner, config, *part) for kind, part in validation.items()}
             with (folder / "validation.jsonl").open("a", encoding="utf-8") as log:
                 print(json.dumps({"images_seen": done * config.batch_size, **scores}), file=log)
         if (done % config.checkpoint_every == 0 or done == n_steps) and accelerator.is_main_process:
-            with write_atomically(state) as temporary:
-                accelerator.save_state(str(temporary))
-                write_json(temporary / "progress.json", {"step": done})
+            write_checkpoint(folder / "checkpoints", done, inner.state_dict(), [muon, adamw])
     bar.close()
     if accelerator.is_main_process:
-        write_weights(accelerator.unwrap_model(model), config, command, validation)
+        write_weights(inner, config, command, validation, weights_folder)
 
 
 def write_weights(
-    model: nn.Module, config: PretrainConfig, command: str, validation: dict[str, tuple[np.ndarray, dict]]
+    model: nn.Module,
+    config: PretrainConfig,
+    command: str,
+    validation: dict[str, tuple[np.ndarray, dict]],
+    weights_folder: Path,
 ) -> None:
     """Write half-precision weights and a manifest with the scores of what was written."""
     tensors = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     name = {"contrastive": "mini_clip", "supervised": "mini_supervised"}[config.objective]
-    path = Path(__file__).parent / "backbones" / "weights" / f"{name}.safetensors"
+    path = weights_folder / f"{name}.safetensors"
     with write_atomically(path) as temporary:
         save_file(tensors, temporary)
     manifest = {

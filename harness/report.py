@@ -1,6 +1,8 @@
 """Entry point: a study's comparison, curves and maps as one HTML file that needs nothing beside it.
 
-python -m harness.report runs/<study>
+    python -m harness.report runs/<study>
+
+Runs that have finished are shown, the others named.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from harness.comparison import (
 )
 from harness.config import BrainConfig
 from harness.errors import exit_with_one_line
-from harness.figures.curves import Line, draw_alignment, draw_depths, draw_forgetting, draw_rewiring
+from harness.figures.curves import Dash, Line, draw_alignment, draw_depths, draw_forgetting, draw_rewiring
 from harness.figures.layer_maps import DepthShift, choose_limit, draw_layer_maps, measure_shift
 from harness.figures.style import choose_colours, embed_png, embed_svg
 from harness.files import read_json, write_atomically
@@ -38,7 +40,7 @@ from harness.mapping import Mapping as VoxelMapping
 from harness.mapping import load_mapping
 from harness.snapshots import step_folder
 
-DASHES = ("-", "--", ":", "-.")  # of one backbone's tasks, methods and variants
+DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")  # of one backbone's tasks, methods and variants
 
 
 @dataclass(frozen=True)
@@ -178,14 +180,15 @@ def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[st
 
 
 def _build_cell(column: Column, values: pd.Series, line: Line) -> dict[str, str]:
-    """Text of a cell, and where its number is: the metric's name and step, and the value of every seed."""
+    """A cell's number, its sd over seeds, and where it is: the metric's name, step and every seed's value."""
     found = [(run, *run.find(column.metric, column.at)) for run in line.runs]
     where = "\n".join(
         f"{name}, step {step}, seed {run.config.seed}: {'not measured' if value is None else f'{value:.6g}'}"
         for run, name, step, value in found
     )
     key = (column.metric, column.at)
-    return {"text": column.write(values[*key, "value"], values[*key, "sd"]), "where": where}
+    text, _, sd = column.write(values[*key, "value"], values[*key, "sd"]).partition(" ")
+    return {"text": text, "sd": sd, "where": where}
 
 
 def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence[str]) -> Iterator[Picture]:
@@ -239,7 +242,7 @@ def _existing(lines: Sequence[Line], *metrics: str) -> tuple[str, ...]:
 
 
 def draw_runs(lines: Sequence[Line], brains: Mapping[BrainConfig, Brain]) -> Iterator[dict[str, Any]]:
-    """A section for every run: its flat maps, if the brain has a surface; the first seed of a line is shown."""
+    """A section for every run: flat maps if its brain has a surface; open for the first seed of a line."""
     fits = {run.folder: _load_fits(run) for line in lines for run in line.runs}
     limit = choose_limit([fit.shift for fit in fits.values()])
     for line in lines:

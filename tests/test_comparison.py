@@ -26,10 +26,11 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the studies: "one" has three backbones, "seeds" three seeds of one, and a variant."""
     folder = tmp_path_factory.mktemp("runs")
     brain = make_brain(2)
+    base = [f"runs_dir={folder}", "mapping.floor_refits=2"]
     for backbone in ("mini_random", "mini_supervised", "mini_clip"):
-        write_run(["study.name=one", f"runs_dir={folder}", f"backbone={backbone}"], brain, steps=(0, 8))
+        write_run([*base, "study.name=one", f"backbone={backbone}"], brain, steps=(0, 8))
     for more in (["seed=0"], ["seed=1"], ["seed=2"], ["seed=0", "finetune.lr=1e-2"]):
-        write_run(["study.name=seeds", f"runs_dir={folder}", *more], brain, steps=(0, 8))
+        write_run([*base, "study.name=seeds", *more], brain, steps=(0, 8))
     (folder / "one" / "begun").mkdir()
     shutil.copy(next((folder / "one").glob("mini_clip*/config.yaml")), folder / "one" / "begun")
     (folder / "one" / "report.html").touch()

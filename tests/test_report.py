@@ -116,13 +116,15 @@ def test_numbers_are_means_over_seeds(study: Path) -> None:
     tables = list(build_tables(compare_runs(runs), choose_lines(runs)))
     deltas = [run.find("forgetting/counts/delta_lp", "end")[2] for run in runs[:2]]
     place = [column.metric for column in tables[0]["columns"]].index("forgetting/counts/delta_lp")
-    text = tables[0]["rows"][0]["cells"][place]["text"]
-    assert text == f"−{abs(np.mean(deltas)):.3f} ±{np.std(deltas, ddof=1):.3f}"
+    cell = tables[0]["rows"][0]["cells"][place]
+    assert (cell["text"], cell["sd"]) == (f"−{-np.mean(deltas):.3f}", f"±{np.std(deltas, ddof=1):.3f}")
+    assert tables[0]["rows"][1]["cells"][place]["sd"] == ""
     assert [sum(table["above"].values()) for table in tables] == [len(table["columns"]) for table in tables]
 
 
 def test_unfinished_runs_are_named_and_nothing_is_markup(page: Page) -> None:
     assert "Not finished, so not here: <i>begun" in page.text
+    assert not re.search("</|<b>|&lt;", page.text)
 
 
 def test_what_is_mapped_is_what_is_measured(study: Path, brain: Brain) -> None:
@@ -175,7 +177,7 @@ def test_a_broken_run_is_named_and_the_old_page_stays(
     study: Path, tmp_path: Path, brain: Brain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_brain(monkeypatch, brain)
-    folder = write_run(["study.name=broken", f"runs_dir={tmp_path}"], brain, (0, 2))
+    folder = write_run(["study.name=broken", f"runs_dir={tmp_path}", "mapping.floor_refits=2"], brain, (0, 2))
     before = write_report(folder.parent).read_text()
     (folder / "mappings" / "step-000002" / "mapping.safetensors").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"step-000002/mapping\.safetensors: not a readable"):

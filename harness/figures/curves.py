@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,9 @@ ALPHA = 0.05  # below which p is drawn as standing out of the floor
 FLOOR = "floor: where one more refit of step 0 falls, 95 %"
 
 
+Dash = Literal["-", "--", ":", "-."]
+
+
 @dataclass(frozen=True)
 class Line:
     """One line in every panel: runs that differ in their seed only.
@@ -38,7 +42,7 @@ class Line:
 
     label: str
     colour: str
-    dash: str
+    dash: Dash
     runs: tuple[RunResult, ...]
 
     def curve(self, metric: str) -> pd.DataFrame:
@@ -241,7 +245,7 @@ def _share_limits(axes: Sequence[Axes]) -> None:
         ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())
 
 
-def _point(label: str, fill: str = "full") -> Line2D:
+def _point(label: str, fill: Literal["full", "none"] = "full") -> Line2D:
     return Line2D([], [], color=FAINT, marker="o", linestyle="", fillstyle=fill, label=label)
 
 

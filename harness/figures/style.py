@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 import seaborn as sns
@@ -19,7 +20,7 @@ INK, FAINT, GRID = "#222222", "#6b6b6b", "#e6e6e6"
 # on the page, type is the reader's own; matplotlib's is wider than any of these, so nothing overflows
 PAGE_TYPE = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial"
 
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 8.5,
