@@ -110,9 +110,7 @@ class MappingConfig(Section):
     weight_decay: float = Field(0.01, ge=0)
     steps: Count = 200
     regularization: float = Field(0.1, ge=0)
-    regularization_steps: Count = Field(
-        100, description="over which the regularizer decays linearly to zero"
-    )
+    regularization_steps: Count = Field(100, description="over which the regularizer decays linearly to zero")
     beta: float = Field(0.1, gt=0, description="of the smooth-L1 loss, in units of the response")
     held_out: float = Field(0.2, gt=0, lt=1, description="share of the stimuli that is only scored on")
     floor_refits: int = Field(4, ge=2, description="more fits of step 0, for the noise floor")

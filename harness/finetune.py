@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
+import datasets
 import filelock
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ from tasks import Task, load_task
 class TaskImages(Dataset):
     """Images of a split, preprocessed for one backbone; items are (image [3, height, width], label)."""
 
-    def __init__(self, split: Dataset, preprocessing: Preprocessing) -> None:
+    def __init__(self, split: datasets.Dataset, preprocessing: Preprocessing) -> None:
         self._split = split
         self._preprocessing = preprocessing
 
@@ -104,7 +105,8 @@ def plan_batches(config: Config, n_images: int, process: int, n_processes: int) 
     settings = config.finetune
     if settings.batch_size > n_images:
         raise InputError(
-            f"finetune.batch_size: found {settings.batch_size}, accepted: at most {n_images}, the training images"
+            f"finetune.batch_size: found {settings.batch_size}, accepted: at most {n_images}, "
+            "the training images"
         )
     shares = n_processes * settings.accumulation
     if settings.batch_size % shares:
@@ -202,7 +204,8 @@ def finetune(config: Config, folder: Path, task: Task, backbone: Backbone, accel
             value = accelerator.reduce(total, "mean").item()
             if not math.isfinite(value):
                 raise InputError(
-                    f"fine-tuning diverged at step {step}: the loss is {value}; lower finetune.lr={settings.lr}"
+                    f"fine-tuning diverged at step {step}: the loss is {value}; "
+                    f"lower finetune.lr={settings.lr}"
                 )
             done = step + 1
             if journal is not None:

@@ -23,7 +23,9 @@ from harness.files import read_json, write_atomically, write_json
 
 WARM_UP = 0.1  # share of the steps
 BETAS = (0.9, 0.99)  # of AdamW: a memory of 100 steps, as fits are a few hundred
-LAYER_RATE = 4.0  # of the layer selector's logits, which start at zero: in a few hundred steps they move little
+LAYER_RATE = (
+    4.0  # of the layer selector's logits, which start at zero: in a few hundred steps they move little
+)
 EPSILON = 1e-12  # a mean over many voxels has small gradients: Adam's usual 1e-8 would slow large brains
 STEPS_BETWEEN_CHECKS = 50  # for divergence; each check waits for the device
 
@@ -174,7 +176,7 @@ def fit(
     converge in a tenth of the steps: biases start at the mean training response; tokens are centred per
     channel and scaled per layer (`standardize_tokens`); the learning rate warms up over a tenth of the
     steps, then falls to zero (both cosine); and the voxels' weights learn `n_channels` times faster than
-    the rest, which undoes the model's 1/D, and the last layer of the layer selector `LAYER_RATE` times faster.
+    the rest, which undoes the model's 1/D, and the layer selector's last layer `LAYER_RATE` times faster.
 
     Parameters
     ----------
@@ -219,10 +221,12 @@ def fit(
     if bootstrap:
         train = train[torch.randint(len(train), (len(train),), generator=generator)]
 
+    logits = next(reversed(list(model.layer_selector.parameters())))
     # as the model divides by D what the weights sum; only the selector's last layer, because a faster
     # hidden layer saturates, after which all voxels read the same
-    rates = {model.weight: config.n_channels, model.layer_selector[-1].weight: LAYER_RATE}
-    groups = [([p for p in model.parameters() if p not in rates], 1), *([[p], rate] for p, rate in rates.items())]
+    rates = {model.weight: float(config.n_channels), logits: LAYER_RATE}
+    groups = [([p for p in model.parameters() if p not in rates], 1.0)]
+    groups += [([p], rate) for p, rate in rates.items()]
     optimizer = torch.optim.AdamW(
         [{"params": parameters} for parameters, _ in groups],
         betas=BETAS,

@@ -6,6 +6,7 @@ Pure functions; what is measured stands in `harness.rewiring`, `harness.alignmen
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from harness.mapping import Mapping as VoxelMapping
 from harness.rewiring import (
     CHANNEL_MEASURES,
     MEASURES,
+    RoiChannels,
     compare_channels,
     confidence,
     describe_channels,
@@ -58,17 +60,17 @@ def measure_snapshots(
     seed : int
         Of the channel clusters.
     """
-    step_0 = [mappings[0], *refits]
-    between = compare_all(step_0, step_0, brain, seed)
+    step_0 = [describe_fit(mapping, brain, seed) for mapping in (mappings[0], *refits)]
+    between = compare_all(step_0, step_0, brain)
     for step in sorted(mappings):
         values = name_probes(probes[step], probes[0], task)
         values |= name_mapping(mappings[step], brain)
-        if step == 0:
-            heights = [_hierarchy(fit, brain).hierarchy for fit in step_0]
+        if step == 0 and "alignment/all/hierarchy" in values:
+            heights = [_hierarchy(fit.mapping, brain).hierarchy for fit in step_0]
             values["alignment/all/hierarchy_null_mean"] = float(np.mean(heights))
             values["alignment/all/hierarchy_null_sd"] = float(np.std(heights, ddof=1))
-        else:
-            raw = compare_all(step_0, [mappings[step]], brain, seed)
+        if step > 0:
+            raw = compare_all(step_0, [describe_fit(mappings[step], brain, seed)], brain)
             values |= name_rewiring(raw, between)
         yield step, values
 
@@ -104,8 +106,9 @@ def name_mapping(mapping: VoxelMapping, brain: Brain) -> dict[str, float]:
             if row["ceiling"] > 0:
                 # ratio of means: single voxels of low ceiling would dominate a mean of ratios
                 values[f"brain/{place}/r2_normalised"] = values[f"brain/{place}/r2"] / row["ceiling"]
-    found = _hierarchy(mapping, brain)
-    values |= {f"alignment/all/{name}": value for name, value in vars(found).items()}
+    if any(roi.rank is not None for roi in brain.rois):
+        found = vars(_hierarchy(mapping, brain))
+        values |= {f"alignment/all/{name}": value for name, value in found.items()}
     return values
 
 
@@ -113,27 +116,37 @@ def _hierarchy(mapping: VoxelMapping, brain: Brain) -> Hierarchy:
     return hierarchy_alignment(expected_depth(mapping.layer), voxel_ranks(brain.rois, brain.n_voxels))
 
 
+@dataclass(frozen=True)
+class Fit:
+    """A mapping and, by ROI, how its voxels differ in the channels they read."""
+
+    mapping: VoxelMapping
+    channels: dict[str, RoiChannels]
+
+
+def describe_fit(mapping: VoxelMapping, brain: Brain, seed: int) -> Fit:
+    """Describe a mapping once, to compare it with many."""
+    return Fit(
+        mapping, {roi.name: describe_channels(mapping.weights[roi.voxels], seed) for roi in brain.rois}
+    )
+
+
 def compare_all(
-    before: Sequence[VoxelMapping], after: Sequence[VoxelMapping], brain: Brain, seed: int
+    before: Sequence[Fit], after: Sequence[Fit], brain: Brain
 ) -> dict[tuple[str, str], Float[np.ndarray, "n_before n_after"]]:
-    """Every measure of rewiring in every place, for all pairs of mappings, by (place, measure).
+    """Every measure of rewiring in every place, for all pairs of fits, by (place, measure).
 
     Weighted means have the name of the measure with ``_weighted``.
     """
-    described = {
-        (id(fit), roi.name): describe_channels(fit.weights[roi.voxels], seed)
-        for fit in {id(fit): fit for fit in [*before, *after]}.values()
-        for roi in brain.rois
-    }
     tables: dict[tuple[str, str], Float[np.ndarray, "n_before n_after"]] = {}
     for row, first in enumerate(before):
         for column, second in enumerate(after):
-            found = summarise_rois(rewiring_measures(first, second), brain.rois, brain.noise_ceiling)
+            measures = rewiring_measures(first.mapping, second.mapping)
+            found = summarise_rois(measures, brain.rois, brain.noise_ceiling)
             for roi in brain.rois:
-                pair = described[id(first), roi.name], described[id(second), roi.name]
-                found[roi.name] |= compare_channels(*pair)
-            for place, measures in found.items():
-                for measure, value in measures.items():
+                found[roi.name] |= compare_channels(first.channels[roi.name], second.channels[roi.name])
+            for place, values in found.items():
+                for measure, value in values.items():
                     table = tables.setdefault((place, measure), np.zeros((len(before), len(after))))
                     table[row, column] = value
     return tables

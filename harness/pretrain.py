@@ -15,7 +15,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import open_clip
@@ -26,7 +26,7 @@ from jaxtyping import Float, Int, UInt8
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save_file
-from timm.layers import PatchDropout
+from timm.layers.patch_dropout import PatchDropout
 from timm.optim.muon import zeropower_via_newtonschulz
 from torch import Tensor, nn
 from torch.nn import functional
@@ -118,7 +118,7 @@ def to_input(
     return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
-def build_model(objective: str) -> nn.Module:
+def build_model(objective: str) -> Any:
     """An untrained model: timm's with the factor head, or open_clip's with a text tower."""
     if objective == "supervised":
         return timm.create_model(MODEL_NAME, num_classes=sum(FACTORS.values()))
@@ -159,7 +159,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update every matrix [n_out, n_in] once."""
         for group in self.param_groups:
             for weight in group["params"]:
@@ -175,7 +175,7 @@ class Muon(torch.optim.Optimizer):
 
 @torch.no_grad()
 def score(
-    model: nn.Module, config: PretrainConfig, images: np.ndarray, labels: dict[str, np.ndarray]
+    model: Any, config: PretrainConfig, images: np.ndarray, labels: dict[str, np.ndarray]
 ) -> dict[str, float]:
     """Accuracy on the main object's factors: top-1 of the head, or zero-shot by captions."""
     model.eval()

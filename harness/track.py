@@ -1,11 +1,11 @@
-"""Entry point: snapshot → layer tokens → mapping and probes → results. What is done already is not done again.
+"""Entry point: snapshot → layer tokens → mapping and probes → results; what is done is not done again.
 
     python -m harness.track runs/<study>/<run>
     accelerate launch harness/track.py runs/<study>/<run>
 
-The work is cut into units, one folder or file each: a mapping and the probes of every snapshot, and the refits
-of step 0 that give the noise floor. Processes share the units out; the main one then derives every row of
-``results.jsonl`` from what stands on disk, and forwards them to MLflow.
+The work is cut into units, one folder or file each: a mapping and the probes of every snapshot, and the
+refits of step 0 that give the noise floor. Processes share the units out; the main one then derives every
+row of ``results.jsonl`` from what stands on disk, and forwards them to MLflow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from harness.brains.brain import Brain
 from harness.config import Config, read_config
 from harness.errors import InputError, exit_with_one_line
 from harness.features import LayerTokens, extract_features, extract_tokens
-from harness.files import content_hash, read_json, write_json
+from harness.files import read_json, write_json
 from harness.forgetting import calibration_error
 from harness.journal import Journal
 from harness.mapping import (
@@ -160,7 +160,7 @@ class _Tracker:
             for name in config.probes.tasks
         ]
         self._step: int | None = None
-        self._backbone: Backbone | None = None
+        self._backbone = backbone
         self._tokens: LayerTokens | None = None
 
     def track(self, unit: Unit, label: str) -> None:
@@ -203,9 +203,8 @@ class _Tracker:
         seen: dict[str, Float[np.ndarray, "n_images n_channels"]] = {}
         for task in [self.task, *self.probes]:
             features, labels = [], []
-            for split in (task.train, task.test):
-                # two probes may ask other questions of the same images
-                key = content_hash([np.asarray(image) for image in split["image"]])
+            # two probes may ask other questions of the same images
+            for split, key in zip((task.train, task.test), task.image_hashes, strict=True):
                 if key not in seen:
                     seen[key] = self._features(split, f"{name}, {task.name}")
                 features.append(seen[key])
@@ -242,7 +241,7 @@ def probe_features(
     text: TextTower | None,
     task: Task,
 ) -> dict[str, float]:
-    """Linear probe, nearest neighbours and, with a text tower and templates, zero-shot by the pretrained head."""
+    """Linear probe, nearest neighbours and, with a text tower and templates, zero-shot as pretrained."""
     linear = linear_probe(train, train_labels, test, test_labels, config.seed, config.probes.steps)
     scores = {
         "linear_accuracy": linear.accuracy,

@@ -269,7 +269,7 @@ def _paint_object(canvas: Float[np.ndarray, "height width 3"], item: SceneObject
     left, right = max(0, int(item.x - reach)), min(IMAGE_SIZE, int(item.x + reach) + 2)
     top, bottom = max(0, int(item.y - reach)), min(IMAGE_SIZE, int(item.y + reach) + 2)
     turn = np.array([[np.cos(item.angle), np.sin(item.angle)], [-np.sin(item.angle), np.cos(item.angle)]])
-    outline = (_OUTLINES[item.shape] * item.radius) @ turn + (item.x - left, item.y - top)
+    outline = (OUTLINES[item.shape] * item.radius) @ turn + (item.x - left, item.y - top)
     mask = Image.new("L", ((right - left) * _OVERSAMPLING, (bottom - top) * _OVERSAMPLING))
     ImageDraw.Draw(mask).polygon([tuple(point) for point in outline * _OVERSAMPLING], fill=255)
     alpha = np.asarray(mask.reduce(_OVERSAMPLING), dtype=np.float32)[..., None] / 255
@@ -374,5 +374,5 @@ def _normalise(points: np.ndarray) -> Float[np.ndarray, "n_points 2"]:
     return points * np.sqrt(np.pi / area)
 
 
-_OUTLINES = _outlines()
-_EXTENTS = [float(np.hypot(*outline.T).max()) for outline in _OUTLINES]
+OUTLINES = _outlines()
+_EXTENTS = [float(np.hypot(*outline.T).max()) for outline in OUTLINES]

@@ -27,6 +27,8 @@ class Task:
         As they read in a sentence.
     templates : tuple of str
         Sentences for zero-shot, with ``{}`` for the class name; none where texts cannot say the classes.
+    image_hashes : tuple of str
+        Of the images of train and of test.
     fingerprint : str
         Hash of all images and labels.
     """
@@ -36,6 +38,7 @@ class Task:
     test: datasets.Dataset
     class_names: tuple[str, ...]
     templates: tuple[str, ...]
+    image_hashes: tuple[str, str]
     fingerprint: str
 
     @property
@@ -53,15 +56,16 @@ def build_task(
 ) -> Task:
     """Build a task from images and class indices of its two splits."""
     parts = [_build_split(images, labels, class_names) for images, labels in (train, test)]
-    pixels = [[np.asarray(image) for image in images] for images, _ in (train, test)]
+    # not datasets' own fingerprints, which change when a set is saved and loaded
+    hashes = [content_hash([np.asarray(image) for image in images]) for images, _ in (train, test)]
     return Task(
         name,
         train=parts[0],
         test=parts[1],
         class_names=tuple(class_names),
         templates=tuple(templates),
-        # not datasets' own fingerprint, which changes when a set is saved and loaded
-        fingerprint=content_hash(pixels, train[1], test[1], list(class_names)),
+        image_hashes=(hashes[0], hashes[1]),
+        fingerprint=content_hash(hashes, train[1], test[1], list(class_names)),
     )
 
 

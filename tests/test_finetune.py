@@ -1,6 +1,7 @@
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -172,10 +173,21 @@ def test_killed_run_goes_on_and_two_at_once_are_refused(tmp_path):
 
 def test_two_processes_train_as_one_and_share_the_tracking(tmp_path):
     overrides = [*TINY, *SMALL_TRACKING, "finetune.epochs=1", f"runs_dir={tmp_path}"]
-    command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
-    process = launch(
-        *command, str(REPOSITORY / "harness" / "finetune.py"), *overrides, stderr=subprocess.PIPE, text=True
-    )
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = str(probe.getsockname()[1])
+    command = [
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", port]
+    script = str(REPOSITORY / "harness" / "finetune.py")
+    process = launch(*command, script, *overrides, stderr=subprocess.PIPE, text=True)
     _, message = process.communicate(timeout=500)
     assert process.returncode == 0, message
     folder = run_folder(load_config(overrides))

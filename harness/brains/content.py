@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image, ImageDraw
 from scipy.spatial import ConvexHull
 
-from tasks.shapes import _OUTLINES, COLOURS, IMAGE_SIZE, SHAPES, TEXTURES, Scene
+from tasks.shapes import COLOURS, IMAGE_SIZE, OUTLINES, SHAPES, TEXTURES, Scene
 
 MAX_OBJECTS = 3
 N_DESCRIPTORS = 10  # of an object in a receptive field: nine of its outline, and its area
@@ -74,7 +74,7 @@ def describe_outlines() -> Float[np.ndarray, "n_shapes n_descriptors"]:
     and oblique; skew to the right and down; strength of 3-, 4- and 5-fold symmetry.
     """
     rows = []
-    for outline in _OUTLINES:
+    for outline in OUTLINES:
         grid = 128
         mask = Image.new("1", (grid, grid))
         scale = np.abs(outline).max() * 1.05

@@ -1,0 +1,1 @@
+"""What is drawn: flat maps of the cortex and curves over optimizer steps."""
