@@ -238,23 +238,6 @@ def config_hash(config: Config) -> str:
     return content_hash(determining(config))
 
 
-def run_name(config: Config) -> str:
-    """``{backbone}-{task}-{method}-seed{seed}-{first 8 digits of the hash}``."""
-    parts = (
-        config.backbone.name,
-        config.task.name,
-        config.method.name,
-        f"seed{config.seed}",
-        config_hash(config)[:8],
-    )
-    return "-".join(parts)
-
-
-def run_folder(config: Config) -> Path:
-    """Folder of the run: ``{runs_dir}/{study}/{run}``."""
-    return Path(config.runs_dir) / config.study.name / run_name(config)
-
-
 def flatten(config: Config) -> dict[str, str]:
     """The settings that determine the results by dotted name, each written as an override would give it."""
 

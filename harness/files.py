@@ -6,17 +6,22 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from harness.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+else:
+    # importing torch takes seconds, and reports and queries have no tensors
+    Tensor = Any
 
 
 @contextmanager
@@ -94,7 +99,8 @@ def content_hash(*parts: Any) -> str:
 
 
 def _feed(digest: Any, part: Any) -> None:
-    if isinstance(part, torch.Tensor):
+    torch = sys.modules.get("torch")  # where it was never imported, nothing is a tensor
+    if torch is not None and isinstance(part, torch.Tensor):
         part = part.detach().cpu().contiguous()
         # numpy has no bfloat16: hash the bytes, named by torch's dtype
         digest.update(f"tensor:{part.dtype}:{tuple(part.shape)}".encode())
@@ -119,11 +125,24 @@ def _feed(digest: Any, part: Any) -> None:
         raise TypeError(f"cannot fingerprint a {type(part).__name__}")
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file; one that is missing or broken is an `InputError` that names it."""
+    from safetensors.torch import load_file
+
+    return _read_safetensors(path, load_file)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The same as `read_weights`, as numpy arrays."""
+    from safetensors.numpy import load_file
+
+    return _read_safetensors(path, load_file)
+
+
+def _read_safetensors(path: Path, load_file: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     try:
         return load_file(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from None

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 
 import datasets
@@ -21,31 +20,26 @@ import filelock
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
+from harness.accelerator import build_accelerator
 from harness.backbones import Backbone, Preprocessing, load_backbone
 from harness.checkpoints import find_checkpoint, read_checkpoint, seed_step, write_checkpoint
-from harness.config import Config, FinetuneConfig, load_config, run_folder, to_yaml
+from harness.config import Config, FinetuneConfig, load_config, to_yaml
 from harness.errors import InputError, exit_with_one_line
 from harness.files import remove, write_atomically, write_json
 from harness.journal import Journal
+from harness.layout import list_snapshots, run_folder, snapshot_folder
 from harness.methods import TunedModel, tune
 from harness.provenance import describe_run
-from harness.snapshots import (
-    describe,
-    encoder_hash,
-    list_snapshots,
-    snapshot_steps,
-    step_folder,
-    write_snapshot,
-)
+from harness.snapshots import describe, encoder_hash, snapshot_steps, write_snapshot
 from harness.track import track
-from tasks import Task, load_task
+from tasks import load_task
+from tasks.task import Task
 
 
 class TaskImages(Dataset):
@@ -160,7 +154,7 @@ def finetune(config: Config, folder: Path, task: Task, backbone: Backbone, accel
     def keep(step: int) -> None:
         if accelerator.is_main_process and step in wanted:
             manifest = describe(inner, step, config.method.name, pretrained, architecture)
-            write_snapshot(step_folder(folder / "snapshots", step), inner, manifest)
+            write_snapshot(snapshot_folder(folder, step), inner, manifest)
 
     if start == 0:
         keep(0)
@@ -227,25 +221,6 @@ def finetune(config: Config, folder: Path, task: Task, backbone: Backbone, accel
         remove(folder / "checkpoints")
 
 
-def build_accelerator(settings: FinetuneConfig) -> Accelerator:
-    """The accelerator of this process; an `InputError` for a precision that its device does not have."""
-    cuda = torch.cuda.is_available()
-    if settings.precision == "fp16" and not cuda:
-        raise InputError("finetune.precision: found 'fp16', accepted without a GPU: 'no', 'bf16'")
-    return Accelerator(
-        cpu=not cuda,
-        mixed_precision=settings.precision,
-        gradient_accumulation_steps=settings.accumulation,
-        # processes wait for each other while one fits mappings
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=12))],
-    )
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a run has been fine-tuned and tracked to its end."""
-    return (folder / "finished.json").exists()
-
-
 def run(config: Config) -> Path:
     """Fine-tune, snapshot and track one run; returns its folder."""
     accelerator = build_accelerator(config.finetune)
@@ -258,13 +233,7 @@ def run(config: Config) -> Path:
         except filelock.Timeout:
             raise InputError(f"{folder}: another process is at work on this run") from None
     try:
-        task = load_task(
-            config.task.name,
-            config.task.n_train,
-            config.task.n_test,
-            config.task.seed,
-            config.task.image_size,
-        )
+        task = load_task(**config.task.model_dump())
         backbone = load_backbone(config.backbone)
         if accelerator.is_main_process:
             with write_atomically(folder / "config.yaml") as temporary:

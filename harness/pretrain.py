@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from harness.backbones.mini import MEAN, MODEL_NAME, STD, build_tokenizer, register_clip_config, tokenize
+from harness.backbones.mini import MEAN, MODEL_NAME, STD
+from harness.backbones.mini_clip import build_tokenizer, register_clip_config, tokenize
 from harness.checkpoints import find_checkpoint, read_checkpoint, seed_step, write_checkpoint
 from harness.errors import InputError, exit_with_one_line
 from harness.files import content_hash, write_atomically, write_json
@@ -47,6 +48,7 @@ from tasks.shapes import (
     label_scenes,
     render_scenes,
     sample_scene,
+    with_article,
 )
 
 # the supervised head: one softmax for each factor of the main object, and one for the number of objects
@@ -186,7 +188,7 @@ def score(
         logits = dict(zip(FACTORS, parts, strict=True))
     else:
         features = torch.cat([model.encode_image(part, normalize=True) for part in inputs])
-        prompts = {"shape": [f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in SHAPES]}
+        prompts = {"shape": [with_article(name) for name in SHAPES]}
         tokenizer = build_tokenizer()
         logits = {
             name: features @ model.encode_text(tokenize(tokenizer, texts).to(device), normalize=True).T

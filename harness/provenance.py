@@ -12,7 +12,7 @@ import torch
 from harness.backbones import Backbone
 from harness.config import REPOSITORY
 from harness.snapshots import encoder_hash
-from tasks import Task
+from tasks.task import Task
 
 PACKAGES = (
     "torch",

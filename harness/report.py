@@ -36,9 +36,9 @@ from harness.figures.curves import Dash, Line, draw_alignment, draw_depths, draw
 from harness.figures.layer_maps import DepthShift, choose_limit, draw_layer_maps, measure_shift
 from harness.figures.style import choose_colours, embed_png, embed_svg
 from harness.files import read_json, write_atomically
+from harness.layout import mapping_folder, refit_folders
 from harness.mapping import Mapping as VoxelMapping
 from harness.mapping import load_mapping
-from harness.snapshots import step_folder
 
 DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")  # of one backbone's tasks, methods and variants
 
@@ -255,10 +255,9 @@ def draw_runs(lines: Sequence[Line], brains: Mapping[BrainConfig, Brain]) -> Ite
 
 
 def _load_fits(run: RunResult) -> Fits:
-    folder = step_folder(run.folder / "mappings", 0)
-    refits = sorted(folder.parent.glob(f"{folder.name}-refit-*"))
-    step_0 = tuple(load_mapping(path) for path in [folder, *refits])
-    end = load_mapping(step_folder(run.folder / "mappings", run.steps[-1]))
+    folders = [mapping_folder(run.folder, 0), *refit_folders(run.folder)]
+    step_0 = tuple(load_mapping(path) for path in folders)
+    end = load_mapping(mapping_folder(run.folder, run.steps[-1]))
     return Fits(step_0, end, measure_shift(step_0, end))
 
 

@@ -66,11 +66,6 @@ def snapshot_steps(config: SnapshotsConfig, n_steps: int, steps_per_epoch: int) 
     return sorted(steps)
 
 
-def step_folder(parent: Path, step: int) -> Path:
-    """Folder of a step: ``step-000128``."""
-    return parent / f"step-{step:06d}"
-
-
 def write_snapshot(folder: Path, model: TunedModel, manifest: SnapshotManifest) -> None:
     """Write a snapshot whole, or not at all."""
     with write_atomically(folder) as temporary:
@@ -95,11 +90,6 @@ def describe(
         preprocessing=asdict(model.backbone.preprocessing),
         architecture=architecture,
     )
-
-
-def list_snapshots(run: Path) -> list[int]:
-    """Steps of the whole snapshots of a run, in order; one half written has another name and is not seen."""
-    return sorted(int(path.name.removeprefix("step-")) for path in (run / "snapshots").glob("step-*"))
 
 
 def read_manifest(folder: Path) -> SnapshotManifest:

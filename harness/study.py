@@ -15,13 +15,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from accelerate.commands.config.config_args import default_config_file
-
 from harness.comparison import compare_runs, format_table, read_runs
-from harness.config import REPOSITORY, Config, load_config, run_folder, run_name
+from harness.config import REPOSITORY, Config, load_config
 from harness.errors import InputError, exit_with_one_line
-from harness.finetune import is_finished
+from harness.layout import is_finished, run_folder, run_name
 from harness.report import write_report
 
 
@@ -45,6 +42,10 @@ def expand_grid(overrides: list[str]) -> Iterator[tuple[list[str], Config]]:
 
 def launch_command(overrides: list[str]) -> list[str]:
     """Command of one run: by the user's accelerate configuration if there is one, else one process a GPU."""
+    # importing these takes seconds, and a finished study launches nothing
+    import torch
+    from accelerate.commands.config.config_args import default_config_file
+
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     if not Path(default_config_file).exists():
         # said explicitly, because accelerate warns of every default it takes

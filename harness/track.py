@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from jaxtyping import Float, Int
+from scipy.special import softmax
 
+from harness.accelerator import build_accelerator
 from harness.backbones import Backbone, TextTower, load_backbone
 from harness.brains import load_brain
 from harness.brains.brain import Brain
@@ -27,24 +28,19 @@ from harness.config import Config, read_config
 from harness.errors import InputError, exit_with_one_line
 from harness.features import LayerTokens, extract_features, extract_tokens
 from harness.files import read_json, write_json
+from harness.fitting import fit
 from harness.forgetting import calibration_error
 from harness.journal import Journal
-from harness.mapping import (
-    Mapping,
-    Split,
-    fit,
-    load_mapping,
-    load_split,
-    save_mapping,
-    save_split,
-    split_stimuli,
-)
+from harness.layout import list_snapshots, mapping_folder, probes_file, snapshot_folder
+from harness.mapping import Mapping, load_mapping, save_mapping
 from harness.measurements import measure_snapshots
 from harness.methods import TunedModel, tune
 from harness.probes import knn_probe, linear_probe, zero_shot
-from harness.snapshots import encoder_hash, list_snapshots, read_snapshot, step_folder
+from harness.snapshots import encoder_hash, read_snapshot
+from harness.splits import Split, load_split, save_split, split_stimuli
 from harness.tracking import TrackedRun
-from tasks import Task, load_task
+from tasks import load_task
+from tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -54,18 +50,10 @@ class Unit:
     step: int
     refit: int = 0
 
-    def mapping_folder(self, run: Path) -> Path:
-        """Where its mapping is kept."""
-        folder = step_folder(run / "mappings", self.step)
-        return folder.with_name(f"{folder.name}-refit-{self.refit}") if self.refit else folder
-
-    def probes_file(self, run: Path) -> Path:
-        """Where its probes are kept."""
-        return step_folder(run / "probes", self.step).with_suffix(".json")
-
     def is_done(self, run: Path) -> bool:
         """Whether everything of it is on disk."""
-        return self.mapping_folder(run).exists() and (self.refit > 0 or self.probes_file(run).exists())
+        fitted = mapping_folder(run, self.step, self.refit).exists()
+        return fitted and (self.refit > 0 or probes_file(run, self.step).exists())
 
     def seed(self, config: Config) -> int:
         """Seed of its mapping: its own, so that a snapshot's fit is drawn as the refits of step 0 are."""
@@ -117,9 +105,9 @@ def track(config: Config, run: Path, task: Task, backbone: Backbone, accelerator
 
 def write_results(config: Config, run: Path, brain: Brain, units: list[Unit]) -> None:
     """Derive every row from mappings and probes on disk, write them and forward them to MLflow."""
-    mappings = {unit.step: load_mapping(unit.mapping_folder(run)) for unit in units if not unit.refit}
-    refits = [load_mapping(unit.mapping_folder(run)) for unit in units if unit.refit]
-    probes = {step: read_json(Unit(step).probes_file(run)) for step in mappings}
+    mappings = {unit.step: load_mapping(mapping_folder(run, unit.step)) for unit in units if not unit.refit}
+    refits = [load_mapping(mapping_folder(run, unit.step, unit.refit)) for unit in units if unit.refit]
+    probes = {step: read_json(probes_file(run, step)) for step in mappings}
     with Journal(run / "results.jsonl") as journal:
         for step, values in measure_snapshots(mappings, refits, probes, brain, config.task.name, config.seed):
             journal.log(step, values)
@@ -158,6 +146,7 @@ class _Tracker:
         self.probes = [
             load_task(name, config.probes.n_train, config.probes.n_test, config.seed)
             for name in config.probes.tasks
+            if name != task.name  # what changes there is learning, not forgetting
         ]
         self._step: int | None = None
         self._backbone = backbone
@@ -165,9 +154,9 @@ class _Tracker:
 
     def track(self, unit: Unit, label: str) -> None:
         """Do what is missing of one unit."""
-        mapping, probes = unit.mapping_folder(self.run), unit.probes_file(self.run)
+        mapping, probes = mapping_folder(self.run, unit.step, unit.refit), probes_file(self.run, unit.step)
         if self._step != unit.step:
-            read_snapshot(step_folder(self.run / "snapshots", unit.step), self.model, self.pretrained)
+            read_snapshot(snapshot_folder(self.run, unit.step), self.model, self.pretrained)
             self._step, self._backbone, self._tokens = unit.step, self.model.merged_backbone(), None
         name = f"tracking {label}: step {unit.step}" + (f", refit {unit.refit}" if unit.refit else "")
         if not mapping.exists():
@@ -263,10 +252,8 @@ def score_head(
     """Accuracy and calibration of the fine-tuned head on the task's test images."""
     weight, bias = model.head.weight.detach().cpu().numpy(), model.head.bias.detach().cpu().numpy()
     logits = features @ weight.T + bias
-    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
     accuracy = float((logits.argmax(axis=1) == labels).mean())
-    return {"accuracy": accuracy, "ece": float(calibration_error(probabilities, labels))}
+    return {"accuracy": accuracy, "ece": float(calibration_error(softmax(logits, axis=1), labels))}
 
 
 def main() -> None:
@@ -275,14 +262,8 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
     for folder in parser.parse_args().folders:
         config = read_config(folder / "config.yaml")
-        task = load_task(
-            config.task.name,
-            config.task.n_train,
-            config.task.n_test,
-            config.task.seed,
-            config.task.image_size,
-        )
-        accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        task = load_task(**config.task.model_dump())
+        accelerator = build_accelerator(config.finetune)
         track(config, folder, task, load_backbone(config.backbone), accelerator)
 
 

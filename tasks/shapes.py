@@ -204,8 +204,12 @@ def _name_object(item: SceneObject, rng: np.random.Generator | None, keep: float
     adjectives = [item.size, COLOUR_NAMES[item.colour], TEXTURES[item.texture]]
     if rng is not None:
         adjectives = [word for word, said in zip(adjectives, rng.random(3) < keep, strict=True) if said]
-    words = [*adjectives, SHAPES[item.shape]]
-    return f"{'an' if words[0][0] in 'aeiou' else 'a'} {' '.join(words)}"
+    return with_article(" ".join([*adjectives, SHAPES[item.shape]]))
+
+
+def with_article(phrase: str) -> str:
+    """Put "a" or "an" before a phrase, by its first letter: right for every word of this world."""
+    return f"{'an' if phrase.startswith(tuple('aeiou')) else 'a'} {phrase}"
 
 
 def vocabulary() -> tuple[str, ...]:
@@ -315,8 +319,9 @@ def _outlines() -> list[Float[np.ndarray, "n_points 2"]]:
     turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     disc = np.stack([np.cos(turn), np.sin(turn)], axis=1)
     closed = np.concatenate([disc, disc[:1]])
-    bite = 0.86 * disc[np.cos(turn) > -0.62] + (0.52, 0)
-    bite = bite[np.argsort(np.arctan2(bite[:, 1], bite[:, 0] - 0.52))]
+    # the crescent is a disc with a disc taken out: the outer arc one way, the inner arc back
+    outer = turn[(turn > 0.75) & (turn < 2 * np.pi - 0.75)]
+    inner = np.linspace(2 * np.pi - 1.18, 1.18, 24)
     spikes = np.where(np.arange(10) % 2 == 0, 1.0, 0.42)[:, None]
     corner = np.arange(10) * np.pi / 5 - np.pi / 2
     lobes = np.stack(
@@ -349,21 +354,17 @@ def _outlines() -> list[Float[np.ndarray, "n_points 2"]]:
             ]
         ),
         "ring": np.concatenate([closed, 0.55 * closed[::-1]]),
-        "crescent": np.concatenate([disc[20:], disc[:20]]),
+        "crescent": np.concatenate(
+            [
+                np.stack([np.cos(outer), np.sin(outer)], axis=1),
+                np.stack([0.42 + 0.74 * np.cos(inner), 0.74 * np.sin(inner)], axis=1),
+            ]
+        ),
         "heart": lobes,
         "arrow": np.array([(-3, -1), (0.2, -1), (0.2, -2.6), (3.2, 0), (0.2, 2.6), (0.2, 1), (-3, 1)]),
         "hourglass": np.array([(-1, -1.3), (1, -1.3), (0.18, 0), (1, 1.3), (-1, 1.3), (-0.18, 0)]),
         "bolt": np.array([(0.5, -2.4), (-1.3, 0.35), (-0.1, 0.35), (-0.7, 2.4), (1.3, -0.5), (0.1, -0.5)]),
     }
-    # a disc with a disc taken out: the outer arc one way, the inner arc back
-    outer = turn[(turn > 0.75) & (turn < 2 * np.pi - 0.75)]
-    inner = np.linspace(2 * np.pi - 1.18, 1.18, 24)
-    shapes["crescent"] = np.concatenate(
-        [
-            np.stack([np.cos(outer), np.sin(outer)], axis=1),
-            np.stack([0.42 + 0.74 * np.cos(inner), 0.74 * np.sin(inner)], axis=1),
-        ]
-    )
     return [_normalise(shapes[name]) for name in SHAPES]
 
 

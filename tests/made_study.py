@@ -11,12 +11,12 @@ import numpy as np
 from PIL import Image
 
 from harness.brains.brain import Brain, Roi, Surface
-from harness.config import Config, load_config, run_folder, to_yaml
+from harness.config import Config, load_config, to_yaml
 from harness.files import write_json
 from harness.journal import Journal
+from harness.layout import mapping_folder, run_folder
 from harness.mapping import Mapping, save_mapping
 from harness.measurements import measure_snapshots
-from harness.snapshots import step_folder
 
 STEPS = (0, 1, 4, 16, 64, 72)
 LAYERS = tuple(f"block {index}" for index in range(1, 9))
@@ -120,10 +120,9 @@ def write_run(
     }
     probes = {step: make_probes(config, progress[step], strength * (1 + 0.1 * config.seed)) for step in steps}
     for step, mapping in mappings.items():
-        save_mapping(mapping, step_folder(folder / "mappings", step))
+        save_mapping(mapping, mapping_folder(folder, step))
     for refit, mapping in enumerate(refits, 1):
-        zero = step_folder(folder / "mappings", 0)
-        save_mapping(mapping, zero.with_name(f"{zero.name}-refit-{refit}"))
+        save_mapping(mapping, mapping_folder(folder, 0, refit))
     with Journal(folder / "results.jsonl") as journal:
         for step, values in measure_snapshots(mappings, refits, probes, brain, config.task.name, config.seed):
             journal.log(step, values)

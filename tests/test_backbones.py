@@ -1,31 +1,22 @@
+"""Backbones: their tokens, their preprocessing, their text tower."""
+
 from __future__ import annotations
 
-import json
 import math
-import socket
-import time
-from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import timm
 import torch
-from huggingface_hub import constants
+from made_backbones import MINI, configuration, make_tiny_clip
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from harness.backbones import Backbone, load_backbone
 from harness.backbones.backbone import Preprocessing, TextTower
-from harness.backbones.clip_backbone import load_clip
-from harness.backbones.hub import hub_answers, hub_or_message
 from harness.backbones.mini import MEAN, STD
 from harness.backbones.timm_backbone import TimmBackbone, load_timm
-from harness.config import BackboneConfig
-from harness.errors import InputError
-
-MINI = "palimpsest_mini"
 
 
 def noise(size: int, n_images: int = 2) -> Tensor:
@@ -44,25 +35,7 @@ def mini_clip() -> Backbone:
 
 @pytest.fixture(scope="module")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    """open_clip's own ViT, very small."""
-    folder = tmp_path_factory.mktemp("open_clip")
-    vision = {"image_size": 32, "layers": 3, "width": 64, "head_width": 32, "patch_size": 8}
-    text = {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
-    settings = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
-    (folder / "palimpsest_tiny_clip.json").write_text(json.dumps(settings))
-    open_clip.add_model_config(folder)
-    return load_clip("palimpsest_tiny_clip", None, 0).eval()
-
-
-def configuration(library: str, model: str, weights: str | None = None, seed: int = 0) -> BackboneConfig:
-    return BackboneConfig(
-        name="tried", library=library, model=model, weights=weights, objective="none", seed=seed
-    )
-
-
-def same(one: nn.Module, other: nn.Module) -> bool:
-    first, second = one.state_dict(), other.state_dict()
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return make_tiny_clip(tmp_path_factory.mktemp("open_clip"), image_size=32)
 
 
 def as_grid(tokens: Tensor) -> Tensor:
@@ -222,199 +195,3 @@ def test_text_is_kept_while_the_encoder_changes(mini_clip: Backbone) -> None:
     names = [name for name, _ in mini_clip.named_parameters()]
     assert names and all(name.startswith("encoder.") for name in names)  # none of the text tower
     torch.testing.assert_close(mini_clip.text.embed(["a ring"]), mini_clip.text.embed(["a ring"]))
-
-
-# weights
-
-
-def test_an_untrained_network_is_a_function_of_its_seed() -> None:
-    for library, model in (("timm", MINI), ("open_clip", f"{MINI}_clip")):
-        first, again, other = (load_backbone(configuration(library, model, seed=seed)) for seed in (3, 3, 4))
-        assert same(first, again)
-        assert not same(first, other)
-        assert not first.training
-
-
-def test_global_randomness_is_left_alone() -> None:
-    before = torch.get_rng_state()
-    load_timm(MINI, None, 5)
-    load_clip(f"{MINI}_clip", None, 5)
-    assert torch.equal(before, torch.get_rng_state())
-
-
-def test_weights_are_read_from_a_file(tmp_path: Path) -> None:
-    trained = timm.create_model(MINI, num_classes=7)
-    path = tmp_path / "weights.safetensors"
-    save_file({name: part.half() for name, part in trained.state_dict().items()}, path)
-    before = torch.get_rng_state()
-    loaded = load_backbone(configuration("timm", MINI, str(path)))
-    assert torch.equal(before, torch.get_rng_state())
-    assert loaded.encoder.pos_embed.dtype == torch.float32
-    expected = {
-        name: part.half().float()
-        for name, part in trained.state_dict().items()
-        if not name.startswith("head.")
-    }
-    assert loaded.encoder.state_dict().keys() == expected.keys()
-    assert all(torch.equal(part, expected[name]) for name, part in loaded.encoder.state_dict().items())
-
-
-def test_clip_weights_are_read_from_a_file(tmp_path: Path) -> None:
-    trained = open_clip.create_model(f"{MINI}_clip", load_weights=False)
-    path = tmp_path / "weights.safetensors"
-    save_file({name: part.contiguous() for name, part in trained.state_dict().items()}, path)
-    loaded = load_backbone(configuration("open_clip", f"{MINI}_clip", str(path)))
-    assert same(loaded.encoder, trained.visual)
-    assert loaded.preprocessing.mean == MEAN
-
-
-def test_a_file_without_classifier_and_one_with_another_name(tmp_path: Path) -> None:
-    trained = timm.create_model("test_resnet")
-    path = tmp_path / "weights.safetensors"
-    save_file(trained.state_dict(), path)
-    loaded = load_backbone(configuration("timm", "test_resnet", str(path)))
-    assert torch.equal(loaded.encoder.conv1[0].weight, trained.conv1[0].weight)
-    save_file(loaded.encoder.state_dict(), path)
-    assert same(load_backbone(configuration("timm", "test_resnet", str(path))), loaded)
-
-
-@pytest.mark.parametrize("library", ["timm", "open_clip"])
-def test_weights_that_cannot_be_used_are_named(tmp_path: Path, library: str) -> None:
-    model = {"timm": MINI, "open_clip": f"{MINI}_clip"}[library]
-    path = tmp_path / "weights.safetensors"
-    for content, problem in (
-        (None, "no such file"),
-        (b"corrupt", "not a readable safetensors file"),
-        ({"a": torch.zeros(2)}, "do not fit the architecture"),
-    ):
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        elif content is not None:
-            save_file(content, path)
-        with pytest.raises(InputError, match=problem) as error:
-            load_backbone(configuration(library, model, str(path)))
-        assert str(path) in str(error.value) and "\n" not in str(error.value)
-
-
-def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
-    state = timm.create_model(MINI, num_classes=0).state_dict()
-    state["pos_embed"] = torch.zeros(1, 50, 128)
-    save_file(state, tmp_path / "weights.safetensors")
-    with pytest.raises(InputError, match=r"size mismatch for pos_embed"):
-        load_backbone(configuration("timm", MINI, str(tmp_path / "weights.safetensors")))
-
-
-def test_only_safetensors_are_opened() -> None:
-    with pytest.raises(InputError, match=r"^backbone.weights: found model.pth, accepted: a .safetensors"):
-        load_backbone(configuration("timm", MINI, "model.pth"))
-
-
-# names
-
-
-@pytest.mark.parametrize(
-    ("library", "model", "weights", "problem"),
-    [
-        ("timm", "palimpsest_mina", None, "unknown timm model .*did you mean 'palimpsest_mini'"),
-        ("open_clip", "ViT-B-23", None, "unknown open_clip model 'ViT-B-23'.*did you mean 'ViT-B-32'"),
-        ("timm", "test_vit", "r160_in21k", "unknown weights of test_vit .*did you mean 'r160_in1k'"),
-        ("open_clip", "ViT-B-32", "openia", "unknown weights of ViT-B-32 .*did you mean 'openai'"),
-        ("timm", MINI, "openai", f"unknown weights of {MINI} 'openai': there is none"),
-    ],
-)
-def test_an_unknown_name_is_one_line(library: str, model: str, weights: str | None, problem: str) -> None:
-    with pytest.raises(InputError, match=problem) as error:
-        load_backbone(configuration(library, model, weights))
-    assert "\n" not in str(error.value)
-    assert len(str(error.value)) < 1500
-
-
-# the hub
-
-
-@pytest.fixture
-def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    return tmp_path
-
-
-@pytest.fixture
-def closed_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
-
-
-@pytest.mark.parametrize(
-    ("library", "model", "weights"), [("timm", "test_vit", "r160_in1k"), ("open_clip", "ViT-B-32", "openai")]
-)
-def test_offline_and_not_in_the_cache(empty_cache: Path, library: str, model: str, weights: str) -> None:
-    assert not hub_answers()  # conftest.py says so
-    with pytest.raises(InputError, match=f"{model}.*does not answer and the cache .* has no copy") as error:
-        load_backbone(configuration(library, model, weights))
-    assert str(empty_cache) in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_hub_that_does_not_answer_is_found_out_at_once(empty_cache: Path, closed_port: None) -> None:
-    start = time.perf_counter()
-    with pytest.raises(InputError, match="does not answer"):
-        load_timm("test_vit", "r160_in1k", 0)
-    assert time.perf_counter() - start < 20  # 48 s without the probe, on an idle machine
-    assert constants.HF_HUB_OFFLINE is False  # as before
-
-
-def test_a_hub_that_answers_is_seen(closed_port: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        assert not hub_answers()
-        with monkeypatch.context() as patch:
-            patch.setattr(constants, "ENDPOINT", f"http://{address}")
-            assert hub_answers()
-            patch.setattr(constants, "HF_HUB_OFFLINE", True)
-            assert not hub_answers()
-        # through a proxy the hub itself cannot be reached, and need not be
-        monkeypatch.setenv("no_proxy", "")
-        monkeypatch.setattr(constants, "ENDPOINT", "http://hub.invalid")
-        for proxy in (f"http://{address}", address):
-            monkeypatch.setenv("http_proxy", proxy)
-            assert hub_answers()
-
-
-def test_errors_are_not_blamed_on_a_hub_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.backbones.hub.hub_answers", lambda: True)
-    with pytest.raises(KeyError), hub_or_message("model"):
-        raise KeyError("a bug")
-
-
-def test_weights_in_the_cache_need_no_hub(empty_cache: Path) -> None:
-    folder = empty_cache / "models--timm--test_vit.r160_in1k"
-    snapshot = folder / "snapshots" / ("0" * 40)
-    snapshot.mkdir(parents=True)
-    (folder / "refs").mkdir()
-    (folder / "refs" / "main").write_text("0" * 40)
-    trained = timm.create_model("test_vit")
-    save_file(trained.state_dict(), snapshot / "model.safetensors")
-    before = torch.get_rng_state()
-    loaded = load_timm("test_vit", "r160_in1k", 0)
-    assert torch.equal(before, torch.get_rng_state())
-    assert torch.equal(loaded.encoder.blocks[0].attn.qkv.weight, trained.blocks[0].attn.qkv.weight)
-    assert loaded.encoder(noise(160, 1)).shape == (1, 64)  # no classifier
-
-
-def test_openais_weights_get_the_gelu_they_were_trained_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def create(model: str, pretrained: str, force_quick_gelu: bool) -> None:
-        asked.append((pretrained, force_quick_gelu))
-        raise InputError("far enough")
-
-    monkeypatch.setattr(open_clip, "create_model", create)
-    monkeypatch.setattr("harness.backbones.hub.hub_answers", lambda: True)
-    for tag in ("openai", "laion2b_s34b_b79k"):
-        with pytest.raises(InputError, match="far enough"):
-            load_clip("ViT-B-32", tag, 0)
-    assert asked == [("openai", True), ("laion2b_s34b_b79k", False)]

@@ -18,12 +18,15 @@ from harness.config import (
     group_options,
     load_config,
     read_config,
-    run_folder,
-    run_name,
     settings,
     to_yaml,
 )
 from harness.errors import InputError
+from tasks import NAMES
+
+
+def test_every_task_has_an_option_and_the_other_way_round() -> None:
+    assert group_options("task") == sorted(NAMES)
 
 
 @pytest.mark.parametrize(
@@ -135,12 +138,6 @@ def test_hash_has_what_determines_the_result_and_nothing_else() -> None:
     assert config_hash(load_config(["snapshots.ratio=2"])) == config_hash(
         load_config(["snapshots.ratio=2.0"])
     )
-
-
-def test_names_of_runs_and_folders() -> None:
-    config = load_config(["runs_dir=/data/runs", "study=demo", "seed=3"])
-    assert run_name(config) == f"mini_clip-digits-full-seed3-{config_hash(config)[:8]}"
-    assert run_folder(config) == Path("/data/runs/demo") / run_name(config)
 
 
 def test_flattened_settings_are_overrides_that_give_the_same_run() -> None:

@@ -14,13 +14,15 @@ from accelerate.state import AcceleratorState
 from overrides import SMALL_TRACKING, TINY
 
 from harness import finetune as module
+from harness.accelerator import build_accelerator
 from harness.backbones import load_backbone
-from harness.config import REPOSITORY, load_config, run_folder
+from harness.config import REPOSITORY, load_config
 from harness.errors import InputError
 from harness.files import read_weights
-from harness.finetune import build_accelerator, finetune, learning_rate, plan_batches
+from harness.finetune import finetune, learning_rate, plan_batches
 from harness.journal import read_rows
-from harness.snapshots import list_snapshots, read_manifest, step_folder
+from harness.layout import list_snapshots, run_folder, snapshot_folder
+from harness.snapshots import read_manifest
 from tasks import load_task
 
 
@@ -40,12 +42,12 @@ def train(folder, *overrides):
 
 
 def weights_hash(folder, step):
-    return read_manifest(step_folder(folder / "snapshots", step)).weights_hash
+    return read_manifest(snapshot_folder(folder, step)).weights_hash
 
 
 def final_weights(folder):
     last = list_snapshots(folder)[-1]
-    return read_weights(step_folder(folder / "snapshots", last) / "weights.safetensors")
+    return read_weights(snapshot_folder(folder, last) / "weights.safetensors")
 
 
 def test_plan_is_a_permutation_per_epoch_whatever_the_number_of_processes():

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.config import load_config, run_folder
+from harness.config import load_config
 from harness.errors import InputError
 from harness.journal import Journal
+from harness.layout import run_folder
 from harness.query import main, mean_curves, metric_curves, rewiring_curves
 from harness.tracking import TrackedRun
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from harness.errors import InputError
-from tasks import BUILDERS, load_task
+from tasks import NAMES, load_task
 from tasks.shape_tasks import FIRST_WORLD
 from tasks.shapes import SHAPES, TEXTURES, label_scenes, render_scenes, sample_scenes, vocabulary
 
@@ -75,4 +75,4 @@ def test_templates_are_in_the_words_of_the_captions(name: str) -> None:
 def test_an_unknown_task_is_one_line() -> None:
     with pytest.raises(InputError, match=r"unknown task 'shaeps'.*did you mean 'shapes'") as error:
         load_task("shaeps")
-    assert all(name in str(error.value) for name in BUILDERS)
+    assert all(name in str(error.value) for name in NAMES)

@@ -14,16 +14,15 @@ from harness.backbones.timm_backbone import load_timm
 from harness.config import FullConfig, LinearProbeConfig, LoraConfig, SnapshotsConfig
 from harness.errors import InputError
 from harness.files import content_hash, write_json
+from harness.layout import list_snapshots, snapshot_folder
 from harness.methods import TunedModel, tune
 from harness.snapshots import (
     SnapshotManifest,
     describe,
     encoder_hash,
-    list_snapshots,
     read_manifest,
     read_snapshot,
     snapshot_steps,
-    step_folder,
     write_snapshot,
 )
 
@@ -116,8 +115,7 @@ def test_the_hash_of_an_encoder_is_that_of_its_weights(backbone: Backbone) -> No
 def test_whole_snapshots_are_listed_in_the_order_of_steps(backbone: Backbone, tmp_path: Path) -> None:
     assert list_snapshots(tmp_path) == []
     for step in (128, 0, 1_500_000, 16):
-        write(backbone, step_folder(tmp_path / "snapshots", step), "linear_probe", step)
-    assert step_folder(tmp_path, 128).name == "step-000128"
+        write(backbone, snapshot_folder(tmp_path, step), "linear_probe", step)
     assert list_snapshots(tmp_path) == [0, 16, 128, 1_500_000]
 
 
@@ -133,7 +131,7 @@ def test_a_half_written_snapshot_is_not_listed(
 
     monkeypatch.setattr("harness.snapshots.write_json", fail)
     with pytest.raises(OSError, match="disk full"):
-        write(backbone, step_folder(tmp_path / "snapshots", 8))
+        write(backbone, snapshot_folder(tmp_path, 8))
     assert [path.name for path in seen] == ["weights.safetensors"]
     assert list((tmp_path / "snapshots").iterdir()) == []
     # what a killed process leaves behind

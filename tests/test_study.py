@@ -20,7 +20,9 @@ def test_grid_is_expanded_and_the_command_line_wins():
 
 
 def test_launch_is_explicit_without_a_user_configuration(monkeypatch, tmp_path):
-    monkeypatch.setattr(study, "default_config_file", str(tmp_path / "none.yaml"))
+    monkeypatch.setattr(
+        "accelerate.commands.config.config_args.default_config_file", str(tmp_path / "none.yaml")
+    )
     command = study.launch_command(["seed=1"])
     assert command[-2:] == [str(REPOSITORY / "harness" / "finetune.py"), "seed=1"]
     assert "--num_processes" in command

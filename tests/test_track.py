@@ -5,13 +5,14 @@ import pytest
 from accelerate.state import AcceleratorState
 from overrides import SMALL_TRACKING, TINY
 
-from harness.config import load_config, run_folder
+from harness.config import load_config
 from harness.errors import InputError
 from harness.files import read_json
 from harness.finetune import run
 from harness.journal import read_rows
-from harness.mapping import load_mapping, load_split
-from harness.snapshots import list_snapshots
+from harness.layout import list_snapshots, mapping_folder, probes_file, run_folder
+from harness.mapping import load_mapping
+from harness.splits import load_split
 from harness.track import Unit, plan_units
 from harness.tracking import read_histories
 
@@ -85,7 +86,7 @@ def test_mlflow_has_the_same_rows(tracked):
 def test_tracking_again_does_nothing_and_restores_what_is_gone(tracked):
     config, folder = tracked
     journal = (folder / "results.jsonl").read_bytes()
-    lost = Unit(2).mapping_folder(folder)
+    lost = mapping_folder(folder, 2)
     before = {path: path.stat().st_mtime_ns for path in folder.glob("mappings/*/*")}
     kept = load_mapping(lost)
     for path in lost.iterdir():
@@ -108,7 +109,7 @@ def test_split_is_kept_with_the_run(tracked):
 
 def test_broken_probes_are_named(tracked):
     config, folder = tracked
-    file = Unit(1).probes_file(folder)
+    file = probes_file(folder, 1)
     whole = file.read_text()
     file.write_text(whole[: len(whole) // 2])
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import json
 import math
 import re
 
-import open_clip
 import pytest
 import torch
+from made_backbones import make_tiny_clip
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,16 +22,10 @@ BACKBONES = ("mini", "mini_clip", "tiny_clip", "batch_norm")
 
 @pytest.fixture(scope="module")
 def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Backbone]:
-    folder = tmp_path_factory.mktemp("open_clip")
-    vision = {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}
-    text = {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
-    settings = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
-    (folder / "palimpsest_tuned_clip.json").write_text(json.dumps(settings))
-    open_clip.add_model_config(folder)
     found = {
         "mini": load_timm("palimpsest_mini", None, 0),
         "mini_clip": load_clip("palimpsest_mini_clip", None, 0),
-        "tiny_clip": load_clip("palimpsest_tuned_clip", None, 0),
+        "tiny_clip": make_tiny_clip(tmp_path_factory.mktemp("open_clip"), image_size=64),
         "batch_norm": load_timm("test_resnet", None, 0),
     }
     return {name: backbone.eval() for name, backbone in found.items()}

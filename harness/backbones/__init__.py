@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.backbones.backbone import Backbone, Preprocessing, TextTower
-from harness.backbones.clip_backbone import load_clip
-from harness.backbones.timm_backbone import load_timm
 from harness.config import REPOSITORY, BackboneConfig
 from harness.errors import InputError
 
@@ -28,5 +26,11 @@ def load_backbone(config: BackboneConfig) -> Backbone:
             raise InputError(
                 f"backbone.weights: found {config.weights}, accepted: a .safetensors file or a hub tag"
             )
-    load = {"timm": load_timm, "open_clip": load_clip}[config.library]
-    return load(config.model, weights, config.seed).eval()
+    # each library takes seconds to import
+    if config.library == "timm":
+        from harness.backbones.timm_backbone import load_timm
+
+        return load_timm(config.model, weights, config.seed).eval()
+    from harness.backbones.clip_backbone import load_clip
+
+    return load_clip(config.model, weights, config.seed).eval()

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from harness.backbones.backbone import Backbone, Preprocessing, TextTower, split_tokens
 from harness.backbones.hub import hub_or_message
-from harness.backbones.mini import (
+from harness.backbones.mini_clip import (
+    CLIP_NAME,
     CLIP_OPTIONS,
-    MODEL_NAME,
     build_tokenizer,
     register_clip_config,
     tokenize,
@@ -95,7 +95,7 @@ def load_clip(model: str, weights: Path | str | None, seed: int) -> ClipBackbone
             with hub_or_message(f"{model} ({weights})"):
                 network = open_clip.create_model(model, pretrained=weights, force_quick_gelu=quick_gelu)
         else:
-            options = CLIP_OPTIONS if model == f"{MODEL_NAME}_clip" else {}
+            options = CLIP_OPTIONS if model == CLIP_NAME else {}
             network = open_clip.create_model(model, load_weights=False, **options)
     if isinstance(weights, Path):
         load_strictly(network, {name: part.float() for name, part in read_weights(weights).items()}, weights)
@@ -103,7 +103,7 @@ def load_clip(model: str, weights: Path | str | None, seed: int) -> ClipBackbone
 
 
 def _tokenizer_of(model: str) -> Callable[[list[str]], Tensor]:
-    if model != f"{MODEL_NAME}_clip":
+    if model != CLIP_NAME:
         return open_clip.get_tokenizer(model)
     own = build_tokenizer()
     return lambda texts: tokenize(own, texts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from unittest import mock
 from urllib.parse import urlparse
 from urllib.request import getproxies, proxy_bypass
 
@@ -35,10 +34,11 @@ def hub_answers() -> bool:
 @contextmanager
 def hub_or_message(what: str) -> Iterator[None]:
     """Load from the hub or its cache; without both, an `InputError` that says what to do."""
-    online = hub_answers()
+    online, before = hub_answers(), constants.HF_HUB_OFFLINE
+    # timm and open_clip take no `local_files_only`; huggingface_hub looks at this flag at every request
+    constants.HF_HUB_OFFLINE = not online
     try:
-        with mock.patch.object(constants, "HF_HUB_OFFLINE", not online):
-            yield
+        yield
     except Exception as error:
         if online:
             raise
@@ -47,3 +47,5 @@ def hub_or_message(what: str) -> Iterator[None]:
             f"{constants.HF_HUB_CACHE} has no copy ({type(error).__name__}); download it where there is a "
             "network, or give a local safetensors file"
         ) from error
+    finally:
+        constants.HF_HUB_OFFLINE = before

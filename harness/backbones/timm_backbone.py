@@ -11,6 +11,7 @@ from jaxtyping import Float
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
+from harness.backbones import mini  # noqa: F401  # registers the architecture
 from harness.backbones.backbone import Backbone, Preprocessing, split_tokens
 from harness.backbones.hub import hub_or_message
 from harness.errors import InputError, unknown_name

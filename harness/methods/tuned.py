@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import copy
-import re
+from typing import TYPE_CHECKING, Any
 
-import torch
 from jaxtyping import Float
-from peft import LoraConfig as PeftLoraConfig
-from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from harness.backbones import Backbone
 from harness.config import LoraConfig, MethodConfig
-from harness.errors import InputError
-from harness.methods.attention_adapter import AttentionAdapter
 
-# attention and MLP of timm's and open_clip's blocks; an attention module of open_clip is a target as a whole
-LORA_TARGETS = r".*blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])|.*resblocks\.\d+\.(attn|mlp\.c_fc|mlp\.c_proj)"
+if TYPE_CHECKING:
+    from peft import PeftModel
+else:
+    # importing peft takes seconds, and most methods have no adapters
+    PeftModel = Any
 
 
 class TunedModel(nn.Module):
@@ -97,25 +95,7 @@ def tune(backbone: Backbone, n_classes: int, method: MethodConfig, seed: int) ->
     nn.init.zeros_(head.bias)
     adapted = None
     if isinstance(method, LoraConfig):
-        adapted = _add_adapters(backbone, method, seed)
+        from harness.methods.lora import add_adapters
+
+        adapted = add_adapters(backbone, method, seed)
     return TunedModel(backbone, head, adapted)
-
-
-def _add_adapters(backbone: Backbone, method: LoraConfig, seed: int) -> PeftModel:
-    settings = PeftLoraConfig(
-        r=method.rank,
-        lora_alpha=method.alpha,  # type: ignore[arg-type]  # any number will do
-        lora_dropout=method.dropout,
-        target_modules=method.targets or LORA_TARGETS,
-    )
-    settings._register_custom_module({nn.MultiheadAttention: AttentionAdapter})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            adapted = get_peft_model(backbone.encoder, settings)
-        except (ValueError, re.error) as error:
-            raise InputError(f"method.targets: {' '.join(str(error).split())[:200]}") from None
-    encoder = adapted.base_model.model
-    assert isinstance(encoder, nn.Module)
-    backbone.encoder = encoder
-    return adapted

@@ -1,0 +1,26 @@
+"""The processes of a run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+
+from harness.config import FinetuneConfig
+from harness.errors import InputError
+
+
+def build_accelerator(settings: FinetuneConfig) -> Accelerator:
+    """The accelerator of this process; an `InputError` for a precision that its device does not have."""
+    cuda = torch.cuda.is_available()
+    if settings.precision == "fp16" and not cuda:
+        raise InputError("finetune.precision: found 'fp16', accepted without a GPU: 'no', 'bf16'")
+    return Accelerator(
+        cpu=not cuda,
+        mixed_precision=settings.precision,
+        gradient_accumulation_steps=settings.accumulation,
+        # processes wait for each other while one fits mappings
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=12))],
+    )

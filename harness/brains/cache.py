@@ -1,0 +1,119 @@
+"""Brains kept on disk, for those that take long to make or to read.
+
+A brain's key is a hash of all that it is made from, so a stale one is never found. Kept in the user's cache
+folder; ``PALIMPSEST_CACHE`` moves it. Deleting the folder costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from platformdirs import user_cache_path
+
+from harness.brains.brain import Brain, Pictures, Roi, Surface, fingerprint
+from harness.errors import InputError
+from harness.files import content_hash, read_json, write_atomically, write_json
+
+log = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path:
+    """``PALIMPSEST_CACHE``, or else the user's cache folder."""
+    return Path(os.environ.get("PALIMPSEST_CACHE") or user_cache_path("palimpsest"))
+
+
+def cached_brain(key: Mapping[str, Any], make: Callable[[], Brain]) -> Brain:
+    """The brain that was kept under a key, or else a new one, which is kept.
+
+    What is kept is used only if it is whole and its fingerprint is right. A folder that cannot be written
+    to costs a warning.
+
+    Parameters
+    ----------
+    key : mapping
+        All that the brain is made from.
+    make : callable
+        Makes it; its stimuli must be `Pictures`.
+    """
+    folder = cache_folder() / "brains" / content_hash(key)[:20]
+    if folder.exists():
+        try:
+            return _read(folder)
+        except (InputError, OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("warning: %s: not a whole brain (%s); it is made anew", folder, error)
+    brain = make()
+    try:
+        _write(brain, key, folder)
+    except OSError as error:
+        log.warning("warning: %s: cannot be written (%s); going on without", folder, error.strerror)
+    return brain
+
+
+def _write(brain: Brain, key: Mapping[str, Any], folder: Path) -> None:
+    assert isinstance(brain.stimuli, Pictures)
+    arrays: dict[str, np.ndarray | None] = {
+        "pixels": brain.stimuli.pixels,
+        "responses": brain.responses,
+        "coords": brain.coords,
+        "bounding_box": brain.bounding_box,
+        "hemisphere": brain.hemisphere,
+        "noise_ceiling": brain.noise_ceiling,
+    }
+    arrays |= {f"roi_{place}": roi.voxels for place, roi in enumerate(brain.rois)}
+    if brain.surface is not None:
+        arrays |= {f"surface_{name}": getattr(brain.surface, name) for name in _surface_arrays()}
+    description = {
+        "name": brain.name,
+        "rois": [[roi.name, roi.rank] for roi in brain.rois],
+        "area_names": None if brain.surface is None else list(brain.surface.area_names),
+        "fingerprint": brain.fingerprint,
+        "made_from": dict(key),
+    }
+    with write_atomically(folder) as temporary:
+        temporary.mkdir()
+        for name, array in arrays.items():
+            if array is not None:
+                np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+        write_json(temporary / "brain.json", description)
+
+
+def _read(folder: Path) -> Brain:
+    description = read_json(folder / "brain.json")
+
+    def load(name: str) -> Any:
+        path = folder / f"{name}.npy"
+        return np.load(path, mmap_mode="r", allow_pickle=False) if path.exists() else None
+
+    surface = None
+    if description["area_names"] is not None:
+        arrays = {name: load(f"surface_{name}") for name in _surface_arrays()}
+        surface = Surface(**arrays, area_names=tuple(description["area_names"]))
+    pixels, responses, coords = load("pixels"), np.array(load("responses")), np.array(load("coords"))
+    found = fingerprint(pixels, responses, coords)
+    if found != description["fingerprint"]:
+        raise ValueError(f"fingerprint {found[:8]}, expected {description['fingerprint'][:8]}")
+    return Brain(
+        name=description["name"],
+        stimuli=Pictures(pixels),
+        responses=responses,
+        coords=coords,
+        bounding_box=np.array(load("bounding_box")),
+        hemisphere=np.array(load("hemisphere")),
+        rois=tuple(
+            Roi(name, np.array(load(f"roi_{place}")), rank)
+            for place, (name, rank) in enumerate(description["rois"])
+        ),
+        noise_ceiling=load("noise_ceiling"),
+        surface=surface,
+        fingerprint=found,
+    )
+
+
+def _surface_arrays() -> list[str]:
+    return [field.name for field in fields(Surface) if field.name != "area_names"]

@@ -1,0 +1,61 @@
+"""Where things lie: the folder of a run, and what is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.config import Config, config_hash
+
+
+def run_name(config: Config) -> str:
+    """``{backbone}-{task}-{method}-seed{seed}-{first 8 digits of the hash}``."""
+    parts = (
+        config.backbone.name,
+        config.task.name,
+        config.method.name,
+        f"seed{config.seed}",
+        config_hash(config)[:8],
+    )
+    return "-".join(parts)
+
+
+def run_folder(config: Config) -> Path:
+    """Folder of the run: ``{runs_dir}/{study}/{run}``."""
+    return Path(config.runs_dir) / config.study.name / run_name(config)
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run has been fine-tuned and tracked to its end."""
+    return (run / "finished.json").exists()
+
+
+def _step_name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def snapshot_folder(run: Path, step: int) -> Path:
+    """Folder of a snapshot: ``snapshots/step-000128``."""
+    return run / "snapshots" / _step_name(step)
+
+
+def list_snapshots(run: Path) -> list[int]:
+    """Steps of the whole snapshots of a run, in order; one half written has another name and is not seen."""
+    return sorted(int(path.name.removeprefix("step-")) for path in (run / "snapshots").glob("step-*"))
+
+
+def mapping_folder(run: Path, step: int, refit: int = 0) -> Path:
+    """Folder of a snapshot's mapping: ``mappings/step-000128``, or of a refit: ``…-refit-1``."""
+    return run / "mappings" / (_step_name(step) + (f"-refit-{refit}" if refit else ""))
+
+
+def refit_folders(run: Path) -> list[Path]:
+    """Folders of the refits of step 0, which give the noise floor, by number."""
+    zero = mapping_folder(run, 0)
+    return sorted(
+        zero.parent.glob(f"{zero.name}-refit-*"), key=lambda path: int(path.name.rpartition("-")[2])
+    )
+
+
+def probes_file(run: Path, step: int) -> Path:
+    """File of a snapshot's probes: ``probes/step-000128.json``."""
+    return run / "probes" / f"{_step_name(step)}.json"

@@ -1,0 +1,107 @@
+"""A kept brain is the brain; one that is broken, or made from something else, is never used."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.brains import load_brain
+from harness.brains.brain import Brain, Pictures, Surface
+from harness.brains.cache import cache_folder, cached_brain
+from harness.brains.simulated import simulate
+from harness.config import BrainConfig
+
+SETTINGS = BrainConfig(n_voxels=150, n_stimuli=30)
+
+
+@pytest.fixture(scope="module")
+def brain() -> Brain:
+    return simulate(SETTINGS)[0]
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PALIMPSEST_CACHE", str(tmp_path / "cache"))
+
+
+def refuse() -> Brain:
+    raise AssertionError("made again")
+
+
+def assert_same(one: object, other: object) -> None:
+    if isinstance(one, Pictures):
+        assert isinstance(other, Pictures)
+        one, other = one.pixels, other.pixels
+    if isinstance(one, np.ndarray):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == np.asarray(other).dtype
+    elif isinstance(one, tuple):
+        assert isinstance(other, tuple)
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    elif hasattr(one, "__dataclass_fields__"):
+        for field in fields(one):
+            assert_same(getattr(one, field.name), getattr(other, field.name))
+    else:
+        assert one == other
+
+
+def test_a_kept_brain_is_the_same_in_every_field(brain: Brain) -> None:
+    assert cached_brain({"a": 1}, lambda: brain) is brain
+    assert_same(brain, cached_brain({"a": 1}, refuse))
+    assert cached_brain({"a": 1}, refuse).stimuli[3].tobytes() == brain.stimuli[3].tobytes()
+
+
+def test_a_brain_without_surface_and_ceiling_is_kept_too(brain: Brain) -> None:
+    bare = replace(brain, surface=None, noise_ceiling=None)
+    cached_brain({"a": 1}, lambda: bare)
+    assert_same(bare, cached_brain({"a": 1}, refuse))
+
+
+def test_another_key_is_another_brain(brain: Brain) -> None:
+    cached_brain({"a": 1}, lambda: brain)
+    other = replace(brain, name="other")
+    assert cached_brain({"a": 2}, lambda: other).name == "other"
+    assert cached_brain({"a": 1}, refuse).name == brain.name
+
+
+@pytest.mark.parametrize("damage", ["truncated", "other values", "missing", "no description"])
+def test_a_broken_brain_is_made_anew_and_said_so(
+    damage: str, brain: Brain, caplog: pytest.LogCaptureFixture
+) -> None:
+    cached_brain({"a": 1}, lambda: brain)
+    (folder,) = (cache_folder() / "brains").iterdir()
+    file = folder / ("brain.json" if damage == "no description" else "responses.npy")
+    if damage == "truncated":
+        file.write_bytes(file.read_bytes()[:200])
+    elif damage == "other values":
+        np.save(file, brain.responses + 1)
+    else:
+        file.unlink()
+    with caplog.at_level(logging.WARNING):
+        assert cached_brain({"a": 1}, lambda: brain) is brain
+    assert str(folder) in caplog.text
+    assert_same(brain, cached_brain({"a": 1}, refuse))
+
+
+def test_a_folder_that_cannot_be_written_costs_a_warning(
+    brain: Brain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("PALIMPSEST_CACHE", str(tmp_path / "file"))
+    with caplog.at_level(logging.WARNING):
+        assert cached_brain({"a": 1}, lambda: brain) is brain
+    assert "going on without" in caplog.text
+
+
+def test_the_simulated_subject_is_simulated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_brain(SETTINGS)
+    monkeypatch.setattr("harness.brains.simulated.simulate", refuse)
+    assert_same(first, load_brain(SETTINGS))
+    assert isinstance(first.surface, Surface)
+    with pytest.raises(TypeError):
+        load_brain(SETTINGS.model_copy(update={"seed": 1}))  # which is not kept

@@ -1,0 +1,244 @@
+"""Planted truth is found again, and seeds mean what they say."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from equality import assert_equal
+
+from harness.config import MappingConfig
+from harness.errors import InputError
+from harness.features import LayerTokens
+from harness.fitting import FitDivergedError, fit, score, standardize_tokens
+from harness.mapping import ARRAYS, Mapping
+from harness.splits import split_stimuli
+
+N_IMAGES, N_LAYERS, N_PATCHES, PER_PATCH = 300, 3, 12, 8
+NOISE = 0.25  # share of the responses' variance
+TOKEN_SIZE = 4
+CONFIG = MappingConfig(
+    token_size=TOKEN_SIZE, n_channels=8, batch_size=48, steps=200, lr=1e-2, regularization_steps=100
+)
+QUICK = CONFIG.model_copy(update={"steps": 5})
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Tokens, responses made from them, and the selectors they were made with."""
+
+    tokens: LayerTokens
+    responses: np.ndarray
+    coords: np.ndarray
+    bounding_box: np.ndarray
+    layer: np.ndarray
+    space: np.ndarray
+    local: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def planted() -> Planted:
+    """Patches of voxels that read from one layer, at one place, locally or globally."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*size: int) -> torch.Tensor:
+        return torch.randn(*size, generator=generator)
+
+    def draw_smooth(*size: int) -> torch.Tensor:
+        """As in images, neighbours resemble each other: what leads a voxel from the centre to its place."""
+        height, width = size[2] + 2, size[3] + 2
+        return 3 * F.avg_pool2d(draw(*size[:2], height, width), 3, stride=1)
+
+    # widths differ, and so do scales and offsets, which the fit must not be drawn to
+    local = tuple(
+        draw_smooth(N_IMAGES, 6 + layer, TOKEN_SIZE, TOKEN_SIZE) * 5**layer + draw(1, 6 + layer, 1, 1) * 10
+        for layer in range(N_LAYERS)
+    )
+    global_ = tuple(draw(N_IMAGES, 6 + layer) * 5**layer for layer in range(N_LAYERS))
+    patch = torch.arange(N_PATCHES).repeat_interleave(PER_PATCH)
+    centre = torch.stack([patch % 4, patch // 4, patch % 2], dim=1) * 40.0
+    coords = centre + draw(len(patch), 3) * 3
+    layer = patch % N_LAYERS
+    is_local = patch % 4 != 3
+    space = (torch.rand(N_PATCHES, 2, generator=generator) * 1.4 - 0.7)[patch]
+    signal = torch.zeros(N_IMAGES, len(patch))
+    for voxel in range(len(patch)):
+        chosen = int(layer[voxel])
+        where = space[voxel].view(1, 1, 1, 2).expand(N_IMAGES, -1, -1, -1)
+        sampled = F.grid_sample(local[chosen], where, align_corners=False).flatten(1)
+        read = sampled if is_local[voxel] else global_[chosen]
+        signal[:, voxel] = (read - read.mean(0)) @ draw(read.shape[1])
+    signal = (signal - signal.mean(0)) / signal.std(0)
+    responses = math.sqrt(1 - NOISE) * signal + math.sqrt(NOISE) * draw(*signal.shape) + 3
+    return Planted(
+        tokens=LayerTokens(local, global_, tuple(f"block{i}" for i in range(N_LAYERS))),
+        responses=responses.numpy(),
+        coords=coords.numpy(),
+        bounding_box=np.stack([coords.numpy().min(0), coords.numpy().max(0)]),
+        layer=layer.numpy(),
+        space=space.numpy(),
+        local=is_local.numpy(),
+    )
+
+
+def fit_planted(
+    planted: Planted, config: MappingConfig = QUICK, seed: int = 0, bootstrap: bool = False
+) -> Mapping:
+    split = split_stimuli(N_IMAGES, 0.2, seed=0)
+    return fit(
+        planted.tokens,
+        planted.responses,
+        planted.coords,
+        planted.bounding_box,
+        split,
+        config,
+        seed,
+        bootstrap,
+    )
+
+
+def test_planted_selectors_are_recovered(planted: Planted) -> None:
+    mapping = fit_planted(planted, CONFIG)
+    assert mapping.r2.mean() > 0.9 * (1 - NOISE)
+    assert mapping.correlation.mean() > 0.8
+    assert (mapping.layer.argmax(axis=1) == planted.layer).mean() > 0.95
+    apart = np.linalg.norm(mapping.space - planted.space, axis=1)[planted.local]
+    from_centre = np.linalg.norm(planted.space[planted.local], axis=1)
+    assert np.quantile(apart, 0.9) < 0.5 / TOKEN_SIZE  # a quarter of a token; tokens are 2 / TOKEN_SIZE apart
+    assert np.median(from_centre) > 2 / TOKEN_SIZE  # staying where it starts would not do
+    assert mapping.scale[planted.local].mean() < 0.1
+    assert mapping.scale[~planted.local].mean() > 0.9
+
+
+def test_mapping_is_well_formed(planted: Planted) -> None:
+    mapping = fit_planted(planted)
+    n_voxels = N_PATCHES * PER_PATCH
+    assert mapping.layers == ("block0", "block1", "block2")
+    assert mapping.steps == QUICK.steps
+    assert mapping.weights.shape == (n_voxels, QUICK.n_channels)
+    assert all(getattr(mapping, name).dtype == np.float32 for name in ARRAYS)
+    np.testing.assert_allclose(mapping.layer.sum(axis=1), 1, atol=1e-5)
+    assert np.abs(mapping.space).max() <= 1
+    assert abs(mapping.bias.mean() - 3) < 0.2  # starts at the mean response
+
+
+def test_seed_decides_everything(planted: Planted) -> None:
+    one = fit_planted(planted, seed=1)
+    torch.manual_seed(99)
+    assert_equal(one, fit_planted(planted, seed=1))
+    other = fit_planted(planted, seed=2)
+    assert not np.array_equal(one.weights, other.weights)
+    assert not np.array_equal(one.space, other.space)
+
+
+def test_global_random_state_is_left_alone(planted: Planted) -> None:
+    before, before_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    fit_planted(planted, bootstrap=True)
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(np.random.get_state()[1], before_numpy)  # noqa: NPY002
+
+
+def test_bootstrap_fits_on_another_sample(planted: Planted) -> None:
+    plain, drawn = fit_planted(planted), fit_planted(planted, bootstrap=True)
+    assert not np.array_equal(plain.weights, drawn.weights)
+    assert_equal(drawn, fit_planted(planted, bootstrap=True))
+
+
+def test_held_out_stimuli_are_not_fitted_on(planted: Planted) -> None:
+    """Their tokens and responses may be anything: the selectors stay, the scores do not."""
+    split = split_stimuli(N_IMAGES, 0.2, seed=0)
+    responses = planted.responses.copy()
+    responses[split.held_out] *= -1
+    local = tuple(layer.clone() for layer in planted.tokens.local)
+    for layer in local:
+        layer[torch.from_numpy(split.held_out)] += 5
+    changed = replace(planted, responses=responses, tokens=replace(planted.tokens, local=local))
+    one, other = fit_planted(planted), fit_planted(changed)
+    assert not np.array_equal(one.r2, other.r2)
+    assert_equal(one, replace(other, r2=one.r2, correlation=one.correlation))
+
+
+def test_inputs_are_not_changed(planted: Planted) -> None:
+    tokens = [layer.clone() for layer in (*planted.tokens.local, *planted.tokens.global_)]
+    responses = planted.responses.copy()
+    fit_planted(planted)
+    for before, after in zip(tokens, (*planted.tokens.local, *planted.tokens.global_), strict=True):
+        assert torch.equal(before, after)
+    np.testing.assert_array_equal(responses, planted.responses)
+
+
+def test_scale_of_a_layer_does_not_matter(planted: Planted) -> None:
+    larger = tuple(layer * 2.0 ** (3 * i) for i, layer in enumerate(planted.tokens.local))
+    other = replace(planted, tokens=replace(planted.tokens, local=larger))
+    np.testing.assert_allclose(fit_planted(planted).layer, fit_planted(other).layer, atol=1e-5)
+
+
+def test_standardize_tokens() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = LayerTokens(
+        local=(torch.randn(10, 3, 6, 9, generator=generator) * 7 + 2, torch.ones(10, 2, 4, 4)),
+        global_=(torch.randn(10, 3, generator=generator) * 0.1 - 5, torch.zeros(10, 2)),
+        layers=("a", "b"),
+    )
+    train = torch.arange(6)
+    found = standardize_tokens(tokens, train, token_size=4, device="cpu")
+    assert [tuple(layer.shape) for layer in found.local] == [(10, 3, 4, 4), (10, 2, 4, 4)]
+    for layer in (found.local[0].flatten(2).transpose(1, 2), found.global_[0][:, None]):
+        torch.testing.assert_close(layer[train].mean((0, 1)), torch.zeros(3), atol=1e-5, rtol=0)
+        assert layer[train].square().mean().item() == pytest.approx(1, abs=1e-5)
+    # one scale per layer: ratios between channels are kept
+    resized = F.interpolate(tokens.local[0], (4, 4), mode="bilinear", align_corners=False)
+    ratio = found.local[0][train].std((0, 2, 3)) / resized[train].std((0, 2, 3))
+    torch.testing.assert_close(ratio, ratio[:1].expand(3))
+    assert torch.equal(found.local[1], torch.zeros(10, 2, 4, 4))
+    assert torch.equal(found.global_[1], torch.zeros(10, 2))
+
+
+def test_take_keeps_order_repeats_and_memory_format() -> None:
+    local = torch.randn(5, 3, 2, 2).contiguous(memory_format=torch.channels_last)
+    tokens = LayerTokens((local,), (torch.arange(10.0).view(5, 2),), ("a",))
+    taken = tokens.take([3, 0, 3])
+    assert taken.n_images == 3
+    assert torch.equal(taken.global_[0], torch.tensor([[6.0, 7], [0, 1], [6, 7]]))
+    assert torch.equal(taken.local[0][1], local[0])
+    assert taken.local[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_score_by_hand() -> None:
+    truth = np.array([[0.0, 1.0, 5.0, 1.0], [1.0, 2.0, 5.0, 2.0], [2.0, 3.0, 5.0, 3.0]], dtype=np.float32)
+    found = np.array([[0.0, 2.0, 4.0, 6.0], [1.0, 2.0, 5.0, 4.0], [2.0, 2.0, 6.0, 2.0]], dtype=np.float32)
+    r2, correlation = score(found, truth)
+    # perfect; the mean; a voxel that does not vary; the wrong way round: SSE 25 + 4 + 1 against SST 2
+    np.testing.assert_allclose(r2, [1, 0, 0, -14], atol=1e-6)
+    np.testing.assert_allclose(correlation, [1, 0, 0, -1], atol=1e-6)
+
+
+def test_constant_response_scores_zero(planted: Planted) -> None:
+    responses = planted.responses.copy()
+    responses[:, 4] = 0.1
+    mapping = fit_planted(replace(planted, responses=responses))
+    assert mapping.r2[4] == 0
+    assert mapping.correlation[4] == 0
+
+
+def test_divergence_names_the_setting(planted: Planted) -> None:
+    with pytest.raises(FitDivergedError, match=r"mapping\.lr.*lower mapping\.lr") as error:
+        fit_planted(planted, QUICK.model_copy(update={"lr": 1e30}))
+    assert isinstance(error.value, RuntimeError)
+    assert isinstance(error.value, InputError)
+
+
+def test_input_that_does_not_fit_is_refused(planted: Planted) -> None:
+    responses = planted.responses.copy()
+    responses[0, 0] = np.nan
+    with pytest.raises(InputError, match="not finite"):
+        fit_planted(replace(planted, responses=responses))
+    with pytest.raises(InputError, match=r"tokens of 300 stimuli.*299"):
+        fit_planted(replace(planted, responses=planted.responses[:-1]))
+    global_ = (planted.tokens.global_[0], planted.tokens.global_[1] * float("inf"), planted.tokens.global_[2])
+    with pytest.raises(InputError, match="block1"):
+        fit_planted(replace(planted, tokens=replace(planted.tokens, global_=global_)))

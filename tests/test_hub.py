@@ -1,0 +1,120 @@
+"""The hub: what is done where it answers, where it does not, and where the cache is enough."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import open_clip
+import pytest
+import timm
+import torch
+from huggingface_hub import constants, is_offline_mode
+from made_backbones import configuration
+from safetensors.torch import save_file
+
+from harness.backbones import load_backbone
+from harness.backbones.clip_backbone import load_clip
+from harness.backbones.hub import hub_answers, hub_or_message
+from harness.backbones.timm_backbone import load_timm
+from harness.errors import InputError
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def closed_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize(
+    ("library", "model", "weights"), [("timm", "test_vit", "r160_in1k"), ("open_clip", "ViT-B-32", "openai")]
+)
+def test_offline_and_not_in_the_cache(empty_cache: Path, library: str, model: str, weights: str) -> None:
+    assert not hub_answers()  # conftest.py says so
+    with pytest.raises(InputError, match=f"{model}.*does not answer and the cache .* has no copy") as error:
+        load_backbone(configuration(library, model, weights))
+    assert str(empty_cache) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_hub_that_does_not_answer_is_found_out_at_once(empty_cache: Path, closed_port: None) -> None:
+    start = time.perf_counter()
+    with pytest.raises(InputError, match="does not answer"):
+        load_timm("test_vit", "r160_in1k", 0)
+    assert time.perf_counter() - start < 20  # 48 s without the probe, on an idle machine
+    assert constants.HF_HUB_OFFLINE is False  # as before
+
+
+def test_a_hub_that_answers_is_seen(closed_port: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert not hub_answers()
+        with monkeypatch.context() as patch:
+            patch.setattr(constants, "ENDPOINT", f"http://{address}")
+            assert hub_answers()
+            patch.setattr(constants, "HF_HUB_OFFLINE", True)
+            assert not hub_answers()
+        # through a proxy the hub itself cannot be reached, and need not be
+        monkeypatch.setenv("no_proxy", "")
+        monkeypatch.setattr(constants, "ENDPOINT", "http://hub.invalid")
+        for proxy in (f"http://{address}", address):
+            monkeypatch.setenv("http_proxy", proxy)
+            assert hub_answers()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_requests_are_held_back_only_while_a_silent_hub_is_asked(
+    monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("harness.backbones.hub.hub_answers", lambda: answers)
+    with hub_or_message("model"):
+        assert is_offline_mode() is not answers  # what huggingface_hub asks before every request
+    assert not is_offline_mode()
+
+
+def test_errors_are_not_blamed_on_a_hub_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.backbones.hub.hub_answers", lambda: True)
+    with pytest.raises(KeyError), hub_or_message("model"):
+        raise KeyError("a bug")
+
+
+def test_weights_in_the_cache_need_no_hub(empty_cache: Path) -> None:
+    folder = empty_cache / "models--timm--test_vit.r160_in1k"
+    snapshot = folder / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0" * 40)
+    trained = timm.create_model("test_vit")
+    save_file(trained.state_dict(), snapshot / "model.safetensors")
+    before = torch.get_rng_state()
+    loaded = load_timm("test_vit", "r160_in1k", 0)
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(loaded.encoder.blocks[0].attn.qkv.weight, trained.blocks[0].attn.qkv.weight)
+    assert loaded.encoder(torch.zeros(1, 3, 160, 160)).shape == (1, 64)  # no classifier
+
+
+def test_openais_weights_get_the_gelu_they_were_trained_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def create(model: str, pretrained: str, force_quick_gelu: bool) -> None:
+        asked.append((pretrained, force_quick_gelu))
+        raise InputError("far enough")
+
+    monkeypatch.setattr(open_clip, "create_model", create)
+    monkeypatch.setattr("harness.backbones.hub.hub_answers", lambda: True)
+    for tag in ("openai", "laion2b_s34b_b79k"):
+        with pytest.raises(InputError, match="far enough"):
+            load_clip("ViT-B-32", tag, 0)
+    assert asked == [("openai", True), ("laion2b_s34b_b79k", False)]

@@ -1,0 +1,47 @@
+"""Everything of a run has one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.config import config_hash, load_config
+from harness.layout import (
+    is_finished,
+    list_snapshots,
+    mapping_folder,
+    probes_file,
+    refit_folders,
+    run_folder,
+    run_name,
+    snapshot_folder,
+)
+
+
+def test_names_of_runs_and_folders() -> None:
+    config = load_config(["runs_dir=/data/runs", "study=demo", "seed=3"])
+    assert run_name(config) == f"mini_clip-digits-full-seed3-{config_hash(config)[:8]}"
+    assert run_folder(config) == Path("/data/runs/demo") / run_name(config)
+
+
+def test_places_in_a_run() -> None:
+    run = Path("run")
+    assert snapshot_folder(run, 128) == Path("run/snapshots/step-000128")
+    assert mapping_folder(run, 128) == Path("run/mappings/step-000128")
+    assert mapping_folder(run, 0, 2) == Path("run/mappings/step-000000-refit-2")
+    assert probes_file(run, 7) == Path("run/probes/step-000007.json")
+
+
+def test_what_is_there_is_listed_by_number(tmp_path: Path) -> None:
+    assert list_snapshots(tmp_path) == []
+    assert refit_folders(tmp_path) == []
+    assert not is_finished(tmp_path)
+    for step in (1_500_000, 0, 16):
+        snapshot_folder(tmp_path, step).mkdir(parents=True)
+    for refit in (10, 2, 1):
+        mapping_folder(tmp_path, 0, refit).mkdir(parents=True)
+    mapping_folder(tmp_path, 0).mkdir()
+    mapping_folder(tmp_path, 16, 3).mkdir()  # of another step: no part of the floor
+    (tmp_path / "finished.json").write_text("{}")
+    assert list_snapshots(tmp_path) == [0, 16, 1_500_000]
+    assert refit_folders(tmp_path) == [mapping_folder(tmp_path, 0, refit) for refit in (1, 2, 10)]
+    assert is_finished(tmp_path)

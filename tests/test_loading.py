@@ -1,0 +1,123 @@
+"""Loading backbones: untrained, from a file, and by names that do not exist."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import open_clip
+import pytest
+import timm
+import torch
+from made_backbones import MINI, configuration
+from safetensors.torch import save_file
+from torch import nn
+
+from harness.backbones import load_backbone
+from harness.backbones.clip_backbone import load_clip
+from harness.backbones.mini import MEAN
+from harness.backbones.timm_backbone import load_timm
+from harness.errors import InputError
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    first, second = one.state_dict(), other.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_untrained_network_is_a_function_of_its_seed() -> None:
+    for library, model in (("timm", MINI), ("open_clip", f"{MINI}_clip")):
+        first, again, other = (load_backbone(configuration(library, model, seed=seed)) for seed in (3, 3, 4))
+        assert same(first, again)
+        assert not same(first, other)
+        assert not first.training
+
+
+def test_global_randomness_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    load_timm(MINI, None, 5)
+    load_clip(f"{MINI}_clip", None, 5)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_weights_are_read_from_a_file(tmp_path: Path) -> None:
+    trained = timm.create_model(MINI, num_classes=7)
+    path = tmp_path / "weights.safetensors"
+    save_file({name: part.half() for name, part in trained.state_dict().items()}, path)
+    before = torch.get_rng_state()
+    loaded = load_backbone(configuration("timm", MINI, str(path)))
+    assert torch.equal(before, torch.get_rng_state())
+    assert loaded.encoder.pos_embed.dtype == torch.float32
+    expected = {
+        name: part.half().float()
+        for name, part in trained.state_dict().items()
+        if not name.startswith("head.")
+    }
+    assert loaded.encoder.state_dict().keys() == expected.keys()
+    assert all(torch.equal(part, expected[name]) for name, part in loaded.encoder.state_dict().items())
+
+
+def test_clip_weights_are_read_from_a_file(tmp_path: Path) -> None:
+    trained = open_clip.create_model(f"{MINI}_clip", load_weights=False)
+    path = tmp_path / "weights.safetensors"
+    save_file({name: part.contiguous() for name, part in trained.state_dict().items()}, path)
+    loaded = load_backbone(configuration("open_clip", f"{MINI}_clip", str(path)))
+    assert same(loaded.encoder, trained.visual)
+    assert loaded.preprocessing.mean == MEAN
+
+
+def test_a_file_without_classifier_and_one_with_another_name(tmp_path: Path) -> None:
+    trained = timm.create_model("test_resnet")
+    path = tmp_path / "weights.safetensors"
+    save_file(trained.state_dict(), path)
+    loaded = load_backbone(configuration("timm", "test_resnet", str(path)))
+    assert torch.equal(loaded.encoder.conv1[0].weight, trained.conv1[0].weight)
+    save_file(loaded.encoder.state_dict(), path)
+    assert same(load_backbone(configuration("timm", "test_resnet", str(path))), loaded)
+
+
+@pytest.mark.parametrize("library", ["timm", "open_clip"])
+def test_weights_that_cannot_be_used_are_named(tmp_path: Path, library: str) -> None:
+    model = {"timm": MINI, "open_clip": f"{MINI}_clip"}[library]
+    path = tmp_path / "weights.safetensors"
+    for content, problem in (
+        (None, "no such file"),
+        (b"corrupt", "not a readable safetensors file"),
+        ({"a": torch.zeros(2)}, "do not fit the architecture"),
+    ):
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif content is not None:
+            save_file(content, path)
+        with pytest.raises(InputError, match=problem) as error:
+            load_backbone(configuration(library, model, str(path)))
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
+    state = timm.create_model(MINI, num_classes=0).state_dict()
+    state["pos_embed"] = torch.zeros(1, 50, 128)
+    save_file(state, tmp_path / "weights.safetensors")
+    with pytest.raises(InputError, match=r"size mismatch for pos_embed"):
+        load_backbone(configuration("timm", MINI, str(tmp_path / "weights.safetensors")))
+
+
+def test_only_safetensors_are_opened() -> None:
+    with pytest.raises(InputError, match=r"^backbone.weights: found model.pth, accepted: a .safetensors"):
+        load_backbone(configuration("timm", MINI, "model.pth"))
+
+
+@pytest.mark.parametrize(
+    ("library", "model", "weights", "problem"),
+    [
+        ("timm", "palimpsest_mina", None, "unknown timm model .*did you mean 'palimpsest_mini'"),
+        ("open_clip", "ViT-B-23", None, "unknown open_clip model 'ViT-B-23'.*did you mean 'ViT-B-32'"),
+        ("timm", "test_vit", "r160_in21k", "unknown weights of test_vit .*did you mean 'r160_in1k'"),
+        ("open_clip", "ViT-B-32", "openia", "unknown weights of ViT-B-32 .*did you mean 'openai'"),
+        ("timm", MINI, "openai", f"unknown weights of {MINI} 'openai': there is none"),
+    ],
+)
+def test_an_unknown_name_is_one_line(library: str, model: str, weights: str | None, problem: str) -> None:
+    with pytest.raises(InputError, match=problem) as error:
+        load_backbone(configuration(library, model, weights))
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 1500
