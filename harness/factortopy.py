@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from harness.errors import InputError
+from harness.reading import read_tokens
 
 HIDDEN = 128  # width of the selector networks
 N_FREQUENCIES = 32
@@ -75,55 +75,6 @@ def position_encoding(
     steps = (coords - lowest) * (N_STEPS / longest)
     angles = steps[:, :, None] * frequencies
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
-
-
-def read_tokens(
-    tokens: Float[Tensor, "n_images height width n_features"],
-    space: Float[Tensor, "n_voxels 2"],
-    readout: Float[Tensor, "n_voxels n_features"],
-) -> Float[Tensor, "n_images n_voxels"]:
-    """Sample the tokens at each voxel's place and project them on the voxel's readout.
-
-    Equals ``grid_sample`` (bilinear, zero padding, ``align_corners=False``) followed by an inner product,
-    but never holds a sampled token. Both are linear, so the order can be turned round: every voxel is
-    paired with the up to four tokens around its place, the pairs are sorted by token, and each token
-    meets all its readers in one matrix product; the bilinear weights are applied to the results.
-
-    Parameters
-    ----------
-    tokens : float tensor [n_images, height, width, n_features]
-    space : float tensor [n_voxels, 2], -1 to 1, x then y
-    readout : float tensor [n_voxels, n_features]
-    """
-    n_voxels = len(space)
-    height, width = tokens.shape[1:3]
-    size = space.new_tensor([width, height])
-    # grid_sample's own expression and its floor: gradients on a token's border take the same side
-    place = ((space + 1) * size - 1) / 2
-    first = place.detach().floor()
-    fraction = place - first
-    x = first[:, :1].long() + torch.tensor([0, 1, 0, 1], device=space.device)
-    y = first[:, 1:].long() + torch.tensor([0, 0, 1, 1], device=space.device)
-    along_x = torch.stack([1 - fraction[:, 0], fraction[:, 0]], dim=-1)
-    along_y = torch.stack([1 - fraction[:, 1], fraction[:, 1]], dim=-1)
-    corner_weights = (along_y[:, :, None] * along_x[:, None, :]).flatten(1)
-
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    # pairs outside the image are sorted behind all tokens, and cut off
-    token = torch.where(inside, y * width + x, height * width).flatten()
-    order = torch.argsort(token, stable=True)
-    n_readers = torch.bincount(token, minlength=height * width + 1).tolist()[:-1]
-    order = order[: sum(n_readers)]
-
-    readers = F.embedding(order // 4, readout).split(n_readers)
-    read = torch.cat(
-        [own @ one.T for own, one in zip(readers, tokens.flatten(1, 2).unbind(1), strict=True) if len(own)]
-        + [tokens.new_zeros(1, len(tokens))]  # what is read outside the image
-    )
-    # `row` undoes the sorting: for each voxel and corner, the row of `read` that holds the pair
-    row = torch.full((4 * n_voxels,), len(order), device=space.device)
-    row[order] = torch.arange(len(order), device=space.device)
-    return F.embedding_bag(row.view(-1, 4), read, per_sample_weights=corner_weights, mode="sum").T
 
 
 class FactorTopy(nn.Module):
@@ -205,18 +156,15 @@ class FactorTopy(nn.Module):
             What `selectors()` gave, where it has been called already.
         """
         chosen = selectors if selectors is not None else self.selectors()
-        local_channels = torch.cat(
+        read = read_tokens(
             [b(tokens.permute(0, 2, 3, 1)) for b, tokens in zip(self.local_bottleneck, local, strict=True)],
-            -1,
+            [b(tokens) for b, tokens in zip(self.global_bottleneck, global_, strict=True)],
+            chosen.space,
+            chosen.layer,
+            chosen.scale,
+            self.weight / self.weight.shape[1],
         )
-        global_channels = torch.cat(
-            [b(tokens) for b, tokens in zip(self.global_bottleneck, global_, strict=True)], -1
-        )
-        # layer and channel selection in one vector per voxel: 1/D ω_nl w_nd
-        readout = (chosen.layer[:, :, None] * (self.weight / self.weight.shape[1])[:, None, :]).flatten(1)
-        from_local = read_tokens(local_channels, chosen.space, readout)
-        from_global = global_channels @ readout.T
-        return torch.lerp(from_local, from_global, chosen.scale) + self.bias
+        return read + self.bias
 
     def regularizer(self, selectors: Selectors | None = None) -> Float[Tensor, ""]:
         """Negative entropy of the layer selectors (-1 to 0) plus the scales' squared distance from a half.

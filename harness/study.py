@@ -40,19 +40,33 @@ def expand_grid(overrides: list[str]) -> Iterator[tuple[list[str], Config]]:
         yield combination, load_config(combination)
 
 
-def launch_command(overrides: list[str]) -> list[str]:
-    """Command of one run: by the user's accelerate configuration if there is one, else one process a GPU."""
-    # importing these takes seconds, and a finished study launches nothing
+def launch_options() -> list[str]:
+    """Options of `accelerate launch`: one process a GPU, unless the user has an accelerate configuration."""
     import torch
     from accelerate.commands.config.config_args import default_config_file
 
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
-    if not Path(default_config_file).exists():
-        # said explicitly, because accelerate warns of every default it takes
-        n_processes = max(1, torch.cuda.device_count())
-        command += ["--num_processes", str(n_processes), "--num_machines", "1", "--mixed_precision", "no"]
-        command += ["--dynamo_backend", "no", *(["--multi_gpu"] if n_processes > 1 else [])]
-    return [*command, str(REPOSITORY / "harness" / "finetune.py"), *overrides]
+    if Path(default_config_file).exists():
+        return []
+    # said explicitly, because accelerate warns of every default it takes
+    n_processes = max(1, torch.cuda.device_count())
+    options = ["--num_processes", str(n_processes), "--num_machines", "1", "--mixed_precision", "no"]
+    return [*options, "--dynamo_backend", "no", *(["--multi_gpu"] if n_processes > 1 else [])]
+
+
+def launch(overrides: list[str]) -> bool:
+    """`accelerate launch harness/finetune.py` of one run; whether it came to its end.
+
+    The launcher runs in this process and starts the run in others: importing it would cost every run seconds.
+    """
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    script = str(REPOSITORY / "harness" / "finetune.py")
+    try:
+        launch_command(launch_command_parser().parse_args([*launch_options(), script, *overrides]))
+    except (subprocess.CalledProcessError, ChildFailedError):
+        return False
+    return True
 
 
 def run_study(overrides: list[str]) -> int:
@@ -64,9 +78,8 @@ def run_study(overrides: list[str]) -> int:
         As on the command line.
     """
     runs = list(expand_grid(overrides))
-    environment = {**os.environ}
     # accelerate launch would give a single process one thread
-    environment.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
     failed = 0
     for place, (combination, config) in enumerate(runs, 1):
         folder = run_folder(config)
@@ -74,7 +87,7 @@ def run_study(overrides: list[str]) -> int:
             print(f"[{place}/{len(runs)}] {run_name(config)}: finished before", flush=True)
             continue
         print(f"[{place}/{len(runs)}] {run_name(config)}", flush=True)
-        if subprocess.run(launch_command(combination), env=environment, check=False).returncode:
+        if not launch(combination):
             print(
                 f"[{place}/{len(runs)}] {run_name(config)}: failed; the others go on",
                 file=sys.stderr,

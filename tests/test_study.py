@@ -1,11 +1,8 @@
-import subprocess
-
 import pytest
 
 from harness import study
-from harness.config import REPOSITORY
 from harness.errors import InputError
-from harness.files import write_json
+from harness.files import read_json, write_json
 
 
 def test_grid_is_expanded_and_the_command_line_wins():
@@ -20,14 +17,26 @@ def test_grid_is_expanded_and_the_command_line_wins():
 
 
 def test_launch_is_explicit_without_a_user_configuration(monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        "accelerate.commands.config.config_args.default_config_file", str(tmp_path / "none.yaml")
-    )
-    command = study.launch_command(["seed=1"])
-    assert command[-2:] == [str(REPOSITORY / "harness" / "finetune.py"), "seed=1"]
-    assert "--num_processes" in command
+    settings = "accelerate.commands.config.config_args.default_config_file"
+    monkeypatch.setattr(settings, str(tmp_path / "none.yaml"))
+    assert "--num_processes" in study.launch_options()
     (tmp_path / "none.yaml").write_text("")
-    assert "--num_processes" not in study.launch_command(["seed=1"])
+    assert study.launch_options() == []
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_run_is_launched_with_its_overrides_and_its_end_is_seen(code, monkeypatch, tmp_path):
+    (tmp_path / "harness").mkdir()
+    (tmp_path / "harness" / "finetune.py").write_text(
+        "import json, os, sys\n"
+        "json.dump([sys.argv[1:], os.environ['OMP_NUM_THREADS']], open('said', 'w'))\n"
+        f"sys.exit({code})"
+    )
+    monkeypatch.setattr(study, "REPOSITORY", tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.chdir(tmp_path)
+    assert study.launch(["seed=1", "backbone=mini_random"]) == (code == 0)
+    assert read_json(tmp_path / "said") == [["seed=1", "backbone=mini_random"], "3"]
 
 
 def test_finished_runs_are_skipped_and_failed_ones_counted(monkeypatch, tmp_path, capsys):
@@ -36,11 +45,7 @@ def test_finished_runs_are_skipped_and_failed_ones_counted(monkeypatch, tmp_path
     write_json(folders[0] / "finished.json", {"steps": [0]})
     started = []
 
-    def pretend(command, **options):
-        started.append(command[-1])
-        return subprocess.CompletedProcess(command, returncode=1)
-
-    monkeypatch.setattr(study.subprocess, "run", pretend)
+    monkeypatch.setattr(study, "launch", lambda combination: started.append(combination[-1]))
     monkeypatch.setattr(study, "write_report", lambda folder: folder / "report.html")
     monkeypatch.setattr(study, "read_runs", lambda folder: folder)
     monkeypatch.setattr(study, "compare_runs", lambda runs: runs)
@@ -52,8 +57,7 @@ def test_finished_runs_are_skipped_and_failed_ones_counted(monkeypatch, tmp_path
 
 
 def test_study_without_a_finished_run_says_so(monkeypatch, tmp_path):
-    failure = subprocess.CompletedProcess([], returncode=1)
-    monkeypatch.setattr(study.subprocess, "run", lambda command, **options: failure)
+    monkeypatch.setattr(study, "launch", lambda combination: False)
     with pytest.raises(InputError, match="none of the 3 runs has finished"):
         study.run_study(["study=demo", f"runs_dir={tmp_path}"])
 

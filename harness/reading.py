@@ -1,0 +1,146 @@
+"""Read tokens at a place of their own for every voxel, without ever holding a sampled token.
+
+What a voxel reads is linear in the tokens, in its share of each token around its place, and in its weights.
+So the order can be chosen: voxels whose places fall between the same four tokens are brought together, and
+their weights meet these tokens in a few dense matrix products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+N_SHARES = 5  # of the four tokens around a place, and of the global one
+
+
+def read_tokens(
+    local: Sequence[Float[Tensor, "n_images height width n_channels"]],
+    global_: Sequence[Float[Tensor, "n_images n_channels"]],
+    space: Float[Tensor, "n_voxels 2"],
+    layer: Float[Tensor, "n_voxels n_layers"],
+    scale: Float[Tensor, " n_voxels"],
+    weight: Float[Tensor, "n_voxels n_channels"],
+) -> Float[Tensor, "n_images n_voxels"]:
+    """Σ_l ω_nl w_n · [(1 - α_n) sample(local_l, u_n) + α_n global_l] for every image and voxel n.
+
+    `sample` is ``grid_sample``: bilinear, zero outside the image, ``align_corners=False``.
+
+    Parameters
+    ----------
+    local, global_ : sequences of float tensors, one per layer
+        Height and width are the same in all.
+    space : float tensor [n_voxels, 2]
+        u: x along the width, then y; -1 and 1 are the image's edges.
+    layer, scale, weight : float tensors [n_voxels, n_layers], [n_voxels], [n_voxels, n_channels]
+        ω, α and w.
+    """
+    n_images, height, width, n_channels = local[0].shape
+    cell, shares = _locate(space, scale, height, width)
+    # a frame of zeros, so that every place has four tokens around it; n_channels, tokens, n_layers, n_images
+    framed = F.pad(torch.stack(list(local)).permute(4, 0, 1, 2, 3), (1, 1, 1, 1)).flatten(3).movedim(3, 1)
+    whole = torch.stack(list(global_)).movedim(2, 0)
+    # one of two orders, whichever has less to hold: a voxel's weights are the same in all layers, so they can
+    # meet the tokens of all of them before the layers are mixed, or be spread over the layers first
+    if N_SHARES * n_images <= n_channels:
+        mixture = (shares[:, :, None] * layer[:, None, :]).flatten(1)
+        read = _Read.apply(framed.contiguous(), whole.contiguous(), weight, mixture, cell, width + 2)
+    else:
+        readout = (layer[:, :, None] * weight[:, None, :]).flatten(1)
+        framed = framed.movedim(2, 0).flatten(0, 1)[:, :, None]
+        whole = whole.movedim(1, 0).flatten(0, 1)[:, None]
+        read = _Read.apply(framed.contiguous(), whole.contiguous(), readout, shares, cell, width + 2)
+    return read.T
+
+
+def _locate(
+    space: Float[Tensor, "n_voxels 2"], scale: Float[Tensor, " n_voxels"], height: int, width: int
+) -> tuple[Int[Tensor, " n_voxels"], Float[Tensor, "n_voxels 5"]]:
+    """The first of the four framed tokens around each place; shares of the four, and of the global token."""
+    size = space.new_tensor([width, height])
+    # grid_sample's own expression and its floor: gradients at a token's centre take the same side
+    place = ((space + 1) * size - 1) / 2
+    corner = place.detach().floor()
+    inside = ((corner >= -1) & (corner < size)).all(dim=1)
+    x, y = (place - corner).unbind(dim=1)
+    near = (1 - scale) * inside
+    shares = [near * (1 - y) * (1 - x), near * (1 - y) * x, near * y * (1 - x), near * y * x, scale]
+    column, row = corner.long().unbind(dim=1)
+    return torch.where(inside, (row + 1) * (width + 2) + column + 1, 0), torch.stack(shares, dim=1)
+
+
+class _Read(torch.autograd.Function):
+    """Σ_sm mixture_nsm (readout_n · token_s(n),m) with the tokens s(n) of voxel n's cell, and the global one.
+
+    framed [n_features, n_tokens, n_mixed, n_images], whole [n_features, n_mixed, n_images],
+    readout [n_voxels, n_features], mixture [n_voxels, 5 * n_mixed], cell [n_voxels] → [n_voxels, n_images]
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, framed: Tensor, whole: Tensor, readout: Tensor, mixture: Tensor, cell: Tensor, below: int
+    ) -> Tensor:
+        n_features, _, n_mixed, n_images = framed.shape
+        order = cell.argsort()
+        counts = torch.bincount(cell).tolist()
+        readout, mixture = readout[order], mixture[order]
+        pair = 2 * n_mixed * n_images  # neighbours in a row lie side by side
+        products = readout.new_empty(len(order), N_SHARES * n_mixed * n_images)
+        for first, voxels in _cells(counts):
+            upper, lower = _rows(framed, first, below)
+            torch.mm(readout[voxels], upper, out=products[voxels, :pair])
+            torch.mm(readout[voxels], lower, out=products[voxels, pair : 2 * pair])
+        torch.mm(readout, whole.view(n_features, -1), out=products[:, 2 * pair :])
+        ctx.save_for_backward(framed, whole, readout, mixture, order, products)
+        ctx.counts, ctx.below = counts, below
+        mixed = torch.bmm(mixture[:, None, :], products.view(len(order), -1, n_images))
+        return _put_back(mixed.squeeze(1), order)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        framed, whole, readout, mixture, order, products = ctx.saved_tensors
+        n_features, _, n_mixed, n_images = framed.shape
+        gradient = gradient[order]
+        to_mixture = torch.bmm(products.view(len(order), -1, n_images), gradient[:, :, None]).squeeze(2)
+
+        def to_products(voxels: slice, mixed: slice) -> Tensor:
+            # never for all voxels at once: it would be as large as the products
+            return (mixture[voxels, mixed, None] * gradient[voxels, None, :]).flatten(1)
+
+        to_framed = torch.zeros_like(framed)
+        of_whole = to_products(slice(None), slice(4 * n_mixed, None))
+        to_readout = of_whole @ whole.view(n_features, -1).T
+        to_whole = (readout.T @ of_whole).view_as(whole)
+        for first, voxels in _cells(ctx.counts):
+            parts = [to_products(voxels, slice(start, start + 2 * n_mixed)) for start in (0, 2 * n_mixed)]
+            for part, tokens, to_tokens in zip(
+                parts, _rows(framed, first, ctx.below), _rows(to_framed, first, ctx.below), strict=True
+            ):
+                to_readout[voxels].addmm_(part, tokens.T)
+                to_tokens.addmm_(readout[voxels].T, part)
+        return to_framed, to_whole, _put_back(to_readout, order), _put_back(to_mixture, order), None, None
+
+
+def _cells(counts: list[int]) -> list[tuple[int, slice]]:
+    """Cells that have voxels, and which those are once sorted by cell."""
+    found, start = [], 0
+    for cell, count in enumerate(counts):
+        if count:
+            found.append((cell, slice(start, start + count)))
+        start += count
+    return found
+
+
+def _rows(framed: Tensor, first: int, below: int) -> list[Tensor]:
+    """Two neighbours and the two below them, as two matrices that are views."""
+    return [framed[:, start : start + 2].view(len(framed), -1) for start in (first, first + below)]
+
+
+def _put_back(values: Tensor, order: Tensor) -> Tensor:
+    found = torch.empty_like(values)
+    found[order] = values
+    return found
