@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import sys
 from collections.abc import Callable, Iterable
 
 # more names than this are too long a line: only the nearest are listed
 MOST_LISTED = 40
+# no fault of the program: disk full, over quota, read-only, not allowed, defect
+OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 class InputError(ValueError):
@@ -36,9 +39,16 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
 
 
 def exit_with_one_line(main: Callable[[], None]) -> None:
-    """Run an entry point; an `InputError` ends it with one line on stderr and exit status 2."""
+    """Run an entry point; an `InputError` or an unwilling disk ends it with one line and exit status 2."""
     try:
         main()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        message = str(error)
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
+        message = f"{error.filename or 'disk'}: {error.strerror}"
+    else:
+        return
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +30,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and takes its place.
 
     Works for files and for folders: create either at the yielded path. What is there is replaced. After
-    an exception nothing is left behind.
+    an exception nothing is left behind; an OSError then names `path`, also where safetensors met it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +47,16 @@ def write_atomically(path: Path) -> Iterator[Path]:
             os.replace(path, replaced)
         os.replace(temporary, path)
         _flush(path.parent)
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = error.filename or str(path)  # a write that fails does not say where
+        raise
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        number = int(code[1])
+        raise OSError(number, os.strerror(number), str(path)) from None
     finally:
         remove(temporary)
         remove(replaced)

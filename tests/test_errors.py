@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,4 +52,22 @@ def test_other_errors_are_not_hidden() -> None:
         raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug"):
+        exit_with_one_line(fails)
+
+
+def test_a_full_disk_ends_a_program_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/demo/x")
+
+    with pytest.raises(SystemExit) as ended:
+        exit_with_one_line(fails)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: runs/demo/x: No space left on device\n"
+
+
+def test_a_missing_file_that_nobody_asked_for_is_a_bug_and_not_hidden() -> None:
+    def fails() -> None:
+        Path("/no/such/file").read_text()
+
+    with pytest.raises(FileNotFoundError):
         exit_with_one_line(fails)

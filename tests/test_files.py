@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from harness import files
@@ -66,6 +68,23 @@ def test_a_failed_folder_keeps_the_old_one(tmp_path: Path) -> None:
         raise OSError("disk full")
     assert names_in(path) == ["old"]
     assert names_in(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_names_the_file(failure: Exception, tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    with pytest.raises(OSError) as caught, write_atomically(path) as temporary:
+        temporary.mkdir()
+        raise failure
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(path)
+    assert names_in(tmp_path) == []
 
 
 def test_a_folder_is_never_half_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

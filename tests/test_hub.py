@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import open_clip
@@ -118,3 +120,34 @@ def test_openais_weights_get_the_gelu_they_were_trained_with(monkeypatch: pytest
         with pytest.raises(InputError, match="far enough"):
             load_clip("ViT-B-32", tag, 0)
     assert asked == [("openai", True), ("laion2b_s34b_b79k", False)]
+
+
+@pytest.mark.parametrize(
+    ("library", "model", "weights"), [("timm", "test_vit", "r160_in1k"), ("open_clip", "ViT-B-32", "openai")]
+)
+def test_a_hub_that_refuses_is_quoted(
+    empty_cache: Path,
+    closed_port: None,
+    monkeypatch: pytest.MonkeyPatch,
+    library: str,
+    model: str,
+    weights: str,
+) -> None:
+    class Refuse(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        template = constants.ENDPOINT + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        with pytest.raises(InputError, match=f"{model}.*says .*404.*local safetensors file") as error:
+            load_backbone(configuration(library, model, weights))
+        server.shutdown()
+    assert "\n" not in str(error.value)

@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 from urllib.request import getproxies, proxy_bypass
 
 from huggingface_hub import constants
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
 from harness.errors import InputError
 
@@ -33,19 +34,29 @@ def hub_answers() -> bool:
 
 @contextmanager
 def hub_or_message(what: str) -> Iterator[None]:
-    """Load from the hub or its cache; without both, an `InputError` that says what to do."""
+    """Load from the hub or its cache; where neither has it, an `InputError` that says what to do."""
     online, before = hub_answers(), constants.HF_HUB_OFFLINE
     # timm and open_clip take no `local_files_only`; huggingface_hub looks at this flag at every request
     constants.HF_HUB_OFFLINE = not online
     try:
         yield
     except Exception as error:
-        if online:
+        failed = [cause for cause in _causes(error) if isinstance(cause, HfHubHTTPError | EntryNotFoundError)]
+        if online and not failed:
             raise
+        said = f"says {str(failed[-1]).splitlines()[0]!r}" if online else "does not answer"
         raise InputError(
-            f"{what}: the hub at {constants.ENDPOINT} does not answer and the cache "
+            f"{what}: the hub at {constants.ENDPOINT} {said} and the cache "
             f"{constants.HF_HUB_CACHE} has no copy ({type(error).__name__}); download it where there is a "
             "network, or give a local safetensors file"
         ) from error
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception and what it came from: the libraries wrap what huggingface_hub raises."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
