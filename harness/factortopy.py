@@ -162,9 +162,9 @@ class FactorTopy(nn.Module):
             chosen.space,
             chosen.layer,
             chosen.scale,
-            self.weight / self.weight.shape[1],
+            self.weight,
         )
-        return read + self.bias
+        return read / self.weight.shape[1] + self.bias
 
     def regularizer(self, selectors: Selectors | None = None) -> Float[Tensor, ""]:
         """Negative entropy of the layer selectors (-1 to 0) plus the scales' squared distance from a half.

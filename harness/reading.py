@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -41,20 +40,17 @@ def read_tokens(
     """
     n_images, height, width, n_channels = local[0].shape
     cell, shares = _locate(space, scale, height, width)
-    # a frame of zeros, so that every place has four tokens around it; n_channels, tokens, n_layers, n_images
-    framed = F.pad(torch.stack(list(local)).permute(4, 0, 1, 2, 3), (1, 1, 1, 1)).flatten(3).movedim(3, 1)
-    whole = torch.stack(list(global_)).movedim(2, 0)
     # one of two orders, whichever has less to hold: a voxel's weights are the same in all layers, so they can
     # meet the tokens of all of them before the layers are mixed, or be spread over the layers first
     if N_SHARES * n_images <= n_channels:
+        framed = _Frame.apply("dylb", *local)
+        whole = torch.stack([layer.T for layer in global_], dim=1)
         mixture = (shares[:, :, None] * layer[:, None, :]).flatten(1)
-        read = _Read.apply(framed.contiguous(), whole.contiguous(), weight, mixture, cell, width + 2)
-    else:
-        readout = (layer[:, :, None] * weight[:, None, :]).flatten(1)
-        framed = framed.movedim(2, 0).flatten(0, 1)[:, :, None]
-        whole = whole.movedim(1, 0).flatten(0, 1)[:, None]
-        read = _Read.apply(framed.contiguous(), whole.contiguous(), readout, shares, cell, width + 2)
-    return read.T
+        return _Read.apply(framed, whole, weight, mixture, cell, width + 2).T
+    framed = _Frame.apply("ldyb", *local).flatten(0, 1)[:, :, None]
+    whole = torch.cat([layer.T for layer in global_])[:, None]
+    readout = (layer[:, :, None] * weight[:, None, :]).flatten(1)
+    return _Read.apply(framed, whole, readout, shares, cell, width + 2).T
 
 
 def _locate(
@@ -71,6 +67,34 @@ def _locate(
     shares = [near * (1 - y) * (1 - x), near * (1 - y) * x, near * y * (1 - x), near * y * x, scale]
     column, row = corner.long().unbind(dim=1)
     return torch.where(inside, (row + 1) * (width + 2) + column + 1, 0), torch.stack(shares, dim=1)
+
+
+class _Frame(torch.autograd.Function):
+    """Tokens of all layers in one array, inside a frame of zeros, so that every place has four around it.
+
+    [n_images, height, width, n_channels] each → axes as in `axes`: d channels, l layers, b images, and y for
+    both axes of the framed image, row by row.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, axes: str, *layers: Tensor) -> Tensor:
+        n_images, height, width, n_channels = layers[0].shape
+        sizes = {"d": n_channels, "y": (height + 2) * (width + 2), "l": len(layers), "b": n_images}
+        framed = layers[0].new_zeros([sizes[axis] for axis in axes])
+        ctx.axes, ctx.size = axes, (height + 2, width + 2)
+        for inner, layer in zip(_inside(framed, axes, ctx.size), layers, strict=True):
+            inner.copy_(layer)
+        return framed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *_inside(gradient, ctx.axes, ctx.size)
+
+
+def _inside(framed: Tensor, axes: str, size: tuple[int, int]) -> list[Tensor]:
+    """Views of each layer's tokens [n_images, height, width, n_channels] in a framed array."""
+    layers = framed.movedim([axes.index(axis) for axis in "lbyd"], [0, 1, 2, 3]).unflatten(2, size)
+    return list(layers[:, :, 1:-1, 1:-1].unbind())
 
 
 class _Read(torch.autograd.Function):
