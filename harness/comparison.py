@@ -153,7 +153,9 @@ def group_runs(runs: Sequence[RunResult]) -> dict[Group, list[RunResult]]:
     groups: dict[Group, list[RunResult]] = {}
     for names, alike in named.items():
         keys = sorted({key for run in alike for key in settings[run.folder]})
-        varied = [key for key in keys if len({settings[run.folder].get(key) for run in alike}) > 1]
+        # what only one option of a section has says no more than the name of the option does
+        values = {key: {settings[run.folder].get(key) for run in alike} - {None} for key in keys}
+        varied = [key for key in keys if len(values[key]) > 1]
         for run in alike:
             here = settings[run.folder]
             variant = ", ".join(f"{key}={here[key]}" for key in varied if key in here)

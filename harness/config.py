@@ -99,12 +99,19 @@ class BrainConfig(Section):
     seed: Seed = 0
 
 
-class MappingConfig(Section):
-    """How a mapping from layer tokens to voxels is fitted."""
+class BaseMappingConfig(Section):
+    """What every family of mappings from layer tokens to voxels is told."""
 
-    family: Literal["factortopy"] = "factortopy"
-    n_channels: Count = Field(32, description="width of the bottleneck (D)")
     token_size: Count = Field(8, description="local tokens are resized to this many rows and columns")
+    held_out: float = Field(0.2, gt=0, lt=1, description="share of the stimuli that is only scored on")
+    floor_refits: int = Field(4, ge=2, description="more fits of step 0, for the noise floor")
+    bootstrap: bool = Field(True, description="every fit draws its training stimuli with replacement")
+
+
+class TrainedMappingConfig(BaseMappingConfig):
+    """What families that are trained by gradients are told."""
+
+    n_channels: Count = Field(32, description="width of the bottleneck (D)")
     batch_size: Count = Field(64, description="stimuli")
     lr: float = Field(5e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
@@ -112,9 +119,52 @@ class MappingConfig(Section):
     regularization: float = Field(0.1, ge=0)
     regularization_steps: Count = Field(100, description="over which the regularizer decays linearly to zero")
     beta: float = Field(0.1, gt=0, description="of the smooth-L1 loss, in units of the response")
-    held_out: float = Field(0.2, gt=0, lt=1, description="share of the stimuli that is only scored on")
-    floor_refits: int = Field(4, ge=2, description="more fits of step 0, for the noise floor")
-    bootstrap: bool = Field(True, description="every fit draws its training stimuli with replacement")
+    voxels_per_pass: Count = Field(
+        50_000, description="bounds memory: more voxels are fitted in several passes per step, same result"
+    )
+
+
+class FactorTopyConfig(TrainedMappingConfig):
+    """Selectors are smooth functions of the voxel's place in the brain (`harness.factortopy`)."""
+
+    family: Literal["factortopy"] = "factortopy"
+
+
+class FreeSelectorsConfig(TrainedMappingConfig):
+    """Every voxel has selectors of its own (`harness.families.free_selectors`)."""
+
+    family: Literal["free_selectors"] = "free_selectors"
+
+
+class AttentionConfig(TrainedMappingConfig):
+    """Every voxel attends to tokens (`harness.families.attention`)."""
+
+    token_size: Count = Field(
+        4, description="local tokens are resized so; time and memory go with its square"
+    )
+    family: Literal["attention"] = "attention"
+
+
+class LayerRidgeConfig(BaseMappingConfig):
+    """Ridge regression from every layer (`harness.families.layer_ridge`)."""
+
+    family: Literal["layer_ridge"] = "layer_ridge"
+    pool: Count = Field(2, description="local tokens are averaged to this many rows and columns")
+    n_components: Count | None = Field(
+        None, description="principal components of a layer; null: all features"
+    )
+    alphas: list[Annotated[float, Field(gt=0)]] = Field(
+        [10.0**power for power in range(-3, 6)],
+        min_length=1,
+        description="penalties to choose from, per voxel and layer; a stimulus has mean square 1",
+    )
+    n_folds: int = Field(5, ge=2, description="of the cross-validation over training stimuli")
+    temperature: float = Field(
+        0.02, gt=0, description="difference of cross-validated R² that makes a layer e times as probable"
+    )
+
+
+MappingConfig = FactorTopyConfig | FreeSelectorsConfig | LayerRidgeConfig | AttentionConfig
 
 
 class StudyConfig(Section):
@@ -175,7 +225,7 @@ class Config(Section):
     task: TaskConfig
     method: MethodConfig = Field(discriminator="name")
     brain: BrainConfig
-    mapping: MappingConfig
+    mapping: MappingConfig = Field(discriminator="family")
     study: StudyConfig
     finetune: FinetuneConfig = FinetuneConfig()
     snapshots: SnapshotsConfig = SnapshotsConfig()
@@ -229,7 +279,13 @@ def determining(config: Config) -> dict[str, Any]:
     """The settings that determine the results of a run, nested: not where it is kept or how fast it runs."""
     return config.model_dump(
         mode="json",
-        exclude={"runs_dir": True, "study": True, "finetune": {"num_workers"}, "snapshots": {"resume_every"}},
+        exclude={
+            "runs_dir": True,
+            "study": True,
+            "finetune": {"num_workers"},
+            "snapshots": {"resume_every"},
+            "mapping": {"voxels_per_pass"},
+        },
     )
 
 
@@ -303,8 +359,9 @@ def _validate(container: Any) -> Config:
     if error["type"] in ("model_type", "model_attributes_type"):
         accepted = "a section of settings"
     elif error["type"].startswith("union_tag"):
-        setting, found = f"{setting}.name", json.dumps(error.get("ctx", {}).get("tag"))
-        accepted = error.get("ctx", {}).get("expected_tags", "the name of an option")
+        tag = error["ctx"]["discriminator"].strip("'")
+        setting, found = f"{setting}.{tag}", json.dumps(error["ctx"].get("tag"))
+        accepted = error["ctx"].get("expected_tags", "the name of an option")
     raise InputError(f"{setting}: found {found}, accepted: {accepted}")
 
 

@@ -23,6 +23,7 @@ HIDDEN = 128  # width of the selector networks
 N_FREQUENCIES = 32
 PERIOD_BASE = 1000.0
 N_STEPS = 100.0  # steps along the longest axis of the bounding box
+EVERY = slice(None)
 
 
 @dataclass(frozen=True)
@@ -131,12 +132,13 @@ class FactorTopy(nn.Module):
         self.weight = nn.Parameter(torch.empty(len(coords), n_channels).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(len(coords)).uniform_(-bound, bound))
 
-    def selectors(self) -> Selectors:
-        """Where every voxel reads; differentiable."""
+    def selectors(self, voxels: slice = EVERY) -> Selectors:
+        """Where every voxel, or some voxels, read; differentiable."""
+        encoding = self.encoding[voxels]
         return Selectors(
-            space=self.space_selector(self.encoding).tanh(),
-            layer=self.layer_selector(self.encoding).softmax(dim=-1),
-            scale=self.scale_selector(self.encoding).squeeze(-1).sigmoid(),
+            space=self.space_selector(encoding).tanh(),
+            layer=self.layer_selector(encoding).softmax(dim=-1),
+            scale=self.scale_selector(encoding).squeeze(-1).sigmoid(),
         )
 
     def forward(
@@ -144,6 +146,7 @@ class FactorTopy(nn.Module):
         local: Sequence[Float[Tensor, "n_images _ height width"]],
         global_: Sequence[Float[Tensor, "n_images _"]],
         selectors: Selectors | None = None,
+        voxels: slice = EVERY,
     ) -> Float[Tensor, "n_images n_voxels"]:
         """Predict responses.
 
@@ -153,18 +156,20 @@ class FactorTopy(nn.Module):
             Fastest in channels-last memory.
         global_ : sequence of float tensors [n_images, n_channels], one per layer
         selectors : Selectors, optional
-            What `selectors()` gave, where it has been called already.
+            What `selectors(voxels)` gave, where it has been called already.
+        voxels : slice
+            Those to predict, which bounds memory; they are predicted as they are among all.
         """
-        chosen = selectors if selectors is not None else self.selectors()
+        chosen = selectors if selectors is not None else self.selectors(voxels)
         read = read_tokens(
             [b(tokens.permute(0, 2, 3, 1)) for b, tokens in zip(self.local_bottleneck, local, strict=True)],
             [b(tokens) for b, tokens in zip(self.global_bottleneck, global_, strict=True)],
             chosen.space,
             chosen.layer,
             chosen.scale,
-            self.weight,
+            self.weight[voxels],
         )
-        return read / self.weight.shape[1] + self.bias
+        return read / self.weight.shape[1] + self.bias[voxels]
 
     def regularizer(self, selectors: Selectors | None = None) -> Float[Tensor, ""]:
         """Negative entropy of the layer selectors (-1 to 0) plus the scales' squared distance from a half.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from harness.config import MappingConfig
+from harness.config import FactorTopyConfig, TrainedMappingConfig
 from harness.errors import InputError
 from harness.factortopy import FactorTopy
 from harness.features import LayerTokens
@@ -36,7 +38,7 @@ def fit(
     coords: Float[np.ndarray, "n_voxels 3"],
     bounding_box: Float[np.ndarray, "2 3"],
     split: Split,
-    config: MappingConfig,
+    config: FactorTopyConfig,
     seed: int,
     bootstrap: bool = False,
     device: str | torch.device = "cpu",
@@ -53,11 +55,12 @@ def fit(
     Parameters
     ----------
     tokens : LayerTokens of all stimuli
+        `StandardTokens` where several fits share them.
     responses : float array [n_images, n_voxels]
     coords, bounding_box : float arrays [n_voxels, 3], [2, 3]
         Places of the voxels; minimum and maximum of the subject's, whatever voxels these are.
     split : Split
-    config : MappingConfig
+    config : FactorTopyConfig
     seed : int
         Of everything drawn: initial weights, bootstrap sample, order of the batches. The global random
         state is neither read nor changed.
@@ -74,29 +77,154 @@ def fit(
     FitDivergedError
         If the loss stops being finite.
     """
-    _check(tokens, responses, coords, split)
+    check_inputs(tokens, responses, coords, split)
+
+    def build(layer_widths: list[int]) -> FactorTopy:
+        return FactorTopy(
+            torch.as_tensor(coords, dtype=torch.float32),
+            torch.as_tensor(bounding_box, dtype=torch.float32),
+            layer_widths,
+            config.n_channels,
+        )
+
+    def rates(model: FactorTopy) -> dict[nn.Parameter, float]:
+        logits = next(reversed(list(model.layer_selector.parameters())))
+        # as the model divides by D what the weights sum; only the selector's last layer, because a faster
+        # hidden layer saturates, after which all voxels read the same
+        return {model.weight: float(config.n_channels), logits: LAYER_RATE}
+
+    fitted = fit_model(build, rates, tokens, responses, split, config, seed, bootstrap, device, progress)
+    model = fitted.model
+    with torch.no_grad():
+        selectors = model.selectors()
+    return Mapping(
+        layers=tokens.layers,
+        space=selectors.space.cpu().numpy(),
+        layer=selectors.layer.cpu().numpy(),
+        scale=selectors.scale.cpu().numpy(),
+        weights=model.weight.detach().cpu().numpy(),
+        bias=model.bias.detach().cpu().numpy(),
+        r2=fitted.r2,
+        correlation=fitted.correlation,
+        steps=config.steps,
+    )
+
+
+@runtime_checkable
+class VoxelModel(Protocol):
+    """A `torch.nn.Module` that predicts voxels from layer tokens, as `fit_model` trains it."""
+
+    bias: nn.Parameter
+
+    def selectors(self, voxels: slice) -> Any:
+        """What of some voxels' reading depends on no image; computed once for many predictions."""
+
+    def regularizer(self, selectors: Any) -> Float[Tensor, ""]:
+        """Added to the loss, with a weight that decays."""
+
+    def __call__(
+        self, local: Any, global_: Any, selectors: Any, voxels: slice
+    ) -> Float[Tensor, "n_images n_voxels"]:
+        """Predict some voxels from the local and the global tokens of every layer."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All that is trained."""
+
+    def to(self, device: Any) -> Any:
+        """The model on a device."""
+
+
+Model = TypeVar("Model", bound=VoxelModel)
+
+
+@dataclass(frozen=True)
+class FittedModel(Generic[Model]):
+    """A trained model, the standardized tokens of all stimuli, and its scores on the held-out ones."""
+
+    model: Model
+    tokens: LayerTokens
+    r2: Float[np.ndarray, " n_voxels"]
+    correlation: Float[np.ndarray, " n_voxels"]
+
+
+def fit_model(
+    build: Callable[[list[int]], Model],
+    rates: Callable[[Model], dict[nn.Parameter, float]],
+    tokens: LayerTokens,
+    responses: Float[np.ndarray, "n_images n_voxels"],
+    split: Split,
+    config: TrainedMappingConfig,
+    seed: int,
+    bootstrap: bool,
+    device: str | torch.device,
+    progress: str | None,
+) -> FittedModel[Model]:
+    """Train any model of voxels in the way `fit` describes, and score it.
+
+    Parameters
+    ----------
+    build : function of the layers' widths
+        Makes the model, on the CPU; it may draw from torch's default generator, which `seed` has seeded.
+    rates : function of the model
+        Parameters that learn faster or slower than the others, and how many times.
+    """
     generator = torch.Generator().manual_seed(seed)
     train = torch.from_numpy(split.train)
-    standard = standardize_tokens(tokens, train, config.token_size, device)
+    standard = tokens
+    if not isinstance(tokens, StandardTokens):
+        standard = standardize_tokens(tokens, train, config.token_size, device)
     targets = torch.as_tensor(responses, dtype=torch.float32, device=device)
     with torch.random.fork_rng(devices=[]):
         # not torch.manual_seed: that would seed the accelerators too
         torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        model = FactorTopy(
-            torch.as_tensor(coords, dtype=torch.float32),
-            torch.as_tensor(bounding_box, dtype=torch.float32),
-            [layer.shape[1] for layer in standard.global_],
-            config.n_channels,
-        ).to(device)
+        model = build([layer.shape[1] for layer in standard.global_]).to(device)
     with torch.no_grad():
         model.bias.copy_(targets[train.to(device)].mean(dim=0))
     if bootstrap:
         train = train[torch.randint(len(train), (len(train),), generator=generator)]
+    _train(model, rates(model), standard, targets, train, config, generator, progress)
+    held_out = torch.from_numpy(split.held_out)
+    prediction = predict(model, standard, held_out, config.batch_size, config.voxels_per_pass)
+    r2, correlation = score(prediction, np.asarray(responses)[split.held_out])
+    return FittedModel(model, standard, r2, correlation)
 
-    logits = next(reversed(list(model.layer_selector.parameters())))
-    # as the model divides by D what the weights sum; only the selector's last layer, because a faster
-    # hidden layer saturates, after which all voxels read the same
-    rates = {model.weight: float(config.n_channels), logits: LAYER_RATE}
+
+@torch.no_grad()
+def predict(
+    model: VoxelModel,
+    tokens: LayerTokens,
+    images: Int[Tensor, " n_chosen"],
+    batch_size: int,
+    voxels_per_pass: int,
+) -> Float[np.ndarray, "n_chosen n_voxels"]:
+    """Responses to some of the images that the (standardized) tokens are of."""
+    found = np.empty((len(images), len(model.bias)), dtype=np.float32)
+    for voxels in _passes(len(model.bias), voxels_per_pass):
+        selectors = model.selectors(voxels)
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            stimuli = tokens.take(images[rows])
+            found[rows, voxels] = model(stimuli.local, stimuli.global_, selectors, voxels).cpu().numpy()
+    return found
+
+
+def _passes(n_voxels: int, voxels_per_pass: int) -> list[slice]:
+    """All voxels, in as few and as equal parts as the bound allows."""
+    n_passes = -(-n_voxels // voxels_per_pass)
+    size = -(-n_voxels // n_passes)
+    return [slice(start, min(start + size, n_voxels)) for start in range(0, n_voxels, size)]
+
+
+def _train(
+    model: VoxelModel,
+    rates: dict[nn.Parameter, float],
+    tokens: LayerTokens,
+    targets: Float[Tensor, "n_images n_voxels"],
+    train: Int[Tensor, " n_train"],
+    config: TrainedMappingConfig,
+    generator: torch.Generator,
+    progress: str | None,
+) -> None:
     groups = [([p for p in model.parameters() if p not in rates], 1.0)]
     groups += [([p], rate) for p, rate in rates.items()]
     optimizer = torch.optim.AdamW(
@@ -109,20 +237,27 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=[config.lr * rate for _, rate in groups],
-        total_steps=config.steps,
-        pct_start=WARM_UP,
+        # two steps at least to warm up in: with fewer, torch divides by zero
+        total_steps=max(config.steps, 2),
+        pct_start=min(max(WARM_UP, 2 / config.steps), 1.0),
         cycle_momentum=False,
     )
     batches = _draw_batches(train, config.batch_size, config.steps, generator)
+    passes = _passes(targets.shape[1], config.voxels_per_pass)
     bar = tqdm(batches, desc=progress, total=config.steps, disable=progress is None, leave=False)
     for step, batch in enumerate(bar):
-        stimuli = standard.take(batch)
-        selectors = model.selectors()
-        prediction = model(stimuli.local, stimuli.global_, selectors)
-        loss = F.smooth_l1_loss(prediction, targets[batch.to(device)], beta=config.beta)
-        decay = max(1 - step / config.regularization_steps, 0)
+        stimuli, truth = tokens.take(batch), targets[batch.to(targets.device)]
+        decay = config.regularization * max(1 - step / config.regularization_steps, 0)
         optimizer.zero_grad()
-        (loss + config.regularization * decay * model.regularizer(selectors)).backward()
+        loss = torch.zeros((), device=targets.device)
+        # loss and regularizer are means over voxels: parts of the brain add up to the whole
+        for voxels in passes:
+            selectors = model.selectors(voxels)
+            prediction = model(stimuli.local, stimuli.global_, selectors, voxels)
+            error = F.smooth_l1_loss(prediction, truth[:, voxels], beta=config.beta)
+            share = prediction.shape[1] / truth.shape[1]
+            (share * (error + decay * model.regularizer(selectors))).backward()
+            loss += share * error.detach()
         optimizer.step()
         schedule.step()
         if (step + 1) % STEPS_BETWEEN_CHECKS == 0 or step + 1 == config.steps:
@@ -132,29 +267,46 @@ def fit(
                 )
             bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
 
-    with torch.no_grad():
-        selectors = model.selectors()
-        predictions = [
-            model(stimuli.local, stimuli.global_, selectors)
-            for stimuli in map(standard.take, torch.from_numpy(split.held_out).split(config.batch_size))
-        ]
-    r2, correlation = score(torch.cat(predictions).cpu().numpy(), np.asarray(responses)[split.held_out])
-    return Mapping(
-        layers=tokens.layers,
-        space=selectors.space.cpu().numpy(),
-        layer=selectors.layer.cpu().numpy(),
-        scale=selectors.scale.cpu().numpy(),
-        weights=model.weight.detach().cpu().numpy(),
-        bias=model.bias.detach().cpu().numpy(),
-        r2=r2,
-        correlation=correlation,
-        steps=config.steps,
-    )
+
+def check_inputs(
+    tokens: LayerTokens,
+    responses: Float[np.ndarray, "n_images n_voxels"],
+    coords: Float[np.ndarray, "n_voxels 3"],
+    split: Split,
+) -> None:
+    """Raise `InputError` where sizes do not agree, or tokens or responses are not finite."""
+    n_images, n_voxels = responses.shape
+    if tokens.n_images != n_images:
+        raise InputError(
+            f"tokens of {tokens.n_images} stimuli, but responses to {n_images}; expected as many"
+        )
+    if len(coords) != n_voxels:
+        raise InputError(
+            f"coordinates of {len(coords)} voxels, but responses of {n_voxels}; expected as many"
+        )
+    last = max(split.train.max(), split.held_out.max())
+    if last >= n_images:
+        raise InputError(f"split names stimulus {last}, but there are {n_images} (0 to {n_images - 1})")
+    if not np.isfinite(responses).all():
+        raise InputError("responses hold values that are not finite; leave out the voxels that have them")
+    if not isinstance(tokens, StandardTokens):
+        _check_finite(tokens)
+
+
+def _check_finite(tokens: LayerTokens) -> None:
+    for name, local, global_ in zip(tokens.layers, tokens.local, tokens.global_, strict=True):
+        if not (torch.isfinite(local).all() and torch.isfinite(global_).all()):
+            raise InputError(f"tokens of layer {name!r} hold values that are not finite")
+
+
+@dataclass(frozen=True)
+class StandardTokens(LayerTokens):
+    """What `standardize_tokens` gives: the same for every seed and bootstrap sample of a snapshot."""
 
 
 def standardize_tokens(
     tokens: LayerTokens, train: Int[Tensor, " n_train"], token_size: int, device: str | torch.device
-) -> LayerTokens:
+) -> StandardTokens:
     """Resize local tokens (bilinear) and give all layers the same centre and scale.
 
     Channels are centred over the training stimuli (and places), then a layer's local tokens, and its
@@ -165,8 +317,14 @@ def standardize_tokens(
 
     Returns
     -------
-    LayerTokens, float32 on `device`, local tokens in channels-last memory
+    StandardTokens, float32 on `device`, local tokens in channels-last memory
+
+    Raises
+    ------
+    InputError
+        If tokens are not finite.
     """
+    _check_finite(tokens)
     local = []
     for layer in tokens.local:
         resized = layer.to(device, torch.float32)
@@ -174,7 +332,7 @@ def standardize_tokens(
             resized = F.interpolate(resized, (token_size, token_size), mode="bilinear", align_corners=False)
         local.append(_standardize(resized, train).contiguous(memory_format=torch.channels_last))
     global_ = [_standardize(layer.to(device, torch.float32), train) for layer in tokens.global_]
-    return LayerTokens(tuple(local), tuple(global_), tokens.layers)
+    return StandardTokens(tuple(local), tuple(global_), tokens.layers)
 
 
 def score(
@@ -213,28 +371,3 @@ def _draw_batches(
     n_passes = -(-steps * batch_size // len(train))
     order = torch.cat([train[torch.randperm(len(train), generator=generator)] for _ in range(n_passes)])
     return iter(order[: steps * batch_size].split(batch_size))
-
-
-def _check(
-    tokens: LayerTokens,
-    responses: Float[np.ndarray, "n_images n_voxels"],
-    coords: Float[np.ndarray, "n_voxels 3"],
-    split: Split,
-) -> None:
-    n_images, n_voxels = responses.shape
-    if tokens.n_images != n_images:
-        raise InputError(
-            f"tokens of {tokens.n_images} stimuli, but responses to {n_images}; expected as many"
-        )
-    if len(coords) != n_voxels:
-        raise InputError(
-            f"coordinates of {len(coords)} voxels, but responses of {n_voxels}; expected as many"
-        )
-    last = max(split.train.max(), split.held_out.max())
-    if last >= n_images:
-        raise InputError(f"split names stimulus {last}, but there are {n_images} (0 to {n_images - 1})")
-    if not np.isfinite(responses).all():
-        raise InputError("responses hold values that are not finite; leave out the voxels that have them")
-    for name, local, global_ in zip(tokens.layers, tokens.local, tokens.global_, strict=True):
-        if not (torch.isfinite(local).all() and torch.isfinite(global_).all()):
-            raise InputError(f"tokens of layer {name!r} hold values that are not finite")

@@ -96,8 +96,9 @@ def name_mapping(mapping: VoxelMapping, brain: Brain) -> dict[str, float]:
         "brain/{}/correlation": mapping.correlation,
         "selectors/{}/expected_depth": expected_depth(mapping.layer),
         "selectors/{}/confidence": confidence(mapping.layer),
-        "selectors/{}/scale": mapping.scale,
     }
+    if mapping.scale is not None:
+        per_voxel["selectors/{}/scale"] = mapping.scale
     summary = summarise_rois(per_voxel, brain.rois, None)
     values = {name.format(place): value for place, row in summary.items() for name, value in row.items()}
     if brain.noise_ceiling is not None:
@@ -118,7 +119,7 @@ def _hierarchy(mapping: VoxelMapping, brain: Brain) -> Hierarchy:
 
 @dataclass(frozen=True)
 class Fit:
-    """A mapping and, by ROI, how its voxels differ in the channels they read."""
+    """A mapping and, by ROI, how its voxels differ in the channels they read (none without weights)."""
 
     mapping: VoxelMapping
     channels: dict[str, RoiChannels]
@@ -126,6 +127,8 @@ class Fit:
 
 def describe_fit(mapping: VoxelMapping, brain: Brain, seed: int) -> Fit:
     """Describe a mapping once, to compare it with many."""
+    if mapping.weights is None:
+        return Fit(mapping, {})
     return Fit(
         mapping, {roi.name: describe_channels(mapping.weights[roi.voxels], seed) for roi in brain.rois}
     )
@@ -143,8 +146,8 @@ def compare_all(
         for column, second in enumerate(after):
             measures = rewiring_measures(first.mapping, second.mapping)
             found = summarise_rois(measures, brain.rois, brain.noise_ceiling)
-            for roi in brain.rois:
-                found[roi.name] |= compare_channels(first.channels[roi.name], second.channels[roi.name])
+            for name, channels in first.channels.items():
+                found[name] |= compare_channels(channels, second.channels[name])
             for place, values in found.items():
                 for measure, value in values.items():
                     table = tables.setdefault((place, measure), np.zeros((len(before), len(after))))

@@ -31,7 +31,7 @@ MEASURES = (
     "scale_change",
     "r2_change",
 )
-"""Names of the measures of `rewiring_measures`, one number per voxel."""
+"""Names of the measures of `rewiring_measures`, one number per voxel, in this order."""
 
 CHANNEL_MEASURES = ("cluster_agreement", "principal_angle")
 """Names of the measures of `compare_channels`, one number per ROI."""
@@ -52,12 +52,12 @@ class Selectors(Protocol):
         """One distribution over layers per voxel."""
 
     @property
-    def space(self) -> Float[np.ndarray, "n_voxels 2"]:
-        """Where in the image a voxel reads, each axis in [−1, 1]."""
+    def space(self) -> Float[np.ndarray, "n_voxels 2"] | None:
+        """Where in the image a voxel reads, each axis in [−1, 1]; None if the mapping does not say."""
 
     @property
-    def scale(self) -> Float[np.ndarray, " n_voxels"]:
-        """0 reads the local tokens only, 1 the global token only."""
+    def scale(self) -> Float[np.ndarray, " n_voxels"] | None:
+        """0 reads the local tokens only, 1 the global token only; None if the mapping does not say."""
 
     @property
     def r2(self) -> Float[np.ndarray, " n_voxels"]:
@@ -114,7 +114,7 @@ def jensen_shannon(
 
 
 def rewiring_measures(before: Selectors, after: Selectors) -> dict[str, Float[np.ndarray, " n_voxels"]]:
-    """All measures of `MEASURES` per voxel, float64.
+    """Measures of `MEASURES` per voxel, float64: all, but for those of selectors that neither mapping has.
 
     wasserstein, jensen_shannon in [0, 1]; depth_shift (+: to deeper layers) in [−1, 1]; top_layer_changed
     0 or 1 (the first of equals is the top); confidence_change and scale_change (+: more global) in
@@ -123,25 +123,42 @@ def rewiring_measures(before: Selectors, after: Selectors) -> dict[str, Float[np
     Raises
     ------
     InputError
-        If the mappings are not of the same layers and the same number of voxels.
+        If the mappings are not of the same layers and the same number of voxels, or have not the same
+        selectors.
     """
     if before.layers != after.layers:
         raise InputError(f"mappings to compare must share layers: found {before.layers} and {after.layers}")
     n_before, n_after = len(before.layer), len(after.layer)
     if n_before != n_after:
         raise InputError(f"mappings to compare must share voxels: found {n_before} and {n_after}")
-    return {
+    measures = {
         "wasserstein": wasserstein(before.layer, after.layer),
         "depth_shift": expected_depth(after.layer) - expected_depth(before.layer),
         "jensen_shannon": jensen_shannon(before.layer, after.layer),
         "top_layer_changed": (before.layer.argmax(axis=1) != after.layer.argmax(axis=1)).astype(np.float64),
         "confidence_change": confidence(after.layer) - confidence(before.layer),
-        "space_displacement": np.linalg.norm(
-            np.subtract(after.space, before.space, dtype=np.float64), axis=1
-        ),
-        "scale_change": np.subtract(after.scale, before.scale, dtype=np.float64),
-        "r2_change": np.subtract(after.r2, before.r2, dtype=np.float64),
     }
+    shift = _difference("space", before.space, after.space)
+    if shift is not None:
+        measures["space_displacement"] = np.linalg.norm(shift, axis=1)
+    change = _difference("scale", before.scale, after.scale)
+    if change is not None:
+        measures["scale_change"] = change
+    measures["r2_change"] = np.subtract(after.r2, before.r2, dtype=np.float64)
+    return measures
+
+
+def _difference(
+    selector: str,
+    before: Float[np.ndarray, "n_voxels ..."] | None,
+    after: Float[np.ndarray, "n_voxels ..."] | None,
+) -> Float[np.ndarray, "n_voxels ..."] | None:
+    if before is not None and after is not None:
+        return np.subtract(after, before, dtype=np.float64)
+    if before is None and after is None:
+        return None
+    has, has_not = ("first", "second") if after is None else ("second", "first")
+    raise InputError(f"mappings to compare must share selectors: the {has} has {selector}, the {has_not} not")
 
 
 def summarise_rois(

@@ -26,9 +26,9 @@ from harness.brains import load_brain
 from harness.brains.brain import Brain
 from harness.config import Config, read_config
 from harness.errors import InputError, exit_with_one_line
+from harness.families import fit_mapping, prepare_tokens
 from harness.features import LayerTokens, extract_features, extract_tokens
 from harness.files import read_json, write_json
-from harness.fitting import fit
 from harness.forgetting import calibration_error
 from harness.journal import Journal
 from harness.layout import list_snapshots, mapping_folder, probes_file, snapshot_folder
@@ -166,7 +166,7 @@ class _Tracker:
 
     def _fit(self, unit: Unit, name: str) -> Mapping:
         if self._tokens is None:
-            self._tokens = extract_tokens(
+            tokens = extract_tokens(
                 self._backbone,
                 self.brain.stimuli,
                 self.config.mapping.token_size,
@@ -174,7 +174,8 @@ class _Tracker:
                 self.device,
                 self._label(f"{name}, tokens"),
             )
-        return fit(
+            self._tokens = prepare_tokens(tokens, self.split, self.config.mapping, self.device)
+        return fit_mapping(
             self._tokens,
             self.brain.responses,
             self.brain.coords,

@@ -5,11 +5,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from made_study import make_brain, write_run
 
 from harness.comparison import (
     Group,
+    RunResult,
     columns_of,
     compare_runs,
     describe_column,
@@ -18,6 +20,7 @@ from harness.comparison import (
     read_runs,
     unfinished_runs,
 )
+from harness.config import load_config
 from harness.errors import InputError
 
 
@@ -109,6 +112,19 @@ def test_seeds_are_averaged_and_variants_kept_apart(studies: Path) -> None:
     p = [look_up(folder, "rewiring/all/wasserstein_p", 8) for folder in folders]
     assert frame["rewiring/all/wasserstein_p", "end", "value"].iloc[0] == max(p)
     assert np.isnan(frame["rewiring/all/wasserstein_p", "end", "sd"].iloc[0])
+
+
+def test_options_are_told_apart_by_name_and_not_by_settings_only_one_has() -> None:
+    mappings = ["mapping=factortopy", "mapping=layer_ridge", "mapping=attention"]
+    runs = [
+        RunResult(load_config(["brain.n_voxels=200", mapping]), Path(mapping), pd.DataFrame())
+        for mapping in mappings
+    ]
+    assert [group.variant for group in group_runs(runs)] == [
+        "mapping.family=factortopy, mapping.token_size=8",
+        "mapping.family=layer_ridge, mapping.token_size=8",
+        "mapping.family=attention, mapping.token_size=4",
+    ]
 
 
 def test_labels_say_what_differs() -> None:

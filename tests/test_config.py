@@ -12,7 +12,7 @@ from harness.config import (
     CONFIGS,
     GROUPS,
     Config,
-    MappingConfig,
+    FactorTopyConfig,
     config_hash,
     flatten,
     group_options,
@@ -129,7 +129,13 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
 
 def test_hash_has_what_determines_the_result_and_nothing_else() -> None:
     reference = load_config([])
-    for same in ("runs_dir=/elsewhere", "finetune.num_workers=2", "study.name=x", "snapshots.resume_every=7"):
+    for same in (
+        "runs_dir=/elsewhere",
+        "finetune.num_workers=2",
+        "study.name=x",
+        "snapshots.resume_every=7",
+        "mapping.voxels_per_pass=10",
+    ):
         assert config_hash(load_config([same])) == config_hash(reference)
     for other in ("seed=1", "finetune.lr=1e-4", "backbone.seed=1", "brain.n_voxels=300", "mapping.beta=0.2"):
         assert config_hash(load_config([other])) != config_hash(reference)
@@ -162,11 +168,11 @@ def test_configurations_do_not_change_and_hydra_is_left_as_found() -> None:
 
 
 def test_sections_are_checked_when_made_in_code() -> None:
-    assert (MappingConfig().n_channels, MappingConfig().token_size) == (32, 8)
+    assert (FactorTopyConfig().n_channels, FactorTopyConfig().token_size) == (32, 8)
     with pytest.raises(ValidationError, match="extra"):
-        MappingConfig(n_chanels=3)  # type: ignore[call-arg]
+        FactorTopyConfig(n_chanels=3)  # type: ignore[call-arg]
     with pytest.raises(ValidationError, match="integer"):
-        MappingConfig(steps="3")  # type: ignore[arg-type]
+        FactorTopyConfig(steps="3")  # type: ignore[arg-type]
 
 
 def test_all_settings_are_named_once_per_option() -> None:

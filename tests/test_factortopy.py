@@ -162,3 +162,11 @@ def test_memory_format_does_not_matter() -> None:
     local, global_ = torch.randn(2, 3, 4, 5, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
     last = local.contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(model([local], [global_]), model([last], [global_]))
+
+
+def test_a_part_of_the_voxels_is_predicted_as_among_all() -> None:
+    model = make_model(50, [4, 3], 6, 0.5)
+    local = [torch.randn(3, width, 4, 5, dtype=torch.float64) for width in (4, 3)]
+    global_ = [torch.randn(3, width, dtype=torch.float64) for width in (4, 3)]
+    part = model(local, global_, voxels=slice(10, 23))
+    torch.testing.assert_close(part, model(local, global_)[:, 10:23], rtol=1e-12, atol=1e-12)

@@ -2,103 +2,38 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from equality import assert_equal
+from planted import N_IMAGES, N_PATCHES, NOISE, PER_PATCH, TOKEN_SIZE, Planted, make_planted
+from planted import fit_planted as fit_family
 
-from harness.config import MappingConfig
+from harness.config import FactorTopyConfig
 from harness.errors import InputError
 from harness.features import LayerTokens
-from harness.fitting import FitDivergedError, fit, score, standardize_tokens
+from harness.fitting import FitDivergedError, score, standardize_tokens
 from harness.mapping import ARRAYS, Mapping
 from harness.splits import split_stimuli
 
-N_IMAGES, N_LAYERS, N_PATCHES, PER_PATCH = 300, 3, 12, 8
-NOISE = 0.25  # share of the responses' variance
-TOKEN_SIZE = 4
-CONFIG = MappingConfig(
+CONFIG = FactorTopyConfig(
     token_size=TOKEN_SIZE, n_channels=8, batch_size=48, steps=200, lr=1e-2, regularization_steps=100
 )
 QUICK = CONFIG.model_copy(update={"steps": 5})
 
 
-@dataclass(frozen=True)
-class Planted:
-    """Tokens, responses made from them, and the selectors they were made with."""
-
-    tokens: LayerTokens
-    responses: np.ndarray
-    coords: np.ndarray
-    bounding_box: np.ndarray
-    layer: np.ndarray
-    space: np.ndarray
-    local: np.ndarray
-
-
 @pytest.fixture(scope="module")
 def planted() -> Planted:
-    """Patches of voxels that read from one layer, at one place, locally or globally."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*size: int) -> torch.Tensor:
-        return torch.randn(*size, generator=generator)
-
-    def draw_smooth(*size: int) -> torch.Tensor:
-        """As in images, neighbours resemble each other: what leads a voxel from the centre to its place."""
-        height, width = size[2] + 2, size[3] + 2
-        return 3 * F.avg_pool2d(draw(*size[:2], height, width), 3, stride=1)
-
-    # widths differ, and so do scales and offsets, which the fit must not be drawn to
-    local = tuple(
-        draw_smooth(N_IMAGES, 6 + layer, TOKEN_SIZE, TOKEN_SIZE) * 5**layer + draw(1, 6 + layer, 1, 1) * 10
-        for layer in range(N_LAYERS)
-    )
-    global_ = tuple(draw(N_IMAGES, 6 + layer) * 5**layer for layer in range(N_LAYERS))
-    patch = torch.arange(N_PATCHES).repeat_interleave(PER_PATCH)
-    centre = torch.stack([patch % 4, patch // 4, patch % 2], dim=1) * 40.0
-    coords = centre + draw(len(patch), 3) * 3
-    layer = patch % N_LAYERS
-    is_local = patch % 4 != 3
-    space = (torch.rand(N_PATCHES, 2, generator=generator) * 1.4 - 0.7)[patch]
-    signal = torch.zeros(N_IMAGES, len(patch))
-    for voxel in range(len(patch)):
-        chosen = int(layer[voxel])
-        where = space[voxel].view(1, 1, 1, 2).expand(N_IMAGES, -1, -1, -1)
-        sampled = F.grid_sample(local[chosen], where, align_corners=False).flatten(1)
-        read = sampled if is_local[voxel] else global_[chosen]
-        signal[:, voxel] = (read - read.mean(0)) @ draw(read.shape[1])
-    signal = (signal - signal.mean(0)) / signal.std(0)
-    responses = math.sqrt(1 - NOISE) * signal + math.sqrt(NOISE) * draw(*signal.shape) + 3
-    return Planted(
-        tokens=LayerTokens(local, global_, tuple(f"block{i}" for i in range(N_LAYERS))),
-        responses=responses.numpy(),
-        coords=coords.numpy(),
-        bounding_box=np.stack([coords.numpy().min(0), coords.numpy().max(0)]),
-        layer=layer.numpy(),
-        space=space.numpy(),
-        local=is_local.numpy(),
-    )
+    return make_planted()
 
 
 def fit_planted(
-    planted: Planted, config: MappingConfig = QUICK, seed: int = 0, bootstrap: bool = False
+    planted: Planted, config: FactorTopyConfig = QUICK, seed: int = 0, bootstrap: bool = False
 ) -> Mapping:
-    split = split_stimuli(N_IMAGES, 0.2, seed=0)
-    return fit(
-        planted.tokens,
-        planted.responses,
-        planted.coords,
-        planted.bounding_box,
-        split,
-        config,
-        seed,
-        bootstrap,
-    )
+    return fit_family(planted, config, seed, bootstrap)
 
 
 def test_planted_selectors_are_recovered(planted: Planted) -> None:
@@ -242,3 +177,27 @@ def test_input_that_does_not_fit_is_refused(planted: Planted) -> None:
     global_ = (planted.tokens.global_[0], planted.tokens.global_[1] * float("inf"), planted.tokens.global_[2])
     with pytest.raises(InputError, match="block1"):
         fit_planted(replace(planted, tokens=replace(planted.tokens, global_=global_)))
+
+
+def test_passes_over_parts_of_the_brain_fit_the_same(planted: Planted) -> None:
+    whole = fit_planted(planted, QUICK)
+    parts = fit_planted(planted, QUICK.model_copy(update={"voxels_per_pass": 37}))
+    for name in ARRAYS:
+        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=2e-5, err_msg=name)
+
+
+def test_fits_that_share_standard_tokens_are_the_same(planted: Planted) -> None:
+    split = split_stimuli(N_IMAGES, 0.2, seed=0)
+    shared = standardize_tokens(planted.tokens, torch.from_numpy(split.train), TOKEN_SIZE, "cpu")
+    for bootstrap in (False, True):
+        assert_equal(
+            fit_planted(replace(planted, tokens=shared), bootstrap=bootstrap),
+            fit_planted(planted, bootstrap=bootstrap),
+        )
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 19])
+def test_a_fit_may_be_of_few_steps(steps: int, planted: Planted) -> None:
+    mapping = fit_planted(planted, QUICK.model_copy(update={"steps": steps}))
+    assert mapping.steps == steps
+    assert np.isfinite(mapping.r2).all()

@@ -10,7 +10,8 @@ import pytest
 from equality import assert_equal
 
 from harness.errors import InputError
-from harness.mapping import Mapping, load_mapping, save_mapping
+from harness.files import read_json, write_json
+from harness.mapping import ARRAYS, ARRAYS_OF_FAMILY, Mapping, load_mapping, save_mapping
 
 
 def make_mapping() -> Mapping:
@@ -71,4 +72,46 @@ def test_incomplete_mapping_is_refused(tmp_path: Path) -> None:
         load_mapping(tmp_path / "m")
     save_file(arrays | {"scale": arrays["scale"][:3]}, path)
     with pytest.raises(InputError, match="scale"):
+        load_mapping(tmp_path / "m")
+
+
+def make_family(family: str) -> Mapping:
+    absent = set(ARRAYS) - set(ARRAYS_OF_FAMILY[family])
+    return replace(make_mapping(), family=family, **dict.fromkeys(absent))
+
+
+@pytest.mark.parametrize("family", sorted(ARRAYS_OF_FAMILY))
+def test_what_a_family_does_not_have_stays_absent(family: str, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    save_mapping(make_family(family), tmp_path / "m")
+    assert set(load_file(tmp_path / "m" / "mapping.safetensors")) == set(ARRAYS_OF_FAMILY[family])
+    assert_equal(load_mapping(tmp_path / "m"), make_family(family))
+
+
+def test_files_from_before_there_were_families_are_read(tmp_path: Path) -> None:
+    save_mapping(make_mapping(), tmp_path / "m")
+    path = tmp_path / "m" / "mapping.json"
+    old = {name: value for name, value in read_json(path).items() if name != "family"}
+    assert set(old) == {"layers", "steps"}
+    write_json(path, old)
+    assert_equal(load_mapping(tmp_path / "m"), make_mapping())
+
+
+def test_arrays_that_a_family_has_not_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"expected the arrays space, .* of factortopy, found bias, corr"):
+        replace(make_mapping(), space=None)
+    with pytest.raises(InputError, match=r"expected the arrays layer, r2, correlation of layer_ridge"):
+        replace(make_mapping(), family="layer_ridge")
+    with pytest.raises(InputError, match=r"'layer_rigde'.*did you mean 'layer_ridge'"):
+        replace(make_mapping(), family="layer_rigde")
+    # a file is held to the family it names
+    save_mapping(make_family("layer_ridge"), tmp_path / "m")
+    path = tmp_path / "m" / "mapping.json"
+    content = read_json(path)
+    write_json(path, content | {"family": "factortopy"})
+    with pytest.raises(InputError, match=r"mapping\.safetensors: expected the arrays space"):
+        load_mapping(tmp_path / "m")
+    write_json(path, content | {"family": "nonsense"})
+    with pytest.raises(InputError, match=r"mapping\.json: unknown family of mappings 'nonsense'"):
         load_mapping(tmp_path / "m")

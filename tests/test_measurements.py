@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -90,6 +92,28 @@ def test_null_of_the_hierarchy_is_over_all_fits_of_step_0(brain):
     (_, values) = next(iter(measure_snapshots({0: fits[0]}, fits[1:], {0: PROBES}, brain, "digits", 0)))
     assert values["alignment/all/hierarchy_null_mean"] == pytest.approx(1 / 3)
     assert values["alignment/all/hierarchy_null_sd"] == pytest.approx(np.std([1, -1, 1], ddof=1))
+
+
+def test_what_a_family_does_not_have_gives_no_rows(brain):
+    tops = [[0, 0, 0, 2, 2, 2], [0, 0, 0, 2, 2, 2], [1, 0, 0, 2, 2, 2], [2, 2, 2, 2, 2, 2]]
+    absent = dict.fromkeys(("space", "scale", "weights", "bias"))
+    whole = [mapping(top) for top in tops]
+    plain = [replace(found, family="layer_ridge", **absent) for found in whole]
+
+    def measure(fits):
+        snapshots = {0: fits[0], 5: fits[3]}
+        probes = {0: PROBES, 5: LATER}
+        return dict(measure_snapshots(snapshots, fits[1:3], probes, brain, "digits", 0))
+
+    expected, found = measure(whole), measure(plain)
+    missing = ("/scale", "/scale_change", "/space_displacement", "/cluster_agreement", "/principal_angle")
+    for step in (0, 5):
+        left_out = expected[step].keys() - found[step].keys()
+        assert all(any(part in name for part in missing) for name in left_out)
+        assert left_out
+        assert not any(part in name for part in missing for name in found[step])
+        for name, value in found[step].items():
+            assert value == expected[step][name], name
 
 
 def test_forgetting_is_of_probes_only():

@@ -28,8 +28,8 @@ from harness.rewiring import (
 class Selected:
     layers: tuple[str, ...]
     layer: np.ndarray
-    space: np.ndarray
-    scale: np.ndarray
+    space: np.ndarray | None
+    scale: np.ndarray | None
     r2: np.ndarray
 
 
@@ -73,6 +73,20 @@ def test_sign_is_after_minus_before():
     for name in MEASURES:
         sign = -1 if tail(name) == "two-sided" else 1
         np.testing.assert_allclose(there[name], sign * back[name], atol=1e-7, err_msg=name)
+
+
+def test_selectors_that_neither_has_are_left_out():
+    absent = {"space": None, "scale": None}
+    before, after = replace(BEFORE, **absent), replace(AFTER, **absent)
+    found, whole = rewiring_measures(before, after), rewiring_measures(BEFORE, AFTER)
+    assert tuple(found) == tuple(n for n in MEASURES if n not in ("space_displacement", "scale_change"))
+    for name in found:
+        np.testing.assert_array_equal(found[name], whole[name])
+    assert "space_displacement" in rewiring_measures(replace(BEFORE, scale=None), replace(AFTER, scale=None))
+    with pytest.raises(InputError, match="must share selectors: the second has space, the first not"):
+        rewiring_measures(before, AFTER)
+    with pytest.raises(InputError, match="the first has scale, the second not"):
+        rewiring_measures(BEFORE, replace(AFTER, scale=None))
 
 
 def test_confidence_by_hand():

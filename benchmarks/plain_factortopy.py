@@ -1,0 +1,40 @@
+"""FactorTopy's prediction as its formula is written, by ``grid_sample``: what ours is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.factortopy import FactorTopy, Selectors
+
+
+def predict_plainly(
+    model: FactorTopy, local: Sequence[Tensor], global_: Sequence[Tensor], selectors: Selectors | None = None
+) -> Tensor:
+    """Sample every voxel's token of every layer, mix, then apply the weights.
+
+    Parameters
+    ----------
+    model : FactorTopy
+    local : sequence of float tensors [n_images, n_channels, height, width], one per layer
+    global_ : sequence of float tensors [n_images, n_channels], one per layer
+    selectors : Selectors, optional
+        What ``model.selectors()`` gave.
+
+    Returns
+    -------
+    float tensor [n_images, n_voxels]
+    """
+    chosen = selectors if selectors is not None else model.selectors()
+    scale = chosen.scale[:, None]
+    mixed: Tensor | float = 0.0  # n_images, n_voxels, n_channels
+    for layer, (tokens, whole) in enumerate(zip(local, global_, strict=True)):
+        projected = F.conv2d(tokens, model.local_bottleneck[layer].weight[:, :, None, None])
+        grid = chosen.space.view(1, -1, 1, 2).expand(len(tokens), -1, -1, -1)
+        sampled = F.grid_sample(projected, grid, align_corners=False).squeeze(-1).transpose(1, 2)
+        one = torch.lerp(sampled, model.global_bottleneck[layer](whole)[:, None, :], scale)
+        mixed = mixed + chosen.layer[:, layer, None] * one
+    return (mixed * model.weight).mean(dim=-1) + model.bias

@@ -1,0 +1,121 @@
+"""Cross-validated ridge per layer: planted layers are found, and the numbers are those of the definition."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from himalaya.backend import get_backend
+from planted import N_IMAGES, NOISE, check_family, fit_planted, make_planted
+from sklearn.linear_model import Ridge
+
+from harness.config import LayerRidgeConfig
+from harness.errors import InputError
+from harness.families.layer_ridge import _draw, layer_features
+from harness.splits import split_stimuli
+
+CONFIG = LayerRidgeConfig(pool=4)
+QUICK = LayerRidgeConfig(pool=1, alphas=[0.1, 10.0], n_folds=3)
+
+
+def test_planted_layers_are_recovered() -> None:
+    planted = make_planted()
+    mapping = fit_planted(planted, CONFIG)
+    assert (mapping.layer.argmax(axis=1) == planted.layer).mean() > 0.95
+    # more features than FactorTopy has to learn: 240 stimuli do not take it to the ceiling
+    assert mapping.r2.mean() > 0.8 * (1 - NOISE)
+    assert mapping.correlation.mean() > 0.75
+    absent = (mapping.space, mapping.scale, mapping.weights, mapping.bias)
+    assert absent == (None, None, None, None)
+    assert mapping.steps == 0
+
+
+def test_interface() -> None:
+    check_family(QUICK)
+
+
+def test_definition_by_hand() -> None:
+    """One penalty, hence plain ridge regressions, and their softmax and mixture."""
+    planted = make_planted()
+    some = slice(0, 10)
+    planted = replace(planted, responses=planted.responses[:, some], coords=planted.coords[some])
+    config = LayerRidgeConfig(pool=2, alphas=[0.3], n_folds=4, temperature=0.1)
+    mapping = fit_planted(planted, config, seed=3)
+    split = split_stimuli(N_IMAGES, 0.2, seed=0)
+    train, folds = _draw(split, 4, 3, bootstrap=False)
+    scores, predictions = [], []
+    for local, global_ in zip(planted.tokens.local, planted.tokens.global_, strict=True):
+        features = layer_features(local, global_, split.train, 2, None).numpy()
+        ridge, r2 = Ridge(0.3), []
+        for fitted, scored in folds.split():
+            ridge.fit(features[train[fitted]], planted.responses[train[fitted]])
+            truth = planted.responses[train[scored]]
+            error = np.square(truth - ridge.predict(features[train[scored]])).sum(0)
+            r2.append(1 - error / np.square(truth - truth.mean(0)).sum(0))
+        scores.append(np.mean(r2, axis=0).clip(0))
+        predictions.append(ridge.fit(features[train], planted.responses[train]).predict(features))
+    layer = np.exp(np.stack(scores, axis=1) / 0.1)
+    layer /= layer.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(mapping.layer, layer, atol=1e-3)
+    prediction = np.einsum("nl,lin->in", layer, predictions)[split.held_out]
+    truth = planted.responses[split.held_out]
+    r2 = 1 - np.square(truth - prediction).sum(0) / np.square(truth - truth.mean(0)).sum(0)
+    np.testing.assert_allclose(mapping.r2, r2, atol=1e-3)
+
+
+def test_few_stimuli_are_solved_by_kernel_alike() -> None:
+    """With fewer stimuli than features himalaya's kernel ridge is used; duplicated features force that."""
+    planted = make_planted()
+    config = QUICK.model_copy(update={"pool": 4})
+    repeated = tuple(layer.repeat(1, 3, 1, 1) for layer in planted.tokens.local)
+    global_ = tuple(layer.repeat(1, 3) for layer in planted.tokens.global_)
+    wide = replace(planted, tokens=replace(planted.tokens, local=repeated, global_=global_))
+    one, other = fit_planted(planted, config), fit_planted(wide, config)
+    np.testing.assert_allclose(one.layer, other.layer, atol=1e-3)
+    np.testing.assert_allclose(one.r2, other.r2, atol=1e-3)
+    assert get_backend().name == "numpy"  # himalaya's global setting is as it was
+
+
+def test_copies_of_a_stimulus_are_in_one_fold() -> None:
+    """Or noise would be predicted: responses of nothing have no layer that says anything."""
+    planted = make_planted()
+    split = split_stimuli(N_IMAGES, 0.2, seed=0)
+    train, folds = _draw(split, 5, seed=0, bootstrap=True)
+    assert len(np.unique(train)) < len(train) == len(split.train)
+    for fitted, scored in folds.split():
+        assert not np.intersect1d(train[fitted], train[scored]).size
+    noise = np.random.default_rng(0).standard_normal(planted.responses.shape).astype(np.float32)
+    mapping = fit_planted(replace(planted, responses=noise), CONFIG, bootstrap=True)
+    assert mapping.layer.max(axis=1).mean() < 0.6
+    assert abs(mapping.r2.mean()) < 0.05
+
+
+def test_layer_features() -> None:
+    generator = torch.Generator().manual_seed(0)
+    local = torch.randn(12, 3, 4, 4, generator=generator) * 5 + 2
+    global_ = torch.randn(12, 3, generator=generator)
+    global_[:, 1] = 0.1
+    train = np.arange(8)
+    found = layer_features(local, global_, train, 2, None)
+    assert found.shape == (12, 3 * 5)
+    raw = torch.cat([global_, F.avg_pool2d(local, 2).flatten(1)], dim=1)
+    expected = (raw - raw[:8].mean(0)) / raw[:8].std(0, correction=0) / 15**0.5
+    expected[:, 1] = 0  # says the same of every image
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    # components are a rotation: distances between training stimuli stay, fewer keep what varies most
+    rotated = layer_features(local, global_, train, 2, 14)
+    torch.testing.assert_close(torch.cdist(rotated[:8], rotated[:8]), torch.cdist(found[:8], found[:8]))
+    few = layer_features(local, global_, train, 2, 3)
+    torch.testing.assert_close(few, rotated[:, :3])
+    assert few[:8].var(0).diff().max() < 0
+
+
+def test_settings_that_do_not_fit_are_refused() -> None:
+    planted = make_planted()
+    with pytest.raises(InputError, match=r"mapping\.pool: found 5.*4 x 4"):
+        fit_planted(planted, LayerRidgeConfig(pool=5))
+    with pytest.raises(InputError, match=r"mapping\.n_folds: found 200 with 240 stimuli"):
+        fit_planted(planted, LayerRidgeConfig(n_folds=200))
