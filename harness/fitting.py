@@ -234,12 +234,13 @@ def _train(
         weight_decay=config.weight_decay,
         fused=True,
     )
+    # OneCycleLR divides by zero unless its rise and its fall have a step each
+    cycle = max(config.steps, 3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=[config.lr * rate for _, rate in groups],
-        # two steps at least to warm up in: with fewer, torch divides by zero
-        total_steps=max(config.steps, 2),
-        pct_start=min(max(WARM_UP, 2 / config.steps), 1.0),
+        total_steps=cycle,
+        pct_start=max(WARM_UP, 2 / cycle),
         cycle_momentum=False,
     )
     batches = _draw_batches(train, config.batch_size, config.steps, generator)

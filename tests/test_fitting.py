@@ -196,7 +196,7 @@ def test_fits_that_share_standard_tokens_are_the_same(planted: Planted) -> None:
         )
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 10, 19])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 10, 19])
 def test_a_fit_may_be_of_few_steps(steps: int, planted: Planted) -> None:
     mapping = fit_planted(planted, QUICK.model_copy(update={"steps": steps}))
     assert mapping.steps == steps
