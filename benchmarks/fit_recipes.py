@@ -29,7 +29,8 @@ from harness.config import Config, load_config
 from harness.factortopy import FactorTopy
 from harness.features import LayerTokens, extract_tokens
 from harness.figures.style import figure_style
-from harness.fitting import fit, score
+from harness.fitting import fit
+from harness.scores import score
 from harness.splits import Split, split_stimuli
 
 # Yang, Gee and Shi (CVPR 2024)

@@ -99,6 +99,10 @@ class BrainConfig(Section):
     seed: Seed = 0
 
 
+TokenPrecision = Literal["float32", "float16", "bfloat16"]
+TokenPlace = Literal["auto", "device", "memory", "disk"]
+
+
 class BaseMappingConfig(Section):
     """What every family of mappings from layer tokens to voxels is told."""
 
@@ -122,6 +126,28 @@ class TrainedMappingConfig(BaseMappingConfig):
     voxels_per_pass: Count = Field(
         50_000, description="bounds memory: more voxels are fitted in several passes per step, same result"
     )
+    token_precision: TokenPrecision = Field("float32", description="of the tokens that are kept to be fitted")
+    token_place: TokenPlace = Field(
+        "auto", description="where they are kept; auto: the device, main memory or a file, whichever has room"
+    )
+    validation: float = Field(
+        0.0, ge=0, lt=1, description="share of the training stimuli that choose the best state; 0: the last"
+    )
+    patience: Count | None = Field(
+        None,
+        description="ends a fit after so many twentieths of its steps without a better state; null: never",
+    )
+    warm_steps: Count | None = Field(
+        None, description="snapshots begin from step 0's mapping, for so many steps; null: all begin anew"
+    )
+
+    @model_validator(mode="after")
+    def _patience_needs_validation(self) -> TrainedMappingConfig:
+        if self.patience is not None and not self.validation:
+            raise ValueError(
+                f"found patience {self.patience} without validation; accepted: validation above 0"
+            )
+        return self
 
 
 class FactorTopyConfig(TrainedMappingConfig):
@@ -284,7 +310,7 @@ def determining(config: Config) -> dict[str, Any]:
             "study": True,
             "finetune": {"num_workers"},
             "snapshots": {"resume_every"},
-            "mapping": {"voxels_per_pass"},
+            "mapping": {"voxels_per_pass", "token_place"},
         },
     )
 

@@ -37,6 +37,14 @@ class LayerTokens:
         """Number of images."""
         return len(self.local[0])
 
+    def cpu(self) -> LayerTokens:
+        """The tokens in main memory."""
+        return LayerTokens(
+            tuple(layer.cpu() for layer in self.local),
+            tuple(layer.cpu() for layer in self.global_),
+            self.layers,
+        )
+
     def take(
         self, indices: Sequence[int] | Int[np.ndarray, " n_taken"] | Int[Tensor, " n_taken"]
     ) -> LayerTokens:
@@ -76,23 +84,44 @@ def extract_tokens(
     progress : str, optional
         Says so on a progress bar; None: no bar.
     """
+    parts = iterate_tokens(backbone, images, range(len(images)), token_size, batch_size, device, progress)
+    return join_tokens([part.cpu() for _, part in parts])
+
+
+def join_tokens(parts: Sequence[LayerTokens]) -> LayerTokens:
+    """The tokens of all parts, one part after the other."""
+    return LayerTokens(
+        tuple(map(torch.cat, zip(*(part.local for part in parts), strict=True))),
+        tuple(map(torch.cat, zip(*(part.global_ for part in parts), strict=True))),
+        parts[0].layers,
+    )
+
+
+@torch.no_grad()
+def iterate_tokens(
+    backbone: Backbone,
+    images: Sequence[Image.Image],
+    order: Sequence[int],
+    token_size: int | None,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    progress: str | None = None,
+) -> Iterator[tuple[list[int], LayerTokens]]:
+    """Which images, and their tokens (float32 on the device), batch by batch.
+
+    Parameters are those of `extract_tokens`; `order` says which images, in which order.
+    """
     backbone = backbone.to(device).eval()
-    local: list[list[Tensor]] = [[] for _ in backbone.layers]
-    global_: list[list[Tensor]] = [[] for _ in backbone.layers]
-    for inputs in _batches(backbone, images, batch_size, device, progress):
+    for rows, inputs in _batches(backbone, images, order, batch_size, device, progress):
         grids, tokens = backbone.tokens(inputs)
-        for place, (grid, token) in enumerate(zip(grids, tokens, strict=True)):
+        local = []
+        for grid in grids:
             if token_size is not None and grid.shape[2:] != (token_size, token_size):
                 grid = functional.interpolate(
                     grid, (token_size, token_size), mode="bilinear", align_corners=False
                 )
-            local[place].append(grid.float().cpu())
-            global_[place].append(token.float().cpu())
-    return LayerTokens(
-        tuple(torch.cat(parts) for parts in local),
-        tuple(torch.cat(parts) for parts in global_),
-        backbone.layers,
-    )
+            local.append(grid.float())
+        yield rows, LayerTokens(tuple(local), tuple(token.float() for token in tokens), backbone.layers)
 
 
 @torch.no_grad()
@@ -105,19 +134,18 @@ def extract_features(
 ) -> Float[Tensor, "n_images n_channels"]:
     """Features, as heads and probes read them, of every image; parameters as for `extract_tokens`."""
     backbone = backbone.to(device).eval()
-    parts = [
-        backbone(inputs).float().cpu() for inputs in _batches(backbone, images, batch_size, device, progress)
-    ]
-    return torch.cat(parts)
+    batches = _batches(backbone, images, range(len(images)), batch_size, device, progress)
+    return torch.cat([backbone(inputs).float().cpu() for _, inputs in batches])
 
 
 def _batches(
     backbone: Backbone,
     images: Sequence[Image.Image],
+    order: Sequence[int],
     batch_size: int,
     device: torch.device | str,
     progress: str | None,
-) -> Iterator[Float[Tensor, "n_images 3 height width"]]:
-    for start in tqdm(range(0, len(images), batch_size), progress, disable=progress is None, leave=False):
-        chosen = [images[index] for index in range(start, min(start + batch_size, len(images)))]
-        yield backbone.preprocessing(chosen).to(device)
+) -> Iterator[tuple[list[int], Float[Tensor, "n_images 3 height width"]]]:
+    for start in tqdm(range(0, len(order), batch_size), progress, disable=progress is None, leave=False):
+        rows = [int(index) for index in order[start : start + batch_size]]
+        yield rows, backbone.preprocessing([images[index] for index in rows]).to(device)

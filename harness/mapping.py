@@ -53,6 +53,9 @@ class Mapping:
         Optimizer steps of the fit; 0 where it is solved in one.
     family : str
         Name of the family of mappings, as in ``mapping.family``.
+    learned : dict of arrays by name, or None
+        What else a trained model has learned (``model.*``) and the frame of its tokens (``frame.*``), as of
+        `harness.training.FittedModel.learned`: for warm starts, and to project tokens to the channels.
 
     Raises
     ------
@@ -70,6 +73,7 @@ class Mapping:
     correlation: Float[np.ndarray, " n_voxels"]
     steps: int
     family: str = "factortopy"
+    learned: dict[str, np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         _check_family("mapping", self.family)
@@ -91,17 +95,30 @@ def _check_arrays(place: object, family: str, found: Iterable[str]) -> None:
 
 
 def save_mapping(mapping: Mapping, folder: Path) -> None:
-    """Write ``mapping.safetensors`` and ``mapping.json`` to a folder, which appears whole or not at all."""
+    """Write a mapping to a folder, which appears whole or not at all.
+
+    ``mapping.safetensors`` has the arrays of its voxels, ``learned.safetensors`` what else it has learned,
+    ``mapping.json`` the rest.
+    """
     arrays = {name: np.ascontiguousarray(getattr(mapping, name)) for name in ARRAYS_OF_FAMILY[mapping.family]}
     description = {"family": mapping.family, "layers": list(mapping.layers), "steps": mapping.steps}
     with write_atomically(folder) as temporary:
         temporary.mkdir()
         save_file(arrays, temporary / "mapping.safetensors")
+        if mapping.learned is not None:
+            learned = {name: np.ascontiguousarray(array) for name, array in mapping.learned.items()}
+            save_file(learned, temporary / "learned.safetensors")
         write_json(temporary / "mapping.json", description)
 
 
-def load_mapping(folder: Path) -> Mapping:
-    """Read a mapping; `InputError` names the file that is missing, broken or incomplete."""
+def load_mapping(folder: Path, with_learned: bool = False) -> Mapping:
+    """Read a mapping, and what it has learned where that is wanted and was kept.
+
+    Raises
+    ------
+    InputError
+        Names the file that is missing, broken or incomplete.
+    """
     description = Path(folder) / "mapping.json"
     content = read_json(description)
     try:
@@ -124,4 +141,6 @@ def load_mapping(folder: Path) -> Mapping:
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
             raise InputError(f"{path}: {name} is {arrays[name].shape}, expected {shape}")
-    return Mapping(layers=layers, steps=steps, family=family, **arrays)
+    kept = Path(folder) / "learned.safetensors"
+    learned = read_arrays(kept) if with_learned and kept.exists() else None
+    return Mapping(layers=layers, steps=steps, family=family, learned=learned, **arrays)

@@ -24,10 +24,10 @@ from harness.accelerator import build_accelerator
 from harness.backbones import Backbone, TextTower, load_backbone
 from harness.brains import load_brain
 from harness.brains.brain import Brain
-from harness.config import Config, read_config
+from harness.config import Config, TrainedMappingConfig, read_config
 from harness.errors import InputError, exit_with_one_line
 from harness.families import fit_mapping, prepare_tokens
-from harness.features import LayerTokens, extract_features, extract_tokens
+from harness.features import LayerTokens, extract_features
 from harness.files import read_json, write_json
 from harness.forgetting import calibration_error
 from harness.journal import Journal
@@ -92,12 +92,17 @@ def track(config: Config, run: Path, task: Task, backbone: Backbone, accelerator
     units = plan_units(config, steps)
     missing = [unit for unit in units if not unit.is_done(run)]
     split = _open_split(config, run, len(brain.stimuli), accelerator)
-    # by step, so that the refits of one snapshot share its tokens; every process has its own
-    own = sorted(missing[accelerator.process_index :: accelerator.num_processes], key=lambda unit: unit.step)
     tracker = _Tracker(config, run, task, backbone, brain, split, accelerator)
-    for place, unit in enumerate(own, 1):
-        tracker.track(unit, f"{place}/{len(own)}")
-    accelerator.wait_for_everyone()
+    # warm starts wait for the mapping of step 0
+    waves = [missing]
+    if isinstance(config.mapping, TrainedMappingConfig) and config.mapping.warm_steps is not None:
+        waves = [[unit for unit in missing if unit.step == 0], [unit for unit in missing if unit.step > 0]]
+    for wave in waves:
+        # by step, so that the refits of one snapshot share its tokens; every process has its own
+        own = sorted(wave[accelerator.process_index :: accelerator.num_processes], key=lambda unit: unit.step)
+        for place, unit in enumerate(own, 1):
+            tracker.track(unit, f"{place}/{len(own)}")
+        accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         write_results(config, run, brain, units)
     accelerator.wait_for_everyone()
@@ -166,26 +171,32 @@ class _Tracker:
 
     def _fit(self, unit: Unit, name: str) -> Mapping:
         if self._tokens is None:
-            tokens = extract_tokens(
+            self._tokens = prepare_tokens(
                 self._backbone,
                 self.brain.stimuli,
-                self.config.mapping.token_size,
+                self.split,
+                self.config.mapping,
                 self.config.probes.batch_size,
                 self.device,
+                self.run,
                 self._label(f"{name}, tokens"),
             )
-            self._tokens = prepare_tokens(tokens, self.split, self.config.mapping, self.device)
+        config, start = self.config.mapping, None
+        if isinstance(config, TrainedMappingConfig) and config.warm_steps is not None and unit.step:
+            start = load_mapping(mapping_folder(self.run, 0), with_learned=True)
+            config = config.model_copy(update={"steps": config.warm_steps})
         return fit_mapping(
             self._tokens,
             self.brain.responses,
             self.brain.coords,
             self.brain.bounding_box,
             self.split,
-            self.config.mapping,
+            config,
             unit.seed(self.config),
             self.config.mapping.bootstrap,
             self.device,
             self._label(f"{name}, mapping"),
+            start,
         )
 
     def _probe(self, name: str) -> dict[str, Any]:

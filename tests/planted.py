@@ -82,7 +82,13 @@ def make_planted() -> Planted:
     )
 
 
-def fit_planted(planted: Planted, config: MappingConfig, seed: int = 0, bootstrap: bool = False) -> Mapping:
+def fit_planted(
+    planted: Planted,
+    config: MappingConfig,
+    seed: int = 0,
+    bootstrap: bool = False,
+    start: Mapping | None = None,
+) -> Mapping:
     """Fit any family of mappings on four fifths of the stimuli."""
     split = split_stimuli(N_IMAGES, 0.2, seed=0)
     return fit_mapping(
@@ -94,6 +100,7 @@ def fit_planted(planted: Planted, config: MappingConfig, seed: int = 0, bootstra
         config,
         seed,
         bootstrap,
+        start=start,
     )
 
 

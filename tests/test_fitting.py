@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from equality import assert_equal
 from planted import N_IMAGES, N_PATCHES, NOISE, PER_PATCH, TOKEN_SIZE, Planted, make_planted
 from planted import fit_planted as fit_family
@@ -15,9 +14,10 @@ from planted import fit_planted as fit_family
 from harness.config import FactorTopyConfig
 from harness.errors import InputError
 from harness.features import LayerTokens
-from harness.fitting import FitDivergedError, score, standardize_tokens
 from harness.mapping import ARRAYS, Mapping
 from harness.splits import split_stimuli
+from harness.standard_tokens import standardize_tokens
+from harness.training import FitDivergedError
 
 CONFIG = FactorTopyConfig(
     token_size=TOKEN_SIZE, n_channels=8, batch_size=48, steps=200, lr=1e-2, regularization_steps=100
@@ -31,9 +31,13 @@ def planted() -> Planted:
 
 
 def fit_planted(
-    planted: Planted, config: FactorTopyConfig = QUICK, seed: int = 0, bootstrap: bool = False
+    planted: Planted,
+    config: FactorTopyConfig = QUICK,
+    seed: int = 0,
+    bootstrap: bool = False,
+    start: Mapping | None = None,
 ) -> Mapping:
-    return fit_family(planted, config, seed, bootstrap)
+    return fit_family(planted, config, seed, bootstrap, start)
 
 
 def test_planted_selectors_are_recovered(planted: Planted) -> None:
@@ -112,27 +116,6 @@ def test_scale_of_a_layer_does_not_matter(planted: Planted) -> None:
     np.testing.assert_allclose(fit_planted(planted).layer, fit_planted(other).layer, atol=1e-5)
 
 
-def test_standardize_tokens() -> None:
-    generator = torch.Generator().manual_seed(0)
-    tokens = LayerTokens(
-        local=(torch.randn(10, 3, 6, 9, generator=generator) * 7 + 2, torch.ones(10, 2, 4, 4)),
-        global_=(torch.randn(10, 3, generator=generator) * 0.1 - 5, torch.zeros(10, 2)),
-        layers=("a", "b"),
-    )
-    train = torch.arange(6)
-    found = standardize_tokens(tokens, train, token_size=4, device="cpu")
-    assert [tuple(layer.shape) for layer in found.local] == [(10, 3, 4, 4), (10, 2, 4, 4)]
-    for layer in (found.local[0].flatten(2).transpose(1, 2), found.global_[0][:, None]):
-        torch.testing.assert_close(layer[train].mean((0, 1)), torch.zeros(3), atol=1e-5, rtol=0)
-        assert layer[train].square().mean().item() == pytest.approx(1, abs=1e-5)
-    # one scale per layer: ratios between channels are kept
-    resized = F.interpolate(tokens.local[0], (4, 4), mode="bilinear", align_corners=False)
-    ratio = found.local[0][train].std((0, 2, 3)) / resized[train].std((0, 2, 3))
-    torch.testing.assert_close(ratio, ratio[:1].expand(3))
-    assert torch.equal(found.local[1], torch.zeros(10, 2, 4, 4))
-    assert torch.equal(found.global_[1], torch.zeros(10, 2))
-
-
 def test_take_keeps_order_repeats_and_memory_format() -> None:
     local = torch.randn(5, 3, 2, 2).contiguous(memory_format=torch.channels_last)
     tokens = LayerTokens((local,), (torch.arange(10.0).view(5, 2),), ("a",))
@@ -141,15 +124,6 @@ def test_take_keeps_order_repeats_and_memory_format() -> None:
     assert torch.equal(taken.global_[0], torch.tensor([[6.0, 7], [0, 1], [6, 7]]))
     assert torch.equal(taken.local[0][1], local[0])
     assert taken.local[0].is_contiguous(memory_format=torch.channels_last)
-
-
-def test_score_by_hand() -> None:
-    truth = np.array([[0.0, 1.0, 5.0, 1.0], [1.0, 2.0, 5.0, 2.0], [2.0, 3.0, 5.0, 3.0]], dtype=np.float32)
-    found = np.array([[0.0, 2.0, 4.0, 6.0], [1.0, 2.0, 5.0, 4.0], [2.0, 2.0, 6.0, 2.0]], dtype=np.float32)
-    r2, correlation = score(found, truth)
-    # perfect; the mean; a voxel that does not vary; the wrong way round: SSE 25 + 4 + 1 against SST 2
-    np.testing.assert_allclose(r2, [1, 0, 0, -14], atol=1e-6)
-    np.testing.assert_allclose(correlation, [1, 0, 0, -1], atol=1e-6)
 
 
 def test_constant_response_scores_zero(planted: Planted) -> None:
@@ -201,3 +175,39 @@ def test_a_fit_may_be_of_few_steps(steps: int, planted: Planted) -> None:
     mapping = fit_planted(planted, QUICK.model_copy(update={"steps": steps}))
     assert mapping.steps == steps
     assert np.isfinite(mapping.r2).all()
+
+
+def test_warm_start_begins_where_another_fit_ended(planted: Planted) -> None:
+    first = fit_planted(planted, CONFIG)
+    one = CONFIG.model_copy(update={"steps": 1, "lr": 1e-9})
+    begun = fit_planted(planted, one, seed=5, start=first)
+    for name in ("layer", "space", "scale", "weights", "bias", "r2"):
+        np.testing.assert_allclose(getattr(begun, name), getattr(first, name), atol=1e-5, err_msg=name)
+    for name, array in first.learned.items():
+        np.testing.assert_allclose(begun.learned[name], array, atol=1e-5, err_msg=name)
+
+
+def test_warm_start_from_what_does_not_fit_is_refused(planted: Planted) -> None:
+    first = fit_planted(planted)
+    with pytest.raises(InputError, match=r"warm start: .*model\.|warm start: .*weight"):
+        fit_planted(planted, QUICK.model_copy(update={"n_channels": 5}), start=first)
+    with pytest.raises(InputError, match=r"kept without what it had learned \(.*local_bottleneck"):
+        fit_planted(planted, start=replace(first, learned=None))
+
+
+def test_best_state_on_validation_stimuli_is_restored(planted: Planted) -> None:
+    """Where there is nothing to learn, every further step fits noise."""
+    noise = np.random.default_rng(0).normal(size=planted.responses.shape).astype(np.float32)
+    nothing_to_learn = replace(planted, responses=noise)
+    long = CONFIG.model_copy(update={"steps": 100})
+    last = fit_planted(nothing_to_learn, long)
+    best = fit_planted(nothing_to_learn, long.model_copy(update={"validation": 0.2}))
+    assert best.steps < last.steps == 100
+    assert best.r2.mean() > last.r2.mean() + 0.02
+    patient = fit_planted(nothing_to_learn, long.model_copy(update={"validation": 0.2, "patience": 2}))
+    assert_equal(patient, best)
+
+
+def test_validation_takes_stimuli(planted: Planted) -> None:
+    with pytest.raises(InputError, match=r"mapping\.validation: 0\.001 of 240 .* 0 to validate on"):
+        fit_planted(planted, QUICK.model_copy(update={"validation": 0.001}))

@@ -43,6 +43,20 @@ def test_mapping_round_trip(tmp_path: Path) -> None:
     assert load_mapping(tmp_path / "step-000012").steps == 13
 
 
+def test_what_a_model_has_learned_is_kept_and_read_where_it_is_wanted(tmp_path: Path) -> None:
+    learned = {"model.a.weight": np.ones((2, 3), np.float32), "frame.local_scale": np.arange(3.0)}
+    mapping = replace(make_mapping(), learned=learned)
+    save_mapping(mapping, tmp_path / "m")
+    assert_equal(load_mapping(tmp_path / "m", with_learned=True), mapping)
+    assert load_mapping(tmp_path / "m").learned is None
+    file = tmp_path / "m" / "learned.safetensors"
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(InputError, match=r"learned\.safetensors"):
+        load_mapping(tmp_path / "m", with_learned=True)
+    save_mapping(make_mapping(), tmp_path / "m")
+    assert load_mapping(tmp_path / "m", with_learned=True).learned is None
+
+
 @pytest.mark.parametrize("name", ["mapping.safetensors", "mapping.json"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "empty", "not text"])
 def test_damaged_mapping_names_the_file(name: str, damage: str, tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 from overrides import SMALL_TRACKING, TINY
 
+from harness.accelerator import build_accelerator
+from harness.backbones import load_backbone
 from harness.config import load_config
 from harness.errors import InputError
 from harness.files import read_json
@@ -13,8 +16,9 @@ from harness.journal import read_rows
 from harness.layout import list_snapshots, mapping_folder, probes_file, run_folder
 from harness.mapping import load_mapping
 from harness.splits import load_split
-from harness.track import Unit, plan_units
+from harness.track import Unit, plan_units, track
 from harness.tracking import read_histories
+from tasks import load_task
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +103,30 @@ def test_tracking_again_does_nothing_and_restores_what_is_gone(tracked):
     changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
     assert changed == set(lost.iterdir())
     assert (folder / "results.jsonl").read_bytes() == journal
+
+
+def test_warm_starts_begin_from_step_0(tracked, monkeypatch):
+    config, folder = tracked
+    warm = config.mapping.model_copy(update={"warm_steps": 7})
+    calls = []
+
+    def record(*arguments):
+        calls.append((arguments[5].steps, arguments[-1]))
+        return load_mapping(mapping_folder(folder, 1))
+
+    monkeypatch.setattr("harness.track.fit_mapping", record)
+    lost = mapping_folder(folder, 3)
+    shutil.move(lost, folder / "kept")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    task = load_task(**config.task.model_dump())
+    backbone, accelerator = load_backbone(config.backbone), build_accelerator(config.finetune)
+    track(config.model_copy(update={"mapping": warm}), folder, task, backbone, accelerator)
+    ((steps, start),) = calls
+    assert steps == 7
+    np.testing.assert_array_equal(start.weights, load_mapping(mapping_folder(folder, 0)).weights)
+    assert "model.local_bottleneck.0.weight" in start.learned
+    shutil.rmtree(lost)
+    shutil.move(folder / "kept", lost)
 
 
 def test_split_is_kept_with_the_run(tracked):

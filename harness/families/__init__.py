@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 
+from harness.backbones.backbone import Backbone
 from harness.config import (
     AttentionConfig,
     FactorTopyConfig,
@@ -14,20 +19,52 @@ from harness.config import (
     MappingConfig,
     TrainedMappingConfig,
 )
-from harness.features import LayerTokens
+from harness.features import LayerTokens, extract_tokens
 from harness.mapping import Mapping
 from harness.splits import Split
+from harness.token_store import store_tokens
 
 
 def prepare_tokens(
-    tokens: LayerTokens, split: Split, config: MappingConfig, device: str | torch.device = "cpu"
+    backbone: Backbone,
+    images: Sequence[Image.Image],
+    split: Split,
+    config: MappingConfig,
+    batch_size: int,
+    device: str | torch.device,
+    folder: Path,
+    progress: str | None = None,
 ) -> LayerTokens:
-    """What all fits of a snapshot share, whatever their seeds and bootstrap samples: for `fit_mapping`."""
-    if not isinstance(config, TrainedMappingConfig):
-        return tokens
-    from harness.fitting import standardize_tokens
+    """The tokens of a snapshot, for `fit_mapping`: all its fits share them, whatever their seeds and samples.
 
-    return standardize_tokens(tokens, torch.from_numpy(split.train), config.token_size, device)
+    Parameters
+    ----------
+    backbone : Backbone
+    images : sequence of PIL images
+    split : Split
+    config : MappingConfig
+    batch_size : int
+        Images per forward pass.
+    device : torch.device or str
+    folder : Path
+        For a file of tokens that fit nowhere else; gone with the process.
+    progress : str, optional
+        Label of a progress bar; none without.
+    """
+    if not isinstance(config, TrainedMappingConfig):
+        return extract_tokens(backbone, images, config.token_size, batch_size, device, progress)
+    return store_tokens(
+        backbone,
+        images,
+        split.train,
+        config.token_size,
+        config.token_precision,
+        config.token_place,
+        batch_size,
+        device,
+        folder,
+        progress,
+    )
 
 
 def fit_mapping(
@@ -41,10 +78,12 @@ def fit_mapping(
     bootstrap: bool = False,
     device: str | torch.device = "cpu",
     progress: str | None = None,
+    start: Mapping | None = None,
 ) -> Mapping:
     """Fit a mapping of the family that `config` is of; parameters and errors as of `harness.fitting.fit`.
 
-    Of `coords` and `bounding_box`, families other than FactorTopy only use the number of voxels.
+    Of `coords` and `bounding_box`, families other than FactorTopy only use the number of voxels. One that is
+    solved, not trained, has no use for `start`.
     """
     arguments = (tokens, responses, coords, bounding_box, split)
     # imported here: himalaya and scikit-learn cost a second, which only one family needs
@@ -52,15 +91,15 @@ def fit_mapping(
         case FactorTopyConfig():
             from harness.fitting import fit
 
-            return fit(*arguments, config, seed, bootstrap, device, progress)
+            return fit(*arguments, config, seed, bootstrap, device, progress, start)
         case FreeSelectorsConfig():
             from harness.families.free_selectors import fit_free_selectors
 
-            return fit_free_selectors(*arguments, config, seed, bootstrap, device, progress)
+            return fit_free_selectors(*arguments, config, seed, bootstrap, device, progress, start)
         case AttentionConfig():
             from harness.families.attention import fit_attention
 
-            return fit_attention(*arguments, config, seed, bootstrap, device, progress)
+            return fit_attention(*arguments, config, seed, bootstrap, device, progress, start)
         case LayerRidgeConfig():
             from harness.families.layer_ridge import fit_layer_ridge
 

@@ -22,9 +22,9 @@ from harness.config import AttentionConfig
 from harness.errors import InputError
 from harness.factortopy import EVERY
 from harness.features import LayerTokens
-from harness.fitting import check_inputs, fit_model
 from harness.mapping import Mapping
 from harness.splits import Split
+from harness.training import check_inputs, fit_model
 
 # what only one voxel's error moves has to come far in a few hundred steps
 LAYER_RATE = 12.0
@@ -163,6 +163,7 @@ def fit_attention(
     bootstrap: bool = False,
     device: str | torch.device = "cpu",
     progress: str | None = None,
+    start: Mapping | None = None,
 ) -> Mapping:
     """Fit attention on the training stimuli and score it on the held-out ones.
 
@@ -185,7 +186,9 @@ def fit_attention(
             model.layer_logits: LAYER_RATE,
         }
 
-    fitted = fit_model(build, rates, tokens, responses, split, config, seed, bootstrap, device, progress)
+    fitted = fit_model(
+        build, rates, tokens, responses, split, config, seed, bootstrap, device, progress, start
+    )
     model = fitted.model
     batches = [fitted.tokens.take(batch) for batch in torch.from_numpy(split.train).split(config.batch_size)]
     space, scale = where_attended(model, batches)
@@ -200,7 +203,8 @@ def fit_attention(
         bias=model.bias.detach().cpu().numpy(),
         r2=fitted.r2,
         correlation=fitted.correlation,
-        steps=config.steps,
+        steps=fitted.steps,
+        learned=fitted.learned(),
         family="attention",
     )
 

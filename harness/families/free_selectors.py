@@ -18,10 +18,10 @@ from harness.config import FreeSelectorsConfig
 from harness.errors import InputError
 from harness.factortopy import EVERY, Selectors
 from harness.features import LayerTokens
-from harness.fitting import check_inputs, fit_model
 from harness.mapping import Mapping
 from harness.reading import read_tokens
 from harness.splits import Split
+from harness.training import check_inputs, fit_model
 
 # of the logits, each of which only one voxel's error moves: they start at zero and have to come as far in a
 # few hundred steps as FactorTopy's, which many weights move at once
@@ -105,6 +105,7 @@ def fit_free_selectors(
     bootstrap: bool = False,
     device: str | torch.device = "cpu",
     progress: str | None = None,
+    start: Mapping | None = None,
 ) -> Mapping:
     """Fit free selectors on the training stimuli and score them on the held-out ones.
 
@@ -121,7 +122,9 @@ def fit_free_selectors(
         # as the model divides by D what the weights sum
         return {model.weight: float(config.n_channels)} | dict.fromkeys(logits, RATE)
 
-    fitted = fit_model(build, rates, tokens, responses, split, config, seed, bootstrap, device, progress)
+    fitted = fit_model(
+        build, rates, tokens, responses, split, config, seed, bootstrap, device, progress, start
+    )
     model = fitted.model
     with torch.no_grad():
         selectors = model.selectors()
@@ -134,6 +137,7 @@ def fit_free_selectors(
         bias=model.bias.detach().cpu().numpy(),
         r2=fitted.r2,
         correlation=fitted.correlation,
-        steps=config.steps,
+        steps=fitted.steps,
+        learned=fitted.learned(),
         family="free_selectors",
     )

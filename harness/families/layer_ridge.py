@@ -25,9 +25,10 @@ from tqdm import tqdm
 from harness.config import LayerRidgeConfig
 from harness.errors import InputError
 from harness.features import LayerTokens
-from harness.fitting import check_inputs, score
 from harness.mapping import Mapping
+from harness.scores import score
 from harness.splits import Split
+from harness.training import check_inputs
 
 VOXELS_AT_ONCE = 2000  # himalaya holds predictions of all penalties for so many
 

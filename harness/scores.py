@@ -1,0 +1,26 @@
+"""How well responses are predicted, voxel by voxel: pure functions."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+
+def score(
+    prediction: Float[np.ndarray, "n_images n_voxels"], responses: Float[np.ndarray, "n_images n_voxels"]
+) -> tuple[Float[np.ndarray, " n_voxels"], Float[np.ndarray, " n_voxels"]]:
+    """R² (1 - SSE/SST) and Pearson correlation per voxel, float32.
+
+    R² is 0 where the responses do not vary, the correlation where either side does not.
+    """
+    found, truth = prediction.astype(np.float64), responses.astype(np.float64)
+    varies = np.ptp(truth, axis=0) > 0
+    error = np.square(truth - found).sum(axis=0)
+    found_centred, truth_centred = found - found.mean(axis=0), truth - truth.mean(axis=0)
+    total = np.square(truth_centred).sum(axis=0)
+    norms = np.sqrt(np.square(found_centred).sum(axis=0) * total)
+    products = (found_centred * truth_centred).sum(axis=0)
+    defined = varies & (np.ptp(found, axis=0) > 0) & (norms > 0)
+    r2 = 1 - np.divide(error, total, out=np.ones_like(total), where=varies & (total > 0))
+    correlation = np.divide(products, norms, out=np.zeros_like(norms), where=defined)
+    return r2.astype(np.float32), correlation.clip(-1, 1).astype(np.float32)
