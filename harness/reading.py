@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-N_SHARES = 5  # of the four tokens around a place, and of the global one
+PARTS = (2, 2, 1)  # the two upper tokens around a place, the two lower ones, and the global one
+N_SHARES = sum(PARTS)
 
 
 def read_tokens(
@@ -112,41 +113,50 @@ class _Read(torch.autograd.Function):
         order = cell.argsort()
         counts = torch.bincount(cell).tolist()
         readout, mixture = readout[order], mixture[order]
-        pair = 2 * n_mixed * n_images  # neighbours in a row lie side by side
-        products = readout.new_empty(len(order), N_SHARES * n_mixed * n_images)
+        # neighbours in a row lie side by side: with the upper two tokens, the lower two, and the global one.
+        # Apart, as allocators keep arrays of this size for the next step, but give larger ones back
+        products = [readout.new_empty(len(order), n * n_mixed * n_images) for n in PARTS]
         for first, voxels in _cells(counts):
-            upper, lower = _rows(framed, first, below)
-            torch.mm(readout[voxels], upper, out=products[voxels, :pair])
-            torch.mm(readout[voxels], lower, out=products[voxels, pair : 2 * pair])
-        torch.mm(readout, whole.view(n_features, -1), out=products[:, 2 * pair :])
-        ctx.save_for_backward(framed, whole, readout, mixture, order, products)
+            for tokens, product in zip(_rows(framed, first, below), products[:2], strict=True):
+                torch.mm(readout[voxels], tokens, out=product[voxels])
+        torch.mm(readout, whole.view(n_features, -1), out=products[2])
+        ctx.save_for_backward(framed, whole, readout, mixture, order, *products)
         ctx.counts, ctx.below = counts, below
-        mixed = torch.bmm(mixture[:, None, :], products.view(len(order), -1, n_images))
+        mixed = readout.new_zeros(len(order), 1, n_images)
+        for part, product in zip(_parts(mixture, n_mixed), products, strict=True):
+            mixed.baddbmm_(part[:, None, :], product.view(len(order), -1, n_images))
         return _put_back(mixed.squeeze(1), order)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        framed, whole, readout, mixture, order, products = ctx.saved_tensors
+        framed, whole, readout, mixture, order, *products = ctx.saved_tensors
         n_features, _, n_mixed, n_images = framed.shape
         gradient = gradient[order]
-        to_mixture = torch.bmm(products.view(len(order), -1, n_images), gradient[:, :, None]).squeeze(2)
+        parts = _parts(mixture, n_mixed)
+        to_mixture = torch.empty_like(mixture)
+        for to_part, product in zip(_parts(to_mixture, n_mixed), products, strict=True):
+            to_part.copy_(torch.bmm(product.view(len(order), -1, n_images), gradient[:, :, None]).squeeze(2))
 
-        def to_products(voxels: slice, mixed: slice) -> Tensor:
-            # never for all voxels at once: it would be as large as the products
-            return (mixture[voxels, mixed, None] * gradient[voxels, None, :]).flatten(1)
+        def to_products(part: Tensor, voxels: slice) -> Tensor:
+            # never of all parts at once: it would be as large as the products
+            return (part[voxels, :, None] * gradient[voxels, None, :]).flatten(1)
 
         to_framed = torch.zeros_like(framed)
-        of_whole = to_products(slice(None), slice(4 * n_mixed, None))
+        of_whole = to_products(parts[2], slice(None))
         to_readout = of_whole @ whole.view(n_features, -1).T
         to_whole = (readout.T @ of_whole).view_as(whole)
         for first, voxels in _cells(ctx.counts):
-            parts = [to_products(voxels, slice(start, start + 2 * n_mixed)) for start in (0, 2 * n_mixed)]
             for part, tokens, to_tokens in zip(
-                parts, _rows(framed, first, ctx.below), _rows(to_framed, first, ctx.below), strict=True
+                parts[:2], _rows(framed, first, ctx.below), _rows(to_framed, first, ctx.below), strict=True
             ):
-                to_readout[voxels].addmm_(part, tokens.T)
-                to_tokens.addmm_(readout[voxels].T, part)
+                to_product = to_products(part, voxels)
+                to_readout[voxels].addmm_(to_product, tokens.T)
+                to_tokens.addmm_(readout[voxels].T, to_product)
         return to_framed, to_whole, _put_back(to_readout, order), _put_back(to_mixture, order), None, None
+
+
+def _parts(mixture: Float[Tensor, "n_voxels n_all_mixed"], n_mixed: int) -> Sequence[Tensor]:
+    return mixture.split([n * n_mixed for n in PARTS], dim=1)
 
 
 def _cells(counts: list[int]) -> list[tuple[int, slice]]:
