@@ -11,7 +11,6 @@ start it.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from factortopy_step import describe_machine
+from machine import describe_machine, write_figures
 from matplotlib.figure import Figure
 
 from harness.backbones import load_backbone
@@ -164,10 +163,7 @@ def main() -> None:
             ratio = goal["seconds"] / reached["seconds"]
             print(f"seed {seed}: {goal['r2']:.3f} in {reached['seconds']:.1f} s, {ratio:.1f} times as fast")
     if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.with_suffix(".json").write_text(
-            json.dumps(figures, indent=2) + "\n", encoding="utf-8"
-        )
+        write_figures(figures, arguments.output.with_suffix(".json"))
         draw(figures).savefig(arguments.output.with_suffix(".png"), dpi=150)
 
 

@@ -1,0 +1,218 @@
+"""Does FactorTopy find wiring that was planted? By noise ceiling and number of stimuli.
+
+    OMP_NUM_THREADS=2 python benchmarks/recovery.py --output benchmarks/results/recovery
+
+Tokens are those of a mini backbone for scenes of the shapes world, voxels lie on the cortex of the simulated
+subject. Every area reads from one layer, drawn anew in each hemisphere, at one scale; places and weights vary
+smoothly along the cortex. Responses are what FactorTopy's formula gives for that, with noise to a known
+ceiling; the fit knows nothing of it but coordinates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from machine import describe_machine, write_figures
+from matplotlib.figure import Figure
+
+from harness.backbones import load_backbone
+from harness.brains import load_brain
+from harness.brains.brain import Brain, Pictures
+from harness.brains.cortex import draw_smooth_fields
+from harness.config import Config, load_config
+from harness.figures.style import figure_style
+from harness.fitting import fit
+from harness.reading import read_tokens
+from harness.splits import Split
+from harness.standard_tokens import StandardTokens
+from harness.token_store import store_tokens
+from tasks.shapes import render_scenes, sample_scenes
+
+WORLD = 77  # the scenes' seed: not those that the backbone was trained on
+N_PLANTED = 8  # channels that the planted wiring reads per layer
+SCALES = (0.1, 0.5)  # shares of the global token that areas have
+SMOOTHNESS = 15.0  # of places and weights along the cortex, millimetres
+CEILINGS = (0.1, 0.3, 0.5, 0.7, 0.9)
+STIMULI = (100, 300, 1000, 3000, 10_000)
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Selectors of all voxels, and the noiseless responses they give (mean 0, variance 1)."""
+
+    layer: np.ndarray
+    space: np.ndarray
+    scale: np.ndarray
+    signal: np.ndarray
+
+
+def plant(tokens: StandardTokens, brain: Brain, seed: int) -> Planted:
+    """Draw a wiring and compute what it responds to all stimuli."""
+    rng = np.random.default_rng(seed)
+    n_layers = len(tokens.layers)
+    layer, scale = np.zeros(brain.n_voxels, dtype=int), np.zeros(brain.n_voxels, dtype=np.float32)
+    for roi in brain.rois:
+        for hemisphere in ("L", "R"):
+            there = roi.voxels[brain.hemisphere[roi.voxels] == hemisphere]
+            layer[there], scale[there] = rng.integers(n_layers), rng.choice(SCALES)
+    fields = draw_smooth_fields(brain.coords, brain.coords, 2 + N_PLANTED, SMOOTHNESS, rng)
+    space = np.tanh(0.6 * fields[:, :2]).astype(np.float32)
+    generator = torch.Generator().manual_seed(seed)
+    local_bottleneck, global_bottleneck = (
+        [torch.randn(N_PLANTED, part.shape[1], generator=generator) for part in tokens.global_]
+        for _ in range(2)
+    )
+    signal = np.empty((tokens.n_images, brain.n_voxels), dtype=np.float32)
+    first = 0
+    for part in tokens.stream(torch.arange(tokens.n_images).split(500)):
+        read = read_tokens(
+            [
+                tokens_.permute(0, 2, 3, 1) @ b.T
+                for b, tokens_ in zip(local_bottleneck, part.local, strict=True)
+            ],
+            [tokens_ @ b.T for b, tokens_ in zip(global_bottleneck, part.global_, strict=True)],
+            torch.from_numpy(space),
+            torch.eye(n_layers)[torch.from_numpy(layer)],
+            torch.from_numpy(scale),
+            torch.from_numpy(fields[:, 2:].astype(np.float32)),
+        )
+        signal[first : first + part.n_images] = read.numpy()
+        first += part.n_images
+    signal = (signal - signal.mean(axis=0)) / signal.std(axis=0)
+    return Planted(layer, space, scale, signal)
+
+
+def recover(
+    tokens: StandardTokens,
+    brain: Brain,
+    planted: Planted,
+    n_train: int,
+    ceiling: float,
+    config: Config,
+    seed: int,
+) -> dict[str, float]:
+    """Fit `n_train` stimuli at one ceiling, and hold the selectors against the planted ones.
+
+    The last stimuli are held out, as many in every case. A token is 2 / token_size wide.
+    """
+    rng = np.random.default_rng((seed, n_train, round(100 * ceiling)))
+    noise = rng.standard_normal(planted.signal.shape, dtype=np.float32)
+    responses = np.sqrt(ceiling) * planted.signal + np.sqrt(1 - ceiling) * noise
+    n_images = tokens.n_images
+    split = Split(train=np.arange(n_train), held_out=np.arange(max(STIMULI), n_images))
+    start = time.perf_counter()
+    mapping = fit(
+        tokens, responses, brain.coords, brain.bounding_box, split, config.mapping, seed,
+        progress=f"{n_train} stimuli, ceiling {ceiling}",
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    found = mapping.layer.argmax(axis=1)
+    width = 2 / config.mapping.token_size
+    return {
+        "stimuli": n_train,
+        "ceiling": ceiling,
+        "layer_right": float((found == planted.layer).mean()),
+        "layer_off_by_at_most_one": float((np.abs(found - planted.layer) <= 1).mean()),
+        "median_tokens_apart": float(
+            np.median(np.linalg.norm(mapping.space - planted.space, axis=1)) / width
+        ),
+        "scale_apart": float(np.abs(mapping.scale - planted.scale).mean()),
+        "r2": float(mapping.r2.mean()),
+        "seconds": seconds,
+    }
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All combinations of ceilings and numbers of stimuli."""
+    config = load_config(
+        [
+            f"backbone={arguments.backbone}",
+            f"brain.n_voxels={arguments.voxels}",
+            "brain.n_stimuli=20",
+            f"mapping.steps={arguments.steps}",
+            f"mapping.regularization_steps={arguments.steps // 2}",
+        ]
+    )
+    brain = load_brain(config.brain)
+    scenes = sample_scenes(WORLD, range(max(STIMULI) + arguments.held_out))
+    tokens = store_tokens(
+        load_backbone(config.backbone),
+        Pictures(render_scenes(scenes)),
+        np.arange(max(STIMULI)),
+        config.mapping.token_size,
+        "float16",
+        "auto",
+        128,
+        "cpu",
+        Path("runs"),
+        "tokens",
+    )
+    planted = plant(tokens, brain, seed=0)
+    rows = []
+    for n_train in arguments.stimuli:
+        for ceiling in arguments.ceilings:
+            rows.append(recover(tokens, brain, planted, n_train, ceiling, config, seed=0))
+            print({name: round(value, 3) for name, value in rows[-1].items()}, flush=True)
+    return {
+        "sizes": {name: getattr(arguments, name) for name in ("backbone", "voxels", "steps", "held_out")},
+        "machine": describe_machine(),
+        "rows": rows,
+    }
+
+
+def draw(figures: dict[str, Any]) -> Figure:
+    """One table per measure, ceilings against numbers of stimuli."""
+    rows = figures["rows"]
+    stimuli, ceilings = (sorted({row[name] for row in rows}) for name in ("stimuli", "ceiling"))
+    panels = (
+        ("layer_right", "selected layer right", "{:.0%}"),
+        ("median_tokens_apart", "median place error, tokens", "{:.2f}"),
+        ("below_ceiling", "ceiling − R²", "{:.3f}"),
+    )
+    with figure_style():
+        figure = Figure(figsize=(9.5, 2.8), layout="constrained")
+        for axes, (name, title, form) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
+            values = np.full((len(ceilings), len(stimuli)), np.nan)
+            for row in rows:
+                place = ceilings.index(row["ceiling"]), stimuli.index(row["stimuli"])
+                values[place] = row["ceiling"] - row["r2"] if name == "below_ceiling" else row[name]
+            good = values if name == "layer_right" else -values
+            axes.imshow(good, cmap="cividis", aspect="auto", origin="lower")
+            middle = (np.nanmin(good) + np.nanmax(good)) / 2
+            for (y, x), value in np.ndenumerate(values):
+                colour = "black" if good[y, x] > middle else "white"
+                axes.text(x, y, form.format(value), ha="center", va="center", color=colour, fontsize=8)
+            axes.set_title(title)
+            axes.set_xticks(range(len(stimuli)), [f"{n:,}" for n in stimuli])
+            axes.set_yticks(range(len(ceilings)), [str(c) for c in ceilings])
+            axes.set_xlabel("training stimuli")
+            axes.grid(False)
+        figure.axes[0].set_ylabel("noise ceiling")
+    return figure
+
+
+def main() -> None:
+    """Measure, print each row as it is found, and draw the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--backbone", default="mini_supervised")
+    parser.add_argument("--voxels", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--held-out", type=int, default=1000)
+    parser.add_argument("--stimuli", type=int, nargs="+", default=STIMULI, choices=STIMULI)
+    parser.add_argument("--ceilings", type=float, nargs="+", default=CEILINGS)
+    parser.add_argument("--output", type=Path, help="without suffix: a .json and a .png are written")
+    arguments = parser.parse_args()
+    figures = measure(arguments)
+    if arguments.output:
+        write_figures(figures, arguments.output.with_suffix(".json"))
+        draw(figures).savefig(arguments.output.with_suffix(".png"), dpi=150)
+
+
+if __name__ == "__main__":
+    main()
