@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.factortopy import FactorTopy, Selectors
+from harness.factortopy import FactorTopy
+from harness.selectors import Selectors
 
 
 def predict_plainly(

@@ -11,8 +11,9 @@ from harness.config import FactorTopyConfig
 from harness.factortopy import FactorTopy
 from harness.features import LayerTokens
 from harness.mapping import Mapping
+from harness.selectors import SelectorModel
 from harness.splits import Split
-from harness.training import check_inputs, fit_model
+from harness.training import FittedModel, check_inputs, fit_model
 
 # of the layer selector's logits, which start at zero: in a few hundred steps they move little
 LAYER_RATE = 4.0
@@ -85,11 +86,16 @@ def fit(
     fitted = fit_model(
         build, rates, tokens, responses, split, config, seed, bootstrap, device, progress, start
     )
+    return mapping_of(fitted, tokens.layers, "factortopy")
+
+
+def mapping_of(fitted: FittedModel[SelectorModel], layers: tuple[str, ...], family: str) -> Mapping:
+    """The mapping that a fitted model with selectors is."""
     model = fitted.model
     with torch.no_grad():
         selectors = model.selectors()
     return Mapping(
-        layers=tokens.layers,
+        layers=layers,
         space=selectors.space.cpu().numpy(),
         layer=selectors.layer.cpu().numpy(),
         scale=selectors.scale.cpu().numpy(),
@@ -98,5 +104,6 @@ def fit(
         r2=fitted.r2,
         correlation=fitted.correlation,
         steps=fitted.steps,
+        family=family,
         learned=fitted.learned(),
     )

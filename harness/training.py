@@ -58,10 +58,11 @@ class VoxelModel(Protocol):
 
 
 Model = TypeVar("Model", bound=VoxelModel)
+Fitted = TypeVar("Fitted", bound=VoxelModel, covariant=True)
 
 
 @dataclass(frozen=True)
-class FittedModel(Generic[Model]):
+class FittedModel(Generic[Fitted]):
     """A trained model and how well it predicts the held-out stimuli.
 
     Attributes
@@ -74,7 +75,7 @@ class FittedModel(Generic[Model]):
         Optimizer steps to the state that was kept.
     """
 
-    model: Model
+    model: Fitted
     tokens: StandardTokens
     r2: Float[np.ndarray, " n_voxels"]
     correlation: Float[np.ndarray, " n_voxels"]

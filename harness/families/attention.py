@@ -20,9 +20,9 @@ from torch.utils.checkpoint import checkpoint
 
 from harness.config import AttentionConfig
 from harness.errors import InputError
-from harness.factortopy import EVERY
 from harness.features import LayerTokens
 from harness.mapping import Mapping
+from harness.selectors import EVERY
 from harness.splits import Split
 from harness.training import check_inputs, fit_model
 

@@ -6,20 +6,18 @@ out. A conclusion that holds here too is not owed to that smoothness.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from harness.config import FreeSelectorsConfig
-from harness.errors import InputError
-from harness.factortopy import EVERY, Selectors
 from harness.features import LayerTokens
+from harness.fitting import mapping_of
 from harness.mapping import Mapping
-from harness.reading import read_tokens
+from harness.selectors import EVERY, SelectorModel, Selectors
 from harness.splits import Split
 from harness.training import check_inputs, fit_model
 
@@ -28,11 +26,11 @@ from harness.training import check_inputs, fit_model
 RATE = 4.0
 
 
-class FreeSelectors(nn.Module):
-    """Predict voxel responses as `harness.factortopy.FactorTopy` does, but with free selectors of each voxel.
+class FreeSelectors(SelectorModel):
+    """A `harness.selectors.SelectorModel` whose selectors are parameters of each voxel.
 
     u_n = tanh(a_n), ω_n = softmax(b_n), α_n = sigmoid(c_n) with a_n [2], b_n [n_layers], c_n [1] free
-    parameters that start at zero; bottlenecks, weights, bias and regularizer are as there.
+    parameters that start at zero.
 
     Parameters
     ----------
@@ -49,17 +47,11 @@ class FreeSelectors(nn.Module):
     """
 
     def __init__(self, n_voxels: int, layer_widths: Sequence[int], n_channels: int) -> None:
-        super().__init__()
-        if not layer_widths:
-            raise InputError("layers: free selectors need at least one layer, found none")
+        super().__init__(layer_widths)
         self.space_logits = nn.Parameter(torch.zeros(n_voxels, 2))
         self.layer_logits = nn.Parameter(torch.zeros(n_voxels, len(layer_widths)))
         self.scale_logits = nn.Parameter(torch.zeros(n_voxels))
-        self.local_bottleneck = nn.ModuleList(nn.Linear(n, n_channels, bias=False) for n in layer_widths)
-        self.global_bottleneck = nn.ModuleList(nn.Linear(n, n_channels, bias=False) for n in layer_widths)
-        bound = 1 / math.sqrt(n_channels)
-        self.weight = nn.Parameter(torch.empty(n_voxels, n_channels).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(n_voxels))
+        self._add_readout(n_voxels, layer_widths, n_channels)
 
     def selectors(self, voxels: slice = EVERY) -> Selectors:
         """Where every voxel, or some voxels, read; differentiable."""
@@ -68,30 +60,6 @@ class FreeSelectors(nn.Module):
             layer=self.layer_logits[voxels].softmax(dim=1),
             scale=self.scale_logits[voxels].sigmoid(),
         )
-
-    def forward(
-        self,
-        local: Sequence[Float[Tensor, "n_images _ height width"]],
-        global_: Sequence[Float[Tensor, "n_images _"]],
-        selectors: Selectors,
-        voxels: slice = EVERY,
-    ) -> Float[Tensor, "n_images n_voxels"]:
-        """Predict responses; `selectors` is what `selectors(voxels)` gave."""
-        read = read_tokens(
-            [b(tokens.permute(0, 2, 3, 1)) for b, tokens in zip(self.local_bottleneck, local, strict=True)],
-            [b(tokens) for b, tokens in zip(self.global_bottleneck, global_, strict=True)],
-            selectors.space,
-            selectors.layer,
-            selectors.scale,
-            self.weight[voxels],
-        )
-        return read / self.weight.shape[1] + self.bias[voxels]
-
-    def regularizer(self, selectors: Selectors) -> Float[Tensor, ""]:
-        """Negative entropy of the layers (-1 to 0) plus (α - ½)², both averaged over voxels."""
-        entropy = torch.special.entr(selectors.layer).sum(dim=1).mean()
-        # with one layer the entropy is 0 and so is its bound
-        return (selectors.scale - 0.5).square().mean() - entropy / math.log(max(selectors.layer.shape[1], 2))
 
 
 def fit_free_selectors(
@@ -125,19 +93,4 @@ def fit_free_selectors(
     fitted = fit_model(
         build, rates, tokens, responses, split, config, seed, bootstrap, device, progress, start
     )
-    model = fitted.model
-    with torch.no_grad():
-        selectors = model.selectors()
-    return Mapping(
-        layers=tokens.layers,
-        space=selectors.space.cpu().numpy(),
-        layer=selectors.layer.cpu().numpy(),
-        scale=selectors.scale.cpu().numpy(),
-        weights=model.weight.detach().cpu().numpy(),
-        bias=model.bias.detach().cpu().numpy(),
-        r2=fitted.r2,
-        correlation=fitted.correlation,
-        steps=fitted.steps,
-        learned=fitted.learned(),
-        family="free_selectors",
-    )
+    return mapping_of(fitted, tokens.layers, "free_selectors")
