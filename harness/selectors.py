@@ -107,4 +107,6 @@ class SelectorModel(nn.Module):
         n_layers = chosen.layer.shape[1]
         if n_layers == 1:
             return undecided
-        return undecided - torch.special.entr(chosen.layer).sum(dim=1).mean() / math.log(n_layers)
+        # where a share is so small that it is 0, the gradient of its entropy is infinite
+        shares = chosen.layer.clamp(min=torch.finfo(chosen.layer.dtype).tiny)
+        return undecided - torch.special.entr(shares).sum(dim=1).mean() / math.log(n_layers)

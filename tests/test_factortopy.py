@@ -171,3 +171,16 @@ def test_a_part_of_the_voxels_is_predicted_as_among_all() -> None:
     global_ = [torch.randn(3, width, dtype=torch.float64) for width in (4, 3)]
     part = model(local, global_, voxels=slice(10, 23))
     torch.testing.assert_close(part, model(local, global_)[:, 10:23], rtol=1e-12, atol=1e-12)
+
+
+def test_voxels_that_have_wholly_decided_have_finite_gradients() -> None:
+    """Softmax underflows to 0, where the entropy's own gradient is infinite."""
+    layer = torch.tensor([[0.0, 300.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
+    scale = torch.full((2,), 0.5)
+    model = FactorTopy(torch.rand(2, 3), torch.tensor([[0.0] * 3, [1.0] * 3]), [4, 4, 4], 2)
+    chosen = Selectors(torch.zeros(2, 2), layer.softmax(dim=1), scale)
+    assert chosen.layer[0].tolist() == [0, 1, 0]
+    found = model.regularizer(chosen)
+    assert found.item() == pytest.approx(-0.5)  # one of two has the largest entropy
+    found.backward()
+    assert torch.isfinite(layer.grad).all()

@@ -138,7 +138,9 @@ class Attention(nn.Module):
 
     def regularizer(self, reading: Reading) -> Float[Tensor, ""]:
         """Negative entropy of the layer distributions (-1 to 0), averaged over voxels; 0 with one layer."""
-        entropy = torch.special.entr(reading.layer).sum(dim=1).mean()
+        # where a share is so small that it is 0, the gradient of its entropy is infinite
+        shares = reading.layer.clamp(min=torch.finfo(reading.layer.dtype).tiny)
+        entropy = torch.special.entr(shares).sum(dim=1).mean()
         return -entropy / math.log(max(reading.layer.shape[1], 2))
 
     def _read(self, index: int, local: Tensor, global_: Tensor, query: Tensor, weight: Tensor) -> Tensor:
