@@ -1,12 +1,16 @@
-"""Is a fit that begins from step 0's mapping a fair one? Rewiring by warm fits, by cold ones, and its floor.
+"""Are fits that begin from an earlier mapping fair? Rewiring by cold fits, by warm ones, and by a mixture.
 
     OMP_NUM_THREADS=2 python benchmarks/warm_start.py --output benchmarks/results/warm_start
 
 A mini backbone is fine-tuned on digits as in the demo; its snapshots at step 0 (unchanged), at a fifth of the
-way and at the end are mapped again and again, each fit with its own seed and bootstrap sample. Cold fits of
-step 0 give the noise floor. The excess of each snapshot's fits over it, warm ones less cold ones, is the bias
-of the warm start; for the unchanged snapshot it should be none. How often fits of the unchanged snapshot are
-called rewired, at a nominal 5 %, is counted over random draws of the floor.
+way and at the end are mapped again and again, each fit with its own seed and bootstrap sample: cold, and from
+one mapping of step 0 in several lengths (`mapping.warm_steps`). Excess is held against fits of step 0
+
+- of the same kind, as a study does it: none is to be found where nothing has changed;
+- that are cold, where the snapshot's are warm: what it would cost to warm-start the later snapshots alone.
+
+How often a fit of the unchanged snapshot is called rewired, at a nominal 5 %, is counted over draws of the
+floor.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ from tasks import load_task
 
 MEASURES = ("wasserstein", "space_displacement", "top_layer_changed")
 
+COLD = "cold"
 FLOORS = (4, 5, 8)  # fits of step 0 that a study may have
 
 
@@ -47,13 +52,10 @@ def distance(before: Mapping, after: Mapping, measure: str) -> float:
 
 
 def fit_all(config: Config, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Cold fits of every snapshot, and warm ones in several lengths: mappings by snapshot and kind."""
+    """Fits of every snapshot, of every kind: mappings by kind and snapshot."""
     accelerator = build_accelerator(config.finetune)
-    task, backbone, brain = (
-        load_task(**config.task.model_dump()),
-        load_backbone(config.backbone),
-        load_brain(config.brain),
-    )
+    task, backbone = load_task(**config.task.model_dump()), load_backbone(config.backbone)
+    brain = load_brain(config.brain)
     pretrained = encoder_hash(backbone)
     finetune(config, folder, task, backbone, accelerator)
     model = tune(backbone, task.n_classes, config.method, config.seed)
@@ -66,25 +68,19 @@ def fit_all(config: Config, arguments: argparse.Namespace, folder: Path) -> dict
         tokens = prepare_tokens(
             model.merged_backbone(), brain.stimuli, split, config.mapping, 128, accelerator.device, folder
         )
-        kinds: dict[str, tuple[int, Mapping | None]] = {"cold": (config.mapping.steps, None)}
-        n_cold = arguments.floor if step == 0 else arguments.fits
-        if start is None:
-            # of its own, and in none of the comparisons
-            start = _fit(tokens, brain, split, config, 999, config.mapping.steps, None)
-        kinds |= {
-            f"warm, {length} steps": (length, start)
-            for length in (config.mapping.steps, config.mapping.steps // 2, config.mapping.steps // 4)
-        }
-        for kind, (length, begin) in kinds.items():
+        length = config.mapping.steps
+        start = start or _fit(tokens, brain, split, config, 0, length, None)
+        kinds: dict[str, tuple[int, Mapping | None]] = {COLD: (length, None)}
+        kinds |= {f"warm, {part} steps": (part, start) for part in (length, length // 2, length // 4)}
+        for number, (kind, (part, begin)) in enumerate(kinds.items()):
             began = time.perf_counter()
-            n_fits = n_cold if kind == "cold" else arguments.fits
-            found["mappings"][step, kind] = [
-                _fit(tokens, brain, split, config, 1000 * (step + 1) + 100 * length + seed, length, begin)
+            n_fits = arguments.floor if step == 0 else arguments.fits
+            found["mappings"].setdefault(kind, {})[step] = [
+                _fit(tokens, brain, split, config, 1 + 1000 * number + 10_000 * step + seed, part, begin)
                 for seed in range(n_fits)
             ]
             found["seconds"][kind] = (time.perf_counter() - began) / n_fits
             print(step, kind, round(found["seconds"][kind], 1), "s a fit", flush=True)
-    found["start"] = start
     return found
 
 
@@ -98,46 +94,51 @@ def _fit(
 
 
 def compare(found: dict[str, Any], n_draws: int) -> list[dict[str, Any]]:
-    """For every snapshot, kind and measure: excess over the floor, in units of the floor's own spread."""
-    floor = found["mappings"][0, "cold"]
+    """For every kind, snapshot and measure: excess over both floors, also in units of the floor's spread."""
     rows = []
     for measure in MEASURES:
-        between = np.zeros((len(floor), len(floor)))
-        for one, other in permutations(range(len(floor)), 2):
-            between[one, other] = distance(floor[one], floor[other], measure)
-        off = between[~np.eye(len(floor), dtype=bool)]
-        rows.append(
-            {
-                "measure": measure,
-                "step": 0,
-                "kind": "cold",
-                "mean": off.mean(),
-                "rejected": _rejected(between, measure, n_draws),
-            }
-        )
-        # of the mean distance of one fit to the others
-        spread = np.std([np.delete(between[:, j], j).mean() for j in range(len(floor))], ddof=1)
-        for (step, kind), mappings in found["mappings"].items():
-            if (step, kind) == (0, "cold"):
-                continue
-            raw = np.array([[distance(first, other, measure) for other in mappings] for first in floor])
-            # as a study has it: the mapping that a warm start begins from is among those compared with
-            to_start = np.array([distance(found["start"], other, measure) for other in mappings])
-            each = raw.mean(axis=0) - off.mean()
-            rows.append(
-                {
+        cold = _Floor(found["mappings"][COLD][0], measure)
+        for kind, mappings in found["mappings"].items():
+            own = cold if kind == COLD else _Floor(mappings[0], measure)
+            for step, fits in mappings.items():
+                row = {
                     "measure": measure,
-                    "step": step,
                     "kind": kind,
-                    "mean": float(raw.mean()),
-                    "excess": float(each.mean()),
-                    "excess_sd": float(each.std(ddof=1)),
-                    "excess_in_floor_sd": float(each.mean() / spread),
-                    "mean_to_start": float(to_start.mean()),
-                    "r2": float(np.mean([mapping.r2.mean() for mapping in mappings])),
+                    "step": step,
+                    "r2": float(np.mean([mapping.r2.mean() for mapping in fits])),
+                    "floor": own.mean,
+                    "floor_sd": own.spread,
                 }
-            )
+                if step == 0:
+                    row["rejected"] = _rejected(own.between, measure, n_draws)
+                else:
+                    row |= own.excess(fits)
+                if kind != COLD:
+                    row |= {f"{name}_over_cold_floor": value for name, value in cold.excess(fits).items()}
+                rows.append(row)
     return rows
+
+
+class _Floor:
+    """Fits of the unchanged snapshot and the distances between them."""
+
+    def __init__(self, fits: list[Mapping], measure: str) -> None:
+        self.fits, self.measure = fits, measure
+        self.between = np.zeros((len(fits), len(fits)))
+        for one, other in permutations(range(len(fits)), 2):
+            self.between[one, other] = distance(fits[one], fits[other], measure)
+        self.mean = float(self.between.sum() / (len(fits) * (len(fits) - 1)))
+        # of the mean distance of one fit to the others
+        self.spread = float((self.between.sum(axis=0) / (len(fits) - 1)).std(ddof=1))
+
+    def excess(self, fits: list[Mapping]) -> dict[str, float]:
+        raw = [np.mean([distance(one, other, self.measure) for one in self.fits]) for other in fits]
+        excess = np.array(raw) - self.mean
+        return {
+            "excess": float(excess.mean()),
+            "excess_sd": float(excess.std(ddof=1)),
+            "excess_in_floor_sd": float(excess.mean() / self.spread),
+        }
 
 
 def _rejected(between: np.ndarray, measure: str, n_draws: int) -> dict[str, float]:
@@ -158,8 +159,8 @@ def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backbone", default="mini_supervised")
-    parser.add_argument("--floor", type=int, default=16, help="cold fits of step 0")
-    parser.add_argument("--fits", type=int, default=6, help="of each snapshot and kind")
+    parser.add_argument("--floor", type=int, default=12, help="fits of step 0 of each kind")
+    parser.add_argument("--fits", type=int, default=6, help="of each later snapshot and kind")
     parser.add_argument("--draws", type=int, default=4000)
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="settings of the study")
     parser.add_argument("--output", type=Path, help="without suffix: a .json is written")

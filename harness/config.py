@@ -138,7 +138,7 @@ class TrainedMappingConfig(BaseMappingConfig):
         description="ends a fit after so many twentieths of its steps without a better state; null: never",
     )
     warm_steps: Count | None = Field(
-        None, description="snapshots begin from step 0's mapping, for so many steps; null: all begin anew"
+        None, description="all fits begin from one of step 0, for so many steps; null: each begins anew"
     )
 
     @model_validator(mode="after")

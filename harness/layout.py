@@ -56,6 +56,11 @@ def refit_folders(run: Path) -> list[Path]:
     )
 
 
+def start_folder(run: Path) -> Path:
+    """Folder of the fit of step 0 that all others begin from, where they do: ``mappings/start``."""
+    return run / "mappings" / "start"
+
+
 def probes_file(run: Path, step: int) -> Path:
     """File of a snapshot's probes: ``probes/step-000128.json``."""
     return run / "probes" / f"{_step_name(step)}.json"

@@ -24,14 +24,14 @@ from harness.accelerator import build_accelerator
 from harness.backbones import Backbone, TextTower, load_backbone
 from harness.brains import load_brain
 from harness.brains.brain import Brain
-from harness.config import Config, TrainedMappingConfig, read_config
+from harness.config import Config, MappingConfig, TrainedMappingConfig, read_config
 from harness.errors import InputError, exit_with_one_line
 from harness.families import fit_mapping, prepare_tokens
 from harness.features import LayerTokens, extract_features
 from harness.files import read_json, write_json
 from harness.forgetting import calibration_error
 from harness.journal import Journal
-from harness.layout import list_snapshots, mapping_folder, probes_file, snapshot_folder
+from harness.layout import list_snapshots, mapping_folder, probes_file, snapshot_folder, start_folder
 from harness.mapping import Mapping, load_mapping, save_mapping
 from harness.measurements import measure_snapshots
 from harness.methods import TunedModel, tune
@@ -93,16 +93,14 @@ def track(config: Config, run: Path, task: Task, backbone: Backbone, accelerator
     missing = [unit for unit in units if not unit.is_done(run)]
     split = _open_split(config, run, len(brain.stimuli), accelerator)
     tracker = _Tracker(config, run, task, backbone, brain, split, accelerator)
-    # warm starts wait for the mapping of step 0
-    waves = [missing]
-    if isinstance(config.mapping, TrainedMappingConfig) and config.mapping.warm_steps is not None:
-        waves = [[unit for unit in missing if unit.step == 0], [unit for unit in missing if unit.step > 0]]
-    for wave in waves:
-        # by step, so that the refits of one snapshot share its tokens; every process has its own
-        own = sorted(wave[accelerator.process_index :: accelerator.num_processes], key=lambda unit: unit.step)
-        for place, unit in enumerate(own, 1):
-            tracker.track(unit, f"{place}/{len(own)}")
-        accelerator.wait_for_everyone()
+    if missing and accelerator.is_main_process:
+        tracker.prepare_start()
+    accelerator.wait_for_everyone()
+    # by step, so that the refits of one snapshot share its tokens; every process has its own
+    own = sorted(missing[accelerator.process_index :: accelerator.num_processes], key=lambda unit: unit.step)
+    for place, unit in enumerate(own, 1):
+        tracker.track(unit, f"{place}/{len(own)}")
+    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         write_results(config, run, brain, units)
     accelerator.wait_for_everyone()
@@ -157,19 +155,40 @@ class _Tracker:
         self._backbone = backbone
         self._tokens: LayerTokens | None = None
 
+    def prepare_start(self) -> None:
+        """Fit the mapping that all others begin from, where that is wanted and there is none."""
+        if self._warm_steps is not None and not start_folder(self.run).exists():
+            # one more fit of step 0, with a seed of its own, which nothing is compared with
+            unit = Unit(0, self.config.mapping.floor_refits + 1)
+            self._open(unit.step)
+            mapping = self._fit(unit, "tracking: step 0, start", self.config.mapping, None)
+            save_mapping(mapping, start_folder(self.run))
+
+    @property
+    def _warm_steps(self) -> int | None:
+        config = self.config.mapping
+        return config.warm_steps if isinstance(config, TrainedMappingConfig) else None
+
+    def _open(self, step: int) -> None:
+        if self._step != step:
+            read_snapshot(snapshot_folder(self.run, step), self.model, self.pretrained)
+            self._step, self._backbone, self._tokens = step, self.model.merged_backbone(), None
+
     def track(self, unit: Unit, label: str) -> None:
         """Do what is missing of one unit."""
+        self._open(unit.step)
         mapping, probes = mapping_folder(self.run, unit.step, unit.refit), probes_file(self.run, unit.step)
-        if self._step != unit.step:
-            read_snapshot(snapshot_folder(self.run, unit.step), self.model, self.pretrained)
-            self._step, self._backbone, self._tokens = unit.step, self.model.merged_backbone(), None
         name = f"tracking {label}: step {unit.step}" + (f", refit {unit.refit}" if unit.refit else "")
         if not mapping.exists():
-            save_mapping(self._fit(unit, name), mapping)
+            config, start = self.config.mapping, None
+            if self._warm_steps is not None:
+                start = load_mapping(start_folder(self.run), with_learned=True)
+                config = config.model_copy(update={"steps": self._warm_steps})
+            save_mapping(self._fit(unit, name, config, start), mapping)
         if not unit.refit and not probes.exists():
             write_json(probes, self._probe(name))
 
-    def _fit(self, unit: Unit, name: str) -> Mapping:
+    def _fit(self, unit: Unit, name: str, config: MappingConfig, start: Mapping | None) -> Mapping:
         if self._tokens is None:
             self._tokens = prepare_tokens(
                 self._backbone,
@@ -181,10 +200,6 @@ class _Tracker:
                 self.run,
                 self._label(f"{name}, tokens"),
             )
-        config, start = self.config.mapping, None
-        if isinstance(config, TrainedMappingConfig) and config.warm_steps is not None and unit.step:
-            start = load_mapping(mapping_folder(self.run, 0), with_learned=True)
-            config = config.model_copy(update={"steps": config.warm_steps})
         return fit_mapping(
             self._tokens,
             self.brain.responses,

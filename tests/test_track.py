@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
+from equality import assert_equal
 from overrides import SMALL_TRACKING, TINY
 
 from harness.accelerator import build_accelerator
@@ -13,7 +14,7 @@ from harness.errors import InputError
 from harness.files import read_json
 from harness.finetune import run
 from harness.journal import read_rows
-from harness.layout import list_snapshots, mapping_folder, probes_file, run_folder
+from harness.layout import list_snapshots, mapping_folder, probes_file, run_folder, start_folder
 from harness.mapping import load_mapping
 from harness.splits import load_split
 from harness.track import Unit, plan_units, track
@@ -105,28 +106,31 @@ def test_tracking_again_does_nothing_and_restores_what_is_gone(tracked):
     assert (folder / "results.jsonl").read_bytes() == journal
 
 
-def test_warm_starts_begin_from_step_0(tracked, monkeypatch):
+def test_warm_starts_all_begin_from_one_fit_of_step_0(tracked, monkeypatch):
     config, folder = tracked
-    warm = config.mapping.model_copy(update={"warm_steps": 7})
+    warm = config.model_copy(update={"mapping": config.mapping.model_copy(update={"warm_steps": 7})})
     calls = []
 
     def record(*arguments):
-        calls.append((arguments[5].steps, arguments[-1]))
-        return load_mapping(mapping_folder(folder, 1))
+        calls.append((arguments[5].steps, arguments[6], arguments[-1]))
+        return load_mapping(mapping_folder(folder, 1), with_learned=True)
 
     monkeypatch.setattr("harness.track.fit_mapping", record)
-    lost = mapping_folder(folder, 3)
-    shutil.move(lost, folder / "kept")
+    monkeypatch.setattr("harness.track.write_results", lambda *arguments: None)
+    shutil.move(folder / "mappings", folder / "kept")
+    shutil.copytree(folder / "kept" / "step-000001", mapping_folder(folder, 1))
     AcceleratorState._reset_state(reset_partial_state=True)
     task = load_task(**config.task.model_dump())
     backbone, accelerator = load_backbone(config.backbone), build_accelerator(config.finetune)
-    track(config.model_copy(update={"mapping": warm}), folder, task, backbone, accelerator)
-    ((steps, start),) = calls
-    assert steps == 7
-    np.testing.assert_array_equal(start.weights, load_mapping(mapping_folder(folder, 0)).weights)
-    assert "model.local_bottleneck.0.weight" in start.learned
-    shutil.rmtree(lost)
-    shutil.move(folder / "kept", lost)
+    track(warm, folder, task, backbone, accelerator)
+    # first a cold fit with a seed of its own, then everything else from there: step 0 and its refits, too
+    assert [steps for steps, *_ in calls] == [30, 7, 7, 7, 7, 7, 7]
+    assert len({seed for _, seed, _ in calls}) == 7
+    assert calls[0][2] is None
+    for *_, start in calls[1:]:
+        assert_equal(start, load_mapping(start_folder(folder), with_learned=True))
+    shutil.rmtree(folder / "mappings")
+    shutil.move(folder / "kept", folder / "mappings")
 
 
 def test_split_is_kept_with_the_run(tracked):
