@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from harness.brains.brain import Brain
-from harness.config import BrainConfig, SimulatedConfig
-from harness.errors import InputError
+from harness.config import Algonauts2023Config, ArraysConfig, BrainConfig, SimulatedConfig
 
 
 def load_brain(config: BrainConfig) -> Brain:
@@ -30,4 +29,11 @@ def _load_whole(config: BrainConfig) -> Brain:
             from harness.brains.simulated import load_simulated
 
             return load_simulated(config)
-    raise InputError(f"brain {config.name}: no loader")
+        case Algonauts2023Config():
+            from harness.brains.algonauts2023 import load_algonauts2023
+
+            return load_algonauts2023(config)
+        case ArraysConfig():
+            from harness.brains.arrays import load_arrays
+
+            return load_arrays(config)
