@@ -87,7 +87,18 @@ class LoraConfig(Section):
 MethodConfig = FullConfig | LinearProbeConfig | LoraConfig
 
 
-class BrainConfig(Section):
+class BaseBrainConfig(Section):
+    """What every source of brains is told: which of its voxels are used."""
+
+    rois: tuple[Name, ...] | None = Field(
+        None, min_length=1, description="only voxels in one of these; null: all there are"
+    )
+    min_ceiling: float | None = Field(
+        None, ge=0, le=1, description="only voxels of this noise ceiling or more; null: all there are"
+    )
+
+
+class SimulatedConfig(BaseBrainConfig):
     """The simulated subject."""
 
     name: Literal["simulated"] = "simulated"
@@ -99,6 +110,30 @@ class BrainConfig(Section):
     seed: Seed = 0
 
 
+class Algonauts2023Config(BaseBrainConfig):
+    """A subject of the Algonauts 2023 challenge (`harness.brains.algonauts2023`)."""
+
+    name: Literal["algonauts2023"] = "algonauts2023"
+    root: str = Field(min_length=1, description="folder of a subject, or the one that holds subj01 to subj08")
+    subject: int | None = Field(
+        None, ge=1, le=8, description="which one, where root holds several; null: root is the subject's"
+    )
+    test_images: bool = Field(
+        False, description="whether the test images are stimuli too, where their responses are there"
+    )
+
+
+class ArraysConfig(BaseBrainConfig):
+    """Responses and coordinates as plain arrays (`harness.brains.arrays`)."""
+
+    name: Literal["arrays"] = "arrays"
+    root: str = Field(min_length=1, description="an npz file, or a folder of npy files")
+    standardise: bool = Field(True, description="give every voxel mean 0 and variance 1 over all rows")
+
+
+BrainConfig = SimulatedConfig | Algonauts2023Config | ArraysConfig
+
+
 TokenPrecision = Literal["float32", "float16", "bfloat16"]
 TokenPlace = Literal["auto", "device", "memory", "disk"]
 
@@ -107,9 +142,25 @@ class BaseMappingConfig(Section):
     """What every family of mappings from layer tokens to voxels is told."""
 
     token_size: Count = Field(8, description="local tokens are resized to this many rows and columns")
-    held_out: float = Field(0.2, gt=0, lt=1, description="share of the stimuli that is only scored on")
+    held_out: float = Field(
+        0.2, gt=0, lt=1, description="share of the stimuli (or of the sessions) that is only scored on"
+    )
+    held_out_by: Literal["seed", "session", "shared", "list"] = Field(
+        "seed",
+        description="drawn stimuli, drawn sessions, stimuli that all subjects saw, or those of held_out_list",
+    )
+    held_out_list: str | None = Field(
+        None, min_length=1, description="text or JSON file of the held-out stimuli (`harness.splits`)"
+    )
     floor_refits: int = Field(4, ge=2, description="more fits of step 0, for the noise floor")
     bootstrap: bool = Field(True, description="every fit draws its training stimuli with replacement")
+
+    @model_validator(mode="after")
+    def _list_is_given_where_it_is_used(self) -> BaseMappingConfig:
+        if (self.held_out_by == "list") != (self.held_out_list is not None):
+            found = f"held_out_by {self.held_out_by} and held_out_list {self.held_out_list or 'null'}"
+            raise ValueError(f"found {found}, accepted: held_out_list just where held_out_by is list")
+        return self
 
 
 class TrainedMappingConfig(BaseMappingConfig):
@@ -250,7 +301,7 @@ class Config(Section):
     backbone: BackboneConfig
     task: TaskConfig
     method: MethodConfig = Field(discriminator="name")
-    brain: BrainConfig
+    brain: BrainConfig = Field(discriminator="name")
     mapping: MappingConfig = Field(discriminator="family")
     study: StudyConfig
     finetune: FinetuneConfig = FinetuneConfig()
@@ -368,19 +419,25 @@ def _validate(container: Any) -> Config:
         # through JSON, where pydantic's strict mode takes lists but neither "3" for 3 nor true for 1
         return Config.model_validate_json(json.dumps(container))
     except ValidationError as failure:
-        error = failure.errors(include_url=False)[0]
+        errors = failure.errors(include_url=False)
+        # a name that is mistyped is also one that is missing: the former says more
+        error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     known = set(settings())
     names: list[str] = []
     for part in error["loc"][:-1]:
         # pydantic also names the option chosen (method.lora.rank), which is no setting
         names += [str(part)] if ".".join([*names, str(part)]) in known else []
     setting = ".".join([*names, *map(str, error["loc"][-1:])])
+    if error["type"] == "value_error" and setting not in known:
+        setting = ".".join(names)  # of an option as a whole
     if error["type"] == "extra_forbidden":
         raise _unknown_setting(setting)
     if error["type"] == "value_error":
         raise InputError(f"{setting}: {error['ctx']['error']}")
     found = "nothing" if error["type"] == "missing" else json.dumps(error["input"])
     accepted = error["msg"].removeprefix("Input should be ")
+    if error["type"] == "missing":
+        accepted = _describe(error["loc"]) or accepted
     accepted = accepted.removeprefix("String should ")
     if error["type"] in ("model_type", "model_attributes_type"):
         accepted = "a section of settings"
@@ -389,6 +446,21 @@ def _validate(container: Any) -> Config:
         setting, found = f"{setting}.{tag}", json.dumps(error["ctx"].get("tag"))
         accepted = error["ctx"].get("expected_tags", "the name of an option")
     raise InputError(f"{setting}: found {found}, accepted: {accepted}")
+
+
+def _describe(place: tuple[int | str, ...]) -> str | None:
+    """What the setting at a place of a validation error says of itself; the place also names options."""
+    options: list[Any] = [Config]
+    description = None
+    for part in place:
+        fields = [option.model_fields[part] for option in options if part in option.model_fields]
+        if fields:
+            annotation = fields[0].annotation
+            description, options = fields[0].description, [*(get_args(annotation) or (annotation,))]
+        else:
+            tags = [[field.default for field in option.model_fields.values()] for option in options]
+            options = [option for option, known in zip(options, tags, strict=True) if part in known]
+    return description
 
 
 def _unknown_setting(setting: str) -> InputError:

@@ -128,7 +128,7 @@ def fit_model(
         torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         model = build([layer.shape[1] for layer in standard.global_])
     if config.validation:
-        validation, train = _set_aside(train, config.validation, generator)
+        validation, train = _set_aside(split, config.validation, generator)
     with torch.no_grad():
         model.bias.copy_(targets[train.to(targets.device)].mean(dim=0))
     if start is not None:
@@ -144,17 +144,23 @@ def fit_model(
 
 
 def _set_aside(
-    train: Int[Tensor, " n_train"], share: float, generator: torch.Generator
+    split: Split, share: float, generator: torch.Generator
 ) -> tuple[Int[Tensor, " n_validation"], Int[Tensor, " n_rest"]]:
-    """Stimuli that only choose the best state, and the rest; drawn before the bootstrap: none is in both."""
-    n_validation = round(len(train) * share)
-    if n_validation < 1 or len(train) - n_validation < 2:
+    """Training rows that only choose the best state, and the rest; no picture is in both.
+
+    They are drawn before the bootstrap, so that no stimulus is in both either.
+    """
+    picture = split.shown_in(split.train)
+    pictures = np.unique(picture)
+    n_validation = round(len(pictures) * share)
+    if n_validation < 1 or len(pictures) - n_validation < 2:
         raise InputError(
-            f"mapping.validation: {share} of {len(train)} stimuli leaves {len(train) - n_validation} to fit "
-            f"on and {n_validation} to validate on; at least 2 and 1 are needed"
+            f"mapping.validation: {share} of {len(pictures)} stimuli leaves {len(pictures) - n_validation} "
+            f"to fit on and {n_validation} to validate on; at least 2 and 1 are needed"
         )
-    order = torch.randperm(len(train), generator=generator)
-    return train[order[:n_validation]], train[order[n_validation:].sort().values]
+    order = torch.randperm(len(pictures), generator=generator).numpy()
+    chosen = np.isin(picture, pictures[order[:n_validation]])
+    return torch.from_numpy(split.train[chosen]), torch.from_numpy(split.train[~chosen])
 
 
 def _begin_from(model: VoxelModel, start: Mapping) -> None:

@@ -15,9 +15,9 @@ from harness.config import FactorTopyConfig
 from harness.errors import InputError
 from harness.features import LayerTokens
 from harness.mapping import ARRAYS, Mapping
-from harness.splits import split_stimuli
+from harness.splits import Split, split_stimuli
 from harness.standard_tokens import standardize_tokens
-from harness.training import FitDivergedError
+from harness.training import FitDivergedError, _set_aside
 
 CONFIG = FactorTopyConfig(
     token_size=TOKEN_SIZE, n_channels=8, batch_size=48, steps=200, lr=1e-2, regularization_steps=100
@@ -206,6 +206,14 @@ def test_best_state_on_validation_stimuli_is_restored(planted: Planted) -> None:
     assert best.r2.mean() > last.r2.mean() + 0.02
     patient = fit_planted(nothing_to_learn, long.model_copy(update={"validation": 0.2, "patience": 2}))
     assert_equal(patient, best)
+
+
+def test_repeats_of_a_picture_are_not_validated_on_what_they_were_fitted_on() -> None:
+    split = Split(np.arange(40), np.arange(40, 50), picture=np.arange(50) // 4)
+    validation, rest = _set_aside(split, 0.3, torch.Generator().manual_seed(0))
+    assert sorted([*validation.tolist(), *rest.tolist()]) == list(range(40))
+    assert len(validation) == 12
+    assert not set((validation // 4).tolist()) & set((rest // 4).tolist())
 
 
 def test_validation_takes_stimuli(planted: Planted) -> None:
