@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from harness.accelerator import build_accelerator
 from harness.backbones import Backbone, Preprocessing, load_backbone
+from harness.brains import load_brain
 from harness.checkpoints import find_checkpoint, read_checkpoint, seed_step, write_checkpoint
 from harness.config import Config, FinetuneConfig, load_config, to_yaml
 from harness.errors import InputError, exit_with_one_line
@@ -235,12 +236,13 @@ def run(config: Config) -> Path:
     try:
         task = load_task(**config.task.model_dump())
         backbone = load_backbone(config.backbone)
+        brain = load_brain(config.brain)  # before hours of training: its data may not be as they should be
         if accelerator.is_main_process:
             with write_atomically(folder / "config.yaml") as temporary:
                 temporary.write_text(to_yaml(config), encoding="utf-8")
-            write_json(folder / "manifest.json", describe_run(task, backbone))
+            write_json(folder / "manifest.json", describe_run(task, backbone, brain))
         finetune(config, folder, task, backbone, accelerator)
-        track(config, folder, task, backbone, accelerator)
+        track(config, folder, task, backbone, brain, accelerator)
         if accelerator.is_main_process:
             write_json(folder / "finished.json", {"steps": list_snapshots(folder)})
     finally:

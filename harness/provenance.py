@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from harness.backbones import Backbone
+from harness.brains.brain import Brain
 from harness.config import REPOSITORY
 from harness.snapshots import encoder_hash
 from tasks.task import Task
@@ -37,13 +38,18 @@ def code_version() -> str:
         return f"palimpsest {_version('palimpsest')}"
 
 
-def describe_run(task: Task, backbone: Backbone) -> dict[str, Any]:
+def describe_run(task: Task, backbone: Backbone, brain: Brain) -> dict[str, Any]:
     """Content of a run's manifest."""
     return {
         "code_version": code_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
-        "fingerprints": {"task": task.fingerprint, "pretrained_encoder": encoder_hash(backbone)},
+        "fingerprints": {
+            "task": task.fingerprint,
+            "pretrained_encoder": encoder_hash(backbone),
+            "brain": brain.fingerprint,
+            "brain_files": dict(brain.fingerprints),
+        },
         "machine": {
             "system": platform.system(),
             "processor": platform.machine(),

@@ -68,7 +68,9 @@ def plan_units(config: Config, steps: list[int]) -> list[Unit]:
     ]
 
 
-def track(config: Config, run: Path, task: Task, backbone: Backbone, accelerator: Accelerator) -> None:
+def track(
+    config: Config, run: Path, task: Task, backbone: Backbone, brain: Brain, accelerator: Accelerator
+) -> None:
     """Track all snapshots of a run and write its results.
 
     Parameters
@@ -80,6 +82,7 @@ def track(config: Config, run: Path, task: Task, backbone: Backbone, accelerator
         The one that was fine-tuned on.
     backbone : Backbone
         As pretrained.
+    brain : Brain
     accelerator : Accelerator
         Its processes share the units out.
     """
@@ -88,7 +91,6 @@ def track(config: Config, run: Path, task: Task, backbone: Backbone, accelerator
         raise InputError(
             f"{run / 'snapshots'}: no snapshot to track; accepted: the folder of a fine-tuned run"
         )
-    brain = load_brain(config.brain)
     units = plan_units(config, steps)
     missing = [unit for unit in units if not unit.is_done(run)]
     split = _open_split(config, run, brain, accelerator)
@@ -291,7 +293,8 @@ def main() -> None:
         config = read_config(folder / "config.yaml")
         task = load_task(**config.task.model_dump())
         accelerator = build_accelerator(config.finetune)
-        track(config, folder, task, load_backbone(config.backbone), accelerator)
+        backbone, brain = load_backbone(config.backbone), load_brain(config.brain)
+        track(config, folder, task, backbone, brain, accelerator)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_study import make_brain
 
 from harness import provenance
 from harness.backbones.timm_backbone import load_timm
@@ -22,9 +24,15 @@ def git(folder: Path, *arguments: str) -> str:
 
 def test_a_run_is_described() -> None:
     task, backbone = load_task("shapes", 2, 2), load_timm("palimpsest_mini", None, 0)
-    found = json.loads(json.dumps(describe_run(task, backbone)))
+    brain = replace(make_brain(), fingerprints={"a.npy": "12"})
+    found = json.loads(json.dumps(describe_run(task, backbone, brain)))
     assert found.keys() == {"code_version", "packages", "python", "fingerprints", "machine"}
-    assert found["fingerprints"] == {"task": task.fingerprint, "pretrained_encoder": encoder_hash(backbone)}
+    assert found["fingerprints"] == {
+        "task": task.fingerprint,
+        "pretrained_encoder": encoder_hash(backbone),
+        "brain": brain.fingerprint,
+        "brain_files": {"a.npy": "12"},
+    }
     assert set(found["packages"]) == set(PACKAGES)
     assert "not installed" not in found["packages"].values()
     assert found["machine"]["threads"] >= 1
@@ -57,5 +65,5 @@ def test_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "PACKAGES", ("numpy", "no-such-package"))
     task, backbone = load_task("shapes", 2, 2), load_timm("palimpsest_mini", None, 0)
-    packages = describe_run(task, backbone)["packages"]
+    packages = describe_run(task, backbone, make_brain())["packages"]
     assert packages["no-such-package"] == "not installed" != packages["numpy"]

@@ -9,6 +9,7 @@ from overrides import SMALL_TRACKING, TINY
 
 from harness.accelerator import build_accelerator
 from harness.backbones import load_backbone
+from harness.brains import load_brain
 from harness.config import load_config
 from harness.errors import InputError
 from harness.files import read_json
@@ -122,7 +123,7 @@ def test_warm_starts_all_begin_from_one_fit_of_step_0(tracked, monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=True)
     task = load_task(**config.task.model_dump())
     backbone, accelerator = load_backbone(config.backbone), build_accelerator(config.finetune)
-    track(warm, folder, task, backbone, accelerator)
+    track(warm, folder, task, backbone, load_brain(config.brain), accelerator)
     # first a cold fit with a seed of its own, then everything else from there: step 0 and its refits, too
     assert [steps for steps, *_ in calls] == [30, 7, 7, 7, 7, 7, 7]
     assert len({seed for _, seed, _ in calls}) == 7
