@@ -113,11 +113,12 @@ def draw_flatmap_colours(
             sheet.points[faces], facecolors=face_colours.clip(0, 1), edgecolors="face", linewidths=0.4
         )
         mesh.set_rasterized(True)
-        ax.add_collection(mesh)
+        # limits are set below; to measure every face would take longer than to draw it
+        ax.add_collection(mesh, autolim=False)
         mesh.set_clip_path(frame)
         if surface.area is not None:
             borders = _outline_areas(sheet.points, faces, surface.area)
-            ax.add_collection(borders)
+            ax.add_collection(borders, autolim=False)
             borders.set_clip_path(frame)
         if surface.area is not None and names:
             for index, place in _place_names(sheet.points, faces, surface.area).items():
