@@ -267,7 +267,7 @@ def _draw_clusters(surface: Surface, fit: Fits, seed: int) -> str | None:
         return None
     fits = {"Step 0": fit.step_0[0], "Floor: a refit of step 0": fit.step_0[-1], "Last snapshot": fit.end}
     labels = label_voxels(list(fits.values()), N_CLUSTERS, seed)
-    return embed_png(draw_cluster_maps(surface, dict(zip(fits, labels, strict=True))))
+    return embed_png(draw_cluster_maps(surface, dict(zip(fits, labels, strict=True))), 120)
 
 
 def _load_fits(run: RunResult) -> Fits:

@@ -17,7 +17,7 @@ from harness.figures.flatmap import draw_flatmap_colours
 from harness.figures.style import FAINT, WIDTH, figure_style
 from harness.mapping import Mapping as VoxelMapping
 
-_LIGHTNESS = (0.78, 0.58)  # in turn, so that neighbours in the circle of hues can be told apart
+_LIGHTNESS = (0.85, 0.65, 0.45)  # in turn, so that near hues can be told apart
 _GREY = "#d9d9d9"
 
 
@@ -48,10 +48,8 @@ def cluster_colours(n_clusters: int) -> Float[np.ndarray, "n_clusters 3"]:
     """RGB of every cluster: hues in the order of their numbers, as clusters of near numbers read alike."""
     # a part of the circle is left out: the first and the last cluster are the least alike
     n_hues = round(n_clusters * 1.15) + 1
-    light, dark = (
-        np.array(sns.husl_palette(n_hues, s=0.8, l=lightness))[:n_clusters] for lightness in _LIGHTNESS
-    )
-    return np.where(np.arange(n_clusters)[:, None] % 2 == 0, light, dark)
+    palettes = [np.array(sns.husl_palette(n_hues, s=0.85, l=lightness)) for lightness in _LIGHTNESS]
+    return np.stack([palettes[index % len(palettes)][index] for index in range(n_clusters)])
 
 
 def draw_clusters(
@@ -76,7 +74,7 @@ def draw_clusters(
         ratios = (1.15, 1) if surface is not None else (1,)
         axes = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
         if surface is not None:
-            draw_flatmap_colours(axes[0], surface, _paint(clusters, colours))
+            draw_flatmap_colours(axes[0], surface, _paint(clusters, colours), blended=False)
         _draw_composition(axes[-1], rois, clusters, colours)
         figure.suptitle(title, x=0.008, ha="left", fontsize=11, fontweight="bold")
         caption = (
@@ -95,11 +93,11 @@ def draw_cluster_maps(surface: Surface, maps: Mapping[str, Int[np.ndarray, " n_v
     colours = cluster_colours(n_clusters)
     with figure_style():
         # no layout engine: it would draw everything twice
-        figure = Figure(figsize=(WIDTH, 3.3))
+        figure = Figure(figsize=(WIDTH, 2.9))
         axes = figure.subplots(1, len(maps), squeeze=False)[0]
         figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=0.92, wspace=0.04)
         for place, (ax, (title, clusters)) in enumerate(zip(axes, maps.items(), strict=True)):
-            draw_flatmap_colours(ax, surface, _paint(clusters, colours), names=place == 0)
+            draw_flatmap_colours(ax, surface, _paint(clusters, colours), place == 0, blended=False)
             ax.set_title(title)
     return figure
 

@@ -92,9 +92,17 @@ def draw_flatmap(
 
 
 def draw_flatmap_colours(
-    ax: Axes, surface: Surface, colours: Float[np.ndarray, "n_voxels 3"], names: bool = True
+    ax: Axes,
+    surface: Surface,
+    colours: Float[np.ndarray, "n_voxels 3"],
+    names: bool = True,
+    blended: bool = True,
 ) -> None:
-    """Draw one RGB colour (0 to 1) per voxel, such as those of `layer_colours`; rows with NaN stay grey."""
+    """Draw one RGB colour (0 to 1) per voxel, such as those of `layer_colours`; rows with NaN stay grey.
+
+    A face has the mean colour of its corners or, if not `blended`, the colour of one, for colours between
+    which there is nothing.
+    """
     sheet = _cut_sheet(surface)
     grey = 0.55 + 0.35 * surface.shade[:, None].repeat(3, axis=1)
     painted = np.concatenate([colours, np.full((1, 3), np.nan)])[sheet.nearest]
@@ -104,7 +112,7 @@ def draw_flatmap_colours(
         off_centre = np.abs(sheet.points - (left + width / 2, bottom + height / 2))
         near = (sheet.part == part) & (off_centre < (width / 2 + OVERLAP, height / 2 + OVERLAP)).all(axis=1)
         faces = surface.faces[near[surface.faces].all(axis=1)]
-        face_colours = painted[faces].mean(axis=1)
+        face_colours = painted[faces].mean(axis=1) if blended else painted[faces[:, 0]]
         if surface.area is not None:
             # a face on the rim is grey as a whole: no half-tones that mean nothing
             rim = (sheet.nearest[faces] < 0).any(axis=1)
