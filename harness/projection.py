@@ -83,7 +83,8 @@ def open_reader(mapping: Mapping, place: Path) -> Reader:
             f"{place}: kept without what it has learned (learned.safetensors), as older runs were; remove "
             "this folder and track the run again"
         )
-    names = [f"model.{BOTTLENECKS[mapping.family]}.{place}.weight" for place in range(len(mapping.layers))]
+    bottleneck = f"model.{BOTTLENECKS[mapping.family]}"
+    names = [f"{bottleneck}.{index}.weight" for index in range(len(mapping.layers))]
     frame = {
         name.removeprefix("frame."): array
         for name, array in mapping.learned.items()

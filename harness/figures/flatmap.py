@@ -100,7 +100,7 @@ def draw_flatmap_colours(
 ) -> None:
     """Draw one RGB colour (0 to 1) per voxel, such as those of `layer_colours`; rows with NaN stay grey.
 
-    A face has the mean colour of its corners or, if not `blended`, the colour of one, for colours between
+    A face has the mean colour of its corners or, if not `blended`, that of most of them: for colours between
     which there is nothing.
     """
     sheet = _cut_sheet(surface)
@@ -112,7 +112,7 @@ def draw_flatmap_colours(
         off_centre = np.abs(sheet.points - (left + width / 2, bottom + height / 2))
         near = (sheet.part == part) & (off_centre < (width / 2 + OVERLAP, height / 2 + OVERLAP)).all(axis=1)
         faces = surface.faces[near[surface.faces].all(axis=1)]
-        face_colours = painted[faces].mean(axis=1) if blended else painted[faces[:, 0]]
+        face_colours = painted[faces].mean(axis=1) if blended else painted[_choose_corners(faces, painted)]
         if surface.area is not None:
             # a face on the rim is grey as a whole: no half-tones that mean nothing
             rim = (sheet.nearest[faces] < 0).any(axis=1)
@@ -139,6 +139,14 @@ def draw_flatmap_colours(
     ax.set(xlim=(0, (lefts + widths).max()), ylim=(bottoms.min(), (bottoms + heights).max()))
     ax.set_aspect("equal")
     ax.axis("off")
+
+
+def _choose_corners(
+    faces: Int[np.ndarray, "n_faces 3"], painted: Float[np.ndarray, "n_vertices 3"]
+) -> Int[np.ndarray, " n_faces"]:
+    """A corner of every face that has the colour of most; the first where all differ."""
+    one, two, three = faces.T
+    return np.where((painted[two] == painted[three]).all(axis=1), two, one)
 
 
 def layer_colours(layer: Float[np.ndarray, "n_voxels n_layers"]) -> Float[np.ndarray, "n_voxels 3"]:
