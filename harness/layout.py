@@ -64,3 +64,8 @@ def start_folder(run: Path) -> Path:
 def probes_file(run: Path, step: int) -> Path:
     """File of a snapshot's probes: ``probes/step-000128.json``."""
     return run / "probes" / f"{_step_name(step)}.json"
+
+
+def figure_file(run: Path, name: str, step: int) -> Path:
+    """File of a snapshot's figure: ``figures/readout-step-000128.png``."""
+    return run / "figures" / f"{name}-{_step_name(step)}.png"

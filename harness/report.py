@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 
 from harness.brains import load_brain
-from harness.brains.brain import Brain
+from harness.brains.brain import Brain, Surface
+from harness.channels import N_CLUSTERS
 from harness.comparison import (
     TASK,
     Column,
@@ -32,6 +33,7 @@ from harness.comparison import (
 )
 from harness.config import BrainConfig
 from harness.errors import exit_with_one_line
+from harness.figures.cluster_maps import draw_cluster_maps, label_voxels
 from harness.figures.curves import Dash, Line, draw_alignment, draw_depths, draw_forgetting, draw_rewiring
 from harness.figures.layer_maps import DepthShift, choose_limit, draw_layer_maps, measure_shift
 from harness.figures.style import choose_colours, embed_png, embed_svg
@@ -242,7 +244,10 @@ def _existing(lines: Sequence[Line], *metrics: str) -> tuple[str, ...]:
 
 
 def draw_runs(lines: Sequence[Line], brains: Mapping[BrainConfig, Brain]) -> Iterator[dict[str, Any]]:
-    """A section for every run: flat maps if its brain has a surface; open for the first seed of a line."""
+    """A section for every run: flat maps if its brain has a surface; open for the first seed of a line.
+
+    Of that one, clusters of voxels are mapped too.
+    """
     fits = {run.folder: _load_fits(run) for line in lines for run in line.runs}
     limit = choose_limit([fit.shift for fit in fits.values()])
     for line in lines:
@@ -251,7 +256,18 @@ def draw_runs(lines: Sequence[Line], brains: Mapping[BrainConfig, Brain]) -> Ite
             image = None
             if surface is not None:
                 image = embed_png(draw_layer_maps(surface, fit.step_0[0], fit.end, fit.shift, limit))
-            yield {"line": line, "run": run, "image": image, "shown": place == 0}
+            # of the first seed only: drawing maps is what takes a report's time
+            clusters = _draw_clusters(surface, fit, run.config.seed) if surface and place == 0 else None
+            yield {"line": line, "run": run, "image": image, "clusters": clusters, "shown": place == 0}
+
+
+def _draw_clusters(surface: Surface, fit: Fits, seed: int) -> str | None:
+    """Clusters of voxels at step 0, of a refit, and at the last snapshot; None without channels."""
+    if fit.end.weights is None:
+        return None
+    fits = {"Step 0": fit.step_0[0], "Floor: a refit of step 0": fit.step_0[-1], "Last snapshot": fit.end}
+    labels = label_voxels(list(fits.values()), N_CLUSTERS, seed)
+    return embed_png(draw_cluster_maps(surface, dict(zip(fits, labels, strict=True))), 120)
 
 
 def _load_fits(run: RunResult) -> Fits:

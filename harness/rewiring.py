@@ -19,6 +19,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from harness.brains.brain import Roi
+from harness.channels import count_distinct, leading_directions, unit_rows
 from harness.errors import InputError
 
 MEASURES = (
@@ -240,15 +241,11 @@ def describe_channels(
     n_clusters, n_directions : int
         Upper bounds: an ROI has no more clusters than distinct rows, no more directions than rank.
     """
-    rows = np.asarray(weights, dtype=np.float64)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
-    n_distinct = len(np.unique(unit.round(6), axis=0))
-    k_means = KMeans(n_clusters=min(n_clusters, n_distinct), n_init=10, random_state=seed)
-    left, singular_values, _ = np.linalg.svd(rows, full_matrices=False)
-    rank = int((singular_values > 1e-6 * max(singular_values[0], np.finfo(float).tiny)).sum())
+    unit = unit_rows(weights)
+    k_means = KMeans(n_clusters=min(n_clusters, count_distinct(unit)), n_init=10, random_state=seed)
     return RoiChannels(
-        clusters=k_means.fit_predict(unit).astype(np.int64), directions=left[:, : min(n_directions, rank)]
+        clusters=k_means.fit_predict(unit).astype(np.int64),
+        directions=leading_directions(weights, n_directions).voxels,
     )
 
 

@@ -114,6 +114,18 @@ def test_a_surface_without_areas_shows_vertices(ax: Axes) -> None:
     assert 4 * 4 <= coloured <= 4 * 8  # the faces round each of the four vertices
 
 
+def test_colours_with_nothing_between_are_not_blended(ax: Axes) -> None:
+    points = np.array([[0, 0], [1, 0], [0, 1], [1, 1], [0, 2]], np.float32)
+    faces = np.array([[0, 1, 2], [1, 2, 3], [2, 3, 4]])
+    square = Surface(points, faces, np.full(5, 0.5, np.float32), np.arange(5))
+    red, green, blue = np.eye(3)
+    draw_flatmap_colours(ax, square, np.array([red, green, green, blue, red]), blended=False)
+    # two corners of three decide; where all differ, the first
+    np.testing.assert_allclose(face_colours(ax)[1], [green, green, green], atol=1e-6)
+    draw_flatmap_colours(ax, square, np.array([red, green, blue, blue, blue]), blended=False)
+    np.testing.assert_allclose(face_colours(ax)[1][3:], [red, blue, blue], atol=1e-6)
+
+
 def test_one_hemisphere_alone(ax: Axes) -> None:
     both = two_sheets()
     n = len(both.points) // 2

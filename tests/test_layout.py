@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.config import config_hash, load_config
 from harness.layout import (
+    figure_file,
     is_finished,
     list_snapshots,
     mapping_folder,
@@ -29,6 +30,7 @@ def test_places_in_a_run() -> None:
     assert mapping_folder(run, 128) == Path("run/mappings/step-000128")
     assert mapping_folder(run, 0, 2) == Path("run/mappings/step-000000-refit-2")
     assert probes_file(run, 7) == Path("run/probes/step-000007.json")
+    assert figure_file(run, "readout-V1", 7) == Path("run/figures/readout-V1-step-000007.png")
 
 
 def test_what_is_there_is_listed_by_number(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from harness.brains.brain import Brain
 from harness.comparison import columns_of, compare_runs, read_runs
 from harness.errors import InputError
 from harness.figures.layer_maps import choose_limit, measure_shift
-from harness.mapping import load_mapping
+from harness.mapping import load_mapping, save_mapping
 from harness.report import build_tables, choose_lines, main, order_places, write_report
 
 
@@ -89,8 +89,15 @@ def test_a_page_needs_nothing_beside_it(page: Page) -> None:
 def test_a_page_holds_curves_and_maps(page: Page) -> None:
     addresses = page.values("img", "src")
     assert sum(address.startswith("data:image/svg") for address in addresses) == 4
-    assert sum(address.startswith("data:image/png") for address in addresses) == 3  # one a run
-    for heading in ("Comparison", "Forgetting beside learning", "Rewiring over the floor", "Sources"):
+    # layers of every run, and clusters of the first seed of both backbones
+    assert sum(address.startswith("data:image/png") for address in addresses) == 3 + 2
+    for heading in (
+        "Comparison",
+        "Forgetting beside learning",
+        "Rewiring over the floor",
+        "Which voxels read alike",
+        "Sources",
+    ):
         assert heading in page.text
     assert "mean noise ceiling" in page.text
     assert "0123456789ab" in page.text
@@ -167,10 +174,24 @@ def test_a_page_is_written_where_something_is_missing(
     has_maps = any(address.startswith("data:image/png") for address in page.values("img", "src"))
     assert has_maps == (used.surface is not None)
     assert ("no surface to draw on" in page.text) == (used.surface is None)
+    assert ("Which voxels read alike" in page.text) == (used.surface is not None)
     assert ("mean noise ceiling" in page.text) == (used.noise_ceiling is not None)
     assert ("Rewiring over the floor" in page.text) == ("snapshot" not in case)
     assert "Δ_ZS" not in page.text
     assert "seeds" not in re.sub(r"every seed’s value", "", page.text)
+
+
+def test_mappings_without_channels_have_no_clusters(
+    tmp_path: Path, brain: Brain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_brain(monkeypatch, brain)
+    folder = write_run(["study.name=ridge", f"runs_dir={tmp_path}", "mapping.floor_refits=2"], brain, (0, 2))
+    absent = dict.fromkeys(("space", "scale", "weights", "bias"))
+    for path in (folder / "mappings").iterdir():
+        save_mapping(replace(load_mapping(path), family="layer_ridge", **absent), path)
+    page = Page(write_report(tmp_path / "ridge"))
+    assert "Which voxels read alike" not in page.text
+    assert "Which layer the cortex reads" in page.text
 
 
 def test_a_broken_run_is_named_and_the_old_page_stays(

@@ -92,9 +92,17 @@ def draw_flatmap(
 
 
 def draw_flatmap_colours(
-    ax: Axes, surface: Surface, colours: Float[np.ndarray, "n_voxels 3"], names: bool = True
+    ax: Axes,
+    surface: Surface,
+    colours: Float[np.ndarray, "n_voxels 3"],
+    names: bool = True,
+    blended: bool = True,
 ) -> None:
-    """Draw one RGB colour (0 to 1) per voxel, such as those of `layer_colours`; rows with NaN stay grey."""
+    """Draw one RGB colour (0 to 1) per voxel, such as those of `layer_colours`; rows with NaN stay grey.
+
+    A face has the mean colour of its corners or, if not `blended`, that of most of them: for colours between
+    which there is nothing.
+    """
     sheet = _cut_sheet(surface)
     grey = 0.55 + 0.35 * surface.shade[:, None].repeat(3, axis=1)
     painted = np.concatenate([colours, np.full((1, 3), np.nan)])[sheet.nearest]
@@ -104,7 +112,7 @@ def draw_flatmap_colours(
         off_centre = np.abs(sheet.points - (left + width / 2, bottom + height / 2))
         near = (sheet.part == part) & (off_centre < (width / 2 + OVERLAP, height / 2 + OVERLAP)).all(axis=1)
         faces = surface.faces[near[surface.faces].all(axis=1)]
-        face_colours = painted[faces].mean(axis=1)
+        face_colours = painted[faces].mean(axis=1) if blended else painted[_choose_corners(faces, painted)]
         if surface.area is not None:
             # a face on the rim is grey as a whole: no half-tones that mean nothing
             rim = (sheet.nearest[faces] < 0).any(axis=1)
@@ -113,11 +121,12 @@ def draw_flatmap_colours(
             sheet.points[faces], facecolors=face_colours.clip(0, 1), edgecolors="face", linewidths=0.4
         )
         mesh.set_rasterized(True)
-        ax.add_collection(mesh)
+        # limits are set below; to measure every face would take longer than to draw it
+        ax.add_collection(mesh, autolim=False)
         mesh.set_clip_path(frame)
         if surface.area is not None:
             borders = _outline_areas(sheet.points, faces, surface.area)
-            ax.add_collection(borders)
+            ax.add_collection(borders, autolim=False)
             borders.set_clip_path(frame)
         if surface.area is not None and names:
             for index, place in _place_names(sheet.points, faces, surface.area).items():
@@ -130,6 +139,14 @@ def draw_flatmap_colours(
     ax.set(xlim=(0, (lefts + widths).max()), ylim=(bottoms.min(), (bottoms + heights).max()))
     ax.set_aspect("equal")
     ax.axis("off")
+
+
+def _choose_corners(
+    faces: Int[np.ndarray, "n_faces 3"], painted: Float[np.ndarray, "n_vertices 3"]
+) -> Int[np.ndarray, " n_faces"]:
+    """A corner of every face that has the colour of most; the first where all differ."""
+    one, two, three = faces.T
+    return np.where((painted[two] == painted[three]).all(axis=1), two, one)
 
 
 def layer_colours(layer: Float[np.ndarray, "n_voxels n_layers"]) -> Float[np.ndarray, "n_voxels 3"]:

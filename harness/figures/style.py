@@ -7,12 +7,15 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from harness.files import write_atomically
 
 WIDTH = 10.8  # of a figure, inches: the page's column
 DECADES_TO_FIRST = 0.5  # room on an axis of steps between 0 and the first step
@@ -122,3 +125,9 @@ def embed_png(figure: Figure, dots_per_inch: int = 160) -> str:
     with figure_style():
         figure.savefig(buffer, format="png", dpi=dots_per_inch)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def save_png(figure: Figure, path: Path, dots_per_inch: int = 160) -> None:
+    """A figure as a PNG file on white, which appears whole or not at all."""
+    with figure_style(), write_atomically(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dots_per_inch, transparent=False, facecolor="white")
