@@ -87,7 +87,18 @@ class LoraConfig(Section):
 MethodConfig = FullConfig | LinearProbeConfig | LoraConfig
 
 
-class BrainConfig(Section):
+class BaseBrainConfig(Section):
+    """What every source of brains is told: which of its voxels are used."""
+
+    rois: tuple[Name, ...] | None = Field(
+        None, min_length=1, description="only voxels in one of these; null: all there are"
+    )
+    min_ceiling: float | None = Field(
+        None, ge=0, le=1, description="only voxels of this noise ceiling or more; null: all there are"
+    )
+
+
+class SimulatedConfig(BaseBrainConfig):
     """The simulated subject."""
 
     name: Literal["simulated"] = "simulated"
@@ -97,6 +108,26 @@ class BrainConfig(Section):
         0.6, gt=0.2, lt=0.9, description="explainable share of the median voxel's variance"
     )
     seed: Seed = 0
+
+
+class Algonauts2023Config(BaseBrainConfig):
+    """A subject of the Algonauts 2023 challenge (`harness.brains.algonauts2023`)."""
+
+    name: Literal["algonauts2023"] = "algonauts2023"
+    root: str = Field(min_length=1, description="folder of a subject, or the one that holds subj01 to subj08")
+    subject: int | None = Field(
+        None, ge=1, le=8, description="which one, where root holds several; null: root is the subject's"
+    )
+
+
+class ArraysConfig(BaseBrainConfig):
+    """Responses and coordinates as plain arrays (`harness.brains.arrays`)."""
+
+    name: Literal["arrays"] = "arrays"
+    root: str = Field(min_length=1, description="an npz file, or a folder of npy files")
+
+
+BrainConfig = SimulatedConfig | Algonauts2023Config | ArraysConfig
 
 
 class BaseMappingConfig(Section):
@@ -224,7 +255,7 @@ class Config(Section):
     backbone: BackboneConfig
     task: TaskConfig
     method: MethodConfig = Field(discriminator="name")
-    brain: BrainConfig
+    brain: BrainConfig = Field(discriminator="name")
     mapping: MappingConfig = Field(discriminator="family")
     study: StudyConfig
     finetune: FinetuneConfig = FinetuneConfig()
@@ -355,6 +386,8 @@ def _validate(container: Any) -> Config:
         raise InputError(f"{setting}: {error['ctx']['error']}")
     found = "nothing" if error["type"] == "missing" else json.dumps(error["input"])
     accepted = error["msg"].removeprefix("Input should be ")
+    if error["type"] == "missing":
+        accepted = _describe(error["loc"]) or accepted
     accepted = accepted.removeprefix("String should ")
     if error["type"] in ("model_type", "model_attributes_type"):
         accepted = "a section of settings"
@@ -363,6 +396,21 @@ def _validate(container: Any) -> Config:
         setting, found = f"{setting}.{tag}", json.dumps(error["ctx"].get("tag"))
         accepted = error["ctx"].get("expected_tags", "the name of an option")
     raise InputError(f"{setting}: found {found}, accepted: {accepted}")
+
+
+def _describe(place: tuple[int | str, ...]) -> str | None:
+    """What the setting at a place of a validation error says of itself; the place also names options."""
+    options: list[Any] = [Config]
+    description = None
+    for part in place:
+        fields = [option.model_fields[part] for option in options if part in option.model_fields]
+        if fields:
+            annotation = fields[0].annotation
+            description, options = fields[0].description, [*(get_args(annotation) or (annotation,))]
+        else:
+            tags = [[field.default for field in option.model_fields.values()] for option in options]
+            options = [option for option, known in zip(options, tags, strict=True) if part in known]
+    return description
 
 
 def _unknown_setting(setting: str) -> InputError:

@@ -13,9 +13,9 @@ from harness.brains import load_brain
 from harness.brains.brain import Brain, Pictures, Surface
 from harness.brains.cache import cache_folder, cached_brain
 from harness.brains.simulated import simulate
-from harness.config import BrainConfig
+from harness.config import SimulatedConfig
 
-SETTINGS = BrainConfig(n_voxels=150, n_stimuli=30)
+SETTINGS = SimulatedConfig(n_voxels=150, n_stimuli=30)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,19 @@ def test_a_brain_without_surface_and_ceiling_is_kept_too(brain: Brain) -> None:
     bare = replace(brain, surface=None, noise_ceiling=None)
     cached_brain({"a": 1}, lambda: bare)
     assert_same(bare, cached_brain({"a": 1}, refuse))
+
+
+def test_what_is_known_of_the_rows_is_kept_too(brain: Brain) -> None:
+    known = replace(
+        brain,
+        stimulus_ids=np.array([f"image-{row // 2}" for row in range(brain.n_images)]),
+        n_repeats=np.full(brain.n_images, 3),
+        session=np.arange(brain.n_images) % 4,
+        shared=np.arange(brain.n_images) < 10,
+        fingerprints={"lh.npy": "0" * 64, "images/": "1" * 64},
+    )
+    cached_brain({"a": 1}, lambda: known)
+    assert_same(known, cached_brain({"a": 1}, refuse))
 
 
 def test_another_key_is_another_brain(brain: Brain) -> None:

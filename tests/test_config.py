@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from harness.config import (
     CONFIGS,
     GROUPS,
+    Algonauts2023Config,
     Config,
     FactorTopyConfig,
     config_hash,
@@ -24,6 +25,9 @@ from harness.config import (
 from harness.errors import InputError
 from tasks import NAMES
 
+# what has no default, because only the user knows it
+NEEDED = {"algonauts2023": ["brain.root=/data/subj01"], "arrays": ["brain.root=/data"]}
+
 
 def test_every_task_has_an_option_and_the_other_way_round() -> None:
     assert group_options("task") == sorted(NAMES)
@@ -33,7 +37,7 @@ def test_every_task_has_an_option_and_the_other_way_round() -> None:
     ("group", "option"), [(group, option) for group in GROUPS for option in group_options(group)]
 )
 def test_every_option_of_every_group_composes(group: str, option: str) -> None:
-    config = load_config([f"{group}={option}"])
+    config = load_config([f"{group}={option}", *NEEDED.get(option, [])])
     if group != "mapping":
         assert getattr(config, group).name == option
     assert isinstance(config, Config)
@@ -77,6 +81,13 @@ def test_a_grid_can_name_settings_with_dots() -> None:
         ("hydra.job.name=x", ["'hydra.job.name'"]),
         ("method.rank=4", ["method.rank", "not a setting of the method"]),
         ("method.name=lorra", ["method.name", '"lorra"', "'lora'", "'linear_probe'"]),
+        ("brain=simulatd", ["brain", "'simulatd'", "algonauts2023", "did you mean 'simulated'"]),
+        ("brain.name=simulatd", ["brain.name", '"simulatd"', "'simulated'", "'arrays'"]),
+        ("brain.subject=1", ["brain.subject", "not a setting of the brain"]),
+        ("brain=arrays", ["brain.root", "nothing", "npz"]),
+        ("brain.rois=[]", ["brain.rois", "at least 1"]),
+        ("brain.rois=V1", ["brain.rois", '"V1"', "array"]),
+        ("brain.min_ceiling=2", ["brain.min_ceiling", "less than or equal to 1"]),
         ("finetune.lr=-1", ["finetune.lr", "-1", "greater than 0"]),
         ("finetune.lr=nan", ["finetune.lr", "NaN", "finite"]),
         ("finetune.lr=", ["finetune.lr", '""', "number"]),
@@ -155,6 +166,17 @@ def test_flattened_settings_are_overrides_that_give_the_same_run() -> None:
     assert config_hash(load_config([f"{name}={value}" for name, value in flat.items()])) == config_hash(
         config
     )
+
+
+def test_brains_are_compared_and_written_like_other_settings(tmp_path: Path) -> None:
+    overrides = ["brain=algonauts2023", "brain.root=/data/alg23", "brain.subject=3", "brain.rois=[V1,hV4]"]
+    config = load_config(overrides)
+    assert isinstance(config.brain, Algonauts2023Config)
+    assert (config.brain.rois, config.brain.subject) == (("V1", "hV4"), 3)
+    assert {config.brain: "one", load_config(overrides).brain: "again"} == {config.brain: "again"}
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert read_config(tmp_path / "config.yaml") == config
+    assert config_hash(config) != config_hash(load_config([*overrides, "brain.subject=4"]))
 
 
 def test_configurations_do_not_change_and_hydra_is_left_as_found() -> None:

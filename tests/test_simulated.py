@@ -29,10 +29,10 @@ from harness.brains.gabor import (
 )
 from harness.brains.responses import STAGES, pool, receptive_fields
 from harness.brains.simulated import CEILINGS, SimulatedTruth, simulate
-from harness.config import BrainConfig
+from harness.config import SimulatedConfig
 from tasks.shapes import COLOUR_NAMES, COLOURS, SHAPES, TEXTURES, Scene, SceneObject, sample_scenes
 
-SMALL = BrainConfig(n_voxels=300, n_stimuli=360)
+SMALL = SimulatedConfig(n_voxels=300, n_stimuli=360)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_subject_is_of_one_piece(subject: tuple[Brain, SimulatedTruth]) -> None:
 
 
 def test_equal_settings_equal_subject_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = BrainConfig(n_voxels=100, n_stimuli=24)
+    config = SimulatedConfig(n_voxels=100, n_stimuli=24)
     brain = load_brain(config)
     assert load_brain(config).fingerprint == brain.fingerprint
     monkeypatch.setattr(simulated, "CHUNK", 10)
@@ -186,7 +186,7 @@ def test_equal_settings_equal_subject_whatever_the_chunks(monkeypatch: pytest.Mo
 
 def test_tuning_depends_neither_on_stimuli_nor_on_voxels(subject: tuple[Brain, SimulatedTruth]) -> None:
     _, truth = subject
-    brain, fewer = simulate(BrainConfig(n_voxels=300, n_stimuli=60))
+    brain, fewer = simulate(SimulatedConfig(n_voxels=300, n_stimuli=60))
     correlations = [
         np.corrcoef(one, other)[0, 1] for one, other in zip(fewer.signal.T, truth.signal[:60].T, strict=True)
     ]

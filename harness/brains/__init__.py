@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from harness.brains.brain import Brain
-from harness.config import BrainConfig
-from harness.errors import unknown_name
+from harness.config import BrainConfig, SimulatedConfig
+from harness.errors import InputError
 
 
 def load_brain(config: BrainConfig) -> Brain:
-    """Load the brain that a configuration names.
+    """Load the brain that a configuration names, cut to the voxels it asks for.
 
     Raises
     ------
     InputError
-        If there is no such source, or its data are not as they should be.
+        If the data are not as they should be, or nothing of them is asked for.
     """
-    if config.name == "simulated":
-        from harness.brains.simulated import load_simulated
+    brain = _load_whole(config)
+    if config.rois is not None:
+        brain = brain.select_rois(config.rois)
+    if config.min_ceiling is not None:
+        brain = brain.select_ceiling(config.min_ceiling)
+    return brain
 
-        return load_simulated(config)
-    raise unknown_name("brain", config.name, ["simulated"])
+
+def _load_whole(config: BrainConfig) -> Brain:
+    # imported here: nobody needs to wait for what other sources are read with
+    match config:
+        case SimulatedConfig():
+            from harness.brains.simulated import load_simulated
+
+            return load_simulated(config)
+    raise InputError(f"brain {config.name}: no loader")

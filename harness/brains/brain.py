@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import overload
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from PIL import Image
 
+from harness.errors import InputError, unknown_name
 from harness.files import content_hash
 
 
@@ -60,10 +61,13 @@ class Surface:
 class Brain:
     """A subject: what was shown, what was measured, and where.
 
+    A row (image) is one line of `responses`: a stimulus, averaged over its repeats, or a single repeat of
+    it. Rows of equal `stimulus_ids` show the same picture and are never on both sides of a split.
+
     Attributes
     ----------
     name : str
-    stimuli : sequence of PIL images, RGB, [n_images]; decoded on demand
+    stimuli : sequence of PIL images, RGB, [n_images]; decoded on demand, in any order
     responses : float32 array [n_images, n_voxels]
     coords : float32 array [n_voxels, 3], millimetres
         On a surface the place on the sphere, the right hemisphere shifted along x until apart.
@@ -74,8 +78,20 @@ class Brain:
     noise_ceiling : float32 array [n_voxels] or None
         Share of the variance that a perfect model could explain, 0 to 1; None: unknown.
     surface : Surface or None
+        To draw on; None: there is none.
     fingerprint : str
-        Hash of stimuli, responses and coordinates.
+        Hash of what results depend on: stimuli, responses and coordinates.
+    stimulus_ids : int or str array [n_images]
+        Which picture was shown; by default every row's is its own (0 to n_images - 1).
+    n_repeats : int array [n_images] or None
+        How many presentations a row is the average of; None: unknown.
+    session : int array [n_images] or None
+        In which session a row was measured; None: unknown, or rows average over sessions.
+    shared : bool array [n_images] or None
+        Whether a picture was shown to all subjects of the data set; None: unknown.
+    fingerprints : dict of str to str
+        Content hash of every file that the brain came from, by its name below the source's folder. A folder
+        of images is one entry, its name ending in a slash. Empty where it came from no file.
     """
 
     name: str
@@ -83,16 +99,113 @@ class Brain:
     responses: Float[np.ndarray, "n_images n_voxels"]
     coords: Float[np.ndarray, "n_voxels 3"]
     bounding_box: Float[np.ndarray, "2 3"]
-    hemisphere: np.ndarray
+    hemisphere: Shaped[np.ndarray, " n_voxels"]
     rois: tuple[Roi, ...]
     noise_ceiling: Float[np.ndarray, " n_voxels"] | None
     surface: Surface | None
     fingerprint: str
+    stimulus_ids: Shaped[np.ndarray, " n_images"] = None  # type: ignore[assignment]
+    n_repeats: Int[np.ndarray, " n_images"] | None = None
+    session: Int[np.ndarray, " n_images"] | None = None
+    shared: Bool[np.ndarray, " n_images"] | None = None
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.stimulus_ids is None:
+            object.__setattr__(self, "stimulus_ids", np.arange(len(self.responses)))
+
+    @property
+    def n_images(self) -> int:
+        """Number of rows of the responses."""
+        return int(self.responses.shape[0])
 
     @property
     def n_voxels(self) -> int:
         """Number of voxels."""
         return int(self.coords.shape[0])
+
+    def select_voxels(self, voxels: Int[np.ndarray, " n_chosen"]) -> Brain:
+        """The brain with some of its voxels only, in the given order.
+
+        The bounding box stays, so that what is fitted to a voxel does not depend on which others are there.
+        ROIs keep those of their voxels that are chosen; a ROI without any is left out.
+
+        Parameters
+        ----------
+        voxels : int array [n_chosen], 0 to n_voxels - 1, each at most once
+
+        Raises
+        ------
+        InputError
+            If none is chosen, or one twice, or one that does not exist.
+        """
+        place = np.full(self.n_voxels, -1, dtype=np.int64)
+        if not len(voxels) or voxels.min() < 0 or voxels.max() >= self.n_voxels:
+            raise InputError(
+                f"brain {self.name}: voxels {_summarise(voxels)} chosen, accepted: "
+                f"one or more of 0 to {self.n_voxels - 1}"
+            )
+        place[voxels] = np.arange(len(voxels))
+        if (place >= 0).sum() < len(voxels):
+            raise InputError(f"brain {self.name}: voxels chosen twice, accepted: each at most once")
+        if np.array_equal(voxels, np.arange(self.n_voxels)):
+            return self
+        rois = [replace(roi, voxels=np.sort(place[roi.voxels][place[roi.voxels] >= 0])) for roi in self.rois]
+        surface = self.surface
+        if surface is not None:
+            surface = replace(surface, voxel_vertex=surface.voxel_vertex[voxels])
+        return replace(
+            self,
+            responses=self.responses[:, voxels],
+            coords=self.coords[voxels],
+            hemisphere=self.hemisphere[voxels],
+            rois=tuple(roi for roi in rois if len(roi.voxels)),
+            noise_ceiling=None if self.noise_ceiling is None else self.noise_ceiling[voxels],
+            surface=surface,
+            fingerprint=content_hash(self.fingerprint, np.asarray(voxels, dtype=np.int64)),
+        )
+
+    def select_rois(self, names: Sequence[str]) -> Brain:
+        """The brain with the voxels of some ROIs only, in the order they had.
+
+        Of the ROI table stay those named and those that lie wholly within them: none is there in part.
+
+        Raises
+        ------
+        InputError
+            If there is no such ROI.
+        """
+        known = {roi.name: roi for roi in self.rois}
+        for name in names:
+            if name not in known:
+                raise unknown_name(f"ROI of brain {self.name}", name, known)
+        chosen = np.unique(np.concatenate([known[name].voxels for name in names])) if names else np.arange(0)
+        whole = tuple(roi for roi in self.rois if np.isin(roi.voxels, chosen).all())
+        return replace(self, rois=whole).select_voxels(chosen)
+
+    def select_ceiling(self, minimum: float) -> Brain:
+        """The brain with the voxels only whose noise ceiling is `minimum` (0 to 1) or more.
+
+        Raises
+        ------
+        InputError
+            If the noise ceiling is unknown, or no voxel has so high a one.
+        """
+        if self.noise_ceiling is None:
+            raise InputError(
+                f"brain {self.name}: its noise ceiling is unknown, so no voxel can be chosen by it"
+            )
+        chosen = np.flatnonzero(self.noise_ceiling >= minimum)
+        if not len(chosen):
+            raise InputError(
+                f"brain {self.name}: no voxel has a noise ceiling of {minimum:g} or more; "
+                f"the highest is {self.noise_ceiling.max():.3g}"
+            )
+        return self.select_voxels(chosen)
+
+
+def _summarise(voxels: Int[np.ndarray, " n_chosen"]) -> str:
+    return f"{voxels.min()} to {voxels.max()}" if len(voxels) else "none"
 
 
 class Pictures(Sequence[Image.Image]):

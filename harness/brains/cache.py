@@ -64,6 +64,10 @@ def _write(brain: Brain, key: Mapping[str, Any], folder: Path) -> None:
         "bounding_box": brain.bounding_box,
         "hemisphere": brain.hemisphere,
         "noise_ceiling": brain.noise_ceiling,
+        "stimulus_ids": brain.stimulus_ids,
+        "n_repeats": brain.n_repeats,
+        "session": brain.session,
+        "shared": brain.shared,
     }
     arrays |= {f"roi_{place}": roi.voxels for place, roi in enumerate(brain.rois)}
     if brain.surface is not None:
@@ -73,6 +77,7 @@ def _write(brain: Brain, key: Mapping[str, Any], folder: Path) -> None:
         "rois": [[roi.name, roi.rank] for roi in brain.rois],
         "area_names": None if brain.surface is None else list(brain.surface.area_names),
         "fingerprint": brain.fingerprint,
+        "fingerprints": dict(brain.fingerprints),
         "made_from": dict(key),
     }
     with write_atomically(folder) as temporary:
@@ -112,6 +117,11 @@ def _read(folder: Path) -> Brain:
         noise_ceiling=load("noise_ceiling"),
         surface=surface,
         fingerprint=found,
+        stimulus_ids=np.array(load("stimulus_ids")),
+        n_repeats=load("n_repeats"),
+        session=load("session"),
+        shared=load("shared"),
+        fingerprints=description["fingerprints"],
     )
 
 
