@@ -103,9 +103,7 @@ def test_cut_by_roi_leaves_whole_rois_only(brain: Brain) -> None:
 
 def test_cut_by_ceiling(brain: Brain) -> None:
     np.testing.assert_array_equal(brain.select_ceiling(0.5).responses[0], [1, 2, 4])
-    with pytest.raises(
-        InputError, match=r"no voxel has a noise ceiling of 0\.95 or more; the highest is 0\.9"
-    ):
+    with pytest.raises(InputError, match=r"no voxel has .* of 0\.95 or more; the highest is 0\.9"):
         brain.select_ceiling(0.95)
     with pytest.raises(InputError, match="unknown"):
         replace(brain, noise_ceiling=None).select_ceiling(0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import overload
@@ -227,6 +228,15 @@ class Pictures(Sequence[Image.Image]):
         return Image.fromarray(self.pixels[index])
 
 
-def fingerprint(pixels: np.ndarray, responses: np.ndarray, coords: np.ndarray) -> str:
-    """Hash of what a brain's results depend on."""
+class StoredPictures(Sequence[Image.Image]):
+    """Images that stay in the files they came in, and are decoded when asked for."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of the pictures, in their order."""
+
+
+def fingerprint(pixels: np.ndarray | str, responses: np.ndarray, coords: np.ndarray) -> str:
+    """Hash of what a brain's results depend on; pictures may be given by a hash of their own."""
     return content_hash(pixels, responses, coords)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
@@ -10,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
+from harness.brains.brain import StoredPictures
 from harness.brains.neuroimages import fingerprint_file, reading
 from harness.errors import InputError
 from harness.files import content_hash
@@ -17,7 +17,7 @@ from harness.files import content_hash
 DATASET = "imgBrick"
 
 
-class BrickPictures(Sequence[Image.Image]):
+class BrickPictures(StoredPictures):
     """Rows of the data set ``/imgBrick``, [n_pictures, height, width, 3] bytes, decoded when asked for.
 
     The file is opened for each picture, so it can be used from any process and thread.
