@@ -127,7 +127,6 @@ class ArraysConfig(BaseBrainConfig):
     root: str = Field(min_length=1, description="an npz file, or a folder of npy files")
 
 
-<<<<<<< HEAD
 class NsdConfig(BaseBrainConfig):
     """A subject of the Natural Scenes Dataset (`harness.brains.nsd`)."""
 
@@ -177,9 +176,6 @@ class GrayordinatesConfig(BaseBrainConfig):
 
 
 BrainConfig = SimulatedConfig | Algonauts2023Config | ArraysConfig | NsdConfig | GrayordinatesConfig
-=======
-BrainConfig = SimulatedConfig | Algonauts2023Config | ArraysConfig
->>>>>>> brains
 
 
 class BaseMappingConfig(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.brains.brain import Brain
-from harness.config import BrainConfig, SimulatedConfig
+from harness.config import BrainConfig, GrayordinatesConfig, NsdConfig, SimulatedConfig
 from harness.errors import InputError
 
 
@@ -30,4 +30,12 @@ def _load_whole(config: BrainConfig) -> Brain:
             from harness.brains.simulated import load_simulated
 
             return load_simulated(config)
+        case NsdConfig():
+            from harness.brains.nsd import load_nsd
+
+            return load_nsd(config)
+        case GrayordinatesConfig():
+            from harness.brains.grayordinates import load_grayordinates
+
+            return load_grayordinates(config)
     raise InputError(f"brain {config.name}: no loader")

@@ -1,0 +1,83 @@
+"""Regions of interest of the Natural Scenes Dataset: labels of voxels, with the names of their tables.
+
+Atlases overlap: a voxel can be in V4, in a stream and in a place area at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool
+
+from harness.brains.brain import Roi
+from harness.brains.nsd_folder import read_names
+from harness.brains.nsd_space import Space
+from harness.errors import InputError, unknown_name
+
+log = logging.getLogger(__name__)
+
+# as the tables of the data set have them, for copies that came without
+NAMES: dict[str, tuple[str, ...]] = {
+    "prf-visualrois": ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4"),
+    "floc-bodies": ("EBA", "FBA-1", "FBA-2", "mTL-bodies"),
+    "floc-faces": ("OFA", "FFA-1", "FFA-2", "mTL-faces", "aTL-faces"),
+    "floc-places": ("OPA", "PPA", "RSC"),
+    "floc-words": ("OWFA", "VWFA-1", "VWFA-2", "mfs-words", "mTL-words"),
+    "streams": ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal"),
+}
+ATLASES = tuple(NAMES)
+
+
+def read_rois(space: Space, usable: Bool[np.ndarray, " n_places"], atlases: Sequence[str] | None) -> tuple[Roi, ...]:
+    """ROIs of atlases, one per label above 0 that a voxel has, in the order of atlases and labels.
+
+    A name that two atlases use is the first one's; the second's is given as ``atlas-name``.
+
+    Parameters
+    ----------
+    space : Space
+    usable : bool array [n_places]
+        Which of the mask's places are voxels.
+    atlases : sequence of str or None
+        None: those of `ATLASES` that are there.
+
+    Raises
+    ------
+    InputError
+        If an atlas is missing or broken, or a label has no name.
+    """
+    rois: dict[str, Roi] = {}
+    for atlas in ATLASES if atlases is None else atlases:
+        labels = space.read_labels(atlas)
+        if labels is None and atlases is None:
+            log.warning("warning: %s: found no atlas %s: its ROIs are missing", space.folder.root, atlas)
+            continue
+        if labels is None:
+            raise InputError(f"brain.atlases: {space.folder.root}: {unknown_name('atlas', atlas, ATLASES)}")
+        labels = labels[usable]
+        names, source = _name_labels(space, atlas)
+        for label in np.unique(labels[labels > 0]):
+            voxels = np.flatnonzero(labels == label)
+            if int(label) not in names:
+                raise InputError(
+                    f"{source}: found no name for label {label} of {atlas}, which {len(voxels)} voxels have; "
+                    f"there is {', '.join(f'{number} {name}' for number, name in sorted(names.items()))}"
+                )
+            name = names[int(label)]
+            name = f"{atlas}-{name}" if name in rois else name
+            rois[name] = Roi(name, voxels, None)
+    return tuple(rois.values())
+
+
+def _name_labels(space: Space, atlas: str) -> tuple[dict[int, str], str]:
+    """Names of an atlas' labels, and where they stand."""
+    paths = space.folder.names(atlas)
+    found = read_names(paths)
+    if found is not None:
+        return found[1], str(found[0])
+    if atlas in NAMES:
+        log.warning("warning: %s: no such file; the data set's own names are used", paths[0])
+        return dict(enumerate(NAMES[atlas], 1)), "the data set's own names"
+    raise InputError(f"{paths[0]}: no such file, so the labels of {atlas} have no names")
