@@ -49,10 +49,11 @@ def read_rois(space: Space, usable: Bool[np.ndarray, " n_places"], atlases: Sequ
         If an atlas is missing or broken, or a label has no name.
     """
     rois: dict[str, Roi] = {}
+    absent = []
     for atlas in ATLASES if atlases is None else atlases:
         labels = space.read_labels(atlas)
         if labels is None and atlases is None:
-            log.warning("warning: %s: found no atlas %s: its ROIs are missing", space.folder.root, atlas)
+            absent.append(atlas)
             continue
         if labels is None:
             raise InputError(f"brain.atlases: {space.folder.root}: {unknown_name('atlas', atlas, ATLASES)}")
@@ -68,6 +69,10 @@ def read_rois(space: Space, usable: Bool[np.ndarray, " n_places"], atlases: Sequ
             name = names[int(label)]
             name = f"{atlas}-{name}" if name in rois else name
             rois[name] = Roi(name, voxels, None)
+    if absent:
+        log.warning(
+            "warning: %s: found no atlas %s: their ROIs are missing", space.folder.root, ", ".join(absent)
+        )
     return tuple(rois.values())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -15,6 +16,7 @@ from harness.brains.neuroimages import describe_shape, read_map
 from harness.brains.nsd_folder import SIDES, NsdFolder
 from harness.errors import InputError, unknown_name
 
+T = TypeVar("T")
 MASKS = ("nsdgeneral", "streams")
 """Of these the first that is there is the mask when none is asked for."""
 
@@ -125,9 +127,9 @@ class Space:
 
 
 def read_mask(
-    mask: str | None, read: Callable[[str], object | None], there: Sequence[str], folder: Path
-) -> str:
-    """Name of the atlas whose labels above 0 are the voxels.
+    mask: str | None, read: Callable[[str], T | None], there: Sequence[str], folder: Path
+) -> tuple[str, T]:
+    """Name and labels of the atlas whose labels above 0 are the voxels.
 
     Raises
     ------
@@ -135,9 +137,10 @@ def read_mask(
         If it is not there, or, where none is asked for, none of `MASKS` is.
     """
     for name in MASKS if mask is None else (mask,):
-        if read(name) is not None:
-            return name
-    raise InputError(f"{folder}: {unknown_name('atlas', mask or MASKS[0], there)}")
+        found = read(name)
+        if found is not None:
+            return name, found
+    raise InputError(f"brain.mask: {folder}: {unknown_name('atlas', mask or MASKS[0], there)}")
 
 
 def check_shape(path: Path, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:

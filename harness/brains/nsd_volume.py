@@ -28,10 +28,7 @@ def open_volume(folder: NsdFolder, mask: str | None) -> Space:
         If the mask is missing, empty, broken, or has one hemisphere only.
     """
     there = sorted({path.name.removesuffix(".nii.gz") for path in folder.rois.glob("*.nii.gz")})
-    atlas = read_mask(mask, lambda name: _read(folder, name), there, folder.rois)
-    found = _read(folder, atlas)
-    assert found is not None
-    image, sides = found
+    atlas, (image, sides) = read_mask(mask, lambda name: _read(folder, name), there, folder.rois)
     whole = _combine(sides)
     inside = np.flatnonzero(whole.reshape(image.shape, order="F") > 0)
     if not len(inside):

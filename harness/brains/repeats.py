@@ -152,7 +152,7 @@ def average_sessions(
             n_voxels,
         )
     n_trials = int(rows.n_repeats.sum())
-    noise, degrees = _pool_noise(total, rows, squares, n_trials)
+    noise, degrees = _pool_noise(total, rows, squares)
     variance = (squares - sums**2 / n_trials) / max(n_trials - 1, 1)
     return Averaged(_drop_columns(total, usable), usable, noise[usable], variance[usable], degrees)
 
@@ -176,18 +176,18 @@ def prepare_session(
 
 
 def _pool_noise(
-    average: Float[np.ndarray, "n_images n_voxels"],
-    rows: Rows,
-    squares: Float[np.ndarray, " n_voxels"],
-    n_trials: int,
+    average: Float[np.ndarray, "n_images n_voxels"], rows: Rows, squares: Float[np.ndarray, " n_voxels"]
 ) -> tuple[Float[np.ndarray, " n_voxels"], int]:
-    """Σ over trials of (trial − its row)² = Σ trial² − Σ over rows n row²; over its degrees of freedom."""
-    degrees = n_trials - len(rows.pictures)
+    """Σ over trials of (trial − its picture's mean)² = Σ trial² − Σ over pictures n mean²; over its degrees."""
+    order = np.argsort(rows.pictures, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(rows.pictures[order])) + 1)
+    degrees = int(rows.n_repeats.sum()) - len(groups)
     if not degrees:
         return np.full(len(squares), np.nan), 0
     explained = np.zeros(len(squares))
-    for count, response in zip(rows.n_repeats, average, strict=True):
-        explained += count * np.square(response, dtype=np.float64)
+    for group in groups:
+        counts = rows.n_repeats[group]
+        explained += (counts @ average[group].astype(np.float64)) ** 2 / counts.sum()
     return np.maximum(squares - explained, 0) / degrees, degrees
 
 

@@ -1,0 +1,93 @@
+"""A table that says what was shown in every map: one row per map, as CSV or TSV."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from harness.brains.neuroimages import reading
+from harness.errors import InputError, unknown_name
+
+COLUMNS = ("image", "session", "repeat")
+
+
+@dataclass(frozen=True)
+class StimulusTable:
+    """What was shown, row by row.
+
+    Attributes
+    ----------
+    path : Path
+    image : str array [n_maps]
+        File name of the picture.
+    session : int array [n_maps] or None
+        Number of the session; None: the table does not say.
+    """
+
+    path: Path
+    image: Shaped[np.ndarray, " n_maps"]
+    session: Int[np.ndarray, " n_maps"] | None
+
+
+def read_table(path: Path) -> StimulusTable:
+    """Read a table; its separator is a tab in a ``.tsv``, else a comma.
+
+    Columns are found by name: ``image``, and perhaps ``session`` and ``repeat``; others are left alone.
+    Sessions are whole numbers, or names, which are then numbered from 1 in their natural order. With
+    ``repeat``, no picture may have the same one twice.
+
+    Raises
+    ------
+    InputError
+        If it is missing or broken, has no column ``image`` or no rows, or a row is short or empty.
+    """
+    with reading(path, "table"), path.open(encoding="utf-8-sig", newline="") as file:
+        lines = list(csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True))
+    rows = [(number, row) for number, row in enumerate(lines, 1) if any(cell.strip() for cell in row)]
+    if not rows:
+        raise InputError(f"{path}: found no rows, accepted: a header and one row per map")
+    header = [cell.strip() for cell in rows[0][1]]
+    if "image" not in header:
+        raise InputError(f"{path}: {unknown_name('column', 'image', header)}")
+    columns: dict[str, list[str]] = {}
+    for name in COLUMNS:
+        if header.count(name) > 1:
+            raise InputError(f"{path}: found column {name} twice")
+        if name in header:
+            columns[name] = _read_column(path, rows[1:], header.index(name), name)
+    if not columns["image"]:
+        raise InputError(f"{path}: found a header only, accepted: one row per map")
+    if "repeat" in columns:
+        seen: dict[tuple[str, str], int] = {}
+        for (number, _), key in zip(rows[1:], zip(columns["image"], columns["repeat"], strict=True), strict=True):
+            if key in seen:
+                raise InputError(f"{path}: lines {seen[key]} and {number}: found repeat {key[1]} of {key[0]} twice")
+            seen[key] = number
+    session = _number_sessions(columns["session"]) if "session" in columns else None
+    return StimulusTable(path, np.array(columns["image"]), session)
+
+
+def _read_column(path: Path, rows: list[tuple[int, list[str]]], place: int, name: str) -> list[str]:
+    found = []
+    for number, row in rows:
+        value = row[place].strip() if place < len(row) else ""
+        if not value:
+            raise InputError(f"{path}: line {number}: found no {name}")
+        found.append(value)
+    return found
+
+
+def _number_sessions(names: list[str]) -> Int[np.ndarray, " n_maps"]:
+    if all(re.fullmatch(r"\d{1,9}", name) for name in names):
+        return np.array([int(name) for name in names], dtype=np.int64)
+
+    def natural(name: str) -> list[tuple[int, str]]:
+        return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+    order = {name: place for place, name in enumerate(sorted(set(names), key=natural), 1)}
+    return np.array([order[name] for name in names], dtype=np.int64)
