@@ -43,7 +43,7 @@ class Surface:
     faces : int array [n_faces, 3]
     shade : float array [n_vertices], 0 (sulcus) to 1 (gyrus)
     voxel_vertex : int array [n_voxels]
-        The vertex of every voxel.
+        The vertex of every voxel; -1 for one that is not on the sheet, such as a voxel below the cortex.
     area : int array [n_vertices] or None
         Index into `area_names` of the area a vertex is in, -1 for none. An area is drawn filled, every
         vertex in the colour of the nearest voxel of its area, with its border and its name.

@@ -39,7 +39,7 @@ def read_table(path: Path) -> StimulusTable:
 
     Columns are found by name: ``image``, and perhaps ``session`` and ``repeat``; others are left alone.
     Sessions are whole numbers, or names, which are then numbered from 1 in their natural order. With
-    ``repeat``, no picture may have the same one twice.
+    ``repeat``, no picture may have the same one twice in a session.
 
     Raises
     ------
@@ -63,11 +63,7 @@ def read_table(path: Path) -> StimulusTable:
     if not columns["image"]:
         raise InputError(f"{path}: found a header only, accepted: one row per map")
     if "repeat" in columns:
-        seen: dict[tuple[str, str], int] = {}
-        for (number, _), key in zip(rows[1:], zip(columns["image"], columns["repeat"], strict=True), strict=True):
-            if key in seen:
-                raise InputError(f"{path}: lines {seen[key]} and {number}: found repeat {key[1]} of {key[0]} twice")
-            seen[key] = number
+        _check_repeats(path, [number for number, _ in rows[1:]], columns)
     session = _number_sessions(columns["session"]) if "session" in columns else None
     return StimulusTable(path, np.array(columns["image"]), session)
 
@@ -82,12 +78,20 @@ def _read_column(path: Path, rows: list[tuple[int, list[str]]], place: int, name
     return found
 
 
+def _check_repeats(path: Path, numbers: list[int], columns: dict[str, list[str]]) -> None:
+    seen: dict[tuple[str, ...], int] = {}
+    for number, *key in zip(numbers, *columns.values(), strict=True):
+        first = seen.setdefault(tuple(key), number)
+        if first != number:
+            raise InputError(f"{path}: lines {first} and {number}: found {', '.join(key)} twice")
+
+
 def _number_sessions(names: list[str]) -> Int[np.ndarray, " n_maps"]:
     if all(re.fullmatch(r"\d{1,9}", name) for name in names):
         return np.array([int(name) for name in names], dtype=np.int64)
 
     def natural(name: str) -> list[tuple[int, str]]:
-        return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
     order = {name: place for place, name in enumerate(sorted(set(names), key=natural), 1)}
     return np.array([order[name] for name in names], dtype=np.int64)
