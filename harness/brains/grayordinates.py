@@ -143,7 +143,7 @@ def _sources(files: Sequence[CiftiFile], table: StimulusTable) -> list[Path]:
     return [table.path, *(file.path for file in files)]
 
 
-def _group_maps(files: Sequence[CiftiFile], table: StimulusTable) -> dict[int, Int[np.ndarray, " n_trials"]]:
+def _group_maps(files: Sequence[CiftiFile], table: StimulusTable) -> dict[int, Int[np.ndarray, " _"]]:
     """Maps of every session, numbered over files."""
     session = table.session
     if session is None:
@@ -153,8 +153,8 @@ def _group_maps(files: Sequence[CiftiFile], table: StimulusTable) -> dict[int, I
 
 
 def _read_sessions(
-    files: Sequence[CiftiFile], maps: dict[int, Int[np.ndarray, " n_trials"]], columns: Int[np.ndarray, " n_voxels"]
-) -> Iterator[tuple[str, Float[np.ndarray, "n_trials n_voxels"]]]:
+    files: Sequence[CiftiFile], maps: dict[int, Int[np.ndarray, " _"]], columns: Int[np.ndarray, " n_voxels"]
+) -> Iterator[tuple[str, Float[np.ndarray, "_ n_voxels"]]]:
     """Sessions one after the other, each in the memory of the one before."""
     ends = np.cumsum([file.n_maps for file in files])
     buffer = np.empty((max(map(len, maps.values())), len(columns)), dtype=np.float32)

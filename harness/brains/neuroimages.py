@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -18,6 +19,7 @@ from jaxtyping import Float, Int, Shaped
 from harness.errors import InputError
 from harness.files import content_hash
 
+KIND = "NIfTI or MGH file"
 SAMPLE = 2**20  # bytes that are hashed at each of `N_SAMPLES` places of a large file
 N_SAMPLES = 16
 
@@ -101,27 +103,49 @@ def open_image(path: Path) -> ImageFile:
     InputError
         If it is missing, broken or of another format, or its numbers are neither integers nor floats.
     """
+    with reading(path, KIND), quiet_nibabel():
+        found = _open_mgh(path) if path.suffix in (".mgh", ".mgz") else _open_nifti(path)
+    numbers = [found.slope, found.intercept, *found.affine.flat]
+    if found.dtype.kind not in "iuf" or min(*found.shape, found.n_maps) < 1 or not np.isfinite(numbers).all():
+        raise InputError(f"{path}: not a readable {KIND} (its header is damaged)")
+    return found
+
+
+def _open_nifti(path: Path) -> ImageFile:
     import nibabel  # here and below: users of other brains need not wait for it
 
-    with reading(path, "NIfTI or MGH file"), quiet_nibabel():
-        image = nibabel.load(path)
-        if not isinstance(image, nibabel.Nifti1Image | nibabel.MGHImage):
-            raise InputError(f"{path}: found a {type(image).__name__}, accepted: NIfTI or MGH")
-        proxy = image.dataobj
-        sizes = [int(size) for size in proxy.shape]
-        found = ImageFile(
-            path=path,
-            shape=tuple((*sizes, 1, 1)[:3]),
-            n_maps=math.prod(sizes[3:]),
-            dtype=np.dtype(proxy.dtype),
-            offset=int(proxy.offset),
-            slope=float(proxy.slope),
-            intercept=float(proxy.inter),
-            affine=np.asarray(image.affine, dtype=np.float64),
-        )
-    if found.dtype.kind not in "iuf" or min(sizes) < 1 or not np.isfinite([found.slope, found.intercept]).all():
-        raise InputError(f"{path}: not a readable NIfTI or MGH file (its header is damaged)")
-    return found
+    image = nibabel.load(path)
+    if not isinstance(image, nibabel.Nifti1Image):
+        raise InputError(f"{path}: found a {type(image).__name__}, accepted: {KIND}")
+    proxy = image.dataobj
+    scale = float(proxy.slope), float(proxy.inter)
+    return _describe(path, proxy.shape, proxy.dtype, proxy.offset, image.affine, scale)
+
+
+def _open_mgh(path: Path) -> ImageFile:
+    from nibabel.freesurfer.mghformat import MGHHeader
+    from nibabel.openers import ImageOpener
+
+    with ImageOpener(path) as file:  # nibabel's own way leaves it open
+        header = MGHHeader.from_fileobj(file)
+    shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
+    return _describe(path, shape, dtype, offset, header.get_affine(), (1.0, 0.0))
+
+
+def _describe(
+    path: Path, shape: Any, dtype: Any, offset: Any, affine: Any, scale: tuple[float, float]
+) -> ImageFile:
+    sizes = [int(size) for size in shape]
+    return ImageFile(
+        path=path,
+        shape=tuple((*sizes, 1, 1)[:3]),
+        n_maps=math.prod(sizes[3:]),
+        dtype=np.dtype(dtype),
+        offset=int(offset),
+        slope=scale[0],
+        intercept=scale[1],
+        affine=np.asarray(affine, dtype=np.float64),
+    )
 
 
 def stream_maps(image: ImageFile) -> Iterator[Shaped[np.ndarray, " n_places"]]:
@@ -148,7 +172,7 @@ def stream_maps(image: ImageFile) -> Iterator[Shaped[np.ndarray, " n_places"]]:
                 if len(content) < size:
                     raise EOFError
                 yield np.frombuffer(content, image.dtype)
-            while file.read(SAMPLE):
+            while file.read(2**16):
                 pass
 
 

@@ -148,7 +148,7 @@ def _make(
 
 def _read_sessions(
     space: Space, sessions: dict[int, list[Path]], rows: Rows
-) -> Iterator[tuple[str, Float[np.ndarray, "n_trials n_voxels"]]]:
+) -> Iterator[tuple[str, Float[np.ndarray, "_ n_voxels"]]]:
     """Sessions one after the other, each in the memory of the one before."""
     counts = [len(row) for row in rows.of_session]
     buffer = np.empty((max(counts), space.n_voxels), dtype=np.float32)

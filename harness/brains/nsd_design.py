@@ -35,7 +35,7 @@ class Design:
     """
 
     path: Path
-    sessions: tuple[Int[np.ndarray, " n_trials"], ...]
+    sessions: tuple[Int[np.ndarray, " _"], ...]
     shared: Int[np.ndarray, " n_shared"]
 
     @property
@@ -60,9 +60,9 @@ def read_design(path: Path, subject: int) -> Design:
     """
     from scipy.io import loadmat
 
-    with reading(path, "MATLAB file (version 5 to 7.2)"):
-        content = loadmat(path, variable_names=MATRICES)
-        found = {name: _whole_numbers(path, name, content) for name in MATRICES}
+    with reading(path, "MATLAB file (version 5 to 7.2)"), path.open("rb") as file:
+        content = loadmat(file, variable_names=MATRICES)
+    found = {name: _whole_numbers(path, name, content.get(name)) for name in MATRICES}
     order, pictures = found["masterordering"].ravel(), found["subjectim"]
     slots, shared = found["stimpattern"], found["sharedix"].ravel()
     if pictures.ndim != 2 or slots.ndim != 3:
@@ -94,11 +94,10 @@ def read_design(path: Path, subject: int) -> Design:
     return Design(path, tuple(np.split(shown, ends[:-1])), np.unique(shared) - 1)
 
 
-def _whole_numbers(path: Path, name: str, content: dict[str, np.ndarray]) -> Int[np.ndarray, "..."]:
-    values = content.get(name)
+def _whole_numbers(path: Path, name: str, values: np.ndarray | None) -> Int[np.ndarray, "..."]:
     if values is None:
         raise InputError(f"{path}: found no matrix {name}, accepted: {', '.join(MATRICES)}")
-    if values.dtype.kind not in "iuf" or not values.size or (values != np.rint(values)).any():
+    if values.dtype.kind not in "iuf" or not values.size or (np.rint(values) != values).any():
         raise InputError(f"{path}: found {name} of {values.dtype}, accepted: whole numbers")
     return values.astype(np.int64)
 

@@ -63,7 +63,7 @@ class Space:
     bounding_box: Float[np.ndarray, "2 3"]
     hemisphere: Shaped[np.ndarray, " n_voxels"]
     surface: Surface | None
-    read_whole: Callable[[str], Sequence[Int[np.ndarray, " n_places"]] | None]
+    read_whole: Callable[[str], Sequence[Int[np.ndarray, " _"]] | None]
 
     @property
     def n_voxels(self) -> int:
@@ -112,7 +112,7 @@ class Space:
             If it is of another grid, or one hemisphere's is missing.
         """
         suffixes = ("nii.gz", "nii", "mgh", "mgz")
-        found: list[Float[np.ndarray, " n_part_voxels"]] = []
+        found: list[Float[np.ndarray, " _"]] = []
         for part in self.parts:
             paths = [self.folder.betas / f"{part.side}ncsnr.{suffix}" for suffix in suffixes]
             path = next((path for path in paths if path.is_file()), None)

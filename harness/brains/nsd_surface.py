@@ -38,7 +38,7 @@ def open_surface(folder: NsdFolder, mask: str | None) -> Space:
     spheres = _shared_spheres() if shared else _own_spheres(folder)
     shapes = [(len(sphere), 1, 1) for sphere in spheres]
 
-    def read_whole(atlas: str) -> Sequence[Int[np.ndarray, " n_places"]] | None:
+    def read_whole(atlas: str) -> Sequence[Int[np.ndarray, " _"]] | None:
         return _read(folder, atlas, shapes)
 
     homes = [folder.labels(name) for name in ((FSAVERAGE, folder.subject) if shared else (folder.subject,))]
@@ -64,11 +64,11 @@ def _draw(vertices: Int[np.ndarray, " n_voxels"]) -> Surface:
     return load_fsaverage().surface(vertices)
 
 
-def _shared_spheres() -> list[Float[np.ndarray, "n_vertices 3"]]:
+def _shared_spheres() -> list[Float[np.ndarray, "_ 3"]]:
     return np.split(load_fsaverage().sphere, 2)
 
 
-def _own_spheres(folder: NsdFolder) -> list[Float[np.ndarray, "n_vertices 3"]]:
+def _own_spheres(folder: NsdFolder) -> list[Float[np.ndarray, "_ 3"]]:
     from nibabel.freesurfer.io import read_geometry  # here: others need not wait for it
 
     home = folder.root / DATA / "freesurfer" / folder.subject / "surf"
@@ -88,7 +88,7 @@ def _own_spheres(folder: NsdFolder) -> list[Float[np.ndarray, "n_vertices 3"]]:
 
 def _read(
     folder: NsdFolder, atlas: str, shapes: Sequence[tuple[int, ...]]
-) -> list[Int[np.ndarray, " n_places"]] | None:
+) -> list[Int[np.ndarray, " _"]] | None:
     """Labels of both hemispheres; None: there is no such atlas."""
     shared = folder.preparation == FSAVERAGE
     paths = find_hemispheres(folder.labels(FSAVERAGE if shared else folder.subject), f"{atlas}.mgz")

@@ -38,7 +38,7 @@ class Rows:
         Number of the session a row was measured in; None where one was measured in several.
     """
 
-    of_session: tuple[Int[np.ndarray, " n_trials"], ...]
+    of_session: tuple[Int[np.ndarray, " _"], ...]
     pictures: Int[np.ndarray, " n_images"]
     n_repeats: Int[np.ndarray, " n_images"]
     session: Int[np.ndarray, " n_images"] | None
@@ -69,7 +69,7 @@ class Averaged:
 
 
 def plan_rows(
-    sessions: Sequence[Int[np.ndarray, " n_trials"]],
+    sessions: Sequence[Int[np.ndarray, " _"]],
     numbers: Sequence[int],
     average: Literal["stimulus", "session", "none"],
 ) -> Rows:
@@ -105,7 +105,7 @@ def plan_rows(
 
 
 def average_sessions(
-    sessions: Iterable[tuple[str, Float[np.ndarray, "n_trials n_voxels"]]],
+    sessions: Iterable[tuple[str, Float[np.ndarray, "_ n_voxels"]]],
     rows: Rows,
     n_voxels: int,
     standardise: bool,
