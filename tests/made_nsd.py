@@ -66,13 +66,18 @@ class MadeNsd:
         return np.array([self.subjectim[0, self.masterordering[0, trial] - 1] - 1 for trial in trials])
 
 
-def write_nsd(root: Path, hdf5: tuple[int, ...] = (), sessions: tuple[int, ...] = (1, 2, 3)) -> MadeNsd:
-    """Write subject 1 in func1pt8mm; the sessions in `hdf5` as MATLAB would, the others as NIfTI."""
+def write_nsd(
+    root: Path, hdf5: tuple[int, ...] = (), shape: tuple[int, int, int] = SHAPE, n_copies: int = 1
+) -> MadeNsd:
+    """Write sessions 1 to 3 of subject 1 in func1pt8mm; those in `hdf5` as MATLAB would, the others as NIfTI.
+
+    With `n_copies`, every trial comes that often.
+    """
     rng = np.random.default_rng(5)
-    masterordering, subjectim = write_design(root, rng)
-    labels = _make_labels()
+    masterordering, subjectim = write_design(root, rng, n_copies)
+    labels = _make_labels(shape)
     stored = {
-        session: rng.integers(-900, 900, (*SHAPE, N_TRIALS)).astype(np.int16) for session in sessions
+        session: rng.integers(-900, 900, (*shape, N_TRIALS * n_copies)).astype(np.int16) for session in (1, 2, 3)
     }
     made = MadeNsd(
         root=root,
@@ -80,7 +85,7 @@ def write_nsd(root: Path, hdf5: tuple[int, ...] = (), sessions: tuple[int, ...] 
         subjectim=subjectim,
         labels=labels,
         stored=stored,
-        ncsnr=rng.uniform(0.1, 1.5, SHAPE).astype(np.float32),
+        ncsnr=rng.uniform(0.1, 1.5, shape).astype(np.float32),
         pictures=write_stimuli(root, rng),
     )
     for session, values in stored.items():
@@ -90,7 +95,7 @@ def write_nsd(root: Path, hdf5: tuple[int, ...] = (), sessions: tuple[int, ...] 
         else:
             write_nifti(path.with_suffix(".nii.gz"), values)
     write_nifti(made.betas / "ncsnr.nii.gz", made.ncsnr)
-    left = np.indices(SHAPE)[0] < 3
+    left = np.indices(shape)[0] < shape[0] // 2
     for atlas, values in labels.items():
         write_nifti(made.rois / f"{atlas}.nii.gz", values.astype(np.int16))
         write_nifti(made.rois / f"lh.{atlas}.nii.gz", np.where(left, values, -1).astype(np.int16))
@@ -100,7 +105,7 @@ def write_nsd(root: Path, hdf5: tuple[int, ...] = (), sessions: tuple[int, ...] 
     return made
 
 
-def write_design(root: Path, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def write_design(root: Path, rng: np.random.Generator, n_copies: int) -> tuple[np.ndarray, np.ndarray]:
     """Design matrices, all counted from 1, as doubles, as MATLAB keeps them."""
     path = root / "nsddata/experiments/nsd/nsd_expdesign.mat"
     shared = np.sort(rng.permutation(N_ALL)[:N_SHARED]) + 1
@@ -108,10 +113,11 @@ def write_design(root: Path, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     own = [others[:8], others[-8:]]
     subjectim = np.stack([np.concatenate([shared, rng.permutation(part)]) for part in own])
     order = np.concatenate([np.arange(1, N_PICTURES + 1)] * 3 + [np.arange(1, 5)])
-    masterordering = rng.permutation(order)[None]
+    masterordering = np.repeat(rng.permutation(order), n_copies)[None]
     # three runs of five slots, two or three of which are empty over all
     stimpattern = np.ones((N_SESSIONS, 3, 5))
     stimpattern[:, 0, 2] = stimpattern[:, 1, [0, 4]] = stimpattern[:, 2, 1:3] = 0
+    stimpattern = np.tile(stimpattern, (1, n_copies, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     savemat(
         path,
@@ -150,15 +156,15 @@ def write_hdf5(path: Path, values: np.ndarray, chunks: tuple[int, ...] | None | 
         file.create_dataset("betas", data=seen, chunks=layout)
 
 
-def _make_labels() -> dict[str, np.ndarray]:
+def _make_labels(shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
     """A block of voxels behind, visual areas in slices along y, a face area and streams across them."""
-    inside = np.zeros(SHAPE, dtype=bool)
+    inside = np.zeros(shape, dtype=bool)
     inside[1:5, 0:6, 1:4] = True
-    y, z = np.indices(SHAPE)[1:]
+    y, z = np.indices(shape)[1:]
     labels = {"nsdgeneral": np.where(inside, 1, 0)}
     labels["prf-visualrois"] = np.where(inside & (y < 4), y * 2 + (z > 1) + 1, 0)
     labels["prf-visualrois"][labels["prf-visualrois"] == 8] = 7
     labels["floc-faces"] = np.where(inside & (y > 2), (z > 2) + 1, 0)
     labels["streams"] = np.where(inside & (y < 3), 1, np.where(inside & (y > 3), 5, 0))
-    outside = np.indices(SHAPE)[0] == 5  # not cortex
+    outside = np.indices(shape)[0] == 5  # not cortex
     return {name: np.where(outside, -1, values) for name, values in labels.items()}

@@ -6,6 +6,7 @@ so that a file of 750 of them never lies in memory as a whole.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -203,7 +204,7 @@ def fingerprint_file(path: Path) -> str:
     with reading(path, "file"), path.open("rb") as file:
         size = path.stat().st_size
         if size <= N_SAMPLES * SAMPLE:
-            return content_hash(file.read())
+            return hashlib.file_digest(file, "sha256").hexdigest()
         parts = []
         for start in np.linspace(0, size - SAMPLE, N_SAMPLES).astype(np.int64):
             file.seek(int(start))
