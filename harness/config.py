@@ -118,6 +118,9 @@ class Algonauts2023Config(BaseBrainConfig):
     subject: int | None = Field(
         None, ge=1, le=8, description="which one, where root holds several; null: root is the subject's"
     )
+    test_images: bool = Field(
+        False, description="whether the test images are stimuli too, where their responses are there"
+    )
 
 
 class ArraysConfig(BaseBrainConfig):
@@ -125,6 +128,7 @@ class ArraysConfig(BaseBrainConfig):
 
     name: Literal["arrays"] = "arrays"
     root: str = Field(min_length=1, description="an npz file, or a folder of npy files")
+    standardise: bool = Field(True, description="give every voxel mean 0 and variance 1 over all rows")
 
 
 class NsdConfig(BaseBrainConfig):

@@ -77,7 +77,7 @@ def test_visual_areas_are_the_voxels(cortex: Cortex, tmp_path: Path) -> None:
     # areas lie within their region and have its rank
     assert set(rois["LO1"].voxels) < set(rois["LO"].voxels)
     assert rois["LO1"].rank == rois["LO"].rank
-    assert set(brain.fingerprints) == {"stimuli.tsv", "ses-1.dscalar.nii", "ses-2.dscalar.nii", "pictures/"}
+    assert set(brain.fingerprints) == {"stimuli.tsv", "ses-1.dscalar.nii", "ses-2.dscalar.nii", "images/"}
 
 
 def test_the_whole_cortex_has_every_area(cortex: Cortex, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_enough_repeats_say_how_high_the_ceiling_is(tmp_path: Path, caplog: pyte
         ({"maps": "*.dtseries.nii"}, r"brain.maps: found no \*\.dtseries\.nii in .*; there is p0\.png"),
         ({"maps": "/data/*.nii"}, r"brain.maps: found '/data/\*\.nii', accepted: a pattern below"),
         ({"table": "trials.csv"}, r"trials\.csv: no such file"),
-        ({"images": "/nowhere"}, r"/nowhere/p0\.png: no such picture"),
+        ({"images": "/nowhere"}, r"/nowhere/p0\.png: no such file"),
         ({"subcortex": True}, "brain.subcortex: found true, but the maps have no voxels below the cortex"),
     ],
 )

@@ -82,7 +82,13 @@ def test_places_hemispheres_and_rois(made: MadeNsd) -> None:
     )
     assert brain.hemisphere.tolist() == ["L" if x < 3 else "R" for x, _, _ in index]
     rois = {roi.name: roi.voxels for roi in brain.rois}
-    assert list(rois) == ["V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4", "OFA", "FFA-1", "early", "ventral"]
+    assert list(rois) == [
+        *("V1", "V1v", "V1d", "V2", "V2v", "V2d", "V3", "V3v", "V3d", "hV4"),
+        *("OFA", "FFA-1", "early", "ventral"),
+    ]
+    np.testing.assert_array_equal(rois["V2"], np.union1d(rois["V2v"], rois["V2d"]))
+    ranks = {roi.name: roi.rank for roi in brain.rois}
+    assert [ranks[name] for name in ("V1", "V2d", "hV4", "OFA", "early")] == [1, 2, 4, 5, None]
     for name, atlas, label in (("V2d", "prf-visualrois", 4), ("FFA-1", "floc-faces", 2), ("ventral", "streams", 5)):
         np.testing.assert_array_equal(rois[name], np.flatnonzero(made.labels[atlas][made.mask] == label))
     # atlases overlap
@@ -168,7 +174,7 @@ def test_another_mask_and_other_atlases(made: MadeNsd) -> None:
 
 def test_names_that_two_atlases_use_are_told_apart(made: MadeNsd) -> None:
     made.table("floc-faces").write_text("0 Unknown\n1 hV4  25 5 25 0\n2 FFA 1 0 0 255 0\n")
-    assert [roi.name for roi in load(made).rois][6:9] == ["hV4", "floc-faces-hV4", "FFA_1"]
+    assert [roi.name for roi in load(made).rois][9:12] == ["hV4", "floc-faces-hV4", "FFA_1"]
 
 
 def test_tables_may_be_missing_but_not_the_name_of_a_label(

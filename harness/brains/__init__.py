@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from harness.brains.brain import Brain
-from harness.config import BrainConfig, GrayordinatesConfig, NsdConfig, SimulatedConfig
-from harness.errors import InputError
+from harness.config import (
+    Algonauts2023Config,
+    ArraysConfig,
+    BrainConfig,
+    GrayordinatesConfig,
+    NsdConfig,
+    SimulatedConfig,
+)
 
 
 def load_brain(config: BrainConfig) -> Brain:
@@ -30,6 +36,14 @@ def _load_whole(config: BrainConfig) -> Brain:
             from harness.brains.simulated import load_simulated
 
             return load_simulated(config)
+        case Algonauts2023Config():
+            from harness.brains.algonauts2023 import load_algonauts2023
+
+            return load_algonauts2023(config)
+        case ArraysConfig():
+            from harness.brains.arrays import load_arrays
+
+            return load_arrays(config)
         case NsdConfig():
             from harness.brains.nsd import load_nsd
 
@@ -38,4 +52,3 @@ def _load_whole(config: BrainConfig) -> Brain:
             from harness.brains.grayordinates import load_grayordinates
 
             return load_grayordinates(config)
-    raise InputError(f"brain {config.name}: no loader")

@@ -17,12 +17,13 @@ from harness.brains.brain import Brain, Roi, Surface, fingerprint
 from harness.brains.ceilings import ENOUGH, ceiling_from_variances
 from harness.brains.cifti import CiftiFile, Layout, open_cifti
 from harness.brains.cortex import GAP, HEMISPHERES, REGIONS, Cortex, load_cortex
-from harness.brains.neuroimages import fingerprint_file
-from harness.brains.picture_files import PictureFiles
+from harness.brains.file_hashes import hash_files
+from harness.brains.image_files import ImageFiles, hash_images, join_pictures
 from harness.brains.repeats import Averaged, Rows, average_sessions, plan_rows
 from harness.brains.stimulus_table import StimulusTable, read_table
 from harness.config import GrayordinatesConfig
 from harness.errors import InputError
+from harness.files import content_hash
 
 log = logging.getLogger(__name__)
 
@@ -53,18 +54,20 @@ def load_grayordinates(config: GrayordinatesConfig) -> Brain:
     if not len(columns):
         raise InputError(f"{files[0].path}: found no grayordinate in the areas that brain.cortex asks for")
 
-    names, picture = np.unique(table.image, return_inverse=True)
+    images = Path(config.images).expanduser() if config.images else root
+    hashes = hash_images(images, sorted(set(table.image.tolist())))
+    shown = join_pictures(table.image, [hashes[name] for name in table.image.tolist()])
+    names, picture = np.unique(shown, return_inverse=True)
     maps = _group_maps(files, table)
     rows = plan_rows([picture.ravel()[maps[number]].astype(np.int64) for number in maps], list(maps), config.average)
     averaged = average_sessions(_read_sessions(files, maps, columns), rows, len(columns), config.standardise)
     columns = columns[averaged.usable]
-    images = Path(config.images).expanduser() if config.images else root
-    stimuli = PictureFiles([images / names[index] for index in rows.pictures])
     coords, box = _place(layout, cortex, columns, config.subcortex)
-    fingerprints = {path.relative_to(root).as_posix(): fingerprint_file(path) for path in _sources(files, table)}
+    sources = [path.relative_to(root).as_posix() for path in (table.path, *(file.path for file in files))]
+    stimulus_ids = names[rows.pictures].tolist()
     return Brain(
         name=f"grayordinates-{root.resolve().name}",
-        stimuli=stimuli,
+        stimuli=ImageFiles([images / name for name in stimulus_ids]),
         responses=averaged.responses,
         coords=coords,
         bounding_box=box,
@@ -72,11 +75,13 @@ def load_grayordinates(config: GrayordinatesConfig) -> Brain:
         rois=list_rois(layout, cortex, columns),
         noise_ceiling=_estimate_ceiling(averaged, rows),
         surface=_draw(layout, cortex, columns),
-        fingerprint=fingerprint(stimuli.fingerprint, averaged.responses, coords),
+        fingerprint=fingerprint(
+            content_hash([hashes[name] for name in stimulus_ids]), averaged.responses, coords
+        ),
         stimulus_ids=names[rows.pictures],
         n_repeats=rows.n_repeats,
         session=None if table.session is None else rows.session,
-        fingerprints=fingerprints | {"pictures/": stimuli.fingerprint},
+        fingerprints=hash_files(root, sources) | {"images/": content_hash(hashes)},
     )
 
 
@@ -137,10 +142,6 @@ def _find_table(root: Path, name: str | None) -> Path:
         found = "both" if there else "neither"
         raise InputError(f"{root}: found {found} of {' and '.join(TABLES)}, accepted: one, or brain.table=NAME")
     return there[0]
-
-
-def _sources(files: Sequence[CiftiFile], table: StimulusTable) -> list[Path]:
-    return [table.path, *(file.path for file in files)]
 
 
 def _group_maps(files: Sequence[CiftiFile], table: StimulusTable) -> dict[int, Int[np.ndarray, " _"]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from tqdm import tqdm
 
-from harness.brains.brain import Brain, Surface, fingerprint
+from harness.brains.algonauts2023 import draw_areas
+from harness.brains.brain import Brain, fingerprint
 from harness.brains.cache import cached_brain
 from harness.brains.ceilings import ceiling_from_ncsnr
 from harness.brains.neuroimages import fingerprint_file
@@ -127,6 +127,7 @@ def _make(
     usable = averaged.usable
     stimuli = BrickPictures(folder.stimuli, rows.pictures)
     coords = space.coords[usable]
+    rois = read_rois(space, usable, config.atlases)
     return Brain(
         name=f"nsd-{folder.subject}-{folder.preparation}",
         stimuli=stimuli,
@@ -134,9 +135,9 @@ def _make(
         coords=coords,
         bounding_box=space.bounding_box,
         hemisphere=space.hemisphere[usable],
-        rois=read_rois(space, usable, config.atlases),
+        rois=rois,
         noise_ceiling=_read_ceiling(space, usable, rows),
-        surface=_cut_surface(space, usable),
+        surface=None if space.vertices is None else draw_areas(space.vertices[usable], rois),
         fingerprint=fingerprint(stimuli.fingerprint, averaged.responses, coords),
         stimulus_ids=rows.pictures,
         n_repeats=rows.n_repeats,
@@ -174,12 +175,6 @@ def _read_ceiling(
             unknown,
         )
     return ceiling_from_ncsnr(ncsnr[usable], rows.n_repeats)
-
-
-def _cut_surface(space: Space, usable: Bool[np.ndarray, " n_places"]) -> Surface | None:
-    if space.surface is None:
-        return None
-    return replace(space.surface, voxel_vertex=space.surface.voxel_vertex[usable])
 
 
 def _identify(path: Path) -> list[Any]:

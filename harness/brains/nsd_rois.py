@@ -7,32 +7,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
+from harness.brains.algonauts_rois import LABELS, rank_rois
 from harness.brains.brain import Roi
+from harness.brains.cortex import REGIONS
 from harness.brains.nsd_folder import read_names
 from harness.brains.nsd_space import Space
+from harness.brains.roi_names import check_roi_names
 from harness.errors import InputError, unknown_name
 
 log = logging.getLogger(__name__)
 
-# as the tables of the data set have them, for copies that came without
-NAMES: dict[str, tuple[str, ...]] = {
-    "prf-visualrois": ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4"),
-    "floc-bodies": ("EBA", "FBA-1", "FBA-2", "mTL-bodies"),
-    "floc-faces": ("OFA", "FFA-1", "FFA-2", "mTL-faces", "aTL-faces"),
-    "floc-places": ("OPA", "PPA", "RSC"),
-    "floc-words": ("OWFA", "VWFA-1", "VWFA-2", "mfs-words", "mTL-words"),
-    "streams": ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal"),
-}
-ATLASES = tuple(NAMES)
+ATLASES = tuple(LABELS)
+MMP = "HCP_MMP1"
 
 
 def read_rois(space: Space, usable: Bool[np.ndarray, " n_places"], atlases: Sequence[str] | None) -> tuple[Roi, ...]:
     """ROIs of atlases, one per label above 0 that a voxel has, in the order of atlases and labels.
 
+    Of areas with an upper and a lower part (V1v, V1d) there is also the whole (V1), with its rank.
     A name that two atlases use is the first one's; the second's is given as ``atlas-name``.
 
     Parameters
@@ -59,6 +56,7 @@ def read_rois(space: Space, usable: Bool[np.ndarray, " n_places"], atlases: Sequ
             raise InputError(f"brain.atlases: {space.folder.root}: {unknown_name('atlas', atlas, ATLASES)}")
         labels = labels[usable]
         names, source = _name_labels(space, atlas)
+        found: dict[str, Int[np.ndarray, " _"]] = {}
         for label in np.unique(labels[labels > 0]):
             voxels = np.flatnonzero(labels == label)
             if int(label) not in names:
@@ -66,9 +64,11 @@ def read_rois(space: Space, usable: Bool[np.ndarray, " n_places"], atlases: Sequ
                     f"{source}: found no name for label {label} of {atlas}, which {len(voxels)} voxels have; "
                     f"there is {', '.join(f'{number} {name}' for number, name in sorted(names.items()))}"
                 )
-            name = names[int(label)]
-            name = f"{atlas}-{name}" if name in rois else name
-            rois[name] = Roi(name, voxels, None)
+            found[names[int(label)]] = voxels
+        check_roi_names(list(found), source)
+        for roi in _rank(atlas, found):
+            name = f"{atlas}-{roi.name}" if roi.name in rois else roi.name
+            rois[name] = replace(roi, name=name)
     if absent:
         log.warning(
             "warning: %s: found no atlas %s: their ROIs are missing", space.folder.root, ", ".join(absent)
@@ -82,7 +82,15 @@ def _name_labels(space: Space, atlas: str) -> tuple[dict[int, str], str]:
     found = read_names(paths)
     if found is not None:
         return found[1], str(found[0])
-    if atlas in NAMES:
+    if atlas in LABELS:
         log.warning("warning: %s: no such file; the data set's own names are used", paths[0])
-        return dict(enumerate(NAMES[atlas], 1)), "the data set's own names"
+        return dict(enumerate(LABELS[atlas], 1)), "the data set's own names"
     raise InputError(f"{paths[0]}: no such file, so the labels of {atlas} have no names")
+
+
+def _rank(atlas: str, found: dict[str, Int[np.ndarray, " _"]]) -> list[Roi]:
+    """Wholes before their parts, with ranks as in Algonauts 2023; areas of MMP 1.0 with their region's."""
+    if atlas != MMP:
+        return rank_rois(atlas, found)
+    ranks = {area: region.rank for region in REGIONS for area in region.areas}
+    return [Roi(name, voxels, ranks.get(name)) for name, voxels in found.items()]

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from harness.brains.beta_files import read_betas
-from harness.brains.brain import Surface
 from harness.brains.neuroimages import describe_shape, read_map
 from harness.brains.nsd_folder import SIDES, NsdFolder
 from harness.errors import InputError, unknown_name
@@ -52,7 +51,8 @@ class Space:
     bounding_box : float32 array [2, 3]
         Of all places, whether voxels or not.
     hemisphere : str array [n_voxels], "L" or "R"
-    surface : Surface or None
+    vertices : int array [n_voxels] or None
+        Of fsaverage, the right hemisphere's after the left one's; None in other spaces.
     read_whole : callable
         Labels of an atlas at all places of each part, -1 or 0 where there is none; None: no such atlas.
     """
@@ -62,7 +62,7 @@ class Space:
     coords: Float[np.ndarray, "n_voxels 3"]
     bounding_box: Float[np.ndarray, "2 3"]
     hemisphere: Shaped[np.ndarray, " n_voxels"]
-    surface: Surface | None
+    vertices: Int[np.ndarray, " n_voxels"] | None
     read_whole: Callable[[str], Sequence[Int[np.ndarray, " _"]] | None]
 
     @property

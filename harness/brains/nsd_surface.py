@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from harness.brains.brain import Surface
 from harness.brains.cortex import GAP, HEMISPHERES
 from harness.brains.fsaverage import load_fsaverage
 from harness.brains.neuroimages import read_labels, reading
@@ -55,13 +54,9 @@ def open_surface(folder: NsdFolder, mask: str | None) -> Space:
         coords=sphere[vertices],
         bounding_box=np.stack([sphere.min(axis=0), sphere.max(axis=0)]),
         hemisphere=np.repeat(HEMISPHERES, list(map(len, places))),
-        surface=_draw(vertices) if shared else None,
+        vertices=vertices if shared else None,
         read_whole=read_whole,
     )
-
-
-def _draw(vertices: Int[np.ndarray, " n_voxels"]) -> Surface:
-    return load_fsaverage().surface(vertices)
 
 
 def _shared_spheres() -> list[Float[np.ndarray, "_ 3"]]:

@@ -52,7 +52,7 @@ def open_volume(folder: NsdFolder, mask: str | None) -> Space:
         coords=coords,
         bounding_box=np.stack([box.min(axis=0), box.max(axis=0)]),
         hemisphere=_tell_hemisphere(sides, places, coords, atlas),
-        surface=None,
+        vertices=None,
         read_whole=read_whole,
     )
 

@@ -1,0 +1,55 @@
+"""Arrays in npy and npz files, read without pickle; whatever is wrong with one is an error that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from harness.errors import InputError
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Read a file from elsewhere: all that can go wrong becomes an `InputError` that names it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except Exception as error:  # the header is Python's literals, the archive zlib's: they raise anything
+        raise InputError(f"{path}: not a readable {what} ({' '.join(str(error).split())})") from None
+
+
+def open_npy(path: Path) -> np.ndarray:
+    """Open an array where it lies on disk; nothing is read yet.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated, holds Python objects, or is no npy file.
+    """
+    with reading(path, "npy file"):
+        return np.lib.format.open_memmap(path, mode="r")
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Read all arrays of an npz file, by name; errors as of `open_npy`."""
+    with reading(path, "npz file"), np.load(path, allow_pickle=False) as file:
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise InputError(f"{path}: found a single array, accepted: an npz file of several")
+        arrays = {}
+        for name in file.files:
+            array = file[name]
+            if not isinstance(array, np.ndarray):
+                raise InputError(f"{path}: found {name}, which is no array, accepted: arrays")
+            arrays[name] = array
+        return arrays
+
+
+def describe(array: np.ndarray) -> str:
+    """Shape and type of an array, for an error."""
+    return f"shape {array.shape} of {array.dtype}"
