@@ -168,3 +168,84 @@ def _make_labels(shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
     labels["streams"] = np.where(inside & (y < 3), 1, np.where(inside & (y > 3), 5, 0))
     outside = np.indices(shape)[0] == 5  # not cortex
     return {name: np.where(outside, -1, values) for name, values in labels.items()}
+
+
+@dataclass(frozen=True)
+class MadeSurface:
+    """Surfaces of subject 1: labels by hemisphere and atlas, values by session and hemisphere, [vertices, trials]."""
+
+    root: Path
+    preparation: str
+    labels: dict[str, dict[str, np.ndarray]]
+    percent: dict[int, dict[str, np.ndarray]]
+    ncsnr: dict[str, np.ndarray]
+    nearest: dict[str, np.ndarray]
+
+    @property
+    def betas(self) -> Path:
+        return self.root / f"nsddata_betas/ppdata/subj01/{self.preparation}/betas_fithrf_GLMdenoise_RR"
+
+    def home(self, surface: str) -> Path:
+        return self.root / f"nsddata/freesurfer/{surface}/label"
+
+    @property
+    def transforms(self) -> Path:
+        return self.root / "nsddata/ppdata/subj01/transforms"
+
+
+NATIVE = {"lh": 420, "rh": 390}  # vertices of the subject's own surface
+
+
+def write_surface(root: Path, preparation: str) -> MadeSurface:
+    """Sessions 1 and 2 on fsaverage (floats, MGH) or on the subject's own surface (×300, HDF5)."""
+    rng = np.random.default_rng(6)
+    write_design(root, rng, 1)
+    write_stimuli(root, rng)
+    sizes = NATIVE if preparation == "nativesurface" else {"lh": 163842, "rh": 163842}
+    made = MadeSurface(root, preparation, {}, {1: {}, 2: {}}, {}, {})
+    for side, size in sizes.items():
+        own = np.zeros((2, NATIVE[side]), np.int64)
+        own[0, 40:300] = 1
+        own[1, 60:200] = np.arange(140) // 20 + 1
+        made.labels[side] = {"nsdgeneral": own[0], "prf-visualrois": own[1]}
+        home = made.home("subj01")
+        for atlas, labels in made.labels[side].items():
+            write_mgh(home / f"{side}.{atlas}.mgz", labels.astype(np.float32))
+        if preparation == "fsaverage":
+            general = np.zeros(size, np.int64)
+            general[rng.permutation(size)[:70]] = 1
+            streams = np.where(general > 0, rng.integers(0, 8, size), 0)
+            for atlas, labels in (("nsdgeneral", general), ("streams", streams)):
+                write_mgh(made.home("fsaverage") / f"{side}.{atlas}.mgz", labels.astype(np.float32))
+            made.nearest[side] = rng.integers(1, NATIVE[side] + 1, size)
+            made.transforms.mkdir(parents=True, exist_ok=True)
+            write_mgh(made.transforms / f"{side}.white-to-fsaverage.mgz", made.nearest[side].astype(np.float32))
+            made.labels[side] = {"nsdgeneral": general, "streams": streams}
+            made.labels[side]["prf-visualrois"] = own[1][made.nearest[side] - 1]
+        else:
+            sphere = rng.standard_normal((size, 3))
+            sphere *= 100 / np.linalg.norm(sphere, axis=1, keepdims=True)
+            path = root / f"nsddata/freesurfer/subj01/surf/{side}.sphere.reg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nibabel.freesurfer.write_geometry(path, sphere, np.array([[0, 1, 2]]))
+        made.ncsnr[side] = rng.uniform(0.1, 1.5, size).astype(np.float32)
+        write_mgh(made.betas / f"{side}.ncsnr.mgh", made.ncsnr[side])
+        for session in (1, 2):
+            stored = rng.integers(-900, 900, (size, N_TRIALS), dtype=np.int16)
+            made.percent[session][side] = stored / np.float32(300)
+            name = f"{side}.betas_session{session:02d}"
+            if preparation == "fsaverage":
+                write_mgh(made.betas / f"{name}.mgh", made.percent[session][side])
+            else:
+                write_hdf5(made.betas / f"{name}.hdf5", stored)
+    for surface, atlases in (("subj01", ("nsdgeneral", "prf-visualrois")), ("fsaverage", ("streams",))):
+        for atlas in atlases:
+            made.home(surface).mkdir(parents=True, exist_ok=True)
+            (made.home(surface) / f"{atlas}.mgz.ctab").write_text(TABLES[atlas])
+    return made
+
+
+def write_mgh(path: Path, values: np.ndarray) -> None:
+    """Vertices, or vertices × trials, as FreeSurfer keeps them: (vertices, 1, 1, trials), big-endian."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.MGHImage(values.reshape(len(values), 1, 1, *values.shape[1:]), np.eye(4)), path)
