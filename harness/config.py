@@ -163,7 +163,9 @@ class GrayordinatesConfig(BaseBrainConfig):
     name: Literal["grayordinates"] = "grayordinates"
     root: str = Field(min_length=1, description="folder of the maps and of the table of stimuli")
     maps: str = Field(
-        "*.d*.nii", min_length=1, description="pattern of the CIFTI files below root, used in the order of names"
+        "*.d*.nii",
+        min_length=1,
+        description="pattern of the CIFTI files below root, used in the order of names",
     )
     table: str | None = Field(
         None, min_length=1, description="one row per map, below root; null: stimuli.tsv or stimuli.csv"

@@ -28,17 +28,13 @@ def lay_out(subcortex: bool, n_vertices: int = 32492, every: int = 1) -> axes.Br
     if subcortex:
         for name, first, count in STRUCTURES:
             index = np.stack(np.unravel_index(np.arange(count), (25, 25, 25)), axis=1)
-            voxels = index[::every] + (first, 30, 20)
-            parts.append(
-                axes.BrainModelAxis(name, voxel=voxels, affine=AFFINE, volume_shape=(91, 109, 91))
-            )
+            voxels = index[::every] + np.array([first, 30, 20])
+            parts.append(axes.BrainModelAxis(name, voxel=voxels, affine=AFFINE, volume_shape=(91, 109, 91)))
     return sum(parts[1:], parts[0])
 
 
-def write_maps(
-    path: Path, values: np.ndarray, columns: axes.BrainModelAxis, intent: bool = True
-) -> None:
-    """A ``.dscalar.nii`` or ``.dtseries.nii``, with the intent in the header or with what nibabel puts there."""
+def write_maps(path: Path, values: np.ndarray, columns: axes.BrainModelAxis, intent: bool = True) -> None:
+    """A ``.dscalar.nii`` or ``.dtseries.nii``, with the right intent in its header or with nibabel's."""
     series = path.name.endswith(".dtseries.nii")
     if series:
         rows = axes.SeriesAxis(0, 1, len(values))

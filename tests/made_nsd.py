@@ -21,7 +21,8 @@ TABLES = {
     "nsdgeneral": "0 Unknown\n1 nsdgeneral\n",
     "prf-visualrois": "0 Unknown\n1 V1v\n2 V1d\n3 V2v\n4 V2d\n5 V3v\n6 V3d\n7 hV4\n",
     "floc-faces": "0 Unknown\n1 OFA\n2 FFA-1\n3 FFA-2\n4 mTL-faces\n5 aTL-faces\n",
-    "streams": "0 Unknown\n1 early\n2 midventral\n3 midlateral\n4 midparietal\n5 ventral\n6 lateral\n7 parietal\n",
+    "streams": "0 Unknown\n1 early\n2 midventral\n3 midlateral\n4 midparietal\n"
+    "5 ventral\n6 lateral\n7 parietal\n",
 }
 
 
@@ -77,7 +78,8 @@ def write_nsd(
     masterordering, subjectim = write_design(root, rng, n_copies)
     labels = _make_labels(shape)
     stored = {
-        session: rng.integers(-900, 900, (*shape, N_TRIALS * n_copies)).astype(np.int16) for session in (1, 2, 3)
+        session: rng.integers(-900, 900, (*shape, N_TRIALS * n_copies)).astype(np.int16)
+        for session in (1, 2, 3)
     }
     made = MadeNsd(
         root=root,
@@ -147,7 +149,7 @@ def write_nifti(path: Path, values: np.ndarray) -> None:
     nibabel.save(nibabel.Nifti1Image(values, AFFINE), path)
 
 
-def write_hdf5(path: Path, values: np.ndarray, chunks: tuple[int, ...] | None | str = "matlab") -> None:
+def write_hdf5(path: Path, values: np.ndarray, chunks: tuple[int, ...] | str | None = "matlab") -> None:
     """As MATLAB's h5create and h5write: axes reversed, one chunk per voxel with all its trials."""
     path.parent.mkdir(parents=True, exist_ok=True)
     seen = values.transpose()
@@ -172,7 +174,8 @@ def _make_labels(shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class MadeSurface:
-    """Surfaces of subject 1: labels by hemisphere and atlas, values by session and hemisphere, [vertices, trials]."""
+    """Surfaces of subject 1: labels by hemisphere and atlas, [vertices]; values by session and hemisphere,
+    [vertices, trials]."""
 
     root: Path
     preparation: str
@@ -219,7 +222,9 @@ def write_surface(root: Path, preparation: str) -> MadeSurface:
                 write_mgh(made.home("fsaverage") / f"{side}.{atlas}.mgz", labels.astype(np.float32))
             made.nearest[side] = rng.integers(1, NATIVE[side] + 1, size)
             made.transforms.mkdir(parents=True, exist_ok=True)
-            write_mgh(made.transforms / f"{side}.white-to-fsaverage.mgz", made.nearest[side].astype(np.float32))
+            write_mgh(
+                made.transforms / f"{side}.white-to-fsaverage.mgz", made.nearest[side].astype(np.float32)
+            )
             made.labels[side] = {"nsdgeneral": general, "streams": streams}
             made.labels[side]["prf-visualrois"] = own[1][made.nearest[side] - 1]
         else:

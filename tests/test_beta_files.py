@@ -9,11 +9,11 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
+from made_nsd import write_hdf5, write_nifti
 
 from harness.brains import beta_files
 from harness.brains.beta_files import read_betas
 from harness.errors import InputError
-from made_nsd import write_hdf5, write_nifti
 
 SHAPE = (6, 7, 5)
 N_TRIALS = 9
@@ -104,9 +104,7 @@ def test_an_hdf5_file_without_betas_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["nii.gz", "nii", "hdf5"])
-def test_a_session_never_lies_in_memory(
-    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_session_never_lies_in_memory(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is allocated while reading stays near the masked result, not near the file's content."""
     monkeypatch.setattr(beta_files, "BLOCK", 2**16)
     shape, n_trials = (30, 32, 24), 120

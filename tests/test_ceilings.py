@@ -44,5 +44,7 @@ def test_repeats_give_the_ceiling_back_that_responses_were_made_with() -> None:
     found = ceiling_from_variances(averaged.noise_variance, averaged.total_variance, rows.n_repeats)
     np.testing.assert_allclose(found, ceiling_from_ncsnr(ncsnr, rows.n_repeats), atol=0.05)
     # and that is the share of the averages' variance that the signal explains
-    explained = [np.corrcoef(averaged.responses[:, voxel], signal[:, voxel])[0, 1] ** 2 for voxel in (1, 2, 3)]
+    explained = [
+        np.corrcoef(averaged.responses[:, voxel], signal[:, voxel])[0, 1] ** 2 for voxel in (1, 2, 3)
+    ]
     np.testing.assert_allclose(found[1:], explained, atol=0.06)

@@ -54,7 +54,9 @@ def test_maps_and_series_without_subcortex(name: str, intent: bool, tmp_path: Pa
 def test_columns_in_another_order_are_found_by_the_axis(tmp_path: Path) -> None:
     parts = {name: model for name, _, model in FEW.iter_structures()}
     order = ["BRAIN_STEM", "CORTEX_RIGHT", "THALAMUS_LEFT", "CORTEX_LEFT"]
-    columns = sum((parts[f"CIFTI_STRUCTURE_{name}"] for name in order[1:]), parts["CIFTI_STRUCTURE_BRAIN_STEM"])
+    columns = sum(
+        (parts[f"CIFTI_STRUCTURE_{name}"] for name in order[1:]), parts["CIFTI_STRUCTURE_BRAIN_STEM"]
+    )
     write(tmp_path / "a.dscalar.nii", columns)
     layout = open_cifti(tmp_path / "a.dscalar.nii").layout
     assert list(dict.fromkeys(layout.structure.tolist())) == order
@@ -87,7 +89,10 @@ def only_left() -> axes.BrainModelAxis:
     ("columns", "message"),
     [
         (only_left(), "found CORTEX_LEFT, but no CORTEX_RIGHT: a hemisphere is missing"),
-        (lay_out(subcortex=False, n_vertices=59292, every=16), "found a mesh of 59292 vertices, accepted: 32492"),
+        (
+            lay_out(subcortex=False, n_vertices=59292, every=16),
+            "found a mesh of 59292 vertices, accepted: 32492",
+        ),
     ],
 )
 def test_other_meshes_and_single_hemispheres_are_refused(
@@ -100,7 +105,9 @@ def test_other_meshes_and_single_hemispheres_are_refused(
 
 def test_other_axes_are_refused(tmp_path: Path) -> None:
     labels = axes.LabelAxis(["a"], [{0: ("x", (0, 0, 0, 0))}])
-    nibabel.save(nibabel.Cifti2Image(np.zeros((1, len(FEW)), np.float32), (labels, FEW)), tmp_path / "a.dlabel.nii")
+    nibabel.save(
+        nibabel.Cifti2Image(np.zeros((1, len(FEW)), np.float32), (labels, FEW)), tmp_path / "a.dlabel.nii"
+    )
     with pytest.raises(InputError, match="found LabelAxis × BrainModelAxis, accepted: maps or a series"):
         open_cifti(tmp_path / "a.dlabel.nii")
     series = axes.SeriesAxis(0, 1, 2)

@@ -44,8 +44,14 @@ def test_trials_lead_to_pictures_counted_from_0(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"masterordering": matrices()["masterordering"] - 1}, "found 0 to 3 in masterordering.*counts from 1"),
-        ({"masterordering": matrices()["masterordering"] + 1}, "found 2 to 5 in masterordering, accepted: 1 to 4"),
+        (
+            {"masterordering": matrices()["masterordering"] - 1},
+            "found 0 to 3 in masterordering.*counts from 1",
+        ),
+        (
+            {"masterordering": matrices()["masterordering"] + 1},
+            "found 2 to 5 in masterordering, accepted: 1 to 4",
+        ),
         ({"subjectim": matrices()["subjectim"] - 1}, "found 0 to 5 in subjectim"),
         ({"sharedix": matrices()["sharedix"] - 1}, "pictures in sharedix that subject 1 has not"),
         ({"subjectim": matrices()["subjectim"] + 1}, "pictures in sharedix that subject 1 has not"),

@@ -44,7 +44,9 @@ def places(made: MadeSurface, mask: str = "nsdgeneral") -> dict[str, np.ndarray]
 def trials(made: MadeSurface, mask: str = "nsdgeneral") -> np.ndarray:
     """Single trials as they were stored, percent, [trials, voxels]."""
     chosen = places(made, mask)
-    sessions = [np.concatenate([percent[side][chosen[side]] for side in SIDES]).T for percent in made.percent.values()]
+    sessions = [
+        np.concatenate([percent[side][chosen[side]] for side in SIDES]).T for percent in made.percent.values()
+    ]
     return np.concatenate(sessions)
 
 
@@ -71,7 +73,9 @@ def test_labels_are_fsaverages_or_carried_over_from_the_subject(fsaverage: MadeS
     rois = {roi.name: roi for roi in brain.rois}
     np.testing.assert_array_equal(rois["ventral"].voxels, np.flatnonzero(labels["streams"] == 5))
     np.testing.assert_array_equal(rois["V1d"].voxels, np.flatnonzero(labels["prf-visualrois"] == 2))
-    np.testing.assert_array_equal(rois["V1"].voxels, np.flatnonzero(np.isin(labels["prf-visualrois"], (1, 2))))
+    np.testing.assert_array_equal(
+        rois["V1"].voxels, np.flatnonzero(np.isin(labels["prf-visualrois"], (1, 2)))
+    )
     assert rois["V1"].rank == 1
     assert len(rois["V1d"].voxels)
 
@@ -81,12 +85,16 @@ def test_it_is_drawn_on_fsaverages_flat_map(fsaverage: MadeSurface) -> None:
     assert surface is not None
     chosen = places(fsaverage)
     vertices = np.concatenate([chosen["lh"], chosen["rh"] + 163842])
-    np.testing.assert_array_equal(surface.voxel_vertex, load_fsaverage().drawn_at[vertices])
+    np.testing.assert_array_equal(surface.voxel_vertex, load_fsaverage().surface(vertices).voxel_vertex)
     assert "V1" in surface.area_names
 
 
 def test_streams_are_the_mask_where_there_is_no_nsdgeneral(fsaverage: MadeSurface) -> None:
-    hidden = [fsaverage.home(surface) / f"{side}.nsdgeneral.mgz" for side in SIDES for surface in ("fsaverage", "subj01")]
+    hidden = [
+        fsaverage.home(surface) / f"{side}.nsdgeneral.mgz"
+        for side in SIDES
+        for surface in ("fsaverage", "subj01")
+    ]
     for path in hidden:
         path.rename(path.with_suffix(".hidden"))
     try:
@@ -126,7 +134,9 @@ def test_what_is_wrong_on_a_surface_is_named(native: MadeSurface) -> None:
     missing = native.betas / "rh.betas_session02.hdf5"
     content = missing.read_bytes()
     missing.unlink()
-    with pytest.raises(InputError, match="found lh.betas_session02.hdf5 but no rh.betas_session02: a hemisphere"):
+    with pytest.raises(
+        InputError, match=r"found lh\.betas_session02\.hdf5 but no rh\.betas_session02: a hemisphere"
+    ):
         load(native)
     missing.write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"rh\.betas_session02\.hdf5: not a readable HDF5 file"):
@@ -137,10 +147,14 @@ def test_what_is_wrong_on_a_surface_is_named(native: MadeSurface) -> None:
         load(native)
     (native.betas / "rh.other.mgh").rename(native.betas / "rh.ncsnr.mgh")
     write_mgh(native.home("subj01") / "rh.nsdgeneral.mgz", np.ones(391, np.float32))
-    with pytest.raises(InputError, match=r"rh\.nsdgeneral\.mgz: found 391 vertices, the mask has 390 vertices"):
+    with pytest.raises(
+        InputError, match=r"rh\.nsdgeneral\.mgz: found 391 vertices, the mask has 390 vertices"
+    ):
         load(native)
     (native.home("subj01") / "rh.nsdgeneral.mgz").unlink()
-    with pytest.raises(InputError, match=r"rh\.nsdgeneral\.mgz: no such file, though lh\.nsdgeneral\.mgz is there"):
+    with pytest.raises(
+        InputError, match=r"rh\.nsdgeneral\.mgz: no such file, though lh\.nsdgeneral\.mgz is there"
+    ):
         load(native)
     (native.root / "nsddata/freesurfer/subj01/surf/lh.sphere.reg").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"lh\.sphere\.reg: not a readable FreeSurfer surface"):
@@ -152,7 +166,9 @@ def test_a_map_to_fsaverage_that_counts_from_0_is_refused(fsaverage: MadeSurface
     content = path.read_bytes()
     write_mgh(path, fsaverage.nearest["rh"].astype(np.float32) - 1)
     try:
-        with pytest.raises(InputError, match=r"rh\.white-to-fsaverage\.mgz: found vertices 0 to 389.*counts from 1"):
+        with pytest.raises(
+            InputError, match=r"rh\.white-to-fsaverage\.mgz: found vertices 0 to 389.*counts from 1"
+        ):
             load(fsaverage)
     finally:
         path.write_bytes(content)

@@ -58,7 +58,9 @@ def test_averages_noise_and_total_variance_by_hand() -> None:
     np.testing.assert_allclose(found.responses, [[7, 2], [2.5, 1], [4, 3]])
     # squared distances from the picture's mean: 2 · 1.5² + 2 · 2² = 12.5 over 5 trials − 3 pictures
     np.testing.assert_allclose(found.noise_variance, [12.5 / 2, (2 + 8) / 2])
-    np.testing.assert_allclose(found.total_variance, [np.var([1, 2, 4, 6, 7], ddof=1), np.var([0, 5, 2, 1, 2], ddof=1)])
+    np.testing.assert_allclose(
+        found.total_variance, [np.var([1, 2, 4, 6, 7], ddof=1), np.var([0, 5, 2, 1, 2], ddof=1)]
+    )
     assert found.n_degrees == 2
     assert found.usable.all()
 
@@ -85,7 +87,9 @@ def test_a_session_is_standardised_per_voxel() -> None:
     np.testing.assert_allclose(values, [[-2 / 7**0.5, -1], [-1 / 7**0.5, 1], [3 / 7**0.5, 0]], atol=1e-6)
     rows = plan_rows([np.array([0, 1, 0]), np.array([0, 1, 1])], [1, 2], "stimulus")
     responses = np.random.default_rng(0).normal(5, 3, (2, 3, 4)).astype(np.float32)
-    expected = (responses - responses.mean(axis=1, keepdims=True)) / responses.std(axis=1, ddof=1, keepdims=True)
+    expected = (responses - responses.mean(axis=1, keepdims=True)) / responses.std(
+        axis=1, ddof=1, keepdims=True
+    )
     named = [(str(place), part.copy()) for place, part in enumerate(responses)]
     found = average_sessions(named, rows, 4, standardise=True)
     np.testing.assert_allclose(found.responses[0], expected[[0, 0, 1], [0, 2, 0]].mean(axis=0), atol=1e-5)
@@ -124,7 +128,7 @@ def test_a_session_with_too_few_voxels_is_damaged() -> None:
         average_sessions([("the first", good.copy()), ("the second", bad)], rows, 4, standardise=True)
     halves = [good.copy(), good.copy()]
     halves[0][:, :2] = halves[1][:, 2:] = 1
-    with pytest.raises(InputError, match="the second: 2 of 4 voxels .* leaves 0"):
+    with pytest.raises(InputError, match=r"the second: 2 of 4 voxels .* leaves 0"):
         average_sessions(zip(["the first", "the second"], halves, strict=True), rows, 4, standardise=True)
 
 

@@ -27,13 +27,13 @@ def read_betas(
     places: Int[np.ndarray, " n_voxels"],
     found: Float[np.ndarray, "n_trials n_voxels"],
 ) -> None:
-    """Read the trials of a file into `found`, percent signal change; never more than a slab is held beside it.
+    """Read the trials of a file into `found`, percent signal change; no more than a slab is held beside it.
 
     Parameters
     ----------
     path : Path
-        NIfTI (X × Y × Z × trials), MGH (vertices × 1 × 1 × trials), or HDF5 whose ``/betas`` MATLAB has written
-        with the same axes, so that h5py sees them in reverse.
+        NIfTI (X × Y × Z × trials), MGH (vertices × 1 × 1 × trials), or HDF5 whose ``/betas`` MATLAB has
+        written with the same axes, so that h5py sees them in reverse.
     shape : tuple of int
         Of one trial, as the mask has it: (X, Y, Z), or (n_vertices, 1, 1).
     places : int array [n_voxels]
@@ -98,7 +98,7 @@ def _read_by_trials(
 def _read_by_slabs(
     betas: Any, index: tuple[Int[np.ndarray, " n_voxels"], ...], found: Float[np.ndarray, "n_trials n_voxels"]
 ) -> None:
-    """Blocks of voxels, all trials of each: for files that are stored voxel by voxel, as the data set's are."""
+    """Blocks of voxels, all trials of each: for files stored voxel by voxel, as the data set's are."""
     last = index[-1]  # MATLAB's slowest axis is h5py's second
     for slab in _slabs(last, betas):
         here = np.flatnonzero((last >= slab.start) & (last < slab.stop))

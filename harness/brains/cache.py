@@ -106,7 +106,9 @@ def _read(folder: Path, open_stimuli: OpenStimuli | None) -> Brain:
     if description["area_names"] is not None:
         arrays = {name: load(f"surface_{name}") for name in _surface_arrays()}
         surface = Surface(**arrays, area_names=tuple(description["area_names"]))
-    responses, coords, stimulus_ids = (np.array(load(name)) for name in ("responses", "coords", "stimulus_ids"))
+    responses, coords, stimulus_ids = (
+        np.array(load(name)) for name in ("responses", "coords", "stimulus_ids")
+    )
     stimuli = Pictures(load("pixels")) if open_stimuli is None else open_stimuli(stimulus_ids)
     shown = stimuli.pixels if isinstance(stimuli, Pictures) else stimuli.fingerprint
     found = fingerprint(shown, responses, coords)

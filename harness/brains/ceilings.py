@@ -1,8 +1,9 @@
-"""How much of a voxel's variance a perfect model could explain, from its repeats or its signal-to-noise ratio.
+"""How much of a voxel's variance a perfect model could explain, from repeats or a signal-to-noise ratio.
 
-Allen et al. 2022, Nature Neuroscience 25:116: a response is signal plus noise, independent from trial to trial.
-Of the average over n trials, σ_signal² / (σ_signal² + σ_noise² / n) is signal. Where rows average different
-numbers of trials, 1/n is its mean over rows: (A/3 + B/2 + C) / (A + B + C) for A, B, C seen 3, 2, 1 times.
+Allen et al. 2022, Nature Neuroscience 25:116: a response is signal plus noise, independent from trial to
+trial. Of the average over n trials, σ_signal² / (σ_signal² + σ_noise² / n) is signal. Where rows average
+different numbers of trials, 1/n is its mean over rows: (A/3 + B/2 + C) / (A + B + C) for A, B and C pictures
+seen 3, 2 and 1 times.
 """
 
 from __future__ import annotations

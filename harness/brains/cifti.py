@@ -98,15 +98,22 @@ def open_cifti(path: Path) -> CiftiFile:
     with reading(path, "CIFTI file"), quiet_nibabel():
         # whatever the intent in the header says: nibabel itself writes a wrong one
         image = Cifti2Image.from_filename(path)
-        rows, columns = (image.header.get_axis(index) for index in range(2)) if image.ndim == 2 else (None, None)
-        if not isinstance(rows, axes.ScalarAxis | axes.SeriesAxis) or not isinstance(columns, axes.BrainModelAxis):
+        rows, columns = (
+            (image.header.get_axis(index) for index in range(2)) if image.ndim == 2 else (None, None)
+        )
+        if not isinstance(rows, axes.ScalarAxis | axes.SeriesAxis) or not isinstance(
+            columns, axes.BrainModelAxis
+        ):
             kinds = " × ".join(type(axis).__name__ for axis in (rows, columns))
             raise InputError(
-                f"{path}: found {kinds}, accepted: maps or a series × grayordinates (.dscalar.nii, .dtseries.nii)"
+                f"{path}: found {kinds}, accepted: maps or a series × grayordinates "
+                "(.dscalar.nii, .dtseries.nii)"
             )
         if image.shape != (len(rows), len(columns)):
-            raise InputError(f"{path}: found {image.shape} numbers for {len(rows)} maps × {len(columns)} places")
-        proxy = image.dataobj
+            raise InputError(
+                f"{path}: found {image.shape} numbers for {len(rows)} maps × {len(columns)} places"
+            )
+        proxy: Any = image.dataobj
         stored = proxy.get_unscaled()
         if stored.dtype.kind not in "iuf":
             raise InputError(f"{path}: found {stored.dtype}, accepted: real numbers")
@@ -139,5 +146,7 @@ def _lay_out(path: Path, columns: Any) -> Layout:
             place[where] = model.voxel @ model.affine[:3, :3].T + model.affine[:3, 3]
     if missing:
         found = ", ".join(sorted(set(structure.tolist()))) or "nothing"
-        raise InputError(f"{path}: found {found}, but no {' and no '.join(sorted(missing))}: a hemisphere is missing")
+        raise InputError(
+            f"{path}: found {found}, but no {' and no '.join(sorted(missing))}: a hemisphere is missing"
+        )
     return Layout(structure, vertex, place)

@@ -1,7 +1,7 @@
 """Responses on grayordinates: CIFTI files of one map per presentation, and a table of what was shown.
 
-Vertices are those of fs_LR 32k, so areas of MMP 1.0 and surfaces are those of `harness.brains.cortex`. Repeats of
-a picture are averaged, and where there are enough of them, they say how high the noise ceiling is.
+Vertices are those of fs_LR 32k, so areas of MMP 1.0 and surfaces are those of `harness.brains.cortex`.
+Repeats of a picture are averaged, and where there are enough of them, they say how high the noise ceiling is.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def load_grayordinates(config: GrayordinatesConfig) -> Brain:
     shown = join_pictures(table.image, [hashes[name] for name in table.image.tolist()])
     names, picture = np.unique(shown, return_inverse=True)
     maps = _group_maps(files, table)
-    rows = plan_rows([picture.ravel()[maps[number]].astype(np.int64) for number in maps], list(maps), config.average)
+    rows = plan_rows(
+        [picture.ravel()[maps[number]].astype(np.int64) for number in maps], list(maps), config.average
+    )
     averaged = average_sessions(_read_sessions(files, maps, columns), rows, len(columns), config.standardise)
     columns = columns[averaged.usable]
     coords, box = _place(layout, cortex, columns, config.subcortex)
@@ -107,8 +109,9 @@ def list_rois(layout: Layout, cortex: Cortex, columns: Int[np.ndarray, " n_voxel
     region = np.where(on_cortex, cortex.region[vertex], -1)
     area = np.where(on_cortex, cortex.area[vertex], "")
     structure = np.where(on_cortex, "", layout.structure[columns])
-    found = [
-        (place.name, np.flatnonzero(region == index), float(place.rank)) for index, place in enumerate(REGIONS)
+    found: list[tuple[str, np.ndarray, float | None]] = [
+        (place.name, np.flatnonzero(region == index), float(place.rank))
+        for index, place in enumerate(REGIONS)
     ]
     named = {place.name for place in REGIONS}
     ranks = {name: float(place.rank) for place in REGIONS for name in place.areas}
@@ -123,7 +126,9 @@ def _open_maps(root: Path, pattern: str) -> list[CiftiFile]:
     try:
         paths = sorted(path for path in root.glob(pattern) if path.is_file())
     except (NotImplementedError, ValueError) as error:
-        raise InputError(f"brain.maps: found {pattern!r}, accepted: a pattern below {root} ({error})") from None
+        raise InputError(
+            f"brain.maps: found {pattern!r}, accepted: a pattern below {root} ({error})"
+        ) from None
     if not paths:
         there = ", ".join(sorted(path.name for path in root.iterdir())[:10]) or "nothing"
         raise InputError(f"brain.maps: found no {pattern} in {root}; there is {there}")
@@ -140,7 +145,9 @@ def _find_table(root: Path, name: str | None) -> Path:
     there = [root / name for name in TABLES if (root / name).is_file()]
     if len(there) != 1:
         found = "both" if there else "neither"
-        raise InputError(f"{root}: found {found} of {' and '.join(TABLES)}, accepted: one, or brain.table=NAME")
+        raise InputError(
+            f"{root}: found {found} of {' and '.join(TABLES)}, accepted: one, or brain.table=NAME"
+        )
     return there[0]
 
 
@@ -173,8 +180,8 @@ def _read_sessions(
 def _estimate_ceiling(averaged: Averaged, rows: Rows) -> Float[np.ndarray, " n_voxels"] | None:
     if averaged.n_degrees < ENOUGH:
         log.warning(
-            "warning: too few repeats for a noise ceiling, which stays unknown: %d trials more than pictures, "
-            "at least %d are needed",
+            "warning: too few repeats for a noise ceiling, which is unknown: %d trials more than pictures; "
+            "%d are needed",
             averaged.n_degrees,
             ENOUGH,
         )

@@ -1,7 +1,7 @@
 """Volumes and surfaces read from other people's files, one map at a time: NIfTI, MGH and their gzipped forms.
 
-Nothing is trusted: whatever a reader stumbles over is one `InputError` that names the file. Maps are streamed,
-so that a file of 750 of them never lies in memory as a whole.
+Nothing is trusted: whatever a reader stumbles over is one `InputError` that names the file. Maps are
+streamed, so that a file of 750 of them never lies in memory as a whole.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _open_nifti(path: Path) -> ImageFile:
     image = nibabel.load(path)
     if not isinstance(image, nibabel.Nifti1Image):
         raise InputError(f"{path}: found a {type(image).__name__}, accepted: {KIND}")
-    proxy = image.dataobj
+    proxy: Any = image.dataobj
     scale = float(proxy.slope), float(proxy.inter)
     return _describe(path, proxy.shape, proxy.dtype, proxy.offset, image.affine, scale)
 
@@ -127,7 +127,7 @@ def _open_mgh(path: Path) -> ImageFile:
     from nibabel.freesurfer.mghformat import MGHHeader
     from nibabel.openers import ImageOpener
 
-    with ImageOpener(path) as file:  # nibabel's own way leaves it open
+    with ImageOpener(str(path)) as file:  # nibabel's own way leaves it open
         header = MGHHeader.from_fileobj(file)
     shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
     return _describe(path, shape, dtype, offset, header.get_affine(), (1.0, 0.0))
@@ -166,7 +166,7 @@ def stream_maps(image: ImageFile) -> Iterator[Shaped[np.ndarray, " n_places"]]:
     kind = f"file of {image.n_maps} maps of {describe_shape(image.shape)}"
     with reading(image.path, kind):
         _check_length(image, size)
-        with ImageOpener(image.path) as file:
+        with ImageOpener(str(image.path)) as file:
             file.seek(image.offset)
             for _ in range(image.n_maps):
                 content = file.read(size)

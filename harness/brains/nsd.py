@@ -1,8 +1,9 @@
 """The Natural Scenes Dataset: a subject's responses to thousands of pictures, read session by session.
 
 Allen et al. 2022, Nature Neuroscience 25:116. Responses are masked while they are read, standardised per
-voxel and session, and averaged over the repeats of a picture; the result is kept on disk (`harness.brains.cache`)
-under the settings, this code and the size and time of every file it came from. Pictures stay in their file.
+voxel and session, and averaged over the repeats of a picture. The result is kept on disk
+(`harness.brains.cache`) under the settings, this code, and the size and time of every file it came from.
+Pictures stay in their file.
 """
 
 from __future__ import annotations
@@ -79,13 +80,15 @@ def choose_sessions(config: NsdConfig, design: Design, space: Space) -> dict[int
     """
     betas, n_planned = space.folder.betas, len(design.sessions)
     for path in sorted(betas.glob("*betas_session*")):
-        number = re.search(r"betas_session(\d+)\.", path.name)
-        if number is not None and not 1 <= int(number[1]) <= n_planned:
+        named = re.search(r"betas_session(\d+)\.", path.name)
+        if named is not None and not 1 <= int(named[1]) <= n_planned:
             raise InputError(f"{path}: the design has sessions 1 to {n_planned} ({design.path})")
     found = {number: space.session_files(number) for number in range(1, n_planned + 1)}
     there = [number for number, files in found.items() if files]
     if not there:
-        raise InputError(f"{betas}: found no responses, accepted: betas_session01.nii.gz or .hdf5, or lh.… and rh.…")
+        raise InputError(
+            f"{betas}: found no responses, accepted: betas_session01.nii.gz or .hdf5, or lh.… and rh.…"
+        )
     chosen = there if config.sessions is None else sorted(set(config.sessions))
     for number in chosen:
         if number not in there:
@@ -123,7 +126,9 @@ def _make(
 ) -> Brain:
     folder = space.folder
     rows = plan_rows([design.sessions[number - 1] for number in sessions], list(sessions), config.average)
-    averaged = average_sessions(_read_sessions(space, sessions, rows), rows, space.n_voxels, config.standardise)
+    averaged = average_sessions(
+        _read_sessions(space, sessions, rows), rows, space.n_voxels, config.standardise
+    )
     usable = averaged.usable
     stimuli = BrickPictures(folder.stimuli, rows.pictures)
     coords = space.coords[usable]

@@ -1,9 +1,12 @@
 """Which picture was shown in which trial of the Natural Scenes Dataset: its design matrices.
 
 ``nsd_expdesign.mat`` counts from 1, everything here from 0. Of its matrices are used (Allen et al. 2022,
-Nature Neuroscience 25:116, and the data manual): ``masterordering``, for every trial which of a subject's
-pictures; ``subjectim``, [n_subjects, n_pictures], which of the data set's pictures these are; ``sharedix``, the
-pictures that all subjects saw; ``stimpattern``, [n_sessions, n_runs, n_slots], 1 where a slot has a trial.
+Nature Neuroscience 25:116, and the data manual):
+
+    masterordering   for every trial, which of a subject's pictures was shown
+    subjectim        [n_subjects, n_pictures], which of the data set's pictures these are
+    sharedix         the pictures that all subjects saw
+    stimpattern      [n_sessions, n_runs, n_slots], 1 where a slot has a trial
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from jaxtyping import Int
 from harness.brains.neuroimages import reading
 from harness.errors import InputError
 
+LARGEST = 2**31  # beyond which a number counts nothing here; NaN is not below it
 MATRICES = ("masterordering", "subjectim", "sharedix", "stimpattern")
 
 
@@ -97,8 +101,11 @@ def read_design(path: Path, subject: int) -> Design:
 def _whole_numbers(path: Path, name: str, values: np.ndarray | None) -> Int[np.ndarray, "..."]:
     if values is None:
         raise InputError(f"{path}: found no matrix {name}, accepted: {', '.join(MATRICES)}")
-    if values.dtype.kind not in "iuf" or not values.size or (np.rint(values) != values).any():
-        raise InputError(f"{path}: found {name} of {values.dtype}, accepted: whole numbers")
+    whole = values.dtype.kind in "iuf" and values.size and (np.abs(values) < LARGEST).all()
+    if not whole or (np.rint(values) != values).any():
+        raise InputError(
+            f"{path}: found {name} of {values.dtype} that are no counts, accepted: whole numbers"
+        )
     return values.astype(np.int64)
 
 
@@ -106,4 +113,6 @@ def _check_counts_from_one(path: Path, name: str, values: np.ndarray, highest: i
     low, high = int(values.min()), int(values.max())
     if low < 1 or (highest is not None and high > highest):
         bound = "up" if highest is None else str(highest)
-        raise InputError(f"{path}: found {low} to {high} in {name}, accepted: 1 to {bound} (it counts from 1)")
+        raise InputError(
+            f"{path}: found {low} to {high} in {name}, accepted: 1 to {bound} (it counts from 1)"
+        )

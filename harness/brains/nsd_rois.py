@@ -26,7 +26,9 @@ ATLASES = tuple(LABELS)
 MMP = "HCP_MMP1"
 
 
-def read_rois(space: Space, usable: Bool[np.ndarray, " n_places"], atlases: Sequence[str] | None) -> tuple[Roi, ...]:
+def read_rois(
+    space: Space, usable: Bool[np.ndarray, " n_places"], atlases: Sequence[str] | None
+) -> tuple[Roi, ...]:
     """ROIs of atlases, one per label above 0 that a voxel has, in the order of atlases and labels.
 
     Of areas with an upper and a lower part (V1v, V1d) there is also the whole (V1), with its rank.

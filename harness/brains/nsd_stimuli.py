@@ -46,7 +46,8 @@ class BrickPictures(StoredPictures):
             raise InputError(f"{path}: found /{DATASET} {shape}, accepted: (n_pictures, height, width, 3)")
         if len(rows) and rows.max() >= shape[0]:
             raise InputError(
-                f"{path}: found {shape[0]} pictures, the design shows number {rows.max() + 1} (counted from 1)"
+                f"{path}: found {shape[0]} pictures, the design shows number {rows.max() + 1} "
+                "(counted from 1)"
             )
         self.path, self.rows = path, rows
 

@@ -1,8 +1,8 @@
 """A cortical surface as a space: fsaverage, which subjects share, or the subject's own.
 
 A subject's visual areas are drawn on its own surface. On fsaverage an atlas is taken from fsaverage's labels
-if it has it; otherwise the subject's own are carried over: ``white-to-fsaverage`` says, counted from 1, which of
-the subject's vertices lies nearest to each of fsaverage's.
+if it has it; otherwise the subject's own are carried over: ``white-to-fsaverage`` says, counted from 1, which
+of the subject's vertices lies nearest to each of fsaverage's.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def _read(
     if paths is None or nearest is None:
         return None
     return [
-        _carry_over(paths[side], nearest[side], shape) for side, shape in zip(HEMISPHERES, shapes, strict=True)
+        _carry_over(paths[side], nearest[side], shape)
+        for side, shape in zip(HEMISPHERES, shapes, strict=True)
     ]
 
 

@@ -78,7 +78,9 @@ def _combine(sides: dict[str, Int[np.ndarray, " n_places"]]) -> Int[np.ndarray, 
     return np.where(sides["L"] > 0, sides["L"], sides["R"])
 
 
-def _to_millimetres(index: Int[np.ndarray, "n_voxels 3"], image: ImageFile) -> Float[np.ndarray, "n_voxels 3"]:
+def _to_millimetres(
+    index: Int[np.ndarray, "n_voxels 3"], image: ImageFile
+) -> Float[np.ndarray, "n_voxels 3"]:
     coords = index @ image.affine[:3, :3].T + image.affine[:3, 3]
     flat = abs(np.linalg.det(image.affine[:3, :3])) < 1e-9
     if flat or not np.isfinite(coords).all() or np.abs(coords).max() > 1e4:

@@ -82,8 +82,8 @@ def plan_rows(
     numbers : sequence of int
         Of the sessions.
     average : str
-        ``"stimulus"``: all trials of a picture; ``"session"``: those of one session; ``"none"``: each trial is
-        a row. Rows are sorted by picture, or by session and picture, or as they were shown.
+        ``"stimulus"``: all trials of a picture; ``"session"``: those of one session; ``"none"``: each trial
+        is a row. Rows are sorted by picture, or by session and picture, or as they were shown.
     """
     pictures = np.concatenate(sessions)
     session = np.repeat(np.asarray(numbers, dtype=np.int64), [len(part) for part in sessions])
@@ -92,7 +92,9 @@ def plan_rows(
         "session": np.stack([session, pictures]),
         "none": np.arange(len(pictures))[None],
     }[average]
-    _, first, row, counts = np.unique(keys, axis=1, return_index=True, return_inverse=True, return_counts=True)
+    _, first, row, counts = np.unique(
+        keys, axis=1, return_index=True, return_inverse=True, return_counts=True
+    )
     row = row.ravel()
     within = (session == session[first][row]).all()
     ends = np.cumsum([len(part) for part in sessions])
@@ -115,8 +117,8 @@ def average_sessions(
     Parameters
     ----------
     sessions : iterable of (str, float32 array [n_trials, n_voxels])
-        A session's name, for messages, and its responses, which are changed and may be overwritten by the next
-        session's; in the order of `rows`.
+        A session's name, for messages, and its responses, which are changed and may be overwritten by the
+        next session's; in the order of `rows`.
     rows : Rows
     n_voxels : int
     standardise : bool
@@ -178,7 +180,7 @@ def prepare_session(
 def _pool_noise(
     average: Float[np.ndarray, "n_images n_voxels"], rows: Rows, squares: Float[np.ndarray, " n_voxels"]
 ) -> tuple[Float[np.ndarray, " n_voxels"], int]:
-    """Σ over trials of (trial − its picture's mean)² = Σ trial² − Σ over pictures n mean²; over its degrees."""
+    """Σ (trial − its picture's mean)² = Σ trial² − Σ over pictures n mean²; divided by degrees of freedom."""
     order = np.argsort(rows.pictures, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(rows.pictures[order])) + 1)
     degrees = int(rows.n_repeats.sum()) - len(groups)
