@@ -139,7 +139,8 @@ def average_sessions(
         if lost > LARGEST_LOSS * n_voxels or not usable.any():
             raise InputError(
                 f"{name}: {lost} of {n_voxels} voxels are constant or not finite, which leaves "
-                f"{usable.sum()} that have a signal in all sessions; accepted: at most half of them, and one left"
+                f"{usable.sum()} that have a signal in all sessions; accepted: at most half of them, "
+                "and one left over"
             )
         # one by one: adding to chosen rows at once would lose a picture's second trial of a session
         for place, response in zip(row, responses, strict=True):
