@@ -188,9 +188,25 @@ class BaseMappingConfig(Section):
     """What every family of mappings from layer tokens to voxels is told."""
 
     token_size: Count = Field(8, description="local tokens are resized to this many rows and columns")
-    held_out: float = Field(0.2, gt=0, lt=1, description="share of the stimuli that is only scored on")
+    held_out: float = Field(
+        0.2, gt=0, lt=1, description="share of the stimuli (or of the sessions) that is only scored on"
+    )
+    held_out_by: Literal["seed", "session", "shared", "list"] = Field(
+        "seed",
+        description="drawn stimuli, drawn sessions, stimuli that all subjects saw, or those of held_out_list",
+    )
+    held_out_list: str | None = Field(
+        None, min_length=1, description="text or JSON file of the held-out stimuli (`harness.splits`)"
+    )
     floor_refits: int = Field(4, ge=2, description="more fits of step 0, for the noise floor")
     bootstrap: bool = Field(True, description="every fit draws its training stimuli with replacement")
+
+    @model_validator(mode="after")
+    def _list_is_given_where_it_is_used(self) -> BaseMappingConfig:
+        if (self.held_out_by == "list") != (self.held_out_list is not None):
+            found = f"held_out_by {self.held_out_by} and held_out_list {self.held_out_list or 'null'}"
+            raise ValueError(f"found {found}, accepted: held_out_list just where held_out_by is list")
+        return self
 
 
 class TrainedMappingConfig(BaseMappingConfig):
@@ -434,6 +450,8 @@ def _validate(container: Any) -> Config:
         # pydantic also names the option chosen (method.lora.rank), which is no setting
         names += [str(part)] if ".".join([*names, str(part)]) in known else []
     setting = ".".join([*names, *map(str, error["loc"][-1:])])
+    if error["type"] == "value_error" and setting not in known:
+        setting = ".".join(names)  # of an option as a whole
     if error["type"] == "extra_forbidden":
         raise _unknown_setting(setting)
     if error["type"] == "value_error":

@@ -37,7 +37,7 @@ from harness.measurements import measure_snapshots
 from harness.methods import TunedModel, tune
 from harness.probes import knn_probe, linear_probe, zero_shot
 from harness.snapshots import encoder_hash, read_snapshot
-from harness.splits import Split, load_split, save_split, split_stimuli
+from harness.splits import Split, load_split, save_split, split_brain
 from harness.tracking import TrackedRun
 from tasks import load_task
 from tasks.task import Task
@@ -91,7 +91,7 @@ def track(config: Config, run: Path, task: Task, backbone: Backbone, accelerator
     brain = load_brain(config.brain)
     units = plan_units(config, steps)
     missing = [unit for unit in units if not unit.is_done(run)]
-    split = _open_split(config, run, len(brain.stimuli), accelerator)
+    split = _open_split(config, run, brain, accelerator)
     # by step, so that the refits of one snapshot share its tokens; every process has its own
     own = sorted(missing[accelerator.process_index :: accelerator.num_processes], key=lambda unit: unit.step)
     tracker = _Tracker(config, run, task, backbone, brain, split, accelerator)
@@ -116,12 +116,12 @@ def write_results(config: Config, run: Path, brain: Brain, units: list[Unit]) ->
         tracked.forward()
 
 
-def _open_split(config: Config, run: Path, n_images: int, accelerator: Accelerator) -> Split:
+def _open_split(config: Config, run: Path, brain: Brain, accelerator: Accelerator) -> Split:
     path = run / "split.json"
     if accelerator.is_main_process and not path.exists():
-        save_split(split_stimuli(n_images, config.mapping.held_out, config.seed), path)
+        save_split(split_brain(brain, config.mapping, config.seed), path, brain.stimulus_ids)
     accelerator.wait_for_everyone()
-    return load_split(path)
+    return load_split(path, brain.stimulus_ids)
 
 
 class _Tracker:

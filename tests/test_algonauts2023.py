@@ -368,7 +368,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "a label without a name": (
         lambda folder: replace_array(folder, LABELS_LH, lambda labels: labels + 3),
-        ["floc-places has label 4, which has no name", "1 (OPA), 2 (PPA), 3 (RSC)"],
+        ["lh.floc-places_*_space.npy: found label 4, which has no name", "1 (OPA), 2 (PPA), 3 (RSC)"],
     ),
     "objects for responses": (
         lambda folder: save(folder / f"{FMRI}/lh_training_fmri.npy", np.array([[None]])),

@@ -94,6 +94,12 @@ def test_a_grid_can_name_settings_with_dots() -> None:
         ("brain.rois=[]", ["brain.rois", "at least 1"]),
         ("brain.rois=V1", ["brain.rois", '"V1"', "array"]),
         ("brain.min_ceiling=2", ["brain.min_ceiling", "less than or equal to 1"]),
+        (
+            "mapping.held_out_by=sed",
+            ["mapping.held_out_by", '"sed"', "'seed', 'session', 'shared' or 'list'"],
+        ),
+        ("mapping.held_out_by=list", ["mapping:", "held_out_by list and held_out_list null"]),
+        ("mapping.held_out_list=x.txt", ["mapping:", "held_out_by seed and held_out_list x.txt"]),
         ("finetune.lr=-1", ["finetune.lr", "-1", "greater than 0"]),
         ("finetune.lr=nan", ["finetune.lr", "NaN", "finite"]),
         ("finetune.lr=", ["finetune.lr", '""', "number"]),

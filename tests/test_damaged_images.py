@@ -17,49 +17,15 @@ from hypothesis import strategies as st
 from made_cifti import lay_out, write_maps, write_pictures, write_table
 from made_nsd import write_nsd, write_surface
 from scipy.io import loadmat, savemat
+from test_damaged_recordings import check_whole, lengthen, remove, rename, replace_by_another, truncate
 
 from harness.brains import grayordinates, load_brain
-from harness.brains.brain import Brain
 from harness.brains.cortex import load_cortex
 from harness.brains.neuroimages import open_image, stream_maps
 from harness.config import BrainConfig, GrayordinatesConfig, NsdConfig
 from harness.errors import InputError
 
 Damage = Callable[[Path, np.random.Generator], None]
-
-
-def check_whole(brain: Brain) -> None:
-    """What holds of every brain."""
-    n_images, n_voxels = brain.responses.shape
-    assert min(n_images, n_voxels) >= 1
-    assert np.isfinite(brain.responses).all()
-    assert len(brain.stimuli) == len(brain.stimulus_ids) == n_images
-    assert {brain.stimuli[row].mode for row in range(n_images)} == {"RGB"}
-    assert brain.coords.shape == (n_voxels, 3)
-    assert np.isfinite(brain.coords).all()
-    assert (brain.bounding_box[0] <= brain.coords).all()
-    assert (brain.coords <= brain.bounding_box[1]).all()
-    assert set(brain.hemisphere.tolist()) <= {"L", "R"}
-    assert len({roi.name for roi in brain.rois}) == len(brain.rois)
-    for roi in brain.rois:
-        assert len(np.unique(roi.voxels)) == len(roi.voxels) >= 1
-        assert 0 <= roi.voxels.min() <= roi.voxels.max() < n_voxels
-    if brain.noise_ceiling is not None:
-        assert brain.noise_ceiling.shape == (n_voxels,)
-        assert ((brain.noise_ceiling >= 0) & (brain.noise_ceiling <= 1)).all()
-    for rows in (brain.n_repeats, brain.session, brain.shared):
-        assert rows is None or len(rows) == n_images
-    if brain.surface is not None:
-        assert brain.surface.voxel_vertex.shape == (n_voxels,)
-
-
-def remove(path: Path, rng: np.random.Generator) -> None:
-    path.unlink()
-
-
-def truncate(path: Path, rng: np.random.Generator) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: int(rng.integers(0, len(content)))])
 
 
 def scramble(path: Path, rng: np.random.Generator) -> None:
@@ -69,25 +35,6 @@ def scramble(path: Path, rng: np.random.Generator) -> None:
     for place in rng.integers(0, min(len(content), 350 if rng.random() < 0.7 else len(content)), 4):
         content[place] = int(rng.integers(0, 256))
     path.write_bytes(gzip.compress(bytes(content), 1) if inside else bytes(content))
-
-
-def lengthen(path: Path, rng: np.random.Generator) -> None:
-    path.write_bytes(path.read_bytes() + rng.bytes(100))
-
-
-def replace_by_another(path: Path, rng: np.random.Generator) -> None:
-    others = sorted(other for other in path.parent.iterdir() if other.is_file())
-    path.write_bytes(others[int(rng.integers(len(others)))].read_bytes())
-
-
-def rename(path: Path, rng: np.random.Generator) -> None:
-    """Another digit in the name, or another ending."""
-    digits = [place for place, letter in enumerate(path.name) if letter.isdigit()]
-    name = path.name + "x"
-    if digits and rng.random() < 0.8:
-        place = digits[int(rng.integers(len(digits)))]
-        name = path.name[:place] + str(rng.integers(10)) + path.name[place + 1 :]
-    path.rename(path.with_name(name))
 
 
 def change_content(path: Path, rng: np.random.Generator) -> None:
@@ -209,23 +156,22 @@ def load_damaged(root: Path, config: Callable[[str], BrainConfig], seed: int, da
             assert str(copy) in str(error) or "brain." in str(error)
 
 
-def any_damage() -> tuple[st.SearchStrategy[int], st.SearchStrategy[Damage]]:
-    return st.integers(0, 2**32 - 1), st.sampled_from(DAMAGES)
+seeds, damages = st.integers(0, 2**32 - 1), st.sampled_from(DAMAGES)
 
 
-@settings(max_examples=60, deadline=None)
-@given(*any_damage())
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(seeds, damages)
 def test_a_damaged_volume(volume: Path, seed: int, damage: Damage) -> None:
     load_damaged(volume, lambda root: NsdConfig(root=root), seed, damage)
 
 
-@settings(max_examples=30, deadline=None)
-@given(*any_damage())
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(seeds, damages)
 def test_a_damaged_surface(surface: Path, seed: int, damage: Damage) -> None:
     load_damaged(surface, lambda root: NsdConfig(root=root, preparation="nativesurface"), seed, damage)
 
 
-@settings(max_examples=30, deadline=None)
-@given(*any_damage())
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(seeds, damages)
 def test_damaged_grayordinates(maps: Path, seed: int, damage: Damage) -> None:
     load_damaged(maps, lambda root: GrayordinatesConfig(root=root, subcortex=True), seed, damage)

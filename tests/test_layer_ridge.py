@@ -15,7 +15,7 @@ from sklearn.linear_model import Ridge
 from harness.config import LayerRidgeConfig
 from harness.errors import InputError
 from harness.families.layer_ridge import _draw, layer_features
-from harness.splits import split_stimuli
+from harness.splits import split_by_seed, split_stimuli
 
 CONFIG = LayerRidgeConfig(pool=4)
 QUICK = LayerRidgeConfig(pool=1, alphas=[0.1, 10.0], n_folds=3)
@@ -91,6 +91,16 @@ def test_copies_of_a_stimulus_are_in_one_fold() -> None:
     mapping = fit_planted(replace(planted, responses=noise), CONFIG, bootstrap=True)
     assert mapping.layer.max(axis=1).mean() < 0.6
     assert abs(mapping.r2.mean()) < 0.05
+
+
+def test_repeats_of_a_picture_are_in_one_fold() -> None:
+    picture = np.arange(60) % 25
+    split = replace(split_by_seed(picture, 0.2, seed=0), picture=picture)
+    for bootstrap in (False, True):
+        train, folds = _draw(split, 5, seed=0, bootstrap=bootstrap)
+        assert np.isin(train, split.train).all()
+        for fitted, scored in folds.split():
+            assert not np.intersect1d(picture[train[fitted]], picture[train[scored]]).size
 
 
 def test_layer_features() -> None:

@@ -103,8 +103,10 @@ def test_tracking_again_does_nothing_and_restores_what_is_gone(tracked):
 
 def test_split_is_kept_with_the_run(tracked):
     _, folder = tracked
-    split = load_split(folder / "split.json")
+    split = load_split(folder / "split.json", np.arange(20))
     assert sorted([*split.train, *split.held_out]) == list(range(20))
+    with pytest.raises(InputError, match=r"split\.json: made for other stimuli"):
+        load_split(folder / "split.json", np.arange(20) + 1)
 
 
 def test_broken_probes_are_named(tracked):

@@ -72,18 +72,23 @@ def read_rois(
         if not there:
             continue
         names, labels = _read_names(folder, kind, files), np.concatenate(there)
-        for label in np.unique(labels[labels != 0]).tolist():
-            if label not in names:
-                raise InputError(
-                    f"{folder}: {kind} has label {label}, which has no name; accepted: 0 (no region) and "
-                    f"{', '.join(f'{number} ({name})' for number, name in sorted(names.items()) if number)}"
-                )
+        for side, part in zip(SIDES, there, strict=True):
+            _check_named(part, names, f"{folder / f'{side}.{kind}'}_*_space.npy")
         found = {name: np.flatnonzero(labels == label) for label, name in sorted(names.items()) if label}
         rois += rank_rois(kind, {name: voxels for name, voxels in found.items() if len(voxels)})
     check_roi_names([roi.name for roi in rois], folder)
     if not rois:
         log.warning("warning: %s: no labels of regions; the brain has none", folder)
     return tuple(rois), files
+
+
+def _check_named(labels: Int[np.ndarray, " n_side_voxels"], names: Mapping[int, str], source: str) -> None:
+    for label in np.unique(labels[labels != 0]).tolist():
+        if label not in names:
+            known = ", ".join(f"{number} ({name})" for number, name in sorted(names.items()) if number)
+            raise InputError(
+                f"{source}: found label {label}, which has no name; accepted: 0 (no region) and {known}"
+            )
 
 
 def rank_rois(kind: str, found: Mapping[str, Int[np.ndarray, " n_roi_voxels"]]) -> list[Roi]:

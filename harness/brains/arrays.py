@@ -78,6 +78,8 @@ def load_arrays(config: ArraysConfig) -> Brain:
     for name, (axes, kinds) in OPTIONAL.items():
         if name in arrays:
             _check(arrays[name], name, tuple(sizes[axis] for axis in axes), kinds, root)
+    if "n_repeats" in arrays and arrays["n_repeats"].min() < 1:
+        raise InputError(f"{root}: n_repeats: found {arrays['n_repeats'].min()}, accepted: 1 or more")
     rois = _read_rois(arrays, n_voxels, root)
 
     pictures = folder / STIMULI

@@ -38,15 +38,16 @@ def open_npy(path: Path) -> np.ndarray:
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Read all arrays of an npz file, by name; errors as of `open_npy`."""
-    with reading(path, "npz file"), np.load(path, allow_pickle=False) as file:
-        if not isinstance(file, np.lib.npyio.NpzFile):
+    # opened here: of a broken archive, np.load would leave the file open
+    with reading(path, "npz file"), path.open("rb") as file:
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
             raise InputError(f"{path}: found a single array, accepted: an npz file of several")
-        arrays = {}
-        for name in file.files:
-            array = file[name]
+        with archive:
+            arrays = {name: archive[name] for name in archive.files}
+        for name, array in arrays.items():
             if not isinstance(array, np.ndarray):
                 raise InputError(f"{path}: found {name}, which is no array, accepted: arrays")
-            arrays[name] = array
         return arrays
 
 

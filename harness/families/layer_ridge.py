@@ -57,8 +57,9 @@ def fit_layer_ridge(
     The mapping has the layer distribution ω and scores, no place, scale or channels.
 
     Parameters and errors are those of `harness.fitting.fit`; `seed` draws the bootstrap sample and the folds.
-    All copies that a bootstrap sample has of a stimulus are in one fold: else a model would be scored on
-    stimuli that it was fitted on, and would find the smallest penalty and the widest layer the best.
+    All copies that a bootstrap sample has of a stimulus, and all its repeats, are in one fold: else a model
+    would be scored on stimuli that it was fitted on, and would find the smallest penalty and the widest
+    layer the best.
     """
     check_inputs(tokens, responses, coords, split)
     train, folds = _draw(split, config.n_folds, seed, bootstrap)
@@ -130,10 +131,10 @@ def layer_features(
 def _draw(
     split: Split, n_folds: int, seed: int, bootstrap: bool
 ) -> tuple[Int[np.ndarray, " n_train"], PredefinedSplit]:
-    """Training stimuli, possibly with repeats, and folds of them that share no stimulus."""
+    """Training rows, possibly with repeats, and folds of them that share no picture."""
     generator = np.random.default_rng(seed)
     train = np.sort(generator.choice(split.train, len(split.train))) if bootstrap else split.train
-    distinct, place = np.unique(train, return_inverse=True)
+    distinct, place = np.unique(split.shown_in(train), return_inverse=True)
     if len(distinct) < 2 * n_folds:
         raise InputError(
             f"mapping.n_folds: found {n_folds} with {len(distinct)} stimuli to fit on; "

@@ -1,0 +1,88 @@
+"""Images in files: what is listed, in which order, what is decoded, and which of them are one picture."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_recordings import write_picture
+from PIL import Image
+
+from harness.brains.image_files import (
+    ImageFiles,
+    check_order,
+    decode_image,
+    hash_images,
+    join_pictures,
+    list_images,
+)
+from harness.errors import InputError
+
+
+def test_images_are_listed_by_name_and_nothing_else_is(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", ".hidden.png", "c.webp"):
+        (tmp_path / name).touch()
+    (tmp_path / "notes.txt").touch()
+    assert list_images(tmp_path) == ["a.JPG", "b.png", "c.webp"]
+    with pytest.raises(InputError, match="none: no such folder"):
+        list_images(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty: found no image, accepted: .*\.png"):
+        list_images(tmp_path / "empty")
+
+
+def test_an_order_that_is_not_certain_is_refused(tmp_path: Path) -> None:
+    check_order(tmp_path, ["a1.png", "a2.png", "a9.png"])
+    check_order(tmp_path, ["a01.png", "a02.png", "a10.png", "b1.png"])
+    check_order(tmp_path, ["cat.png", "dog.png"])
+    with pytest.raises(InputError, match=r"which row is a10\.png and which a2\.png"):
+        check_order(tmp_path, sorted(["a1.png", "a2.png", "a10.png"]))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1", "CMYK"])
+def test_images_are_decoded_as_rgb(tmp_path: Path, mode: str) -> None:
+    suffix = "tif" if mode == "CMYK" else "png"
+    image = Image.fromarray(np.full((4, 6, 3), (200, 10, 30), dtype=np.uint8)).convert(mode)
+    image.save(tmp_path / f"image.{suffix}")
+    found = decode_image(tmp_path / f"image.{suffix}")
+    assert (found.mode, found.size) == ("RGB", (6, 4))
+    assert found.tobytes() == image.convert("RGB").tobytes()
+
+
+def test_images_of_sixteen_bits_are_refused_as_they_would_be_clipped(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 60_000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(InputError, match=r"deep\.png: found an image of mode I;16, accepted: 8 bits"):
+        decode_image(tmp_path / "deep.png")
+
+
+def test_broken_images_are_found_when_they_are_first_hashed(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", 0)
+    write_picture(tmp_path / "b.png", 1)
+    hashes = hash_images(tmp_path, ["a.png", "b.png"])
+    assert len(set(hashes.values())) == 2
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:100])
+    with pytest.raises(InputError, match=r"b\.png: not a readable image"):
+        hash_images(tmp_path, ["a.png", "b.png"])
+    (tmp_path / "b.png").write_text("no image at all")
+    with pytest.raises(InputError, match=r"b\.png: not a readable image"):
+        decode_image(tmp_path / "b.png")
+
+
+def test_a_slice_of_images_is_decoded_later_too(tmp_path: Path) -> None:
+    images = ImageFiles([tmp_path / f"{index}.png" for index in range(4)])
+    assert len(images[1:3]) == 2
+    write_picture(tmp_path / "2.png", 2)
+    assert images[1:3][1].tobytes() == images[2].tobytes()
+
+
+def test_equal_ids_and_equal_contents_make_one_picture(caplog: pytest.LogCaptureFixture) -> None:
+    # 0 and 3 have one id, 3 and 5 one content: all three are one picture
+    ids, contents = np.array(["a", "b", "c", "a", "d", "e"]), ["1", "2", "3", "4", "5", "4"]
+    with caplog.at_level(logging.WARNING):
+        assert join_pictures(ids, contents).tolist() == ["a", "b", "c", "a", "d", "a"]
+    assert "1 stimuli are the same picture as one of another id, such as a and e" in caplog.text
+    caplog.clear()
+    assert join_pictures(np.array([7, 7, 9]), ["1", "1", "2"]).tolist() == [7, 7, 9]
+    assert not caplog.records
