@@ -223,11 +223,22 @@ def test_one_file_for_both_hemispheres_will_do(made: MadeNsd, caplog: pytest.Log
     assert brain.hemisphere.tolist() == ["L" if x < 0 else "R" for x in brain.coords[:, 0]]
 
 
-def test_without_ncsnr_the_ceiling_is_unknown(made: MadeNsd, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_ncsnr_repeats_say_the_ceiling(
+    made: MadeNsd, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (made.betas / "ncsnr.nii.gz").unlink()
     with caplog.at_level(logging.WARNING):
         assert load(made).noise_ceiling is None
-    assert "found no ncsnr, so the noise ceiling is unknown" in caplog.text
+    assert "found no ncsnr: repeats say what can be explained" in caplog.text
+    assert (
+        "too few repeats for a noise ceiling, which is unknown: 18 trials more than pictures" in caplog.text
+    )
+    # with more of them it is estimated; here responses are nothing but noise
+    made = write_nsd(tmp_path / "more", n_copies=3)
+    (made.betas / "ncsnr.nii.gz").unlink()
+    ceiling = load(made).noise_ceiling
+    assert ceiling is not None
+    assert np.median(ceiling) < 0.2
 
 
 def test_a_ceiling_that_is_not_finite_counts_as_none(made: MadeNsd, caplog: pytest.LogCaptureFixture) -> None:

@@ -41,6 +41,7 @@ def test_named_sessions_are_numbered_in_their_natural_order(tmp_path: Path) -> N
         ("image,image\na,b\n", "found column image twice"),
         ("image,session\na,1\nb\n", "line 3: found no session"),
         ("image,session\n,1\n", "line 2: found no image"),
+        ("image\na\0\n", "line 2: found no image|not a readable table"),
         ("image,repeat\na,1\nb,1\na,1\n", "lines 2 and 4: found a, 1 twice"),
         ('image\n"a\n', "not a readable table"),
     ],

@@ -8,8 +8,14 @@ seen 3, 2 and 1 times.
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 from jaxtyping import Float, Int
+
+from harness.brains.repeats import Averaged, Rows
+
+log = logging.getLogger(__name__)
 
 ENOUGH = 30
 """Degrees of freedom (trials less pictures) below which a noise variance is not worth stating."""
@@ -56,3 +62,25 @@ def ceiling_from_variances(
     """
     signal = np.maximum(total - noise, 0)
     return (signal / np.maximum(signal + noise * np.mean(1 / n_repeats), 1e-30)).astype(np.float32)
+
+
+def estimate_ceiling(averaged: Averaged, rows: Rows, source: object) -> Float[np.ndarray, " n_voxels"] | None:
+    """Noise ceiling from what repeats differ by; None where there are too few, which is logged.
+
+    Parameters
+    ----------
+    averaged : Averaged
+    rows : Rows
+    source : path
+        Named in the log.
+    """
+    if averaged.n_degrees < ENOUGH:
+        log.warning(
+            "warning: %s: too few repeats for a noise ceiling, which is unknown: %d trials more than "
+            "pictures; %d are needed",
+            source,
+            averaged.n_degrees,
+            ENOUGH,
+        )
+        return None
+    return ceiling_from_variances(averaged.noise_variance, averaged.total_variance, rows.n_repeats)

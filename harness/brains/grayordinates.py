@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from harness.brains.brain import Brain, Roi, Surface, fingerprint
-from harness.brains.ceilings import ENOUGH, ceiling_from_variances
+from harness.brains.ceilings import estimate_ceiling
 from harness.brains.cifti import CiftiFile, Layout, open_cifti
 from harness.brains.cortex import GAP, HEMISPHERES, REGIONS, Cortex, load_cortex
 from harness.brains.file_hashes import hash_files
 from harness.brains.image_files import ImageFiles, hash_images, join_pictures
-from harness.brains.repeats import Averaged, Rows, average_sessions, plan_rows
+from harness.brains.repeats import average_sessions, plan_rows
 from harness.brains.stimulus_table import StimulusTable, read_table
 from harness.config import GrayordinatesConfig
 from harness.errors import InputError
@@ -75,7 +75,7 @@ def load_grayordinates(config: GrayordinatesConfig) -> Brain:
         bounding_box=box,
         hemisphere=_tell_hemisphere(layout, cortex, columns),
         rois=list_rois(layout, cortex, columns),
-        noise_ceiling=_estimate_ceiling(averaged, rows),
+        noise_ceiling=estimate_ceiling(averaged, rows, root),
         surface=_draw(layout, cortex, columns),
         fingerprint=fingerprint(
             content_hash([hashes[name] for name in stimulus_ids]), averaged.responses, coords
@@ -175,18 +175,6 @@ def _read_sessions(
                 file.read(chosen[first:last] - (end - file.n_maps), columns, found[first:last])
                 paths.append(str(file.path))
         yield f"{' and '.join(paths)} (session {number})", found
-
-
-def _estimate_ceiling(averaged: Averaged, rows: Rows) -> Float[np.ndarray, " n_voxels"] | None:
-    if averaged.n_degrees < ENOUGH:
-        log.warning(
-            "warning: too few repeats for a noise ceiling, which is unknown: %d trials more than pictures; "
-            "%d are needed",
-            averaged.n_degrees,
-            ENOUGH,
-        )
-        return None
-    return ceiling_from_variances(averaged.noise_variance, averaged.total_variance, rows.n_repeats)
 
 
 def _place(

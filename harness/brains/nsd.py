@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from tqdm import tqdm
 
 from harness.brains.algonauts2023 import draw_areas
 from harness.brains.brain import Brain, fingerprint
 from harness.brains.cache import cached_brain
-from harness.brains.ceilings import ceiling_from_ncsnr
+from harness.brains.ceilings import ceiling_from_ncsnr, estimate_ceiling
 from harness.brains.neuroimages import fingerprint_file
 from harness.brains.nsd_design import Design, read_design
 from harness.brains.nsd_folder import NsdFolder, open_folder
@@ -30,7 +30,7 @@ from harness.brains.nsd_rois import ATLASES, read_rois
 from harness.brains.nsd_space import MASKS, Space
 from harness.brains.nsd_stimuli import BrickPictures
 from harness.brains.nsd_volume import open_volume
-from harness.brains.repeats import Rows, average_sessions, plan_rows
+from harness.brains.repeats import Averaged, Rows, average_sessions, plan_rows
 from harness.config import NsdConfig
 from harness.errors import InputError
 from harness.files import content_hash
@@ -41,7 +41,8 @@ log = logging.getLogger(__name__)
 def load_nsd(config: NsdConfig) -> Brain:
     """Load a subject.
 
-    `stimulus_ids` are the data set's picture numbers, counted from 0.
+    `stimulus_ids` are the data set's picture numbers, counted from 0. Of `fingerprints`, those of files above
+    16 MiB are of their size and of samples of their content: a subject has up to 80 GB.
 
     Raises
     ------
@@ -141,7 +142,7 @@ def _make(
         bounding_box=space.bounding_box,
         hemisphere=space.hemisphere[usable],
         rois=rois,
-        noise_ceiling=_read_ceiling(space, usable, rows),
+        noise_ceiling=_find_ceiling(space, averaged, rows),
         surface=None if space.vertices is None else draw_areas(space.vertices[usable], rois),
         fingerprint=fingerprint(stimuli.fingerprint, averaged.responses, coords),
         stimulus_ids=rows.pictures,
@@ -165,21 +166,21 @@ def _read_sessions(
         yield " and ".join(map(str, files)), found
 
 
-def _read_ceiling(
-    space: Space, usable: Bool[np.ndarray, " n_places"], rows: Rows
-) -> Float[np.ndarray, " n_voxels"] | None:
+def _find_ceiling(space: Space, averaged: Averaged, rows: Rows) -> Float[np.ndarray, " n_voxels"] | None:
+    """From the data set's own ratio of signal to noise, or from the repeats where it is not there."""
     ncsnr = space.read_ncsnr()
     if ncsnr is None:
-        log.warning("warning: %s: found no ncsnr, so the noise ceiling is unknown", space.folder.betas)
-        return None
-    unknown = int((~np.isfinite(ncsnr[usable])).sum())
+        log.warning("warning: %s: found no ncsnr: repeats say what can be explained", space.folder.betas)
+        return estimate_ceiling(averaged, rows, space.folder.betas)
+    ncsnr = ncsnr[averaged.usable]
+    unknown = int((~np.isfinite(ncsnr)).sum())
     if unknown:
         log.warning(
             "warning: %s: ncsnr of %d voxels is not finite: their noise ceiling counts as 0",
             space.folder.betas,
             unknown,
         )
-    return ceiling_from_ncsnr(ncsnr[usable], rows.n_repeats)
+    return ceiling_from_ncsnr(ncsnr, rows.n_repeats)
 
 
 def _identify(path: Path) -> list[Any]:

@@ -72,7 +72,7 @@ def _read_column(path: Path, rows: list[tuple[int, list[str]]], place: int, name
     found = []
     for number, row in rows:
         value = row[place].strip() if place < len(row) else ""
-        if not value:
+        if not value or "\0" in value:
             raise InputError(f"{path}: line {number}: found no {name}")
         found.append(value)
     return found
