@@ -443,7 +443,9 @@ def _validate(container: Any) -> Config:
         # through JSON, where pydantic's strict mode takes lists but neither "3" for 3 nor true for 1
         return Config.model_validate_json(json.dumps(container))
     except ValidationError as failure:
-        error = failure.errors(include_url=False)[0]
+        errors = failure.errors(include_url=False)
+        # a name that is mistyped is also one that is missing: the former says more
+        error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     known = set(settings())
     names: list[str] = []
     for part in error["loc"][:-1]:

@@ -8,7 +8,6 @@ another draw than runs had so far, and not for sessions that share pictures.)
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from jaxtyping import Bool, Int, Shaped
 
 from harness.brains.brain import Brain
 from harness.config import MappingConfig
-from harness.errors import InputError, unknown_name
+from harness.errors import InputError
 from harness.files import content_hash, read_json, write_json
+from harness.held_out_list import find_listed, read_list
 
 log = logging.getLogger(__name__)
 
@@ -166,15 +166,10 @@ def split_by_list(stimulus_ids: Shaped[np.ndarray, " n_images"], path: Path) -> 
         If the file is missing or broken, names what is not there, or leaves fewer than two rows on a side.
     """
     picture = number_pictures(stimulus_ids)
-    content = _read_list(path)
+    content = read_list(path)
     if isinstance(content, dict) and set(content) >= {"train", "held_out"}:
         return load_split(path, stimulus_ids)
-    if isinstance(content, dict) and set(content) == {"indices"}:
-        rows = _check_rows(content["indices"], len(stimulus_ids), path)
-        held_out = np.isin(np.arange(len(stimulus_ids)), rows)
-    else:
-        ids = content["ids"] if isinstance(content, dict) and set(content) == {"ids"} else content
-        held_out = np.isin(stimulus_ids, _check_ids(ids, stimulus_ids, path))
+    held_out = find_listed(content, stimulus_ids, path)
     together = np.isin(picture, picture[held_out])
     if (together != held_out).any():
         log.warning(
@@ -183,52 +178,6 @@ def split_by_list(stimulus_ids: Shaped[np.ndarray, " n_images"], path: Path) -> 
             (together & ~held_out).sum(),
         )
     return _hold_out(picture, together, str(path))
-
-
-def _read_list(path: Path) -> Any:
-    if path.suffix.lower() == ".json":
-        return read_json(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable text file ({error})") from None
-    return [line.strip() for line in lines if line.strip()]
-
-
-def _check_ids(ids: Any, known: Shaped[np.ndarray, " n_images"], path: Path) -> list[Any]:
-    """Listed ids, of the type of the brain's."""
-    if not isinstance(ids, list) or not ids or not all(type(one) in (int, str) for one in ids):
-        raise InputError(
-            f'{path}: accepted: a list of ids, {{"ids": […]}}, {{"indices": […]}} or the split.json of a run'
-        )
-    there = set(known.tolist())
-    if known.dtype.kind == "U":
-        listed: list[Any] = [str(one) for one in ids]
-    else:
-        number = re.compile(r"-?\d{1,18}")
-        listed = [int(one) if number.fullmatch(str(one)) else one for one in ids]
-    missing = [one for one in listed if one not in there]
-    if missing and known.dtype.kind == "U":
-        raise InputError(f"{path}: {unknown_name('stimulus', missing[0], there)}")
-    if missing:
-        shifted = all(isinstance(one, int) and one - 1 in there for one in listed)
-        hint = "; the ids look counted from 1, the brain's are from 0" if shifted else ""
-        some = ", ".join(map(str, known[:3].tolist()))
-        raise InputError(f"{path}: found {missing[0]}, accepted: ids of stimuli, such as {some}{hint}")
-    return listed
-
-
-def _check_rows(rows: Any, n_images: int, path: Path) -> list[int]:
-    if not isinstance(rows, list) or not rows or not all(type(row) is int for row in rows):
-        raise InputError(f"{path}: accepted for indices: a list of whole numbers")
-    if min(rows) < 0 or max(rows) >= n_images:
-        hint = "; they look counted from 1" if min(rows) > 0 and max(rows) == n_images else ""
-        raise InputError(
-            f"{path}: found indices {min(rows)} to {max(rows)}, accepted: 0 to {n_images - 1}{hint}"
-        )
-    return rows
 
 
 def _hold_out(

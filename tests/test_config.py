@@ -180,6 +180,11 @@ def test_flattened_settings_are_overrides_that_give_the_same_run() -> None:
     )
 
 
+def test_a_mistyped_setting_is_named_before_the_one_that_is_missing_for_it() -> None:
+    with pytest.raises(InputError, match=r"'brain\.rot': .* mean 'brain\.root'"):
+        load_config(["brain=arrays", "brain.rot=/data"])
+
+
 def test_brains_are_compared_and_written_like_other_settings(tmp_path: Path) -> None:
     overrides = ["brain=algonauts2023", "brain.root=/data/alg23", "brain.subject=3", "brain.rois=[V1,hV4]"]
     config = load_config(overrides)
