@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,21 @@ def test_pictures_that_stay_where_they_are_are_opened_again(
     with caplog.at_level(logging.WARNING):
         assert cached_brain({"a": 1}, lambda: made, lambda ids: Elsewhere(ids, "y")) is made
     assert "not a whole brain (fingerprint" in caplog.text
+
+
+def test_of_several_that_want_a_brain_one_makes_it(brain: Brain) -> None:
+    made: list[Brain] = []
+
+    def make() -> Brain:
+        made.append(brain)
+        time.sleep(0.05)
+        return brain
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: cached_brain({"a": 1}, make), range(4)))
+    assert len(made) == 1
+    for one in found:
+        assert_same(one, brain)
 
 
 def test_another_key_is_another_brain(brain: Brain) -> None:

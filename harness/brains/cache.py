@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from platformdirs import user_cache_path
 
 from harness.brains.brain import Brain, Pictures, Roi, StoredPictures, Surface, fingerprint
@@ -37,7 +39,7 @@ def cached_brain(
     """The brain that was kept under a key, or else a new one, which is kept.
 
     What is kept is used only if it is whole and its fingerprint is right. A folder that cannot be written
-    to costs a warning.
+    to costs a warning. Of several processes that want the same brain, one makes it and the others wait.
 
     Parameters
     ----------
@@ -49,17 +51,31 @@ def cached_brain(
         Opens stimuli that stay where they are: of these, no copy is kept.
     """
     folder = cache_folder() / "brains" / content_hash(key)[:20]
-    if folder.exists():
+    with _alone(folder.name):
+        if folder.exists():
+            try:
+                return _read(folder, open_stimuli)
+            except (InputError, OSError, ValueError, KeyError, TypeError) as error:
+                log.warning("warning: %s: not a whole brain (%s); it is made anew", folder, error)
+        brain = make()
         try:
-            return _read(folder, open_stimuli)
-        except (InputError, OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("warning: %s: not a whole brain (%s); it is made anew", folder, error)
-    brain = make()
-    try:
-        _write(brain, key, folder)
-    except OSError as error:
-        log.warning("warning: %s: cannot be written (%s); going on without", folder, error.strerror)
+            _write(brain, key, folder)
+        except OSError as error:
+            log.warning("warning: %s: cannot be written (%s); going on without", folder, error.strerror)
     return brain
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Wait until no other process is at a brain of this name; where no lock can be written, do not."""
+    lock = FileLock(cache_folder() / "locks" / name)
+    with suppress(OSError, NotImplementedError):  # read-only, or a file system without locks
+        (cache_folder() / "locks").mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write(brain: Brain, key: Mapping[str, Any], folder: Path) -> None:
