@@ -103,7 +103,7 @@ class Column:
 
 
 def read_runs(study: Path) -> list[RunResult]:
-    """Read all finished runs of a study, in order of their names.
+    """Read all finished runs of a study, in order of their names, then of their settings.
 
     Raises
     ------
@@ -120,7 +120,9 @@ def read_runs(study: Path) -> list[RunResult]:
     if not finished:
         there = len(unfinished_runs(study))
         raise InputError(f"{study}: found no finished run ({there} unfinished); accepted: at least one")
-    return [_read_run(folder) for folder in finished]
+    # not of the hash in the name: that would put variants in another order whenever a setting is added
+    runs = [_read_run(folder) for folder in finished]
+    return sorted(runs, key=lambda run: (run.folder.name.rpartition("-")[0], *flatten(run.config).items()))
 
 
 def unfinished_runs(study: Path) -> list[str]:
