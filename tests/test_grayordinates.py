@@ -212,7 +212,10 @@ def test_enough_repeats_say_how_high_the_ceiling_is(tmp_path: Path, caplog: pyte
         ({"maps": "/data/*.nii"}, r"brain.maps: found '/data/\*\.nii', accepted: a pattern below"),
         ({"table": "trials.csv"}, r"trials\.csv: no such file"),
         ({"images": "/nowhere"}, r"/nowhere/p0\.png: no such file"),
-        ({"subcortex": True}, "brain.subcortex: found true, but the maps have no voxels below the cortex"),
+        (
+            {"subcortex": True},
+            r"brain.subcortex: found true, but .*ses-1\.dscalar\.nii has no voxels below the cortex",
+        ),
     ],
 )
 def test_settings_that_find_nothing_are_refused(

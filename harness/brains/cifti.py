@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from harness.brains.cortex import HEMISPHERES
 from harness.brains.neuroimages import quiet_nibabel, reading
@@ -36,6 +36,11 @@ class Layout:
     structure: Shaped[np.ndarray, " n_grayordinates"]
     vertex: Int[np.ndarray, " n_grayordinates"]
     place: Float[np.ndarray, "n_grayordinates 3"]
+
+    @property
+    def below(self) -> Bool[np.ndarray, " n_grayordinates"]:
+        """Which are voxels below the cortex."""
+        return (self.vertex < 0) & np.isfinite(self.place).all(axis=1)
 
     def same_as(self, other: Layout) -> bool:
         """Whether two files have the same columns."""

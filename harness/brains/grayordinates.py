@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from harness.brains.brain import Brain, Roi, Surface, fingerprint
+from harness.brains.brain import Brain, Roi, fingerprint
 from harness.brains.ceilings import estimate_ceiling
 from harness.brains.cifti import CiftiFile, Layout, open_cifti
 from harness.brains.cortex import GAP, HEMISPHERES, REGIONS, Cortex, load_cortex
@@ -53,6 +53,8 @@ def load_grayordinates(config: GrayordinatesConfig) -> Brain:
     columns = choose_columns(layout, cortex, config.cortex == "all", config.subcortex)
     if not len(columns):
         raise InputError(f"{files[0].path}: found no grayordinate in the areas that brain.cortex asks for")
+    if config.subcortex and not layout.below.any():
+        raise InputError(f"brain.subcortex: found true, but {files[0].path} has no voxels below the cortex")
 
     images = Path(config.images).expanduser() if config.images else root
     hashes = hash_images(images, sorted(set(table.image.tolist())))
@@ -76,7 +78,7 @@ def load_grayordinates(config: GrayordinatesConfig) -> Brain:
         hemisphere=_tell_hemisphere(layout, cortex, columns),
         rois=list_rois(layout, cortex, columns),
         noise_ceiling=estimate_ceiling(averaged, rows, root),
-        surface=_draw(layout, cortex, columns),
+        surface=cortex.surface(layout.vertex[columns]),
         fingerprint=fingerprint(
             content_hash([hashes[name] for name in stimulus_ids]), averaged.responses, coords
         ),
@@ -95,7 +97,7 @@ def choose_columns(
     wanted = (cortex.area != "") if whole else (cortex.region >= 0)
     chosen = on_cortex & wanted[layout.vertex]  # -1 is some vertex, but not on the cortex
     if subcortex:
-        chosen |= ~on_cortex & np.isfinite(layout.place).all(axis=1)
+        chosen |= layout.below
     return np.flatnonzero(chosen)
 
 
@@ -184,12 +186,9 @@ def _place(
     coords = cortex.sphere[layout.vertex]
     box = [cortex.sphere.min(axis=0), cortex.sphere.max(axis=0)]
     if subcortex:
-        below = (layout.vertex < 0) & np.isfinite(layout.place).all(axis=1)
-        if not below.any():
-            raise InputError("brain.subcortex: found true, but the maps have no voxels below the cortex")
-        beside = layout.place[below]
+        beside = layout.place[layout.below]
         beside[:, 0] += box[1][0] + GAP - beside[:, 0].min()
-        coords[below] = beside
+        coords[layout.below] = beside
         box = [np.minimum(box[0], beside.min(axis=0)), np.maximum(box[1], beside.max(axis=0))]
     return coords[columns].astype(np.float32), np.stack(box).astype(np.float32)
 
@@ -204,7 +203,3 @@ def _tell_hemisphere(
     )
     below = np.where(right, HEMISPHERES[1], HEMISPHERES[0])
     return np.where(vertex >= 0, cortex.hemisphere[vertex], below)
-
-
-def _draw(layout: Layout, cortex: Cortex, columns: Int[np.ndarray, " n_voxels"]) -> Surface:
-    return cortex.surface(layout.vertex[columns])
