@@ -131,7 +131,57 @@ class ArraysConfig(BaseBrainConfig):
     standardise: bool = Field(True, description="give every voxel mean 0 and variance 1 over all rows")
 
 
-BrainConfig = SimulatedConfig | Algonauts2023Config | ArraysConfig
+class NsdConfig(BaseBrainConfig):
+    """A subject of the Natural Scenes Dataset (`harness.brains.nsd`)."""
+
+    name: Literal["nsd"] = "nsd"
+    root: str = Field(min_length=1, description="the folder that holds nsddata and nsddata_betas")
+    subject: int = Field(1, ge=1, le=8)
+    preparation: Literal["func1pt8mm", "func1mm", "fsaverage", "nativesurface"] = "func1pt8mm"
+    betas: Name = Field("betas_fithrf_GLMdenoise_RR", description="folder of responses in the preparation")
+    sessions: tuple[Count, ...] | None = Field(
+        None, min_length=1, description="which, counted from 1; null: all there are"
+    )
+    mask: Name | None = Field(
+        None, description="atlas whose labels above 0 are the voxels; null: nsdgeneral, else streams"
+    )
+    atlases: tuple[Name, ...] | None = Field(
+        None, description="whose labels become ROIs; null: those of the visual areas and streams there are"
+    )
+    standardise: bool = Field(True, description="z-score every voxel within every session")
+    average: Literal["stimulus", "session", "none"] = Field(
+        "stimulus", description="repeats of a picture over all sessions, within a session, or not at all"
+    )
+    stimuli: str | None = Field(
+        None, min_length=1, description="path of nsd_stimuli.hdf5, where it is not in root"
+    )
+
+
+class GrayordinatesConfig(BaseBrainConfig):
+    """Maps of responses on grayordinates, as CIFTI files (`harness.brains.grayordinates`)."""
+
+    name: Literal["grayordinates"] = "grayordinates"
+    root: str = Field(min_length=1, description="folder of the maps and of the table of stimuli")
+    maps: str = Field(
+        "*.d*.nii",
+        min_length=1,
+        description="pattern of the CIFTI files below root, used in the order of names",
+    )
+    table: str | None = Field(
+        None, min_length=1, description="one row per map, below root; null: stimuli.tsv or stimuli.csv"
+    )
+    images: str | None = Field(
+        None, min_length=1, description="folder that the table's file names start from; null: root"
+    )
+    cortex: Literal["visual", "all"] = Field("visual", description="which areas of MMP 1.0")
+    subcortex: bool = Field(False, description="whether voxels below the cortex are taken too")
+    standardise: bool = Field(True, description="z-score every grayordinate within every session")
+    average: Literal["stimulus", "session", "none"] = Field(
+        "stimulus", description="repeats of a picture over all sessions, within a session, or not at all"
+    )
+
+
+BrainConfig = SimulatedConfig | Algonauts2023Config | ArraysConfig | NsdConfig | GrayordinatesConfig
 
 
 TokenPrecision = Literal["float32", "float16", "bfloat16"]

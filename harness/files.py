@@ -118,7 +118,9 @@ def _feed(digest: Any, part: Any) -> None:
         digest.update(part.reshape(-1).view(torch.uint8).numpy().tobytes())
     elif isinstance(part, np.ndarray) and not part.dtype.hasobject:
         digest.update(f"array:{part.dtype.str}:{part.shape}".encode())
-        digest.update(np.ascontiguousarray(part).tobytes())
+        if part.nbytes:
+            # the array's own bytes: a copy of responses could be all the memory there is
+            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
     elif isinstance(part, bytes):
         digest.update(f"bytes:{len(part)}:".encode() + part)
     elif isinstance(part, Mapping):

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from harness.brains import load_brain
-from harness.brains.brain import Brain, Pictures, Surface
+from harness.brains.brain import Brain, Pictures, StoredPictures, Surface, fingerprint
 from harness.brains.cache import cache_folder, cached_brain
 from harness.brains.simulated import simulate
 from harness.config import SimulatedConfig
+from harness.files import content_hash
 
 SETTINGS = SimulatedConfig(n_voxels=150, n_stimuli=30)
 
@@ -73,6 +78,61 @@ def test_what_is_known_of_the_rows_is_kept_too(brain: Brain) -> None:
     )
     cached_brain({"a": 1}, lambda: known)
     assert_same(known, cached_brain({"a": 1}, refuse))
+
+
+class Elsewhere(StoredPictures):
+    """Pictures whose file is a constant."""
+
+    def __init__(self, ids: np.ndarray, content: str = "x") -> None:
+        self.ids, self.content = ids, content
+
+    @property
+    def fingerprint(self) -> str:
+        return content_hash(self.content, self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: Any) -> Any:
+        return Image.new("RGB", (1, 1), (int(self.ids[index]), 0, 0))
+
+
+def test_pictures_that_stay_where_they_are_are_opened_again(
+    brain: Brain, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = np.arange(brain.n_images) + 7
+    stimuli = Elsewhere(ids)
+    made = replace(
+        brain,
+        stimuli=stimuli,
+        stimulus_ids=ids,
+        fingerprint=fingerprint(stimuli.fingerprint, brain.responses, brain.coords),
+    )
+    assert cached_brain({"a": 1}, lambda: made, Elsewhere) is made
+    (folder,) = (cache_folder() / "brains").iterdir()
+    assert not (folder / "pixels.npy").exists()
+    kept = cached_brain({"a": 1}, refuse, Elsewhere)
+    assert kept.stimuli[3].getpixel((0, 0)) == (10, 0, 0)
+    assert_same(replace(made, stimuli=brain.stimuli), replace(kept, stimuli=brain.stimuli))
+    # other pictures under the same key are noticed
+    with caplog.at_level(logging.WARNING):
+        assert cached_brain({"a": 1}, lambda: made, lambda ids: Elsewhere(ids, "y")) is made
+    assert "not a whole brain (fingerprint" in caplog.text
+
+
+def test_of_several_that_want_a_brain_one_makes_it(brain: Brain) -> None:
+    made: list[Brain] = []
+
+    def make() -> Brain:
+        made.append(brain)
+        time.sleep(0.05)
+        return brain
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: cached_brain({"a": 1}, make), range(4)))
+    assert len(made) == 1
+    for one in found:
+        assert_same(one, brain)
 
 
 def test_another_key_is_another_brain(brain: Brain) -> None:

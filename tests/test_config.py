@@ -26,7 +26,13 @@ from harness.errors import InputError
 from tasks import NAMES
 
 # what has no default, because only the user knows it
-NEEDED = {"algonauts2023": ["brain.root=/data/subj01"], "arrays": ["brain.root=/data"]}
+ROOTS = {
+    "algonauts2023": "/data/subj01",
+    "arrays": "/data",
+    "nsd": "/data/nsd",
+    "grayordinates": "/data/maps",
+}
+NEEDED = {name: [f"brain.root={root}"] for name, root in ROOTS.items()}
 
 
 def test_every_task_has_an_option_and_the_other_way_round() -> None:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from harness.brains.brain import Brain
-from harness.config import Algonauts2023Config, ArraysConfig, BrainConfig, SimulatedConfig
+from harness.config import (
+    Algonauts2023Config,
+    ArraysConfig,
+    BrainConfig,
+    GrayordinatesConfig,
+    NsdConfig,
+    SimulatedConfig,
+)
 
 
 def load_brain(config: BrainConfig) -> Brain:
@@ -37,3 +44,11 @@ def _load_whole(config: BrainConfig) -> Brain:
             from harness.brains.arrays import load_arrays
 
             return load_arrays(config)
+        case NsdConfig():
+            from harness.brains.nsd import load_nsd
+
+            return load_nsd(config)
+        case GrayordinatesConfig():
+            from harness.brains.grayordinates import load_grayordinates
+
+            return load_grayordinates(config)

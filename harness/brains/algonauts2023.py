@@ -79,7 +79,7 @@ def load_algonauts2023(config: Algonauts2023Config) -> Brain:
         hemisphere=np.repeat(["L", "R"], list(n_voxels.values())),
         rois=rois,
         noise_ceiling=ceiling,
-        surface=_draw(vertices, rois),
+        surface=draw_areas(vertices, rois),
         fingerprint=content_hash(fingerprints, coords),
         stimulus_ids=_identify(np.concatenate([split.ids for split in splits]), hashes, folder),
         fingerprints=fingerprints,
@@ -225,7 +225,7 @@ def _read_ceiling(
     return check_ceiling(np.concatenate(parts), paths[0].parent), paths
 
 
-def _draw(vertices: Int[np.ndarray, " n_voxels"], rois: tuple[Roi, ...]) -> Surface:
+def draw_areas(vertices: Int[np.ndarray, " n_voxels"], rois: tuple[Roi, ...]) -> Surface:
     """The flat map, with the areas of the hierarchy outlined; where they overlap, the first of them."""
     parts = {roi.name for roi in rois if roi.name[:-1] in {whole.name for whole in rois}}
     areas = [roi for roi in rois if roi.rank is not None and roi.name not in parts]

@@ -75,7 +75,7 @@ def read_rois(
         for side, part in zip(SIDES, there, strict=True):
             _check_named(part, names, f"{folder / f'{side}.{kind}'}_*_space.npy")
         found = {name: np.flatnonzero(labels == label) for label, name in sorted(names.items()) if label}
-        rois += _rank(kind, {name: voxels for name, voxels in found.items() if len(voxels)})
+        rois += rank_rois(kind, {name: voxels for name, voxels in found.items() if len(voxels)})
     check_roi_names([roi.name for roi in rois], folder)
     if not rois:
         log.warning("warning: %s: no labels of regions; the brain has none", folder)
@@ -91,7 +91,7 @@ def _check_named(labels: Int[np.ndarray, " n_side_voxels"], names: Mapping[int, 
             )
 
 
-def _rank(kind: str, found: Mapping[str, Int[np.ndarray, " n_roi_voxels"]]) -> list[Roi]:
+def rank_rois(kind: str, found: Mapping[str, Int[np.ndarray, " n_roi_voxels"]]) -> list[Roi]:
     """The ROIs of one class: wholes before their parts, with their place in the hierarchy."""
     rois = []
     wholes: dict[str, list[str]] = {}

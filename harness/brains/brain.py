@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import overload
@@ -42,7 +43,7 @@ class Surface:
     faces : int array [n_faces, 3]
     shade : float array [n_vertices], 0 (sulcus) to 1 (gyrus)
     voxel_vertex : int array [n_voxels]
-        The vertex of every voxel.
+        The vertex of every voxel; -1 for one that is not on the sheet, such as a voxel below the cortex.
     area : int array [n_vertices] or None
         Index into `area_names` of the area a vertex is in, -1 for none. An area is drawn filled, every
         vertex in the colour of the nearest voxel of its area, with its border and its name.
@@ -227,6 +228,15 @@ class Pictures(Sequence[Image.Image]):
         return Image.fromarray(self.pixels[index])
 
 
-def fingerprint(pixels: np.ndarray, responses: np.ndarray, coords: np.ndarray) -> str:
-    """Hash of what a brain's results depend on."""
+class StoredPictures(Sequence[Image.Image]):
+    """Images that stay in the files they came in, and are decoded when asked for."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of the pictures, in their order."""
+
+
+def fingerprint(pixels: np.ndarray | str, responses: np.ndarray, coords: np.ndarray) -> str:
+    """Hash of what a brain's results depend on; pictures may be given by a hash of their own."""
     return content_hash(pixels, responses, coords)

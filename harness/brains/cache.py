@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from platformdirs import user_cache_path
 
-from harness.brains.brain import Brain, Pictures, Roi, Surface, fingerprint
+from harness.brains.brain import Brain, Pictures, Roi, StoredPictures, Surface, fingerprint
 from harness.errors import InputError
 from harness.files import content_hash, read_json, write_atomically, write_json
 
 log = logging.getLogger(__name__)
+
+OpenStimuli = Callable[[np.ndarray], StoredPictures]
+"""Opens the stimuli of a brain, given its `stimulus_ids`."""
 
 
 def cache_folder() -> Path:
@@ -28,37 +33,55 @@ def cache_folder() -> Path:
     return Path(os.environ.get("PALIMPSEST_CACHE") or user_cache_path("palimpsest"))
 
 
-def cached_brain(key: Mapping[str, Any], make: Callable[[], Brain]) -> Brain:
+def cached_brain(
+    key: Mapping[str, Any], make: Callable[[], Brain], open_stimuli: OpenStimuli | None = None
+) -> Brain:
     """The brain that was kept under a key, or else a new one, which is kept.
 
     What is kept is used only if it is whole and its fingerprint is right. A folder that cannot be written
-    to costs a warning.
+    to costs a warning. Of several processes that want the same brain, one makes it and the others wait.
 
     Parameters
     ----------
     key : mapping
         All that the brain is made from.
     make : callable
-        Makes it; its stimuli must be `Pictures`.
+        Makes it; its stimuli must be `Pictures`, or `StoredPictures` with `open_stimuli`.
+    open_stimuli : callable, optional
+        Opens stimuli that stay where they are: of these, no copy is kept.
     """
     folder = cache_folder() / "brains" / content_hash(key)[:20]
-    if folder.exists():
+    with _alone(folder.name):
+        if folder.exists():
+            try:
+                return _read(folder, open_stimuli)
+            except (InputError, OSError, ValueError, KeyError, TypeError) as error:
+                log.warning("warning: %s: not a whole brain (%s); it is made anew", folder, error)
+        brain = make()
         try:
-            return _read(folder)
-        except (InputError, OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("warning: %s: not a whole brain (%s); it is made anew", folder, error)
-    brain = make()
-    try:
-        _write(brain, key, folder)
-    except OSError as error:
-        log.warning("warning: %s: cannot be written (%s); going on without", folder, error.strerror)
+            _write(brain, key, folder)
+        except OSError as error:
+            log.warning("warning: %s: cannot be written (%s); going on without", folder, error.strerror)
     return brain
 
 
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Wait until no other process is at a brain of this name; where no lock can be written, do not."""
+    lock = FileLock(cache_folder() / "locks" / name)
+    with suppress(OSError, NotImplementedError):  # read-only, or a file system without locks
+        (cache_folder() / "locks").mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _write(brain: Brain, key: Mapping[str, Any], folder: Path) -> None:
-    assert isinstance(brain.stimuli, Pictures)
+    assert isinstance(brain.stimuli, Pictures | StoredPictures)
     arrays: dict[str, np.ndarray | None] = {
-        "pixels": brain.stimuli.pixels,
+        "pixels": brain.stimuli.pixels if isinstance(brain.stimuli, Pictures) else None,
         "responses": brain.responses,
         "coords": brain.coords,
         "bounding_box": brain.bounding_box,
@@ -88,7 +111,7 @@ def _write(brain: Brain, key: Mapping[str, Any], folder: Path) -> None:
         write_json(temporary / "brain.json", description)
 
 
-def _read(folder: Path) -> Brain:
+def _read(folder: Path, open_stimuli: OpenStimuli | None) -> Brain:
     description = read_json(folder / "brain.json")
 
     def load(name: str) -> Any:
@@ -99,13 +122,17 @@ def _read(folder: Path) -> Brain:
     if description["area_names"] is not None:
         arrays = {name: load(f"surface_{name}") for name in _surface_arrays()}
         surface = Surface(**arrays, area_names=tuple(description["area_names"]))
-    pixels, responses, coords = load("pixels"), np.array(load("responses")), np.array(load("coords"))
-    found = fingerprint(pixels, responses, coords)
+    responses, coords, stimulus_ids = (
+        np.array(load(name)) for name in ("responses", "coords", "stimulus_ids")
+    )
+    stimuli = Pictures(load("pixels")) if open_stimuli is None else open_stimuli(stimulus_ids)
+    shown = stimuli.pixels if isinstance(stimuli, Pictures) else stimuli.fingerprint
+    found = fingerprint(shown, responses, coords)
     if found != description["fingerprint"]:
         raise ValueError(f"fingerprint {found[:8]}, expected {description['fingerprint'][:8]}")
     return Brain(
         name=description["name"],
-        stimuli=Pictures(pixels),
+        stimuli=stimuli,
         responses=responses,
         coords=coords,
         bounding_box=np.array(load("bounding_box")),
@@ -117,7 +144,7 @@ def _read(folder: Path) -> Brain:
         noise_ceiling=load("noise_ceiling"),
         surface=surface,
         fingerprint=found,
-        stimulus_ids=np.array(load("stimulus_ids")),
+        stimulus_ids=stimulus_ids,
         n_repeats=load("n_repeats"),
         session=load("session"),
         shared=load("shared"),

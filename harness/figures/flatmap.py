@@ -191,9 +191,10 @@ def _colour(
 def _cut_sheet(surface: Surface) -> _Sheet:
     """Crop to the voxels' part of the cortex and bring the hemispheres together, middle beside middle."""
     nearest = np.full(len(surface.points), -1, dtype=np.int64)
-    nearest[surface.voxel_vertex] = np.arange(len(surface.voxel_vertex))
+    on_sheet = np.flatnonzero(surface.voxel_vertex >= 0)
+    nearest[surface.voxel_vertex[on_sheet]] = on_sheet
     if surface.area is not None:
-        voxel_area = surface.area[surface.voxel_vertex]
+        voxel_area = np.where(surface.voxel_vertex >= 0, surface.area[surface.voxel_vertex], -1)
         for index in range(len(surface.area_names)):
             inside, own = np.flatnonzero(surface.area == index), np.flatnonzero(voxel_area == index)
             if len(own):

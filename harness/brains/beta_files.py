@@ -1,0 +1,125 @@
+"""Responses of one session, cut to the wanted voxels while they are read.
+
+A session of the Natural Scenes Dataset is up to 7 GB as numbers, of which a mask keeps a hundredth. Whole
+numbers are percent signal change × 300, as its volumes and native surfaces are stored; floats are percent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from harness.brains.neuroimages import describe_shape, open_image, reading, stream_maps
+from harness.errors import InputError
+
+UNITS = 300.0  # of whole numbers, per percent
+DATASET = "betas"
+BLOCK = 2**25  # bytes of an HDF5 file at once
+
+
+def read_betas(
+    path: Path,
+    shape: tuple[int, ...],
+    places: Int[np.ndarray, " n_voxels"],
+    found: Float[np.ndarray, "n_trials n_voxels"],
+) -> None:
+    """Read the trials of a file into `found`, percent signal change; no more than a slab is held beside it.
+
+    Parameters
+    ----------
+    path : Path
+        NIfTI (X × Y × Z × trials), MGH (vertices × 1 × 1 × trials), or HDF5 whose ``/betas`` MATLAB has
+        written with the same axes, so that h5py sees them in reverse.
+    shape : tuple of int
+        Of one trial, as the mask has it: (X, Y, Z), or (n_vertices, 1, 1).
+    places : int array [n_voxels]
+        Into one trial, flat, the first axis fastest.
+    found : float32 array [n_trials, n_voxels]
+        Is filled.
+
+    Raises
+    ------
+    InputError
+        If the file is broken, or holds another number of trials or another grid.
+    """
+    if path.suffix == ".hdf5":
+        _read_hdf5(path, shape, places, found)
+        return
+    image = open_image(path)
+    _check(path, (*image.shape, image.n_maps), (*shape, len(found)))
+    for trial, values in enumerate(stream_maps(image)):
+        found[trial] = values[places]
+    if image.is_scaled:
+        found *= image.slope
+        found += image.intercept
+    elif image.dtype.kind != "f":
+        found /= UNITS
+
+
+def _read_hdf5(
+    path: Path,
+    shape: tuple[int, ...],
+    places: Int[np.ndarray, " n_voxels"],
+    found: Float[np.ndarray, "n_trials n_voxels"],
+) -> None:
+    import h5py
+
+    # MATLAB's surfaces are vertices × trials, without the axes of length 1
+    axes = shape if shape[1:] != (1, 1) else shape[:1]
+    with reading(path, "HDF5 file"), h5py.File(path, "r") as file:
+        betas = file.get(DATASET)
+        if not isinstance(betas, h5py.Dataset) or betas.dtype.kind not in "iuf":
+            names = ", ".join(file) or "nothing"
+            raise InputError(f"{path}: found {names}, accepted: a data set /{DATASET} of numbers")
+        _check(path, betas.shape[::-1], (*axes, len(found)))
+        if betas.chunks is None or betas.chunks[0] < len(found):
+            _read_by_trials(betas, places, found)
+        else:
+            _read_by_slabs(betas, np.unravel_index(places, axes, order="F"), found)
+        if betas.dtype.kind != "f":
+            found /= UNITS
+
+
+def _read_by_trials(
+    betas: Any, places: Int[np.ndarray, " n_voxels"], found: Float[np.ndarray, "n_trials n_voxels"]
+) -> None:
+    """Blocks of whole trials: for files that are stored trial by trial."""
+    size = betas.dtype.itemsize * int(np.prod(betas.shape[1:]))
+    step = max(betas.chunks[0] if betas.chunks else 1, BLOCK // size)
+    for start in range(0, len(found), step):
+        block = betas[start : start + step]
+        found[start : start + step] = block.reshape(len(block), -1)[:, places]
+
+
+def _read_by_slabs(
+    betas: Any, index: tuple[Int[np.ndarray, " n_voxels"], ...], found: Float[np.ndarray, "n_trials n_voxels"]
+) -> None:
+    """Blocks of voxels, all trials of each: for files stored voxel by voxel, as the data set's are."""
+    last = index[-1]  # MATLAB's slowest axis is h5py's second
+    for slab in _slabs(last, betas):
+        here = np.flatnonzero((last >= slab.start) & (last < slab.stop))
+        inner = [axis[here] for axis in index[-2::-1]]
+        box = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in inner)
+        block = betas[(slice(None), slab, *box)]
+        where = [last[here] - slab.start, *(axis - part.start for axis, part in zip(inner, box, strict=True))]
+        found[:, here] = block[(slice(None), *where)]
+
+
+def _slabs(last: Int[np.ndarray, " n_voxels"], betas: Any) -> Iterator[slice]:
+    """Stretches of the second axis that hold voxels, each within `BLOCK`."""
+    size = betas.dtype.itemsize * betas.shape[0] * int(np.prod(betas.shape[2:]))
+    step = max(1, BLOCK // size)
+    for number in np.unique(last // step):
+        yield slice(int(number) * step, min((int(number) + 1) * step, betas.shape[1]))
+
+
+def _check(path: Path, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if found[-1] != wanted[-1]:
+        raise InputError(f"{path}: found {found[-1]} trials, the design has {wanted[-1]} in this session")
+    if found != wanted:
+        sizes = [describe_shape(tuple(sizes[:-1])) for sizes in (found, wanted)]
+        raise InputError(f"{path}: found {sizes[0]}, the mask has {sizes[1]}")

@@ -1,0 +1,189 @@
+"""The Natural Scenes Dataset: a subject's responses to thousands of pictures, read session by session.
+
+Allen et al. 2022, Nature Neuroscience 25:116. Responses are masked while they are read, standardised per
+voxel and session, and averaged over the repeats of a picture. The result is kept on disk
+(`harness.brains.cache`) under the settings, this code, and the size and time of every file it came from.
+Pictures stay in their file.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from harness.brains.algonauts2023 import draw_areas
+from harness.brains.brain import Brain, fingerprint
+from harness.brains.cache import cached_brain
+from harness.brains.ceilings import ceiling_from_ncsnr, estimate_ceiling
+from harness.brains.neuroimages import fingerprint_file
+from harness.brains.nsd_design import Design, read_design
+from harness.brains.nsd_folder import NsdFolder, open_folder
+from harness.brains.nsd_rois import ATLASES, read_rois
+from harness.brains.nsd_space import MASKS, Space
+from harness.brains.nsd_stimuli import BrickPictures
+from harness.brains.nsd_volume import open_volume
+from harness.brains.repeats import Averaged, Rows, average_sessions, plan_rows
+from harness.config import NsdConfig
+from harness.errors import InputError
+from harness.files import content_hash
+
+log = logging.getLogger(__name__)
+
+
+def load_nsd(config: NsdConfig) -> Brain:
+    """Load a subject.
+
+    `stimulus_ids` are the data set's picture numbers, counted from 0. Of `fingerprints`, those of files above
+    16 MiB are of their size and of samples of their content: a subject has up to 80 GB.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, broken or does not fit the others; it names the file.
+    """
+    folder = open_folder(config)
+    design = read_design(folder.design, config.subject)
+    space = _open_space(folder, config.mask)
+    sessions = choose_sessions(config, design, space)
+    pictures = BrickPictures(folder.stimuli, np.array([design.last_picture]))  # is it there?
+    files = folder.fingerprinted(
+        [path for paths in sessions.values() for path in paths],
+        {*(config.atlases or ATLASES), *([config.mask] if config.mask else MASKS)},
+    )
+    key = {
+        "settings": config.model_dump(mode="json", exclude={"rois", "min_ceiling"}),
+        "source": content_hash([path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]),
+        "packages": [f"{name} {version(name)}" for name in ("numpy", "scipy", "nibabel", "h5py")],
+        "files": [_identify(path) for path in [*files, pictures.path]],
+    }
+
+    def make() -> Brain:
+        return _make(config, design, space, sessions, files)
+
+    return cached_brain(key, make, lambda rows: BrickPictures(folder.stimuli, rows))
+
+
+def choose_sessions(config: NsdConfig, design: Design, space: Space) -> dict[int, list[Path]]:
+    """The files of every session that is used, by its number.
+
+    Raises
+    ------
+    InputError
+        If there is none, one that was asked for is not there, or the design does not know one that is.
+    """
+    betas, n_planned = space.folder.betas, len(design.sessions)
+    for path in sorted(betas.glob("*betas_session*")):
+        named = re.search(r"betas_session(\d+)\.", path.name)
+        if named is not None and not 1 <= int(named[1]) <= n_planned:
+            raise InputError(f"{path}: the design has sessions 1 to {n_planned} ({design.path})")
+    found = {number: space.session_files(number) for number in range(1, n_planned + 1)}
+    there = [number for number, files in found.items() if files]
+    if not there:
+        raise InputError(
+            f"{betas}: found no responses, accepted: betas_session01.nii.gz or .hdf5, or lh.… and rh.…"
+        )
+    chosen = there if config.sessions is None else sorted(set(config.sessions))
+    for number in chosen:
+        if number not in there:
+            raise InputError(
+                f"brain.sessions: found {number}, accepted: {describe_numbers(there)}, which are in {betas}"
+            )
+    if len(chosen) < n_planned:
+        absent = sorted(set(found) - set(there))
+        log.warning(
+            "warning: %s: sessions %s are used%s",
+            betas,
+            describe_numbers(chosen),
+            f"; {describe_numbers(absent)} are not there" if absent else "",
+        )
+    return {number: found[number] for number in chosen}
+
+
+def describe_numbers(numbers: list[int]) -> str:
+    """Sorted numbers as stretches: ``"1-37, 39"``."""
+    starts = [number for number in numbers if number - 1 not in numbers]
+    ends = [number for number in numbers if number + 1 not in numbers]
+    return ", ".join(f"{a}-{b}" if a < b else str(a) for a, b in zip(starts, ends, strict=True))
+
+
+def _open_space(folder: NsdFolder, mask: str | None) -> Space:
+    if folder.preparation.startswith("func"):
+        return open_volume(folder, mask)
+    from harness.brains.nsd_surface import open_surface
+
+    return open_surface(folder, mask)
+
+
+def _make(
+    config: NsdConfig, design: Design, space: Space, sessions: dict[int, list[Path]], files: list[Path]
+) -> Brain:
+    folder = space.folder
+    rows = plan_rows([design.sessions[number - 1] for number in sessions], list(sessions), config.average)
+    averaged = average_sessions(
+        _read_sessions(space, sessions, rows), rows, space.n_voxels, config.standardise
+    )
+    usable = averaged.usable
+    stimuli = BrickPictures(folder.stimuli, rows.pictures)
+    coords = space.coords[usable]
+    rois = read_rois(space, usable, config.atlases)
+    return Brain(
+        name=f"nsd-{folder.subject}-{folder.preparation}",
+        stimuli=stimuli,
+        responses=averaged.responses,
+        coords=coords,
+        bounding_box=space.bounding_box,
+        hemisphere=space.hemisphere[usable],
+        rois=rois,
+        noise_ceiling=_find_ceiling(space, averaged, rows),
+        surface=None if space.vertices is None else draw_areas(space.vertices[usable], rois),
+        fingerprint=fingerprint(stimuli.fingerprint, averaged.responses, coords),
+        stimulus_ids=rows.pictures,
+        n_repeats=rows.n_repeats,
+        session=rows.session,
+        shared=np.isin(rows.pictures, design.shared),
+        fingerprints={folder.relative(path): fingerprint_file(path) for path in [*files, folder.stimuli]},
+    )
+
+
+def _read_sessions(
+    space: Space, sessions: dict[int, list[Path]], rows: Rows
+) -> Iterator[tuple[str, Float[np.ndarray, "_ n_voxels"]]]:
+    """Sessions one after the other, each in the memory of the one before."""
+    counts = [len(row) for row in rows.of_session]
+    buffer = np.empty((max(counts), space.n_voxels), dtype=np.float32)
+    progress = tqdm(sessions.values(), desc="reading the brain", unit="session", leave=False, disable=None)
+    for files, count in zip(progress, counts, strict=True):
+        found = buffer[:count]
+        space.read_session(files, found)
+        yield " and ".join(map(str, files)), found
+
+
+def _find_ceiling(space: Space, averaged: Averaged, rows: Rows) -> Float[np.ndarray, " n_voxels"] | None:
+    """From the data set's own ratio of signal to noise, or from the repeats where it is not there."""
+    ncsnr = space.read_ncsnr()
+    if ncsnr is None:
+        log.warning("warning: %s: found no ncsnr: repeats say what can be explained", space.folder.betas)
+        return estimate_ceiling(averaged, rows, space.folder.betas)
+    ncsnr = ncsnr[averaged.usable]
+    unknown = int((~np.isfinite(ncsnr)).sum())
+    if unknown:
+        log.warning(
+            "warning: %s: ncsnr of %d voxels is not finite: their noise ceiling counts as 0",
+            space.folder.betas,
+            unknown,
+        )
+    return ceiling_from_ncsnr(ncsnr, rows.n_repeats)
+
+
+def _identify(path: Path) -> list[Any]:
+    """What tells a file from another state of itself without reading gigabytes."""
+    state = path.stat()
+    return [str(path.resolve()), state.st_size, state.st_mtime_ns]

@@ -1,0 +1,163 @@
+"""Where things lie in a copy of the Natural Scenes Dataset, and what to say of a folder that is none."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.brains.neuroimages import reading
+from harness.config import NsdConfig
+from harness.errors import InputError, unknown_name
+
+log = logging.getLogger(__name__)
+
+SIDES = {"L": "lh.", "R": "rh."}
+BETAS = "nsddata_betas/ppdata"
+DATA = "nsddata"
+
+
+@dataclass(frozen=True)
+class NsdFolder:
+    """Paths of a subject's files in one preparation.
+
+    Attributes
+    ----------
+    root : Path
+        Holds ``nsddata``, ``nsddata_betas`` and ``nsddata_stimuli``, as the data set is published.
+    subject : str
+        Such as ``subj01``.
+    preparation : str
+        ``func1pt8mm``, ``func1mm``, ``fsaverage`` or ``nativesurface``.
+    betas : Path
+        Folder of responses and signal-to-noise ratios.
+    design, stimuli : Path
+    """
+
+    root: Path
+    subject: str
+    preparation: str
+    betas: Path
+    design: Path
+    stimuli: Path
+
+    @property
+    def rois(self) -> Path:
+        """Folder of label volumes."""
+        return self.root / DATA / "ppdata" / self.subject / self.preparation / "roi"
+
+    @property
+    def transforms(self) -> Path:
+        """Folder of maps between the subject's spaces."""
+        return self.root / DATA / "ppdata" / self.subject / "transforms"
+
+    def labels(self, surface: str) -> Path:
+        """Folder of label surfaces and names of labels: of ``fsaverage`` or of a subject."""
+        return self.root / DATA / "freesurfer" / surface / "label"
+
+    def names(self, atlas: str) -> list[Path]:
+        """Where the names of an atlas' labels may stand, best first."""
+        surfaces = (self.subject, "fsaverage")
+        return [self.labels(surface) / f"{atlas}.mgz.ctab" for surface in surfaces]
+
+    def session(self, number: int, side: str = "") -> Path | None:
+        """A session's responses, `side` being ``"lh."`` or ``"rh."`` on a surface; None: not there.
+
+        Of two formats HDF5 is taken, which gives a mask's voxels without the others.
+        """
+        for suffix in ("hdf5", "nii.gz", "nii", "mgh", "mgz"):
+            path = self.betas / f"{side}betas_session{number:02d}.{suffix}"
+            if path.exists():
+                return path
+        return None
+
+    def fingerprinted(self, sessions: Iterable[Path], atlases: Iterable[str]) -> list[Path]:
+        """The files that a brain of these sessions and atlases can come from, without the stimuli, sorted."""
+        found = {self.design, *sessions, *self.betas.glob("*ncsnr.*")}
+        for atlas in atlases:
+            found |= set(self.rois.glob(f"*{atlas}.nii.gz")) | set(self.names(atlas))
+            for surface in (self.subject, "fsaverage"):
+                found |= set(self.labels(surface).glob(f"?h.{atlas}.mgz"))
+        if self.preparation == "fsaverage":
+            found |= set(self.transforms.glob("?h.white-to-fsaverage.mgz"))
+        if self.preparation == "nativesurface":
+            found |= set((self.root / DATA / "freesurfer" / self.subject / "surf").glob("?h.sphere.reg"))
+        return sorted(path for path in found if path.is_file())
+
+    def relative(self, path: Path) -> str:
+        """A file's name below the root, or as it is, for stimuli that are kept elsewhere."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
+
+
+def open_folder(config: NsdConfig) -> NsdFolder:
+    """Find a subject's files.
+
+    Raises
+    ------
+    InputError
+        If the root, the subject, the preparation or the betas are not there; it says what is.
+    """
+    root = Path(config.root).expanduser()
+    if not root.is_dir():
+        raise InputError(f"brain.root: {root}: no such folder")
+    for name in (DATA, BETAS):
+        if not (root / name).is_dir():
+            near = next((folder for folder in _near(root) if (folder / BETAS).is_dir()), None)
+            hint = f"; did you mean {near}?" if near is not None and near != root else ""
+            raise InputError(
+                f"brain.root: {root}: found no {name} in it, accepted: the folder that holds nsddata, "
+                f"nsddata_betas and nsddata_stimuli{hint}"
+            )
+    subject = f"subj{config.subject:02d}"
+    folder = root / BETAS
+    for setting, name in (("subject", subject), ("preparation", config.preparation), ("betas", config.betas)):
+        if not (folder / name).is_dir():
+            there = [path.name for path in folder.iterdir() if path.is_dir()]
+            raise InputError(f"brain.{setting}: {folder}: {unknown_name('folder', name, there)}")
+        folder = folder / name
+    given = config.stimuli
+    return NsdFolder(
+        root=root,
+        subject=subject,
+        preparation=config.preparation,
+        betas=folder,
+        design=root / DATA / "experiments/nsd/nsd_expdesign.mat",
+        stimuli=Path(given).expanduser() if given else root / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5",
+    )
+
+
+def read_names(paths: Iterable[Path]) -> tuple[Path, dict[int, str]] | None:
+    """Names of labels by number, from the first of several tables that is there; None: none is.
+
+    A line is a number, a name, and perhaps a colour as FreeSurfer writes it (four numbers).
+
+    Raises
+    ------
+    InputError
+        If a line is none of that, or a number or a name stands twice.
+    """
+    for path in paths:
+        if not path.is_file():
+            continue
+        names: dict[int, str] = {}
+        with reading(path, "table of label names"):
+            lines = path.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, 1):
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            match = re.fullmatch(r"\s*(-?\d{1,9})\s+(\S.*?)((?:\s+\d+){4})?\s*", line)
+            if match is None:
+                raise InputError(f"{path}: line {number}: found {line[:60]!r}, accepted: a number and a name")
+            label, name = int(match[1]), re.sub(r"[^A-Za-z0-9_.-]+", "_", match[2])
+            if label in names or name in names.values():
+                raise InputError(f"{path}: line {number}: found label {label} or name {name} twice")
+            names[label] = name
+        return path, names
+    return None
+
+
+def _near(root: Path) -> list[Path]:
+    """Folders that may have been meant: those above, and those directly inside."""
+    return [*root.parents, *sorted(path for path in root.iterdir() if path.is_dir())]

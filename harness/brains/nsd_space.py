@@ -1,0 +1,167 @@
+"""The space a subject's responses are in: which of its places are voxels, and the files that cover it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from harness.brains.beta_files import read_betas
+from harness.brains.neuroimages import describe_shape, read_map
+from harness.brains.nsd_folder import SIDES, NsdFolder
+from harness.errors import InputError, unknown_name
+
+T = TypeVar("T")
+MASKS = ("nsdgeneral", "streams")
+"""Of these the first that is there is the mask when none is asked for."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one file covers: the volume, or a hemisphere's surface.
+
+    Attributes
+    ----------
+    side : str
+        With which the names of its files begin: ``""``, ``"lh."`` or ``"rh."``.
+    shape : tuple of int
+        (X, Y, Z) or (n_vertices, 1, 1).
+    places : int array [n_part_voxels]
+        Its voxels, flat, the first axis fastest.
+    """
+
+    side: str
+    shape: tuple[int, ...]
+    places: Int[np.ndarray, " n_part_voxels"]
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where voxels are. Voxels are those of the first part, then those of the second.
+
+    Attributes
+    ----------
+    folder : NsdFolder
+    parts : tuple of Part
+    coords : float32 array [n_voxels, 3], millimetres
+    bounding_box : float32 array [2, 3]
+        Of all places, whether voxels or not.
+    hemisphere : str array [n_voxels], "L" or "R"
+    vertices : int array [n_voxels] or None
+        Of fsaverage, the right hemisphere's after the left one's; None in other spaces.
+    read_whole : callable
+        Labels of an atlas at all places of each part, -1 or 0 where there is none; None: no such atlas.
+    """
+
+    folder: NsdFolder
+    parts: tuple[Part, ...]
+    coords: Float[np.ndarray, "n_voxels 3"]
+    bounding_box: Float[np.ndarray, "2 3"]
+    hemisphere: Shaped[np.ndarray, " n_voxels"]
+    vertices: Int[np.ndarray, " n_voxels"] | None
+    read_whole: Callable[[str], Sequence[Int[np.ndarray, " _"]] | None]
+
+    @property
+    def n_voxels(self) -> int:
+        """Number of voxels."""
+        return len(self.coords)
+
+    def read_labels(self, atlas: str) -> Int[np.ndarray, " n_voxels"] | None:
+        """Labels of the voxels; None: there is no such atlas."""
+        whole = self.read_whole(atlas)
+        if whole is None:
+            return None
+        return np.concatenate([labels[part.places] for labels, part in zip(whole, self.parts, strict=True)])
+
+    def session_files(self, number: int) -> list[Path]:
+        """The files of a session; none if it is not there.
+
+        Raises
+        ------
+        InputError
+            If one hemisphere is there without the other.
+        """
+        found = {part.side: self.folder.session(number, part.side) for part in self.parts}
+        there = [path for path in found.values() if path is not None]
+        if there and len(there) < len(found):
+            side = next(side for side, path in found.items() if path is None)
+            raise InputError(
+                f"{self.folder.betas}: found {there[0].name} but no {side}betas_session{number:02d}: "
+                "a hemisphere is missing"
+            )
+        return there
+
+    def read_session(self, files: Sequence[Path], found: Float[np.ndarray, "n_trials n_voxels"]) -> None:
+        """Read a session's files into `found`, percent signal change."""
+        start = 0
+        for path, part in zip(files, self.parts, strict=True):
+            stop = start + len(part.places)
+            read_betas(path, part.shape, part.places, found[:, start:stop])
+            start = stop
+
+    def read_ncsnr(self) -> Float[np.ndarray, " n_voxels"] | None:
+        """Signal-to-noise ratio of single trials, as computed by the data set; None: it is not there.
+
+        Raises
+        ------
+        InputError
+            If it is of another grid, or one hemisphere's is missing.
+        """
+        suffixes = ("nii.gz", "nii", "mgh", "mgz")
+        found: list[Float[np.ndarray, " _"]] = []
+        for part in self.parts:
+            paths = [self.folder.betas / f"{part.side}ncsnr.{suffix}" for suffix in suffixes]
+            path = next((path for path in paths if path.is_file()), None)
+            if path is None:
+                continue
+            image, values = read_map(path)
+            check_shape(path, image.shape, part.shape)
+            found.append(values[part.places])
+        if found and len(found) < len(self.parts):
+            raise InputError(f"{self.folder.betas}: found ncsnr of one hemisphere, the other's is missing")
+        return np.concatenate(found) if found else None
+
+
+def read_mask(
+    mask: str | None, read: Callable[[str], T | None], there: Sequence[str], folder: Path
+) -> tuple[str, T]:
+    """Name and labels of the atlas whose labels above 0 are the voxels.
+
+    Raises
+    ------
+    InputError
+        If it is not there, or, where none is asked for, none of `MASKS` is.
+    """
+    for name in MASKS if mask is None else (mask,):
+        found = read(name)
+        if found is not None:
+            return name, found
+    raise InputError(f"brain.mask: {folder}: {unknown_name('atlas', mask or MASKS[0], there)}")
+
+
+def check_shape(path: Path, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """`InputError` if a map is on another grid than the mask."""
+    if found != wanted:
+        raise InputError(f"{path}: found {describe_shape(found)}, the mask has {describe_shape(wanted)}")
+
+
+def find_hemispheres(folder: Path, name: str) -> dict[str, Path] | None:
+    """The two files whose names are ``lh.`` and ``rh.`` and `name`; None if neither is there.
+
+    Raises
+    ------
+    InputError
+        If only one is.
+    """
+    paths = {side: folder / f"{prefix}{name}" for side, prefix in SIDES.items()}
+    there = [path for path in paths.values() if path.is_file()]
+    if not there:
+        return None
+    if len(there) < len(paths):
+        missing = next(path for path in paths.values() if path not in there)
+        raise InputError(f"{missing}: no such file, though {there[0].name} is there: a hemisphere is missing")
+    return paths

@@ -1,0 +1,73 @@
+"""Pictures of the Natural Scenes Dataset, read one at a time out of ``nsd_stimuli.hdf5``, 39 GB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from jaxtyping import Int
+from PIL import Image
+
+from harness.brains.brain import StoredPictures
+from harness.brains.neuroimages import fingerprint_file, reading
+from harness.errors import InputError
+from harness.files import content_hash
+
+DATASET = "imgBrick"
+
+
+class BrickPictures(StoredPictures):
+    """Rows of the data set ``/imgBrick``, [n_pictures, height, width, 3] bytes, decoded when asked for.
+
+    The file is opened for each picture, so it can be used from any process and thread.
+
+    Parameters
+    ----------
+    path : Path
+    rows : int array [n_images], 0-based
+
+    Raises
+    ------
+    InputError
+        If the file is missing or broken, holds no such data set, or fewer pictures than are asked for.
+    """
+
+    def __init__(self, path: Path, rows: Int[np.ndarray, " n_images"]) -> None:
+        import h5py  # here and below: users of other brains need not wait for it
+
+        with reading(path, "HDF5 file"), h5py.File(path, "r") as file:
+            brick = file.get(DATASET)
+            if not isinstance(brick, h5py.Dataset) or brick.dtype != np.uint8:
+                found = ", ".join(file) or "nothing"
+                raise InputError(f"{path}: found {found}, accepted: a data set /{DATASET} of bytes")
+            shape = brick.shape
+        if len(shape) != 4 or shape[3] != 3:
+            raise InputError(f"{path}: found /{DATASET} {shape}, accepted: (n_pictures, height, width, 3)")
+        if len(rows) and rows.max() >= shape[0]:
+            raise InputError(
+                f"{path}: found {shape[0]} pictures, the design shows number {rows.max() + 1} "
+                "(counted from 1)"
+            )
+        self.path, self.rows = path, rows
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the file and of which of its pictures these are."""
+        return content_hash(fingerprint_file(self.path), self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> BrickPictures: ...
+    def __getitem__(self, index: int | slice) -> Image.Image | BrickPictures:
+        import h5py
+
+        if isinstance(index, slice):
+            return BrickPictures(self.path, self.rows[index])
+        row = int(self.rows[index])
+        with reading(self.path, "HDF5 file"), h5py.File(self.path, "r") as file:
+            return Image.fromarray(file[DATASET][row])
