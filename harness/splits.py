@@ -73,7 +73,7 @@ def _known(brain: Brain, kind: str, rows: np.ndarray | None) -> np.ndarray:
         what = {"session": "in which session a row was measured", "shared": "which pictures all subjects saw"}
         raise InputError(
             f"mapping.held_out_by: found {kind}, but of brain {brain.name} it is not known {what[kind]}; "
-            "accepted: seed, list"
+            "accepted: seed, list" + ("; rows may average over sessions, see brain.average" * (kind == "session"))
         )
     return rows
 
