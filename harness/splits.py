@@ -70,10 +70,11 @@ def split_brain(brain: Brain, config: MappingConfig, seed: int) -> Split:
 
 def _known(brain: Brain, kind: str, rows: np.ndarray | None) -> np.ndarray:
     if rows is None:
+        hints = {"session": "; rows may average over sessions, see brain.average"}
         what = {"session": "in which session a row was measured", "shared": "which pictures all subjects saw"}
         raise InputError(
             f"mapping.held_out_by: found {kind}, but of brain {brain.name} it is not known {what[kind]}; "
-            "accepted: seed, list" + ("; rows may average over sessions, see brain.average" * (kind == "session"))
+            "accepted: seed, list" + hints.get(kind, "")
         )
     return rows
 
