@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.factortopy import FactorTopy
-from harness.selectors import Selectors
+from harness.selector_model import Selectors
 
 
 def predict_plainly(

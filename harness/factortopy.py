@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from harness.errors import InputError
-from harness.selectors import EVERY, SelectorModel, Selectors
+from harness.selector_model import EVERY, SelectorModel, Selectors
 
 HIDDEN = 128  # width of the selector networks
 N_FREQUENCIES = 32
@@ -57,7 +57,7 @@ def position_encoding(
 
 
 class FactorTopy(SelectorModel):
-    """A `harness.selectors.SelectorModel` whose selectors are smooth functions of the voxel's place.
+    """A `harness.selector_model.SelectorModel` whose selectors are smooth functions of the voxel's place.
 
     u = tanh, ω = softmax and α = sigmoid of small networks on the voxel's position encoding. Their last
     layers start at zero: every voxel starts at the image's centre, with all layers and both scales equal.

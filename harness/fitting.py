@@ -11,7 +11,7 @@ from harness.config import FactorTopyConfig
 from harness.factortopy import FactorTopy
 from harness.features import LayerTokens
 from harness.mapping import Mapping
-from harness.selectors import SelectorModel
+from harness.selector_model import SelectorModel
 from harness.splits import Split
 from harness.training import FittedModel, check_inputs, fit_model
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from harness.errors import InputError
 from harness.factortopy import FactorTopy, position_encoding
-from harness.selectors import Selectors
+from harness.selector_model import Selectors
 
 BOX = torch.tensor([[-40.0, -30.0, -20.0], [60.0, 30.0, 20.0]], dtype=torch.float64)
 

@@ -12,7 +12,7 @@ from planted import NOISE, TOKEN_SIZE, check_family, fit_planted, make_planted
 from harness.config import FreeSelectorsConfig
 from harness.errors import InputError
 from harness.families.free_selectors import FreeSelectors
-from harness.selectors import Selectors
+from harness.selector_model import Selectors
 
 CONFIG = FreeSelectorsConfig(
     token_size=TOKEN_SIZE, n_channels=16, batch_size=48, steps=200, lr=1e-2, regularization_steps=100

@@ -22,7 +22,7 @@ from harness.config import AttentionConfig
 from harness.errors import InputError
 from harness.features import LayerTokens
 from harness.mapping import Mapping
-from harness.selectors import EVERY
+from harness.selector_model import EVERY
 from harness.splits import Split
 from harness.training import check_inputs, fit_model
 

@@ -17,7 +17,7 @@ from harness.config import FreeSelectorsConfig
 from harness.features import LayerTokens
 from harness.fitting import mapping_of
 from harness.mapping import Mapping
-from harness.selectors import EVERY, SelectorModel, Selectors
+from harness.selector_model import EVERY, SelectorModel, Selectors
 from harness.splits import Split
 from harness.training import check_inputs, fit_model
 
@@ -27,7 +27,7 @@ RATE = 4.0
 
 
 class FreeSelectors(SelectorModel):
-    """A `harness.selectors.SelectorModel` whose selectors are parameters of each voxel.
+    """A `harness.selector_model.SelectorModel` whose selectors are parameters of each voxel.
 
     u_n = tanh(a_n), ω_n = softmax(b_n), α_n = sigmoid(c_n) with a_n [2], b_n [n_layers], c_n [1] free
     parameters that start at zero.
