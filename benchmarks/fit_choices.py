@@ -31,7 +31,7 @@ STORES = (
 )
 STATES = tuple(
     {"steps": steps, "regularization_steps": steps // 2, **state}
-    for steps in (100, 200, 800)
+    for steps in (100, 400)
     for state in ({}, {"validation": 0.1}, {"validation": 0.1, "patience": 4})
 )
 SMALL = 200  # training stimuli: few enough that long fits learn noise

@@ -16,6 +16,7 @@ from harness.backbones import load_backbone
 from harness.backbones.clip_backbone import load_clip
 from harness.backbones.mini import MEAN
 from harness.backbones.timm_backbone import load_timm
+from harness.config import load_config
 from harness.errors import InputError
 
 
@@ -121,3 +122,8 @@ def test_an_unknown_name_is_one_line(library: str, model: str, weights: str | No
         load_backbone(configuration(library, model, weights))
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 1500
+
+
+def test_loading_weights_of_ones_own_is_not_remarked_upon(caplog: pytest.LogCaptureFixture) -> None:
+    load_backbone(load_config(["backbone=mini_clip"]).backbone)
+    assert [record.getMessage() for record in caplog.records] == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +98,26 @@ def load_clip(model: str, weights: Path | str | None, seed: int) -> ClipBackbone
                 network = open_clip.create_model(model, pretrained=weights, force_quick_gelu=quick_gelu)
         else:
             options = CLIP_OPTIONS if model == CLIP_NAME else {}
-            network = open_clip.create_model(model, load_weights=False, **options)
+            with _without_remark_on_random_weights():
+                network = open_clip.create_model(model, load_weights=False, **options)
     if isinstance(weights, Path):
         load_strictly(network, {name: part.float() for name, part in read_weights(weights).items()}, weights)
     return ClipBackbone(network, _tokenizer_of(model))
+
+
+@contextmanager
+def _without_remark_on_random_weights() -> Iterator[None]:
+    """Keep back open_clip's warning, which misleads: the weights are read next, or meant to be random."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "No pretrained weights loaded" not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(keep)
+    try:
+        yield
+    finally:
+        root.removeFilter(keep)
 
 
 def _tokenizer_of(model: str) -> Callable[[list[str]], Tensor]:

@@ -141,6 +141,7 @@ def simulate(config: SimulatedConfig) -> tuple[Brain, SimulatedTruth]:
         noise_ceiling=ceiling,
         surface=cortex.surface(vertices),
         fingerprint=fingerprint(pixels, responses, coords),
+        n_repeats=np.full(len(scenes), N_REPEATS),
     )
     truth = SimulatedTruth(
         stage=stage,

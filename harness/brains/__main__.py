@@ -1,0 +1,60 @@
+"""A look at a brain before a study: what was found, what is missing, what a study will need, and a picture.
+
+    python -m harness.brains brain=algonauts2023 brain.root=/data/alg23/subj01
+    python -m harness.brains brain=arrays brain.root=mine.npz backbone=mini_clip
+
+Takes the settings of a study; the memory that is named is for its backbone and mapping.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from harness.brains import load_brain
+from harness.brains.brain import Brain
+from harness.brains.description import describe_brain, in_bytes
+from harness.config import Config, TrainedMappingConfig, load_config
+from harness.errors import InputError, exit_with_one_line
+
+
+def look(config: Config) -> list[tuple[str, str]]:
+    """Label and text of every line; writes the picture, if there is a surface, below ``runs_dir``."""
+    brain = load_brain(config.brain)
+    lines = [("brain", brain.name), *describe_brain(brain)]
+    lines += [("memory", f"{in_bytes(brain.responses.nbytes)} for responses")]
+    lines += [("", f"{_tokens_in_words(config, brain)} for the tokens of one snapshot")]
+    if brain.surface is None:
+        return [*lines, ("picture", "none, as there is no surface to draw on")]
+    from harness.figures.brain_maps import draw_brain
+    from harness.figures.style import save_png
+
+    path = Path(config.runs_dir) / "brains" / f"{brain.name}.png"
+    save_png(draw_brain(brain), path)
+    return [*lines, ("picture", str(path))]
+
+
+def _tokens_in_words(config: Config, brain: Brain) -> str:
+    from harness.backbones import load_backbone
+    from harness.features import extract_tokens
+
+    try:
+        backbone = load_backbone(config.backbone)
+    except InputError as error:
+        return f"an unknown amount (the backbone cannot be loaded: {error})"
+    one = extract_tokens(backbone, brain.stimuli[:1], config.mapping.token_size, 1)
+    n_bytes = sum(layer.nbytes for layer in (*one.local, *one.global_)) * brain.n_images
+    precision = "float32"
+    if isinstance(config.mapping, TrainedMappingConfig) and config.mapping.token_precision != precision:
+        n_bytes, precision = n_bytes // 2, config.mapping.token_precision
+    return f"{in_bytes(n_bytes)} ({config.backbone.name}, {precision})"
+
+
+def main() -> None:
+    """Look at the brain that the command line names."""
+    for label, text in look(load_config(sys.argv[1:])):
+        print(f"{label:10}{text}")
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)
