@@ -93,5 +93,5 @@ def test_a_backbone_that_cannot_be_loaded_is_no_obstacle(tmp_path: Path) -> None
 def test_picture_has_a_map_of_what_is_known(known: bool) -> None:
     brain = make_brain()
     figure = draw_brain(brain if known else replace(brain, noise_ceiling=None))
-    titles = [ax.get_title() for ax in figure.axes]
+    titles = [ax.get_title("left") for ax in figure.axes]
     assert ("Noise ceiling" in titles) == known and "Regions" in titles
