@@ -227,7 +227,7 @@ class TrainedMappingConfig(BaseMappingConfig):
     voxels_per_pass: Count = Field(
         50_000, description="bounds memory: more voxels are fitted in several passes per step, same result"
     )
-    token_precision: TokenPrecision = Field("float32", description="of the tokens that are kept to be fitted")
+    token_precision: TokenPrecision = Field("float16", description="of the tokens that are kept to be fitted")
     token_place: TokenPlace = Field(
         "auto", description="where they are kept; auto: the device, main memory or a file, whichever has room"
     )

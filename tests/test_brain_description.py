@@ -70,15 +70,15 @@ def test_look_names_memory_and_writes_a_picture(tmp_path: Path) -> None:
     found = look(load_config(overrides))
     texts = [text for _, text in found]
     assert ("memory", "8 kB for responses") in found
-    # 20 images of 8 layers of 128 channels at 8 × 8 places and once for the whole, 4 bytes each
-    n_bytes = 20 * 8 * 128 * 65 * 4
-    assert f"{n_bytes / 1e6:.3g} MB (mini_random, float32) for the tokens of one snapshot" in texts
+    # 20 images of 8 layers of 128 channels at 8 × 8 places and once for the whole, 2 bytes each
+    n_bytes = 20 * 8 * 128 * 65 * 2
+    assert f"{n_bytes / 1e6:.3g} MB (mini_random, float16) for the tokens of one snapshot" in texts
     path = tmp_path / "brains" / "simulated-0.png"
     assert found[-1] == ("picture", str(path))
     assert path.read_bytes().startswith(b"\x89PNG")
-    halved = look(load_config([*overrides, "mapping.token_precision=float16"]))
-    assert f"{n_bytes / 2e6:.3g} MB (mini_random, float16) for the tokens of one snapshot" in [
-        text for _, text in halved
+    wide = look(load_config([*overrides, "mapping.token_precision=float32"]))
+    assert f"{2 * n_bytes / 1e6:.3g} MB (mini_random, float32) for the tokens of one snapshot" in [
+        text for _, text in wide
     ]
 
 
