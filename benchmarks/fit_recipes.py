@@ -24,12 +24,13 @@ from matplotlib.figure import Figure
 from harness.backbones import load_backbone
 from harness.brains import load_brain
 from harness.brains.brain import Brain
-from harness.config import Config, load_config
+from harness.config import load_config
 from harness.factortopy import FactorTopy
 from harness.features import LayerTokens, extract_tokens
 from harness.figures.style import figure_style
 from harness.fitting import fit
 from harness.scores import score
+from harness.sections import Config
 from harness.splits import Split, split_stimuli
 
 # Yang, Gee and Shi (CVPR 2024)

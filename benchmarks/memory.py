@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from machine import describe_machine, write_figures
 
-from harness.config import FactorTopyConfig
 from harness.features import LayerTokens
 from harness.fitting import fit
+from harness.sections import FactorTopyConfig
 from harness.splits import Split
 from harness.standard_tokens import standardize_tokens
 

@@ -31,10 +31,11 @@ from harness.backbones import load_backbone
 from harness.brains import load_brain
 from harness.brains.brain import Brain, Pictures
 from harness.brains.cortex import draw_smooth_fields
-from harness.config import Config, load_config
+from harness.config import load_config
 from harness.figures.style import figure_style
 from harness.fitting import fit
 from harness.reading import read_tokens
+from harness.sections import Config
 from harness.splits import Split
 from harness.standard_tokens import StandardTokens
 from harness.token_store import store_tokens

@@ -28,13 +28,14 @@ from machine import describe_machine, write_figures
 from harness.accelerator import build_accelerator
 from harness.backbones import load_backbone
 from harness.brains import load_brain
-from harness.config import Config, load_config
+from harness.config import load_config
 from harness.families import fit_mapping, prepare_tokens
 from harness.finetune import finetune
 from harness.layout import list_snapshots, snapshot_folder
 from harness.mapping import Mapping
 from harness.methods import tune
 from harness.rewiring import rewiring_measures, tail
+from harness.sections import Config
 from harness.significance import noise_floor
 from harness.snapshots import encoder_hash, read_snapshot
 from harness.splits import split_stimuli

@@ -8,8 +8,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
-from harness.config import FinetuneConfig
 from harness.errors import InputError
+from harness.sections import FinetuneConfig
 
 
 def build_accelerator(settings: FinetuneConfig) -> Accelerator:

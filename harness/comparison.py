@@ -10,9 +10,10 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from harness.config import Config, flatten, read_config
+from harness.config import flatten, read_config
 from harness.errors import InputError, unknown_name
 from harness.journal import read_rows
+from harness.sections import Config
 
 At = Literal["start", "end"]
 TASK = "<task>"  # in a metric's name: the task of the row, where a study has several

@@ -30,13 +30,14 @@ from harness.accelerator import build_accelerator
 from harness.backbones import Backbone, Preprocessing, load_backbone
 from harness.brains import load_brain
 from harness.checkpoints import find_checkpoint, read_checkpoint, seed_step, write_checkpoint
-from harness.config import Config, FinetuneConfig, load_config, to_yaml
+from harness.config import load_config, to_yaml
 from harness.errors import InputError, exit_with_one_line
 from harness.files import remove, write_atomically, write_json
 from harness.journal import Journal
 from harness.layout import list_snapshots, run_folder, snapshot_folder
 from harness.methods import TunedModel, tune
 from harness.provenance import describe_run
+from harness.sections import Config, FinetuneConfig
 from harness.snapshots import describe, encoder_hash, snapshot_steps, write_snapshot
 from harness.track import track
 from tasks import load_task

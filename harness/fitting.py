@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from harness.config import FactorTopyConfig
 from harness.factortopy import FactorTopy
 from harness.features import LayerTokens
 from harness.mapping import Mapping
+from harness.sections import FactorTopyConfig
 from harness.selector_model import SelectorModel
 from harness.splits import Split
 from harness.training import FittedModel, check_inputs, fit_model

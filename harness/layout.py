@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.config import Config, config_hash
+from harness.config import config_hash
+from harness.sections import Config
 
 
 def run_name(config: Config) -> str:

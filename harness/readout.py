@@ -21,7 +21,7 @@ from harness.backbones import Backbone, load_backbone
 from harness.brains import load_brain
 from harness.brains.brain import Brain, Roi
 from harness.channels import N_CLUSTERS, leading_directions
-from harness.config import Config, read_config
+from harness.config import read_config
 from harness.errors import InputError, exit_with_one_line, unknown_name
 from harness.features import LayerTokens, extract_tokens
 from harness.figures.cluster_maps import draw_clusters, label_voxels
@@ -31,6 +31,7 @@ from harness.layout import figure_file, list_snapshots, mapping_folder, snapshot
 from harness.mapping import Mapping, load_mapping
 from harness.methods import tune
 from harness.projection import Reader, open_reader, project_tokens
+from harness.sections import Config
 from harness.snapshots import encoder_hash, read_manifest, read_snapshot
 from harness.splits import load_split
 

@@ -31,7 +31,6 @@ from harness.comparison import (
     read_runs,
     unfinished_runs,
 )
-from harness.config import BrainConfig
 from harness.errors import exit_with_one_line
 from harness.figures.cluster_maps import draw_cluster_maps, label_voxels
 from harness.figures.curves import Dash, Line, draw_alignment, draw_depths, draw_forgetting, draw_rewiring
@@ -41,6 +40,7 @@ from harness.files import read_json, write_atomically
 from harness.layout import mapping_folder, refit_folders
 from harness.mapping import Mapping as VoxelMapping
 from harness.mapping import load_mapping
+from harness.sections import BrainConfig
 
 DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")  # of one backbone's tasks, methods and variants
 

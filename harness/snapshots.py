@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.backbones import Backbone
-from harness.config import SnapshotsConfig
 from harness.errors import InputError
 from harness.files import content_hash, read_json, read_weights, write_atomically, write_json
 from harness.methods import TunedModel
+from harness.sections import SnapshotsConfig
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
 from harness.brains.brain import Brain
-from harness.config import MappingConfig
 from harness.errors import InputError
 from harness.files import content_hash, read_json, write_json
 from harness.held_out_list import find_listed, read_list
+from harness.sections import MappingConfig
 
 log = logging.getLogger(__name__)
 

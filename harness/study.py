@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.comparison import compare_runs, format_table, read_runs
-from harness.config import REPOSITORY, Config, load_config
+from harness.config import REPOSITORY, load_config
 from harness.errors import InputError, exit_with_one_line
 from harness.layout import is_finished, run_folder, run_name
 from harness.report import write_report
+from harness.sections import Config
 
 
 def expand_grid(overrides: list[str]) -> Iterator[tuple[list[str], Config]]:

@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from harness.backbones.backbone import Backbone
-from harness.config import TokenPlace, TokenPrecision
 from harness.errors import InputError
 from harness.features import LayerTokens, iterate_tokens, join_tokens
+from harness.sections import TokenPlace, TokenPrecision
 from harness.standard_tokens import StandardTokens, TokenFrame, check_finite, measure_frame
 
 SHARE = 0.6  # of what is free that tokens may take

@@ -24,7 +24,7 @@ from harness.accelerator import build_accelerator
 from harness.backbones import Backbone, TextTower, load_backbone
 from harness.brains import load_brain
 from harness.brains.brain import Brain
-from harness.config import Config, MappingConfig, TrainedMappingConfig, read_config
+from harness.config import read_config
 from harness.errors import InputError, exit_with_one_line
 from harness.families import fit_mapping, prepare_tokens
 from harness.features import LayerTokens, extract_features
@@ -36,6 +36,7 @@ from harness.mapping import Mapping, load_mapping, save_mapping
 from harness.measurements import measure_snapshots
 from harness.methods import TunedModel, tune
 from harness.probes import knn_probe, linear_probe, zero_shot
+from harness.sections import Config, MappingConfig, TrainedMappingConfig
 from harness.snapshots import encoder_hash, read_snapshot
 from harness.splits import Split, load_split, save_split, split_brain
 from harness.tracking import TrackedRun

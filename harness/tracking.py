@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from filelock import FileLock
 
-from harness.config import Config, flatten, read_config, to_yaml
+from harness.config import flatten, read_config, to_yaml
 from harness.errors import InputError, exit_with_one_line, unknown_name
 from harness.files import read_json
 from harness.journal import Row, read_rows
 from harness.layout import run_name
+from harness.sections import Config
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from harness.config import TrainedMappingConfig
 from harness.errors import InputError
 from harness.features import LayerTokens
 from harness.mapping import Mapping
 from harness.scores import score
+from harness.sections import TrainedMappingConfig
 from harness.splits import Split
 from harness.standard_tokens import StandardTokens, check_finite, standardize_tokens
 

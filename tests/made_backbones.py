@@ -9,7 +9,7 @@ import open_clip
 
 from harness.backbones import Backbone
 from harness.backbones.clip_backbone import load_clip
-from harness.config import BackboneConfig
+from harness.sections import BackboneConfig
 
 MINI = "palimpsest_mini"
 

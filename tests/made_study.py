@@ -11,12 +11,13 @@ import numpy as np
 from PIL import Image
 
 from harness.brains.brain import Brain, Roi, Surface
-from harness.config import Config, load_config, to_yaml
+from harness.config import load_config, to_yaml
 from harness.files import write_json
 from harness.journal import Journal
 from harness.layout import mapping_folder, run_folder
 from harness.mapping import Mapping, save_mapping
 from harness.measurements import measure_snapshots
+from harness.sections import Config
 
 STEPS = (0, 1, 4, 16, 64, 72)
 LAYERS = tuple(f"block {index}" for index in range(1, 9))

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from equality import assert_equal
 
-from harness.config import MappingConfig
 from harness.errors import InputError
 from harness.families import fit_mapping
 from harness.features import LayerTokens
 from harness.mapping import Mapping
+from harness.sections import MappingConfig
 from harness.splits import split_stimuli
 
 N_IMAGES, N_LAYERS, N_PATCHES, PER_PATCH = 300, 3, 12, 8
@@ -102,6 +102,20 @@ def fit_planted(
         bootstrap,
         start=start,
     )
+
+
+def check_recovery(config: MappingConfig, off_scale: float) -> None:
+    """Planted selectors are found again, by a family that has a place and a scale (to within `off_scale`)."""
+    planted = make_planted()
+    mapping = fit_planted(planted, config)
+    assert mapping.space is not None and mapping.scale is not None
+    assert mapping.r2.mean() > 0.9 * (1 - NOISE)
+    assert (mapping.layer.argmax(axis=1) == planted.layer).mean() > 0.95
+    apart = np.linalg.norm(mapping.space - planted.space, axis=1)[planted.local]
+    assert (apart < 2 / TOKEN_SIZE).mean() > 0.95  # tokens are 2 / TOKEN_SIZE apart
+    assert np.median(apart) < 0.2 / TOKEN_SIZE
+    assert mapping.scale[planted.local].mean() < off_scale
+    assert mapping.scale[~planted.local].mean() > 1 - off_scale
 
 
 def check_family(config: MappingConfig) -> None:

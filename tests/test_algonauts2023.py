@@ -27,8 +27,8 @@ from harness.brains import load_brain
 from harness.brains.algonauts_rois import LABELS, read_mapping
 from harness.brains.brain import Brain
 from harness.brains.fsaverage import load_fsaverage
-from harness.config import Algonauts2023Config
 from harness.errors import InputError
+from harness.sections import Algonauts2023Config
 
 FMRI = "training_split/training_fmri"
 IMAGES = "training_split/training_images"

@@ -14,8 +14,8 @@ from PIL import Image
 
 from harness.brains import load_brain
 from harness.brains.brain import Brain
-from harness.config import ArraysConfig
 from harness.errors import InputError
+from harness.sections import ArraysConfig
 
 N_IMAGES, N_VOXELS, N_PICTURES = 12, 10, 8
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from planted import N_IMAGES, NOISE, TOKEN_SIZE, check_family, fit_planted, make_planted
+from planted import N_IMAGES, TOKEN_SIZE, check_family, check_recovery, fit_planted, make_planted
 
-from harness.config import AttentionConfig, FreeSelectorsConfig
 from harness.errors import InputError
 from harness.families.attention import Attention, Reading, where_attended
 from harness.features import LayerTokens
+from harness.sections import AttentionConfig, FreeSelectorsConfig
 
 CONFIG = AttentionConfig(
     token_size=TOKEN_SIZE, n_channels=16, batch_size=48, steps=200, lr=1e-2, regularization_steps=100
@@ -21,16 +21,7 @@ QUICK = CONFIG.model_copy(update={"steps": 5})
 
 
 def test_planted_selectors_are_recovered() -> None:
-    planted = make_planted()
-    mapping = fit_planted(planted, CONFIG)
-    assert mapping.space is not None and mapping.scale is not None
-    assert mapping.r2.mean() > 0.9 * (1 - NOISE)
-    assert (mapping.layer.argmax(axis=1) == planted.layer).mean() > 0.95
-    apart = np.linalg.norm(mapping.space - planted.space, axis=1)[planted.local]
-    assert (apart < 2 / TOKEN_SIZE).mean() > 0.95  # tokens are 2 / TOKEN_SIZE apart
-    assert np.median(apart) < 0.2 / TOKEN_SIZE
-    assert mapping.scale[planted.local].mean() < 0.1
-    assert mapping.scale[~planted.local].mean() > 0.9
+    check_recovery(CONFIG, off_scale=0.1)
 
 
 def test_interface() -> None:

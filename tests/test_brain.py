@@ -10,8 +10,8 @@ from PIL import Image
 
 from harness.brains import load_brain
 from harness.brains.brain import Brain, Roi, Surface
-from harness.config import SimulatedConfig
 from harness.errors import InputError
+from harness.sections import SimulatedConfig
 
 CEILING = [0.1, 0.5, 0.9, 0.2, 0.6, 0.0]
 

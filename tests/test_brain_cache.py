@@ -17,8 +17,8 @@ from harness.brains import load_brain
 from harness.brains.brain import Brain, Pictures, StoredPictures, Surface, fingerprint
 from harness.brains.cache import cache_folder, cached_brain
 from harness.brains.simulated import simulate
-from harness.config import SimulatedConfig
 from harness.files import content_hash
+from harness.sections import SimulatedConfig
 
 SETTINGS = SimulatedConfig(n_voxels=150, n_stimuli=30)
 

@@ -11,9 +11,6 @@ from pydantic import ValidationError
 from harness.config import (
     CONFIGS,
     GROUPS,
-    Algonauts2023Config,
-    Config,
-    FactorTopyConfig,
     config_hash,
     flatten,
     group_options,
@@ -23,6 +20,7 @@ from harness.config import (
     to_yaml,
 )
 from harness.errors import InputError
+from harness.sections import Algonauts2023Config, Config, FactorTopyConfig
 from tasks import NAMES
 
 # what has no default, because only the user knows it

@@ -22,8 +22,8 @@ from test_damaged_recordings import check_whole, lengthen, remove, rename, repla
 from harness.brains import grayordinates, load_brain
 from harness.brains.cortex import load_cortex
 from harness.brains.neuroimages import open_image, stream_maps
-from harness.config import BrainConfig, GrayordinatesConfig, NsdConfig
 from harness.errors import InputError
+from harness.sections import BrainConfig, GrayordinatesConfig, NsdConfig
 
 Damage = Callable[[Path, np.random.Generator], None]
 

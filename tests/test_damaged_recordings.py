@@ -17,8 +17,8 @@ from made_recordings import make_arrays, write_algonauts, write_arrays
 
 from harness.brains import load_brain
 from harness.brains.brain import Brain
-from harness.config import Algonauts2023Config, ArraysConfig, BrainConfig
 from harness.errors import InputError
+from harness.sections import Algonauts2023Config, ArraysConfig, BrainConfig
 
 Damage = Callable[[Path, np.random.Generator], None]
 

@@ -11,10 +11,10 @@ from equality import assert_equal
 from planted import N_IMAGES, N_PATCHES, NOISE, PER_PATCH, TOKEN_SIZE, Planted, make_planted
 from planted import fit_planted as fit_family
 
-from harness.config import FactorTopyConfig
 from harness.errors import InputError
 from harness.features import LayerTokens
 from harness.mapping import ARRAYS, Mapping
+from harness.sections import FactorTopyConfig
 from harness.splits import Split, split_stimuli
 from harness.standard_tokens import standardize_tokens
 from harness.training import FitDivergedError, _set_aside

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from planted import NOISE, TOKEN_SIZE, check_family, fit_planted, make_planted
+from planted import TOKEN_SIZE, check_family, check_recovery, fit_planted, make_planted
 
-from harness.config import FreeSelectorsConfig
 from harness.errors import InputError
 from harness.families.free_selectors import FreeSelectors
+from harness.sections import FreeSelectorsConfig
 from harness.selector_model import Selectors
 
 CONFIG = FreeSelectorsConfig(
@@ -21,16 +21,7 @@ QUICK = CONFIG.model_copy(update={"steps": 5})
 
 
 def test_planted_selectors_are_recovered() -> None:
-    planted = make_planted()
-    mapping = fit_planted(planted, CONFIG)
-    assert mapping.space is not None and mapping.scale is not None
-    assert mapping.r2.mean() > 0.9 * (1 - NOISE)
-    assert (mapping.layer.argmax(axis=1) == planted.layer).mean() > 0.95
-    apart = np.linalg.norm(mapping.space - planted.space, axis=1)[planted.local]
-    assert (apart < 2 / TOKEN_SIZE).mean() > 0.95  # tokens are 2 / TOKEN_SIZE apart
-    assert np.median(apart) < 0.2 / TOKEN_SIZE
-    assert mapping.scale[planted.local].mean() < 0.25
-    assert mapping.scale[~planted.local].mean() > 0.75
+    check_recovery(CONFIG, off_scale=0.25)
 
 
 def test_interface() -> None:

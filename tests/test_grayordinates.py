@@ -14,9 +14,10 @@ from made_cifti import AFFINE, N_CORTEX, lay_out, write_maps, write_pictures, wr
 from harness.brains import grayordinates, load_brain
 from harness.brains.brain import Brain
 from harness.brains.cortex import REGIONS, Cortex, load_cortex
-from harness.config import GrayordinatesConfig, load_config
+from harness.config import load_config
 from harness.errors import InputError
 from harness.figures.flatmap import draw_flatmap
+from harness.sections import GrayordinatesConfig
 
 N_PICTURES, N_MAPS = 5, 12
 NAMES = [f"p{index}.png" for index in range(N_PICTURES)]

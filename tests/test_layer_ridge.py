@@ -12,9 +12,9 @@ from himalaya.backend import get_backend
 from planted import N_IMAGES, NOISE, check_family, fit_planted, make_planted
 from sklearn.linear_model import Ridge
 
-from harness.config import LayerRidgeConfig
 from harness.errors import InputError
 from harness.families.layer_ridge import _draw, layer_features
+from harness.sections import LayerRidgeConfig
 from harness.splits import split_by_seed, split_stimuli
 
 CONFIG = LayerRidgeConfig(pool=4)

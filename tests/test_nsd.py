@@ -18,8 +18,9 @@ from made_nsd import AFFINE, N_TRIALS, SHAPE, MadeNsd, write_hdf5, write_nifti, 
 from harness.brains import beta_files, load_brain, nsd
 from harness.brains.brain import Brain
 from harness.brains.cache import cache_folder
-from harness.config import NsdConfig, load_config
+from harness.config import load_config
 from harness.errors import InputError
+from harness.sections import NsdConfig
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from made_nsd import MadeSurface, write_mgh, write_surface
 from harness.brains import load_brain
 from harness.brains.brain import Brain
 from harness.brains.fsaverage import load_fsaverage
-from harness.config import NsdConfig
 from harness.errors import InputError
+from harness.sections import NsdConfig
 
 SIDES = ("lh", "rh")
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from harness import pretrain
 from harness.backbones import load_backbone
-from harness.config import BackboneConfig
 from harness.errors import InputError, exit_with_one_line
 from harness.files import content_hash, read_json, read_weights
 from harness.pretrain import (
@@ -31,6 +30,7 @@ from harness.pretrain import (
     score,
     to_input,
 )
+from harness.sections import BackboneConfig
 from tasks.shapes import is_novel, label_scenes, render_scenes, sample_scenes
 
 

@@ -13,12 +13,12 @@ from planted import fit_planted, make_planted
 from scipy.stats import ortho_group
 
 from harness.channels import Directions, leading_directions
-from harness.config import AttentionConfig, FactorTopyConfig, FreeSelectorsConfig, LayerRidgeConfig
 from harness.errors import InputError
 from harness.factortopy import FactorTopy
 from harness.features import LayerTokens
 from harness.mapping import Mapping
 from harness.projection import Reader, open_reader, project_tokens
+from harness.sections import AttentionConfig, FactorTopyConfig, FreeSelectorsConfig, LayerRidgeConfig
 from harness.standard_tokens import TokenFrame
 
 QUICK = {"steps": 4, "token_size": 4, "n_channels": 5, "batch_size": 16}

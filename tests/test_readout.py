@@ -16,7 +16,7 @@ from PIL import Image
 
 from harness.backbones import load_backbone
 from harness.brains import load_brain
-from harness.config import Config, load_config, to_yaml
+from harness.config import load_config, to_yaml
 from harness.errors import InputError
 from harness.families import fit_mapping, prepare_tokens
 from harness.figures.flatmap import layer_colours
@@ -26,6 +26,7 @@ from harness.mapping import load_mapping, save_mapping
 from harness.methods import tune
 from harness.projection import Projection
 from harness.readout import main, read_backbone, write_readout
+from harness.sections import Config
 from harness.snapshots import describe, encoder_hash, write_snapshot
 from harness.splits import save_split, split_stimuli
 

@@ -29,7 +29,7 @@ from harness.brains.gabor import (
 )
 from harness.brains.responses import STAGES, pool, receptive_fields
 from harness.brains.simulated import CEILINGS, SimulatedTruth, simulate
-from harness.config import SimulatedConfig
+from harness.sections import SimulatedConfig
 from tasks.shapes import COLOUR_NAMES, COLOURS, SHAPES, TEXTURES, Scene, SceneObject, sample_scenes
 
 SMALL = SimulatedConfig(n_voxels=300, n_stimuli=360)

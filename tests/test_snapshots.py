@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from harness.backbones import Backbone
 from harness.backbones.timm_backbone import load_timm
-from harness.config import FullConfig, LinearProbeConfig, LoraConfig, SnapshotsConfig
 from harness.errors import InputError
 from harness.files import content_hash, write_json
 from harness.layout import list_snapshots, snapshot_folder
 from harness.methods import TunedModel, tune
+from harness.sections import FullConfig, LinearProbeConfig, LoraConfig, SnapshotsConfig
 from harness.snapshots import (
     SnapshotManifest,
     describe,

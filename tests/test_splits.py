@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from made_study import make_brain
 
 from harness.brains.brain import Brain
-from harness.config import FactorTopyConfig
 from harness.errors import InputError
+from harness.sections import FactorTopyConfig
 from harness.splits import (
     Split,
     load_split,

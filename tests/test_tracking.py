@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from harness.config import REPOSITORY, Config, flatten, load_config, to_yaml
+from harness.config import REPOSITORY, flatten, load_config, to_yaml
 from harness.errors import InputError
 from harness.journal import Journal, read_rows
 from harness.layout import run_folder, run_name
+from harness.sections import Config
 from harness.tracking import TrackedRun, connect, main, read_histories, tracking_uri
 
 

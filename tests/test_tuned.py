@@ -12,9 +12,9 @@ from torch.nn import functional
 from harness.backbones import Backbone
 from harness.backbones.clip_backbone import load_clip
 from harness.backbones.timm_backbone import load_timm
-from harness.config import FullConfig, LinearProbeConfig, LoraConfig, MethodConfig
 from harness.errors import InputError
 from harness.methods import TunedModel, tune
+from harness.sections import FullConfig, LinearProbeConfig, LoraConfig, MethodConfig
 
 METHODS = {"full": FullConfig(), "linear_probe": LinearProbeConfig(), "lora": LoraConfig(rank=3, alpha=5.0)}
 BACKBONES = ("mini", "mini_clip", "tiny_clip", "batch_norm")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.backbones.backbone import Backbone, Preprocessing, TextTower
-from harness.config import REPOSITORY, BackboneConfig
+from harness.config import REPOSITORY
 from harness.errors import InputError
+from harness.sections import BackboneConfig
 
 __all__ = ["Backbone", "Preprocessing", "TextTower", "load_backbone"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.brains.brain import Brain
-from harness.config import (
+from harness.sections import (
     Algonauts2023Config,
     ArraysConfig,
     BrainConfig,

@@ -14,8 +14,9 @@ from pathlib import Path
 from harness.brains import load_brain
 from harness.brains.brain import Brain
 from harness.brains.description import describe_brain, in_bytes
-from harness.config import Config, TrainedMappingConfig, load_config
+from harness.config import load_config
 from harness.errors import InputError, exit_with_one_line
+from harness.sections import Config, TrainedMappingConfig
 
 
 def look(config: Config) -> list[tuple[str, str]]:

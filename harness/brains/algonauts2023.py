@@ -29,9 +29,9 @@ from harness.brains.fsaverage import N_VERTICES, load_fsaverage
 from harness.brains.image_files import ImageFiles, hash_images, join_pictures, list_images
 from harness.brains.npy_files import describe, open_npy
 from harness.brains.usable import check_ceiling, keep_usable
-from harness.config import Algonauts2023Config
 from harness.errors import InputError
 from harness.files import content_hash
+from harness.sections import Algonauts2023Config
 
 N_PICTURES = 73_000
 """Of the Natural Scenes Dataset: ids go from 0 to one less."""

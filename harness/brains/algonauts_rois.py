@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Int
 
 from harness.brains.brain import Roi
-from harness.brains.npy_files import describe, open_npy, reading
+from harness.brains.foreign_files import reading
+from harness.brains.npy_files import describe, open_npy
 from harness.brains.roi_names import check_roi_names
 from harness.errors import InputError
 

@@ -33,9 +33,9 @@ from harness.brains.image_files import ImageFiles, check_order, hash_images, joi
 from harness.brains.npy_files import describe, open_npy, read_npz
 from harness.brains.roi_names import check_roi_names
 from harness.brains.usable import check_ceiling, keep_usable
-from harness.config import ArraysConfig
 from harness.errors import InputError, unknown_name
 from harness.files import content_hash
+from harness.sections import ArraysConfig
 
 log = logging.getLogger(__name__)
 

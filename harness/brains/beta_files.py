@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from harness.brains.neuroimages import describe_shape, open_image, reading, stream_maps
+from harness.brains.foreign_files import reading
+from harness.brains.neuroimages import describe_shape, open_image, stream_maps
 from harness.errors import InputError
 
 UNITS = 300.0  # of whole numbers, per percent

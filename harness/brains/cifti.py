@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from harness.brains.cortex import HEMISPHERES
-from harness.brains.neuroimages import quiet_nibabel, reading
+from harness.brains.foreign_files import quiet_nibabel, reading
 from harness.errors import InputError
 
 PREFIX = "CIFTI_STRUCTURE_"

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial.distance import cdist
 
 from harness.brains.brain import Surface
+from harness.brains.foreign_files import quiet_nibabel
 from harness.errors import InputError
 
 HEMISPHERES = ("L", "R")
@@ -135,15 +136,9 @@ def _read_shade(
     path: Path, on_cortex: Int[np.ndarray, " n_grayordinates"], n_vertices: int
 ) -> Float[np.ndarray, " n_vertices"]:
     from nibabel.cifti2.cifti2 import Cifti2Image
-    from nibabel.imageglobals import logger
 
-    # nibabel remarks that CIFTI has no voxel size, on every file
-    before = logger.level
-    logger.setLevel("ERROR")
-    try:
+    with quiet_nibabel():
         depth = np.asarray(Cifti2Image.from_filename(path).get_fdata(dtype=np.float32))[0]
-    finally:
-        logger.setLevel(before)
     shade = np.full(n_vertices, 0.5, dtype=np.float32)
     low, high = np.percentile(depth, [2, 98])
     shade[on_cortex] = np.clip((depth - low) / (high - low), 0, 1)

@@ -21,9 +21,9 @@ from harness.brains.file_hashes import hash_files
 from harness.brains.image_files import ImageFiles, hash_images, join_pictures
 from harness.brains.repeats import average_sessions, plan_rows
 from harness.brains.stimulus_table import StimulusTable, read_table
-from harness.config import GrayordinatesConfig
 from harness.errors import InputError
 from harness.files import content_hash
+from harness.sections import GrayordinatesConfig
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from harness.brains.foreign_files import quiet_nibabel, reading
 from harness.errors import InputError
 from harness.files import content_hash
 
@@ -58,42 +58,6 @@ class ImageFile:
     def is_scaled(self) -> bool:
         """Whether the header says how stored numbers become values."""
         return (self.slope, self.intercept) != (1.0, 0.0)
-
-
-@contextmanager
-def reading(path: Path, kind: str) -> Iterator[None]:
-    """Read a foreign file: all that goes wrong inside is an `InputError` that names it.
-
-    Parameters
-    ----------
-    path : Path
-    kind : str
-        What the file should be, e.g. ``"MATLAB file"``.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except EOFError:
-        raise InputError(f"{path}: ends too early: not the whole of a {kind}") from None
-    except Exception as error:  # readers of binary formats raise whatever the bytes lead them to
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{path}: not a readable {kind} ({reason})") from None
-
-
-@contextmanager
-def quiet_nibabel() -> Iterator[None]:
-    """Without nibabel's remarks on files that are in order, such as that CIFTI has no voxel size."""
-    from nibabel.imageglobals import logger
-
-    before = logger.level
-    logger.setLevel("CRITICAL")
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def open_image(path: Path) -> ImageFile:

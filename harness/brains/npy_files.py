@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from harness.brains.foreign_files import reading
 from harness.errors import InputError
-
-
-@contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
-    """Read a file from elsewhere: all that can go wrong becomes an `InputError` that names it."""
-    try:
-        yield
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except Exception as error:  # the header is Python's literals, the archive zlib's: they raise anything
-        raise InputError(f"{path}: not a readable {what} ({' '.join(str(error).split())})") from None
 
 
 def open_npy(path: Path) -> np.ndarray:
@@ -40,6 +26,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Read all arrays of an npz file, by name; errors as of `open_npy`."""
     # opened here: of a broken archive, np.load would leave the file open
     with reading(path, "npz file"), path.open("rb") as file:
+        if not path.stat().st_size:
+            raise InputError(f"{path}: not a readable npz file (it is empty)")
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise InputError(f"{path}: found a single array, accepted: an npz file of several")

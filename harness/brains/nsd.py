@@ -31,9 +31,9 @@ from harness.brains.nsd_space import MASKS, Space
 from harness.brains.nsd_stimuli import BrickPictures
 from harness.brains.nsd_volume import open_volume
 from harness.brains.repeats import Averaged, Rows, average_sessions, plan_rows
-from harness.config import NsdConfig
 from harness.errors import InputError
 from harness.files import content_hash
+from harness.sections import NsdConfig
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from harness.brains.neuroimages import reading
+from harness.brains.foreign_files import reading
 from harness.errors import InputError
 
 LARGEST = 2**31  # beyond which a number counts nothing here; NaN is not below it

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.brains.neuroimages import reading
-from harness.config import NsdConfig
+from harness.brains.foreign_files import reading
 from harness.errors import InputError, unknown_name
+from harness.sections import NsdConfig
 
 log = logging.getLogger(__name__)
 

@@ -30,8 +30,8 @@ from harness.brains.cortex import (
 )
 from harness.brains.responses import STAGES, Voxels, look_at, look_at_reference
 from harness.brains.retinotopy import lay_out_retinotopy
-from harness.config import SimulatedConfig
 from harness.files import content_hash
+from harness.sections import SimulatedConfig
 from tasks import shapes
 from tasks.shapes import Scene, render_scenes, sample_scenes
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from harness.brains.neuroimages import reading
+from harness.brains.foreign_files import reading
 from harness.errors import InputError, unknown_name
 
 COLUMNS = ("image", "session", "repeat")

@@ -11,7 +11,9 @@ from jaxtyping import Float
 from PIL import Image
 
 from harness.backbones.backbone import Backbone
-from harness.config import (
+from harness.features import LayerTokens, extract_tokens
+from harness.mapping import Mapping
+from harness.sections import (
     AttentionConfig,
     FactorTopyConfig,
     FreeSelectorsConfig,
@@ -19,8 +21,6 @@ from harness.config import (
     MappingConfig,
     TrainedMappingConfig,
 )
-from harness.features import LayerTokens, extract_tokens
-from harness.mapping import Mapping
 from harness.splits import Split
 from harness.token_store import store_tokens
 

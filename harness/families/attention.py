@@ -18,10 +18,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from harness.config import AttentionConfig
 from harness.errors import InputError
 from harness.features import LayerTokens
 from harness.mapping import Mapping
+from harness.sections import AttentionConfig
 from harness.selector_model import EVERY
 from harness.splits import Split
 from harness.training import check_inputs, fit_model

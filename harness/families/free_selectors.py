@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from harness.config import FreeSelectorsConfig
 from harness.features import LayerTokens
 from harness.fitting import mapping_of
 from harness.mapping import Mapping
+from harness.sections import FreeSelectorsConfig
 from harness.selector_model import EVERY, SelectorModel, Selectors
 from harness.splits import Split
 from harness.training import check_inputs, fit_model

@@ -22,11 +22,11 @@ from sklearn.model_selection import PredefinedSplit
 from torch import Tensor
 from tqdm import tqdm
 
-from harness.config import LayerRidgeConfig
 from harness.errors import InputError
 from harness.features import LayerTokens
 from harness.mapping import Mapping
 from harness.scores import score
+from harness.sections import LayerRidgeConfig
 from harness.splits import Split
 from harness.training import check_inputs
 

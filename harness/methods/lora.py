@@ -10,9 +10,9 @@ from peft import PeftModel, get_peft_model
 from torch import nn
 
 from harness.backbones import Backbone
-from harness.config import LoraConfig
 from harness.errors import InputError
 from harness.methods.attention_adapter import AttentionAdapter
+from harness.sections import LoraConfig
 
 # attention and MLP of timm's and open_clip's blocks; an attention module of open_clip is a target as a whole
 LORA_TARGETS = r".*blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])|.*resblocks\.\d+\.(attn|mlp\.c_fc|mlp\.c_proj)"

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from harness.backbones import Backbone
-from harness.config import LoraConfig, MethodConfig
+from harness.sections import LoraConfig, MethodConfig
 
 if TYPE_CHECKING:
     from peft import PeftModel
