@@ -12,8 +12,17 @@ from harness.factortopy import FactorTopy
 from harness.selector_model import Selectors
 
 
+def select_plainly(model: FactorTopy, encoding: Tensor) -> Selectors:
+    """What the selector networks make of the voxels' whole position encoding [n_voxels, 192]."""
+    return Selectors(
+        space=model.space_selector(encoding).tanh(),
+        layer=model.layer_selector(encoding).softmax(dim=-1),
+        scale=model.scale_selector(encoding).squeeze(-1).sigmoid(),
+    )
+
+
 def predict_plainly(
-    model: FactorTopy, local: Sequence[Tensor], global_: Sequence[Tensor], selectors: Selectors | None = None
+    model: FactorTopy, local: Sequence[Tensor], global_: Sequence[Tensor], chosen: Selectors
 ) -> Tensor:
     """Sample every voxel's token of every layer, mix, then apply the weights.
 
@@ -22,14 +31,12 @@ def predict_plainly(
     model : FactorTopy
     local : sequence of float tensors [n_images, n_channels, height, width], one per layer
     global_ : sequence of float tensors [n_images, n_channels], one per layer
-    selectors : Selectors, optional
-        What ``model.selectors()`` gave.
+    chosen : Selectors
 
     Returns
     -------
     float tensor [n_images, n_voxels]
     """
-    chosen = selectors if selectors is not None else model.selectors()
     scale = chosen.scale[:, None]
     mixed: Tensor | float = 0.0  # n_images, n_voxels, n_channels
     for layer, (tokens, whole) in enumerate(zip(local, global_, strict=True)):

@@ -14,46 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from harness.errors import InputError
+from harness.position_encoding import compact_encoding
 from harness.selector_model import EVERY, SelectorModel, Selectors
 
 HIDDEN = 128  # width of the selector networks
-N_FREQUENCIES = 32
-PERIOD_BASE = 1000.0
-N_STEPS = 100.0  # steps along the longest axis of the bounding box
-
-
-def position_encoding(
-    coords: Float[Tensor, "n_voxels 3"], bounding_box: Float[Tensor, "2 3"]
-) -> Float[Tensor, "n_voxels n_features"]:
-    """Sines and cosines of the voxels' places, 64 per axis.
-
-    Positions are scaled so that the longest axis of the box spans 100 steps from 0. Features are ordered
-    by axis, then by frequency (1000^(-k/32), k = 0 … 31, highest first), then sine before cosine.
-
-    Parameters
-    ----------
-    coords : float tensor [n_voxels, 3]
-    bounding_box : float tensor [2, 3]
-        Minimum and maximum of the subject's coordinates. It is given, not taken from `coords`, so that a
-        subset of voxels gets the encoding it has among all.
-
-    Raises
-    ------
-    InputError
-        If the box has no extent or is not finite.
-    """
-    lowest, highest = bounding_box
-    longest = (highest - lowest).max()
-    if not (torch.isfinite(bounding_box).all() and longest > 0):
-        raise InputError(
-            f"bounding_box: expected a finite minimum and maximum per axis that differ along at least one, "
-            f"found {bounding_box.tolist()}"
-        )
-    frequencies = torch.logspace(0, 1 / N_FREQUENCIES - 1, N_FREQUENCIES, base=PERIOD_BASE).to(coords)
-    steps = (coords - lowest) * (N_STEPS / longest)
-    angles = steps[:, :, None] * frequencies
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
 class FactorTopy(SelectorModel):
@@ -76,10 +40,11 @@ class FactorTopy(SelectorModel):
     Raises
     ------
     InputError
-        If there is no layer, or the bounding box has no extent.
+        If there is no layer, or the bounding box has no extent or does not hold all voxels.
     """
 
-    encoding: Tensor
+    places: Tensor
+    expansion: Tensor
     bounding_box: Tensor
 
     def __init__(
@@ -90,22 +55,37 @@ class FactorTopy(SelectorModel):
         n_channels: int,
     ) -> None:
         super().__init__(layer_widths)
-        self.register_buffer("encoding", position_encoding(coords, bounding_box))
+        places, expansion = compact_encoding(coords, bounding_box)
+        # beside a one, so that the networks' first bias is a row of their first product
+        self.register_buffer("places", torch.cat([places.new_ones(len(places), 1), places], dim=1))
+        self.register_buffer("expansion", expansion)
         self.register_buffer("bounding_box", bounding_box.clone())
-        n_features = self.encoding.shape[1]
+        n_features = expansion.shape[1]
         self.space_selector = _selector_network(n_features, 2)
         self.layer_selector = _selector_network(n_features, len(layer_widths))
         self.scale_selector = _selector_network(n_features, 1)
         self._add_readout(len(coords), layer_widths, n_channels)
 
+    @property
+    def encoding(self) -> Float[Tensor, "n_voxels n_features"]:
+        """What the selector networks are functions of: `harness.position_encoding.position_encoding`."""
+        return self.places[:, 1:] @ self.expansion
+
     def selectors(self, voxels: slice = EVERY) -> Selectors:
         """Where every voxel, or some voxels, read; differentiable."""
-        encoding = self.encoding[voxels]
+        places = self.places[voxels]
         return Selectors(
-            space=self.space_selector(encoding).tanh(),
-            layer=self.layer_selector(encoding).softmax(dim=-1),
-            scale=self.scale_selector(encoding).squeeze(-1).sigmoid(),
+            space=self._select(self.space_selector, places).tanh(),
+            layer=self._select(self.layer_selector, places).softmax(dim=-1),
+            scale=self._select(self.scale_selector, places).squeeze(-1).sigmoid(),
         )
+
+    def _select(
+        self, network: nn.Sequential, places: Float[Tensor, "n_voxels n_kept"]
+    ) -> Float[Tensor, "n_voxels n_outputs"]:
+        """What `network` makes of the encoding, whose expansion meets the first weights, not the voxels."""
+        first = network[0]
+        return network[1:](places @ torch.cat([first.bias[None], self.expansion @ first.weight.T]))
 
 
 def _selector_network(n_features: int, n_outputs: int) -> nn.Sequential:

@@ -30,16 +30,19 @@ def run_main(path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 def record_other_file(
     seed: int, shape: tuple[int, int], widths: tuple[int, ...], n_steps: int
 ) -> dict[str, np.ndarray]:
-    """A file of the format, computed plainly: grid_sample, einsum, and the published names throughout."""
+    """A file of the format, computed plainly: grid_sample, einsum, and the published names throughout.
+
+    In float64, from numbers that float32 can hold, so that what is recorded has no rounding of its own.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*size: int, scale: float = 1.0) -> torch.Tensor:
-        return torch.randn(*size, generator=generator) * scale
+        return (torch.randn(*size, generator=generator) * scale).double()
 
     n_voxels, n_channels, n_images, n_layers = 23, 5, 3, len(widths)
     coords = draw(n_voxels, 3, scale=30.0)
     longest = (coords.amax(0) - coords.amin(0)).max()
-    frequencies = torch.tensor([1000 ** (-k / 32) for k in range(32)], dtype=torch.float64).float()
+    frequencies = torch.tensor([1000 ** (-k / 32) for k in range(32)], dtype=torch.float64).float().double()
     angles = ((coords - coords.amin(0)) * (100 / longest)).unsqueeze(-1) * frequencies
     encoding = torch.stack([angles.sin(), angles.cos()], -1).reshape(n_voxels, -1)
 
@@ -67,7 +70,7 @@ def record_other_file(
 
     def run(step: int) -> tuple[torch.Tensor, ...]:
         space, layer, scale = network("space").tanh(), network("layer").softmax(1), network("scale").sigmoid()
-        mixed = torch.zeros(n_images, n_voxels, n_channels)
+        mixed = torch.zeros(n_images, n_voxels, n_channels, dtype=torch.float64)
         for i in range(n_layers):
             tokens = F.conv2d(local[i][step], params[f"local_token_bottleneck.{i}.weight"])
             grid = space.view(1, n_voxels, 1, 2).repeat(n_images, 1, 1, 1)
@@ -103,7 +106,7 @@ def record_other_file(
         regularizers.append(regularizer.detach())
     file |= {"losses": torch.stack(losses), "regularizers": torch.stack(regularizers)}
     file |= {f"param{n_steps}/{name}": value for name, value in params.items()}
-    return {key: value.detach().numpy().copy() for key, value in file.items()}
+    return {key: value.detach().numpy().astype(np.float32) for key, value in file.items()}
 
 
 def test_published_numbers_are_reproduced() -> None:

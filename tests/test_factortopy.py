@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,15 +11,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from harness.errors import InputError
-from harness.factortopy import FactorTopy, position_encoding
+from harness.factortopy import FactorTopy
+from harness.position_encoding import position_encoding
 from harness.selector_model import Selectors
 
 BOX = torch.tensor([[-40.0, -30.0, -20.0], [60.0, 30.0, 20.0]], dtype=torch.float64)
 
 
-def predict_plainly(model: FactorTopy, local: list[Tensor], global_: list[Tensor]) -> Tensor:
+def predict_plainly(model: FactorTopy, coords: Tensor, local: list[Tensor], global_: list[Tensor]) -> Tensor:
     """The formula as it is written, one layer after the other."""
-    chosen = model.selectors()
+    encoding = position_encoding(coords, BOX)
+    chosen = Selectors(
+        model.space_selector(encoding).tanh(),
+        model.layer_selector(encoding).softmax(dim=-1),
+        model.scale_selector(encoding).squeeze(-1).sigmoid(),
+    )
     scale = chosen.scale[:, None]
     mixed = torch.zeros(1, dtype=torch.float64)
     for i, (local_layer, global_layer) in enumerate(zip(local, global_, strict=True)):
@@ -55,59 +59,37 @@ def test_model_is_its_formula(
     """From all voxels at the centre (spread 0) to all in the corners (tanh saturated)."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = make_model(n_voxels, widths, n_channels, spread)
+        coords = draw_coords(n_voxels)
+        model = make_model(coords, widths, n_channels, spread)
         local = [torch.randn(n_images, width, *size, dtype=torch.float64) for width in widths]
         global_ = [torch.randn(n_images, width, dtype=torch.float64) for width in widths]
     parameters = list(model.parameters())
-    assert_same_with_gradients(model(local, global_), predict_plainly(model, local, global_), parameters)
+    plain = predict_plainly(model, coords, local, global_)
+    assert_same_with_gradients(model(local, global_), plain, parameters)
 
 
-def make_model(n_voxels: int, widths: list[int], n_channels: int, spread: float) -> FactorTopy:
+def draw_coords(n_voxels: int) -> Tensor:
+    """Anywhere in the box."""
+    return BOX[0] + torch.rand(n_voxels, 3, dtype=torch.float64) * (BOX[1] - BOX[0])
+
+
+def make_model(coords: Tensor, widths: list[int], n_channels: int, spread: float) -> FactorTopy:
     """A model in float64 whose selectors' last layers are random."""
-    coords = BOX[0] + torch.rand(n_voxels, 3, dtype=torch.float64) * (BOX[1] - BOX[0])
     model = FactorTopy(coords, BOX, widths, n_channels).double()
     for network in (model.space_selector, model.layer_selector, model.scale_selector):
         torch.nn.init.normal_(network[-1].weight, std=spread)
     return model
 
 
-def test_position_encoding_by_hand() -> None:
-    box = torch.tensor([[-10.0, 0.0, 5.0], [40.0, 20.0, 6.0]])
-    found = position_encoding(torch.tensor([[15.0, 10.0, 5.0]]), box)
-    assert found.shape == (1, 192)
-    for feature, angle in (
-        (0, 50.0),
-        (62, 50 * 1000 ** (-31 / 32)),
-        (64, 20.0),
-        (66, 20 * 1000 ** (-1 / 32)),
-        (128, 0.0),
-    ):
-        assert found[0, feature].item() == pytest.approx(math.sin(angle), abs=1e-5)
-        assert found[0, feature + 1].item() == pytest.approx(math.cos(angle), abs=1e-5)
-
-
 def test_subset_of_voxels_has_the_selectors_it_has_among_all() -> None:
     torch.manual_seed(0)
-    coords = BOX[0] + torch.rand(20, 3, dtype=torch.float64) * (BOX[1] - BOX[0])
+    coords = draw_coords(20)
     assert torch.equal(position_encoding(coords, BOX)[5:9], position_encoding(coords[5:9], BOX))
     # and the box is the module's own: later changes of the caller's do not reach it
     box = BOX.clone()
     model = FactorTopy(coords, box, [3], 2)
     box += 1
     assert torch.equal(model.bounding_box, BOX)
-
-
-@pytest.mark.parametrize(
-    "box",
-    [
-        torch.zeros(2, 3),
-        torch.tensor([[0.0, 0, 0], [1, float("nan"), 1]]),
-        torch.tensor([[1.0, 1, 1], [0, 0, 0]]),
-    ],
-)
-def test_box_without_extent_is_refused(box: Tensor) -> None:
-    with pytest.raises(InputError, match="bounding_box"):
-        position_encoding(torch.zeros(2, 3), box)
 
 
 def test_no_layers_is_refused() -> None:
@@ -128,7 +110,7 @@ def test_start_is_undecided() -> None:
 
 def test_regularizer_by_hand() -> None:
     torch.manual_seed(0)
-    model = make_model(2, [3, 3], 2, spread=0.0)
+    model = make_model(draw_coords(2), [3, 3], 2, spread=0.0)
     chosen = Selectors(
         space=torch.zeros(2, 2, dtype=torch.float64),
         layer=torch.tensor([[1.0, 0.0], [0.5, 0.5]], dtype=torch.float64),
@@ -140,13 +122,13 @@ def test_regularizer_by_hand() -> None:
 
 def test_regularizer_of_one_layer_is_finite() -> None:
     torch.manual_seed(0)
-    model = make_model(7, [3], 2, spread=1.0)
+    model = make_model(draw_coords(7), [3], 2, spread=1.0)
     assert model.regularizer().item() == pytest.approx((model.selectors().scale - 0.5).square().mean().item())
 
 
 def test_selectors_given_are_the_ones_used() -> None:
     torch.manual_seed(0)
-    model = make_model(9, [3, 4], 2, spread=1.0)
+    model = make_model(draw_coords(9), [3, 4], 2, spread=1.0)
     local = [torch.randn(2, n, 3, 4, dtype=torch.float64) for n in (3, 4)]
     global_ = [torch.randn(2, n, dtype=torch.float64) for n in (3, 4)]
     assert torch.equal(model(local, global_), model(local, global_, model.selectors()))
@@ -159,14 +141,14 @@ def test_selectors_given_are_the_ones_used() -> None:
 
 def test_memory_format_does_not_matter() -> None:
     torch.manual_seed(0)
-    model = make_model(9, [3], 2, spread=1.0)
+    model = make_model(draw_coords(9), [3], 2, spread=1.0)
     local, global_ = torch.randn(2, 3, 4, 5, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
     last = local.contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(model([local], [global_]), model([last], [global_]))
 
 
 def test_a_part_of_the_voxels_is_predicted_as_among_all() -> None:
-    model = make_model(50, [4, 3], 6, 0.5)
+    model = make_model(draw_coords(50), [4, 3], 6, 0.5)
     local = [torch.randn(3, width, 4, 5, dtype=torch.float64) for width in (4, 3)]
     global_ = [torch.randn(3, width, dtype=torch.float64) for width in (4, 3)]
     part = model(local, global_, voxels=slice(10, 23))
