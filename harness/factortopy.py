@@ -84,8 +84,8 @@ class FactorTopy(SelectorModel):
         self, network: nn.Sequential, places: Float[Tensor, "n_voxels n_kept"]
     ) -> Float[Tensor, "n_voxels n_outputs"]:
         """What `network` makes of the encoding, whose expansion meets the first weights, not the voxels."""
-        first = network[0]
-        return network[1:](places @ torch.cat([first.bias[None], self.expansion @ first.weight.T]))
+        weight, bias = network[0].parameters()
+        return network[1:](places @ torch.cat([bias[None], self.expansion @ weight.T]))
 
 
 def _selector_network(n_features: int, n_outputs: int) -> nn.Sequential:

@@ -113,7 +113,7 @@ class ArraysConfig(BaseBrainConfig):
 
 
 class NsdConfig(BaseBrainConfig):
-    """A subject of the Natural Scenes Dataset (`harness.brains.nsd`)."""
+    """A subject of the Natural Scenes Dataset (`harness.brains.nsd.subject`)."""
 
     name: Literal["nsd"] = "nsd"
     root: str = Field(min_length=1, description="the folder that holds nsddata and nsddata_betas")

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from made_nsd import AFFINE, N_TRIALS, SHAPE, MadeNsd, write_hdf5, write_nifti, write_nsd
 
-from harness.brains import beta_files, load_brain, nsd
+from harness.brains import beta_files, load_brain
 from harness.brains.brain import Brain
 from harness.brains.cache import cache_folder
+from harness.brains.nsd import subject
 from harness.config import load_config
 from harness.errors import InputError
 from harness.sections import NsdConfig
@@ -412,7 +413,7 @@ def test_the_result_is_kept_without_its_pictures(made: MadeNsd, monkeypatch: pyt
     first = load(made)
     (folder,) = (cache_folder() / "brains").iterdir()
     assert not (folder / "pixels.npy").exists()
-    monkeypatch.setattr(nsd, "_make", None)  # cannot be made again
+    monkeypatch.setattr(subject, "_make", None)  # cannot be made again
     assert_same(first, load(made))
     # which voxels are wanted of it is no part of the key
     assert load(made, rois=("V1v",)).n_voxels == 4
@@ -436,7 +437,7 @@ def test_the_result_is_kept_until_a_file_changes(
     }[name]
     state = path.stat()
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1_000_000))
-    monkeypatch.setattr(nsd, "_make", None)
+    monkeypatch.setattr(subject, "_make", None)
     with pytest.raises(TypeError):
         load(made)
 

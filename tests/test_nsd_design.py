@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from harness.brains.nsd_design import read_design
+from harness.brains.nsd.design import read_design
 from harness.errors import InputError
 
 

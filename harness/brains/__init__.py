@@ -45,7 +45,7 @@ def _load_whole(config: BrainConfig) -> Brain:
 
             return load_arrays(config)
         case NsdConfig():
-            from harness.brains.nsd import load_nsd
+            from harness.brains.nsd.subject import load_nsd
 
             return load_nsd(config)
         case GrayordinatesConfig():

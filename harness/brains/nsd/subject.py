@@ -1,6 +1,6 @@
-"""The Natural Scenes Dataset: a subject's responses to thousands of pictures, read session by session.
+"""A subject's responses to thousands of pictures, read session by session.
 
-Allen et al. 2022, Nature Neuroscience 25:116. Responses are masked while they are read, standardised per
+Responses are masked while they are read, standardised per
 voxel and session, and averaged over the repeats of a picture. The result is kept on disk
 (`harness.brains.cache`) under the settings, this code, and the size and time of every file it came from.
 Pictures stay in their file.
@@ -24,12 +24,12 @@ from harness.brains.brain import Brain, fingerprint
 from harness.brains.cache import cached_brain
 from harness.brains.ceilings import ceiling_from_ncsnr, estimate_ceiling
 from harness.brains.neuroimages import fingerprint_file
-from harness.brains.nsd_design import Design, read_design
-from harness.brains.nsd_folder import NsdFolder, open_folder
-from harness.brains.nsd_rois import ATLASES, read_rois
-from harness.brains.nsd_space import MASKS, Space
-from harness.brains.nsd_stimuli import BrickPictures
-from harness.brains.nsd_volume import open_volume
+from harness.brains.nsd.design import Design, read_design
+from harness.brains.nsd.folder import NsdFolder, open_folder
+from harness.brains.nsd.rois import ATLASES, read_rois
+from harness.brains.nsd.space import MASKS, Space
+from harness.brains.nsd.stimuli import BrickPictures
+from harness.brains.nsd.volume import open_volume
 from harness.brains.repeats import Averaged, Rows, average_sessions, plan_rows
 from harness.errors import InputError
 from harness.files import content_hash
@@ -58,9 +58,10 @@ def load_nsd(config: NsdConfig) -> Brain:
         [path for paths in sessions.values() for path in paths],
         {*(config.atlases or ATLASES), *([config.mask] if config.mask else MASKS)},
     )
+    sources = sorted(Path(__file__).parents[1].rglob("*.py"))
     key = {
         "settings": config.model_dump(mode="json", exclude={"rois", "min_ceiling"}),
-        "source": content_hash([path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]),
+        "source": content_hash([path.read_bytes() for path in sources]),
         "packages": [f"{name} {version(name)}" for name in ("numpy", "scipy", "nibabel", "h5py")],
         "files": [_identify(path) for path in [*files, pictures.path]],
     }
@@ -117,7 +118,7 @@ def describe_numbers(numbers: list[int]) -> str:
 def _open_space(folder: NsdFolder, mask: str | None) -> Space:
     if folder.preparation.startswith("func"):
         return open_volume(folder, mask)
-    from harness.brains.nsd_surface import open_surface
+    from harness.brains.nsd.surface import open_surface
 
     return open_surface(folder, mask)
 

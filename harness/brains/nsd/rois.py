@@ -15,8 +15,8 @@ from jaxtyping import Bool, Int
 from harness.brains.algonauts_rois import LABELS, rank_rois
 from harness.brains.brain import Roi
 from harness.brains.cortex import REGIONS
-from harness.brains.nsd_folder import read_names
-from harness.brains.nsd_space import Space
+from harness.brains.nsd.folder import read_names
+from harness.brains.nsd.space import Space
 from harness.brains.roi_names import check_roi_names
 from harness.errors import InputError, unknown_name
 

@@ -17,8 +17,8 @@ from harness.brains.cortex import GAP, HEMISPHERES
 from harness.brains.foreign_files import reading
 from harness.brains.fsaverage import load_fsaverage
 from harness.brains.neuroimages import read_labels
-from harness.brains.nsd_folder import DATA, SIDES, NsdFolder
-from harness.brains.nsd_space import Part, Space, check_shape, find_hemispheres, read_mask
+from harness.brains.nsd.folder import DATA, SIDES, NsdFolder
+from harness.brains.nsd.space import Part, Space, check_shape, find_hemispheres, read_mask
 from harness.errors import InputError
 
 FSAVERAGE = "fsaverage"
