@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from jaxtyping import Float, Int
 from scipy.special import softmax
@@ -148,7 +149,7 @@ class _Tracker:
         self.device, self.quiet = accelerator.device, not accelerator.is_main_process
         self.text = backbone.text
         self.pretrained = encoder_hash(backbone)
-        self.model = tune(backbone, task.n_classes, config.method, config.seed)
+        self.model = tune(backbone, task.n_classes, config.method, config.seed, task)
         self.probes = [
             load_task(name, config.probes.n_train, config.probes.n_test, config.seed)
             for name in config.probes.tasks
@@ -280,8 +281,8 @@ def score_head(
     labels: Int[np.ndarray, " n_images"],
 ) -> dict[str, float]:
     """Accuracy and calibration of the fine-tuned head on the task's test images."""
-    weight, bias = model.head.weight.detach().cpu().numpy(), model.head.bias.detach().cpu().numpy()
-    logits = features @ weight.T + bias
+    with torch.no_grad():
+        logits = model.classify(torch.from_numpy(features)).numpy()
     accuracy = float((logits.argmax(axis=1) == labels).mean())
     return {"accuracy": accuracy, "ece": float(calibration_error(softmax(logits, axis=1), labels))}
 

@@ -1,0 +1,48 @@
+"""What is minimised: the task's loss; methods that add a penalty extend this."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from harness.backbones import Backbone
+from harness.methods.tuned import TunedModel
+
+if TYPE_CHECKING:
+    from tasks.task import Task
+else:
+    # importing datasets takes seconds
+    Task = Any
+
+Terms = dict[str, Float[Tensor, ""]]
+
+
+class Objective(nn.Module):
+    """The task's loss alone; all of a step goes through `forward`, as data-parallel training needs it."""
+
+    def __init__(self, model: TunedModel, task: Task) -> None:
+        super().__init__()
+        self.model = model
+        self.task = task
+
+    def forward(self, images: Float[Tensor, "n_images 3 height width"], labels: Tensor) -> Terms:
+        """Terms of the loss by name, each with its weight: the loss is their sum."""
+        return {"task_loss": task_loss(self.task, self.model(images), labels)}
+
+
+def task_loss(task: Task, logits: Float[Tensor, "n_images n_classes"], labels: Tensor) -> Float[Tensor, ""]:
+    """The task's own loss where it has one, else cross-entropy."""
+    loss = getattr(task, "loss", functional.cross_entropy)
+    found: Tensor = loss(logits.float(), labels)
+    return found
+
+
+def copy_frozen(backbone: Backbone, device: torch.device | str) -> Backbone:
+    """The pretrained backbone as a teacher: a copy in evaluation mode, without gradients or texts."""
+    teacher = copy.deepcopy(backbone, {id(backbone.text): None})
+    return teacher.requires_grad_(False).eval().to(device)
