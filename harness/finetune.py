@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets
-import filelock
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -39,7 +38,7 @@ from harness.config import load_config, to_yaml
 from harness.errors import InputError, exit_with_one_line
 from harness.files import remove, write_atomically, write_json
 from harness.journal import Journal
-from harness.layout import list_snapshots, run_folder, snapshot_folder
+from harness.layout import hold_run, list_snapshots, run_folder, snapshot_folder
 from harness.methods import tune
 from harness.methods.objectives import build_objective
 from harness.methods.schedule import group_parameters, plan_stages
@@ -261,14 +260,7 @@ def run(config: Config) -> Path:
     """Fine-tune, snapshot and track one run; returns its folder."""
     accelerator = build_accelerator(config.finetune)
     folder = run_folder(config)
-    lock = filelock.FileLock(folder / ".lock")
-    if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise InputError(f"{folder}: another process is at work on this run") from None
-    try:
+    with hold_run(folder) if accelerator.is_main_process else nullcontext():
         task = load_task(**config.task.model_dump())
         backbone = load_backbone(config.backbone)
         brain = load_brain(config.brain)  # before hours of training: its data may not be as they should be
@@ -280,8 +272,6 @@ def run(config: Config) -> Path:
         track(config, folder, task, backbone, brain, accelerator)
         if accelerator.is_main_process:
             write_json(folder / "finished.json", {"steps": list_snapshots(folder)})
-    finally:
-        lock.release()
     return folder
 
 

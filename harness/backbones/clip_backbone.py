@@ -32,10 +32,10 @@ from harness.files import read_weights
 
 # stem and blocks of open_clip's own towers, as timm's `group_parameters` takes them
 VIT_BLOCKS = {
-    "stem": r"^(class_embedding|positional_embedding|conv1|ln_pre)",
+    "stem": r"^(?:class_embedding|positional_embedding|conv1|ln_pre)",
     "blocks": [(r"^transformer\.resblocks\.(\d+)", None), (r"^ln_post", (99999,))],
 }
-RESNET_BLOCKS = {"stem": r"^(conv|bn)\d", "blocks": r"^layer(\d+)\.(\d+)"}
+RESNET_BLOCKS = {"stem": r"^(?:conv|bn)\d", "blocks": r"^layer(\d+)\.(\d+)"}
 # CLIP's own bound of the factor that is trained
 LARGEST_SCALE = math.log(100)
 

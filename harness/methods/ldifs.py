@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from harness.backbones import Backbone
 from harness.errors import InputError
-from harness.methods.objective import Objective, Task, Terms, copy_frozen, task_loss
+from harness.methods.objective import Objective, Task, Terms, as_in_training, copy_frozen, task_loss
 from harness.methods.tuned import TunedModel
 from harness.sections import LdifsConfig
 
@@ -77,7 +77,7 @@ class Ldifs(Objective):
     def forward(self, images: Float[Tensor, "n_images 3 height width"], labels: Tensor) -> Terms:
         """The task's loss, and the weighted distance from the pretrained tokens of the same images."""
         features, tokens = self.model.backbone.features_and_tokens(images)
-        with torch.no_grad():
+        with as_in_training():
             _, kept = self._teacher[0].features_and_tokens(images)
         distance = feature_distance(self._sequences(*tokens), self._sequences(*kept), self._method.axis)
         return {

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.backbones import Backbone
-from harness.methods.objective import Objective, Task, Terms, copy_frozen, task_loss
+from harness.methods.objective import Objective, Task, Terms, as_in_training, copy_frozen, task_loss
 from harness.methods.old_head import build_old_head
 from harness.methods.tuned import TunedModel
 from harness.sections import LwfConfig
@@ -23,13 +23,17 @@ from harness.sections import LwfConfig
 def distillation(
     now: Float[Tensor, "n_images n_classes"], before: Float[Tensor, "n_images n_classes"], temperature: float
 ) -> Float[Tensor, ""]:
-    """Mean over images of KL(before ‖ now) of logits over a temperature, in nats; 0 where nothing changed."""
-    return functional.kl_div(
-        functional.log_softmax(now / temperature, dim=1),
-        functional.log_softmax(before / temperature, dim=1),
+    """Mean over images of KL(before ‖ now) of logits over a temperature, in nats; 0 where nothing changed.
+
+    In double precision: Adam would make whole steps of what rounding leaves of a gradient of zero.
+    """
+    divergence = functional.kl_div(
+        functional.log_softmax(now.double() / temperature, dim=1),
+        functional.log_softmax(before.double() / temperature, dim=1),
         reduction="batchmean",
         log_target=True,
     )
+    return divergence.float()
 
 
 class Lwf(Objective):
@@ -52,7 +56,7 @@ class Lwf(Objective):
     def forward(self, images: Float[Tensor, "n_images 3 height width"], labels: Tensor) -> Terms:
         """The task's loss, and the weighted divergence of the old head's answers to the same images."""
         features = self.model.backbone(images)
-        with torch.no_grad():
+        with as_in_training():
             before = self._old_head(self._teacher[0](images))
         divergence = distillation(self._old_head(features), before, self._method.temperature)
         return {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,6 +42,22 @@ def task_loss(task: Task, logits: Float[Tensor, "n_images n_classes"], labels: T
     loss = getattr(task, "loss", functional.cross_entropy)
     found: Tensor = loss(logits.float(), labels)
     return found
+
+
+@contextmanager
+def as_in_training() -> Iterator[None]:
+    """Let a teacher take the code path that its student takes, so that equal weights give equal bits.
+
+    Without gradients, torch's attention in evaluation mode would take a faster path that rounds otherwise, and
+    Adam would make whole steps of the difference.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def copy_frozen(backbone: Backbone, device: torch.device | str) -> Backbone:
