@@ -173,9 +173,7 @@ def finetune(config: Config, folder: Path, task: Task, backbone: Backbone, accel
         generator=torch.Generator(),
     )
     batches = iter(loader)
-    bar = tqdm(
-        initial=start, total=plan.n_steps, desc="fine-tuning", disable=not accelerator.is_main_process
-    )
+    bar = tqdm(initial=start, total=plan.n_steps, desc="fine-tuning", disable=not accelerator.is_main_process)
     with bar, Journal(folder / "results.jsonl") if accelerator.is_main_process else nullcontext() as journal:
         for stage in plan_stages(config.method, settings.lr, plan.n_steps):
             if stage.stop <= start:

@@ -5,10 +5,11 @@
 
     θ_α = (1 − α) θ₀ + α θ₁                                          (Wortsman et al., CVPR 2022)
 
-The head is interpolated too; as it starts at zero, that scales its logits by α. Of LoRA the additions are scaled by
-α, which is the same thing; FLYP's head is made of the text tower's interpolated weights. What is measured is kept
-in ``<run>/wise_ft``, laid out like a run whose step is α in percent; rows go to the run's own ``results.jsonl``
-as ``wise_ft.<stage>/<place>/<measure>`` with that step. Forgetting and rewiring are against α = 0.
+The head is interpolated too; as it starts at zero, that scales its logits by α. Of LoRA the additions are
+scaled by α, which is the same thing; FLYP's head is made of the text tower's interpolated weights. What is
+measured is kept in ``<run>/wise_ft``, laid out like a run whose step is α in percent; rows go to the run's own
+``results.jsonl`` as ``wise_ft.<stage>/<place>/<measure>`` with that step. Forgetting and rewiring are against
+α = 0.
 """
 
 from __future__ import annotations
@@ -90,13 +91,15 @@ def write_curve(run: Path, model: TunedModel, pretrained: str, steps: Sequence[i
         α in percent.
     """
     curve, last = wise_ft_folder(run), list_snapshots(run)[-1]
-    ends = []
-    for step in (0, last):
+
+    def read_state(step: int) -> dict[str, Tensor]:
         read_snapshot(snapshot_folder(run, step), model, pretrained)
-        ends.append({name: tensor.clone() for name, tensor in model.changing_state().items()})
+        return {name: tensor.clone() for name, tensor in model.changing_state().items()}
+
+    start, end = read_state(0), read_state(last)
     for step in steps:
         if not snapshot_folder(curve, step).exists():
-            model.load_changing_state(interpolate(*ends, step / 100))
+            model.load_changing_state(interpolate(start, end, step / 100))
             manifest = read_manifest(snapshot_folder(run, last))
             found = content_hash(model.changing_state())
             write_snapshot(

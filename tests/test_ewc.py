@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -90,7 +89,7 @@ def test_only_what_is_trained_has_a_fisher_information(backbones: dict[str, Back
     backbone, task = backbones["vit"], load_task("shapes", 4, 1, 0)
     method = EwcConfig(frozen_blocks=4, weight=2.0)
     model = tune(backbone, 3, method, 0)
-    objective = Ewc(model, object(), backbone, method, task, "cpu", 0)
+    objective = Ewc(model, task, backbone, method, task, "cpu", 0)
     assert {name.split(".")[1] for name in objective._fisher if name.startswith("blocks")} == {"4", "5"}
     images, labels = torch.zeros(2, 3, 160, 160), torch.tensor([0, 1])
     assert objective(images, labels)["penalty"].item() == 0

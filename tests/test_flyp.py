@@ -34,9 +34,7 @@ def images(n_images: int = 4) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["mini_clip", "tiny_clip"])
-def test_it_starts_as_the_zero_shot_classifier(
-    backbones: dict[str, Backbone], task: Task, name: str
-) -> None:
+def test_it_starts_as_the_zero_shot_classifier(backbones: dict[str, Backbone], task: Task, name: str) -> None:
     backbone = backbones[name]
     model = tune(backbone, task.n_classes, FlypConfig(), 0, task).eval()
     with torch.no_grad():
@@ -99,7 +97,8 @@ def test_both_towers_are_trained_and_the_head_made_of_the_tuned_text(
     other.load_changing_state(state)
     with torch.no_grad():
         texts = [
-            torch.stack([model.texts.encoder(ids[None])[0] for ids in rows]).mean(0) for rows in model.texts.ids
+            torch.stack([model.texts.encoder(ids[None])[0] for ids in rows]).mean(0)
+            for rows in model.texts.ids
         ]
         expected = model.texts.encoder.scale() * functional.normalize(torch.stack(texts), dim=1)
     torch.testing.assert_close(other.head.weight, expected, rtol=1e-4, atol=1e-4)

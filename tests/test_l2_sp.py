@@ -1,23 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 
 import pytest
 import torch
-from torch import Tensor
 
 from harness.backbones.timm_backbone import load_timm
 from harness.methods import tune
 from harness.methods.l2_sp import L2Sp, squared_distance
 from harness.sections import L2SpConfig, L2SpLdifsConfig
-
-
-@dataclass
-class NoTask:
-    """A task whose loss is 0."""
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return logits.sum() * 0
+from tasks import load_task
 
 
 def test_distance_by_hand() -> None:
@@ -41,10 +33,12 @@ def test_distance_by_hand() -> None:
 def test_both_conventions(method: L2SpConfig | L2SpLdifsConfig, expected: dict[str, float]) -> None:
     backbone = load_timm("test_vit", None, 0).eval()
     model = tune(backbone, 3, method, 0)
-    objective = L2Sp(model, NoTask(), backbone, method, "cpu")
+    objective = L2Sp(model, load_task("counts", 3, 1), backbone, method, "cpu")
     images, labels = torch.zeros(1, 3, 160, 160), torch.tensor([0])
     terms = objective(images, labels)
-    assert {name: term.item() for name, term in terms.items()} == {"task_loss": 0, **dict.fromkeys(expected, 0)}
+    assert {name: terms[name].item() for name in expected} == dict.fromkeys(expected, 0)
+    assert terms.keys() == {"task_loss", *expected}
+    assert terms["task_loss"].item() == pytest.approx(math.log(3))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter += 0.2 if name.startswith("head.") else 0.1

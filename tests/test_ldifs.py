@@ -13,6 +13,7 @@ from harness.errors import InputError
 from harness.methods import tune
 from harness.methods.ldifs import Ldifs, choose_layers, feature_distance
 from harness.sections import LdifsConfig
+from tasks import load_task
 
 
 def test_distance_by_hand() -> None:
@@ -57,9 +58,9 @@ def test_zero_at_the_start_and_the_distance_of_all_tokens_afterwards(
     backbones: dict[str, Backbone], name: str
 ) -> None:
     backbone = backbones[name]
-    method = LdifsConfig(layers=(1, 2))
+    method = LdifsConfig(layers=(1, 2), frozen_blocks=1)
     model = tune(backbone, 3, method, 0).train()
-    objective = Ldifs(model, object(), backbone, method, "cpu").train()
+    objective = Ldifs(model, load_task("counts", 3, 1), backbone, method, "cpu").train()
     size = backbone.preprocessing.size
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
     labels = torch.tensor([0, 2])
@@ -76,8 +77,11 @@ def test_zero_at_the_start_and_the_distance_of_all_tokens_afterwards(
             unit = []
             for network in (model.backbone, backbone):
                 local, global_ = network.tokens(images)
-                tokens = [local[layer][:, :, y, x] for y in range(local[layer].shape[2])
-                          for x in range(local[layer].shape[3])]
+                tokens = [
+                    local[layer][:, :, y, x]
+                    for y in range(local[layer].shape[2])
+                    for x in range(local[layer].shape[3])
+                ]
                 stacked = torch.stack([global_[layer], *tokens])
                 unit.append(stacked / stacked.norm(dim=-1, keepdim=True))
             expected.append((unit[0] - unit[1]).square().sum(-1).mean())
@@ -86,9 +90,7 @@ def test_zero_at_the_start_and_the_distance_of_all_tokens_afterwards(
 
 
 @pytest.mark.parametrize("name", ["mini_clip", "tiny_clip", "vit", "convnext"])
-def test_features_and_tokens_of_one_pass_are_those_of_two(
-    backbones: dict[str, Backbone], name: str
-) -> None:
+def test_features_and_tokens_of_one_pass_are_those_of_two(backbones: dict[str, Backbone], name: str) -> None:
     backbone = backbones[name]
     size = backbone.preprocessing.size
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))

@@ -62,7 +62,7 @@ def test_the_answers_to_the_new_images_are_compared() -> None:
     backbone, proxy = load_timm("test_vit", None, 0).eval(), load_task("shapes", 12, 1, 0)
     method = LwfConfig(weight=3.0)
     model = tune(backbone, 4, method, 0).train()
-    objective = Lwf(model, object(), backbone, method, proxy, "cpu").train()
+    objective = Lwf(model, proxy, backbone, method, proxy, "cpu").train()
     images = torch.randn(5, 3, 160, 160, generator=torch.Generator().manual_seed(1))
     labels = torch.arange(5) % 4
     assert objective(images, labels)["penalty"].item() == 0

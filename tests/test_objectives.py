@@ -1,4 +1,4 @@
-"""Every method in the loop: what it starts from, what it changes and stores, and that it goes on where it was."""
+"""Every method in the loop: what it starts from, what it stores, and that it goes on where it was."""
 
 from __future__ import annotations
 

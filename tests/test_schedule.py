@@ -41,7 +41,7 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Backbone]:
     [
         (
             "mini",
-            {"pos_embed": 0, "patch_embed.backbone.conv.weight": 0, "blocks.0.attn.qkv.weight": 1,
+            {"pos_embed": 0, "patch_embed.backbone.0.conv.weight": 0, "blocks.0.attn.qkv.weight": 1,
              "blocks.7.mlp.fc2.bias": 8, "norm.weight": 8},
         ),
         (

@@ -15,7 +15,14 @@ from harness.config import load_config
 from harness.errors import InputError
 from harness.files import read_json, read_weights
 from harness.finetune import run
-from harness.layout import list_snapshots, mapping_folder, probes_file, run_folder, snapshot_folder, wise_ft_folder
+from harness.layout import (
+    list_snapshots,
+    mapping_folder,
+    probes_file,
+    run_folder,
+    snapshot_folder,
+    wise_ft_folder,
+)
 from harness.methods import tune
 from harness.sections import LoraConfig
 from harness.snapshots import encoder_hash, read_snapshot

@@ -29,7 +29,6 @@ from harness.backbones.timm_backbone import load_strictly, timm_final_and_tokens
 from harness.errors import unknown_name
 from harness.files import read_weights
 
-
 # stem and blocks of open_clip's own towers, as timm's `group_parameters` takes them
 VIT_BLOCKS = {
     "stem": r"^(?:class_embedding|positional_embedding|conv1|ln_pre)",

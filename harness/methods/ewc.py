@@ -1,10 +1,10 @@
-"""EWC: each weight is drawn to its start by how much old answers depend on it (Kirkpatrick et al., PNAS 2017).
+"""EWC: weights are drawn to their start by how much old answers depend on them (Kirkpatrick et al. 2017).
 
     loss = cross-entropy + λ/2 Σ_i F_i (θ_i − θ⁰_i)²        F_i = E_x E_{y∼p(y|x)} (∂ log p(y|x; θ⁰) / ∂θ_i)²
 
 F is the diagonal of the Fisher information of the pretrained backbone under an old head
-(`harness.methods.old_head`) on the proxy's training images, a class drawn for each from the backbone's own answers
-(with the true labels it would be the empirical Fisher, which is something else: Kunstner et al. 2019).
+(`harness.methods.old_head`) on the proxy's training images, a class drawn for each from the backbone's own
+answers (with the true labels it would be the empirical Fisher, which is something else: Kunstner et al. 2019).
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness.backbones import Backbone
-from harness.methods.objective import Objective, Task, Terms, copy_frozen
+from harness.methods.objective import Objective, Terms, copy_frozen
 from harness.methods.old_head import build_old_head
 from harness.methods.tuned import TunedModel
 from harness.sections import EwcConfig
+from tasks.task import Task
 
 
 def ewc_penalty(

@@ -1,8 +1,8 @@
 """FLYP: fine-tune as it was pretrained (Goyal et al., CVPR 2023).
 
-The loss is CLIP's own, on pairs of an image and a sentence that says its class: both towers and the logit scale are
-trained, and the head is made of the tuned text tower. As in the paper, two images of one class in a batch are
-told apart like any others.
+The loss is CLIP's own, on pairs of an image and a sentence that says its class: both towers and the logit scale
+are trained, and the head is made of the tuned text tower. As in the paper, two images of one class in a batch
+are told apart like any others. Softmax stands for SigLIP's own loss, too.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.errors import InputError
-from harness.methods.objective import Objective, Task, Terms
+from harness.methods.objective import Objective, Terms
 from harness.methods.tuned import TunedModel
+from tasks.task import Task
 
 
 class Flyp(Objective):

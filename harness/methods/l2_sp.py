@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from harness.backbones import Backbone
-from harness.methods.objective import Objective, Task, Terms
+from harness.methods.objective import Objective, Terms
 from harness.methods.tuned import TunedModel
 from harness.sections import L2SpConfig, L2SpLdifsConfig
+from tasks.task import Task
 
 
 def squared_distance(weights: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Float[Tensor, ""]:

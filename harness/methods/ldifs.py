@@ -20,9 +20,10 @@ from torch.nn import functional
 
 from harness.backbones import Backbone
 from harness.errors import InputError
-from harness.methods.objective import Objective, Task, Terms, as_in_training, copy_frozen, task_loss
+from harness.methods.objective import Objective, Terms, copy_teacher, same_rounding, task_loss
 from harness.methods.tuned import TunedModel
 from harness.sections import LdifsConfig
+from tasks.task import Task
 
 
 def feature_distance(
@@ -71,14 +72,15 @@ class Ldifs(Objective):
     ) -> None:
         super().__init__(model, task)
         self._layers = choose_layers(method.layers, len(backbone.layers))
-        self._teacher = (copy_frozen(backbone, device),)  # in a tuple: no part of what is trained
+        self._teacher = (copy_teacher(backbone, model, device),)  # in a tuple: no part of what is trained
         self._method = method
 
     def forward(self, images: Float[Tensor, "n_images 3 height width"], labels: Tensor) -> Terms:
         """The task's loss, and the weighted distance from the pretrained tokens of the same images."""
-        features, tokens = self.model.backbone.features_and_tokens(images)
-        with as_in_training():
-            _, kept = self._teacher[0].features_and_tokens(images)
+        with same_rounding():
+            features, tokens = self.model.backbone.features_and_tokens(images)
+            with torch.no_grad():
+                _, kept = self._teacher[0].features_and_tokens(images)
         distance = feature_distance(self._sequences(*tokens), self._sequences(*kept), self._method.axis)
         return {
             "task_loss": task_loss(self.task, self.model.classify(features), labels),

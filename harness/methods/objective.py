@@ -44,23 +44,30 @@ def task_loss(task: Task, logits: Float[Tensor, "n_images n_classes"], labels: T
     return found
 
 
-@contextmanager
-def as_in_training() -> Iterator[None]:
-    """Let a teacher take the code path that its student takes, so that equal weights give equal bits.
+def copy_frozen(backbone: Backbone, device: torch.device | str) -> Backbone:
+    """A copy of the pretrained backbone in evaluation mode, without gradients or texts."""
+    copied = copy.deepcopy(backbone, {id(backbone.text): None})
+    return copied.requires_grad_(False).eval().to(device)
 
-    Without gradients, torch's attention in evaluation mode would take a faster path that rounds otherwise, and
-    Adam would make whole steps of the difference.
+
+def copy_teacher(backbone: Backbone, model: TunedModel, device: torch.device | str) -> Backbone:
+    """The pretrained backbone, to be asked what its student is asked, both within `same_rounding`.
+
+    Where student and teacher have equal weights, their answers shall have equal bits: Adam would make whole
+    steps of what rounding leaves of a gradient of zero. Torch rounds otherwise for weights without gradient.
     """
+    teacher, trained = copy_frozen(backbone, device), model.trained_weights()
+    for name, parameter in teacher.encoder.named_parameters():
+        parameter.requires_grad_(name in trained)
+    return teacher
+
+
+@contextmanager
+def same_rounding() -> Iterator[None]:
+    """Without the faster attention that torch takes where nothing has gradients, in evaluation mode."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-
-
-def copy_frozen(backbone: Backbone, device: torch.device | str) -> Backbone:
-    """The pretrained backbone as a teacher: a copy in evaluation mode, without gradients or texts."""
-    teacher = copy.deepcopy(backbone, {id(backbone.text): None})
-    return teacher.requires_grad_(False).eval().to(device)

@@ -10,7 +10,7 @@ from harness.methods.ewc import Ewc
 from harness.methods.l2_sp import L2Sp
 from harness.methods.ldifs import Ldifs
 from harness.methods.lwf import Lwf
-from harness.methods.objective import Objective, Task
+from harness.methods.objective import Objective
 from harness.methods.tuned import TunedModel
 from harness.sections import (
     Config,
@@ -22,6 +22,7 @@ from harness.sections import (
     LwfConfig,
 )
 from tasks import load_task
+from tasks.task import Task
 
 
 def build_objective(

@@ -1,9 +1,9 @@
 """The answers that a pretrained backbone gave before: what stands for the old head of EWC and LwF.
 
-The harness takes pretrained backbones without their heads, and many never had one. So an old head is made on a
-proxy, a task that stands for what the backbone was pretrained on (``method.proxy``): with a text tower and
-sentences for the proxy's classes it is CLIP's zero-shot head; else a linear probe fitted on the proxy's training
-images. It reads unit-length features and does not change.
+The harness takes pretrained backbones without their heads, and many never had one. So an old head is made on
+a proxy, a task that stands for what the backbone was pretrained on (``method.proxy``): with a text tower and
+sentences for the proxy's classes it is CLIP's zero-shot head; else a linear probe fitted on the proxy's
+training images. It reads unit-length features and does not change.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch.nn import functional
 from harness.backbones import Backbone, TextTower
 from harness.errors import InputError
 from harness.features import extract_features
-from harness.methods.objective import Task
 from harness.probes import fit_linear_layers
+from tasks.task import Task
 
 # of the probe that is fitted where there are no texts
 RATE, STEPS, WEIGHT_DECAY, BATCH = 0.1, 500, 0.01, 64
@@ -32,9 +32,7 @@ class OldHead:
     weight: Float[Tensor, "n_classes n_channels"]
     bias: Float[Tensor, " n_classes"]
 
-    def __call__(
-        self, features: Float[Tensor, "n_images n_channels"]
-    ) -> Float[Tensor, "n_images n_classes"]:
+    def __call__(self, features: Float[Tensor, "n_images n_channels"]) -> Float[Tensor, "n_images n_classes"]:
         """Logits."""
         return functional.linear(functional.normalize(features.float(), dim=1), self.weight, self.bias)
 
@@ -59,7 +57,8 @@ def build_old_head(
     labels = torch.tensor(proxy.train["label"], device=device)
     if labels.ndim != 1:
         raise InputError(
-            f"method.proxy: found {proxy.name}, whose images have several labels, accepted: a task of one label"
+            f"method.proxy: found {proxy.name}, whose images have several labels, "
+            "accepted: a task of one label an image"
         )
     features = extract_features(teacher, proxy.train["image"], BATCH, device).to(device)
     padded = functional.pad(functional.normalize(features, dim=1), (0, 1), value=1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from timm.optim import param_groups_layer_decay
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 
 from harness.methods.tuned import TunedModel
 from harness.sections import AllWeightsConfig, LpFtConfig, MethodConfig

@@ -54,9 +54,7 @@ class TunedModel(nn.Module):
         """Logits."""
         return self.classify(self.backbone(images))
 
-    def classify(
-        self, features: Float[Tensor, "n_images n_channels"]
-    ) -> Float[Tensor, "n_images n_classes"]:
+    def classify(self, features: Float[Tensor, "n_images n_channels"]) -> Float[Tensor, "n_images n_classes"]:
         """Logits of the backbone's features."""
         return self.head(features if self.texts is None else functional.normalize(features, dim=1))
 
