@@ -7,9 +7,9 @@
 
 The head is interpolated too; as it starts at zero, that scales its logits by α. Of LoRA the additions are
 scaled by α, which is the same thing; FLYP's head is made of the text tower's interpolated weights. What is
-measured is kept in ``<run>/wise_ft``, laid out like a run whose step is α in percent; rows go to the run's own
-``results.jsonl`` as ``wise_ft.<stage>/<place>/<measure>`` with that step. Forgetting and rewiring are against
-α = 0.
+measured is kept in ``<run>/wise_ft``, laid out like a run whose step is α in percent; rows go to the run's
+own ``results.jsonl`` as ``wise_ft.<stage>/<place>/<measure>`` with that step. Forgetting and rewiring are
+against α = 0.
 """
 
 from __future__ import annotations

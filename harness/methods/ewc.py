@@ -4,7 +4,7 @@
 
 F is the diagonal of the Fisher information of the pretrained backbone under an old head
 (`harness.methods.old_head`) on the proxy's training images, a class drawn for each from the backbone's own
-answers (with the true labels it would be the empirical Fisher, which is something else: Kunstner et al. 2019).
+answers (true labels would make it the empirical Fisher, which is something else: Kunstner et al. 2019).
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """FLYP: fine-tune as it was pretrained (Goyal et al., CVPR 2023).
 
-The loss is CLIP's own, on pairs of an image and a sentence that says its class: both towers and the logit scale
-are trained, and the head is made of the tuned text tower. As in the paper, two images of one class in a batch
-are told apart like any others. Softmax stands for SigLIP's own loss, too.
+The loss is CLIP's own, on pairs of an image and a sentence that says its class. Both towers and the logit
+scale are trained; the head is made of the tuned text tower. As in the paper, two images of one class in a
+batch are told apart like any others. A softmax stands for SigLIP's own loss, too.
 """
 
 from __future__ import annotations
+
+import warnings
 
 import open_clip
 from jaxtyping import Float
@@ -35,4 +37,8 @@ class Flyp(Objective):
         texts = self.model.texts
         assert texts is not None
         features = functional.normalize(self.model.backbone(images).float(), dim=1)
-        return {"contrastive_loss": self._loss(features, texts(labels).float(), texts.encoder.scale())}
+        embeddings = texts(labels).float()
+        with warnings.catch_warnings():
+            # open_clip gathers by a function that torch is about to rename
+            warnings.filterwarnings("ignore", r"torch\.distributed\.nn\.functional", FutureWarning)
+            return {"contrastive_loss": self._loss(features, embeddings, texts.encoder.scale())}
