@@ -66,6 +66,11 @@ def find_checkpoint(folder: Path) -> Path | None:
     return max(folder.glob("step-*"), default=None)
 
 
+def checkpoint_step(path: Path) -> int:
+    """Steps done before a checkpoint that `find_checkpoint` found."""
+    return int(path.name.removeprefix("step-"))
+
+
 def read_checkpoint(
     path: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], scaler: Any = None
 ) -> int:

@@ -16,26 +16,32 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets
-import filelock
 import numpy as np
 import torch
 from accelerate import Accelerator
 from jaxtyping import Float, Int
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from harness.accelerator import build_accelerator
 from harness.backbones import Backbone, Preprocessing, load_backbone
 from harness.brains import load_brain
-from harness.checkpoints import find_checkpoint, read_checkpoint, seed_step, write_checkpoint
+from harness.checkpoints import (
+    checkpoint_step,
+    find_checkpoint,
+    read_checkpoint,
+    seed_step,
+    write_checkpoint,
+)
 from harness.config import load_config, to_yaml
 from harness.errors import InputError, exit_with_one_line
 from harness.files import remove, write_atomically, write_json
 from harness.journal import Journal
-from harness.layout import list_snapshots, run_folder, snapshot_folder
-from harness.methods import TunedModel, tune
+from harness.layout import hold_run, list_snapshots, run_folder, snapshot_folder
+from harness.methods import tune
+from harness.methods.objectives import build_objective
+from harness.methods.schedule import group_parameters, plan_stages
 from harness.provenance import describe_run
 from harness.sections import Config, FinetuneConfig
 from harness.snapshots import describe, encoder_hash, snapshot_steps, write_snapshot
@@ -145,18 +151,15 @@ def finetune(config: Config, folder: Path, task: Task, backbone: Backbone, accel
         return
     pretrained = encoder_hash(backbone)
     architecture = config.backbone.model_dump(include={"library", "model"})
-    model = tune(backbone, task.n_classes, config.method, config.seed)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    inner: TunedModel = accelerator.unwrap_model(model)
+    model = tune(backbone, task.n_classes, config.method, config.seed, task)
+    objective = build_objective(config, model, task, backbone, accelerator)
     checkpoint = find_checkpoint(folder / "checkpoints")
-    start = read_checkpoint(checkpoint, inner, [optimizer], accelerator.scaler) if checkpoint else 0
+    start = checkpoint_step(checkpoint) if checkpoint else 0
 
     def keep(step: int) -> None:
         if accelerator.is_main_process and step in wanted:
-            manifest = describe(inner, step, config.method.name, pretrained, architecture)
-            write_snapshot(snapshot_folder(folder, step), inner, manifest)
+            manifest = describe(model, step, config.method.name, pretrained, architecture)
+            write_snapshot(snapshot_folder(folder, step), model, manifest)
 
     if start == 0:
         keep(0)
@@ -170,71 +173,92 @@ def finetune(config: Config, folder: Path, task: Task, backbone: Backbone, accel
         generator=torch.Generator(),
     )
     batches = iter(loader)
-    model.train()
-    with Journal(folder / "results.jsonl") if accelerator.is_main_process else nullcontext() as journal:
-        bar = tqdm(
-            range(start, plan.n_steps),
-            "fine-tuning",
-            plan.n_steps,
-            initial=start,
-            disable=not accelerator.is_main_process,
-        )
-        for step in bar:
-            seed_step(config.seed, step, accelerator.process_index)
-            rate = learning_rate(settings, step, plan.n_steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            total = torch.zeros((), device=accelerator.device)
-            for _ in range(settings.accumulation):
-                images, labels = next(batches)
-                with accelerator.accumulate(model):
-                    with accelerator.autocast():
-                        logits = model(images.to(accelerator.device, non_blocking=True))
-                    loss = functional.cross_entropy(logits.float(), labels.to(accelerator.device))
-                    accelerator.backward(loss)
-                    total += loss.detach() / settings.accumulation
-                    if accelerator.sync_gradients:
-                        norm = accelerator.clip_grad_norm_(trained, settings.clip_norm or math.inf)
-                    optimizer.step()
-                    optimizer.zero_grad()
-            value = accelerator.reduce(total, "mean").item()
-            if not math.isfinite(value):
-                raise InputError(
-                    f"fine-tuning diverged at step {step}: the loss is {value}; "
-                    f"lower finetune.lr={settings.lr}"
-                )
-            done = step + 1
-            if journal is not None:
-                # a float16 step whose gradients overflowed has no norm: the scaler skips it
-                norms = {"train/grad_norm": norm} if math.isfinite(norm) else {}
-                journal.log(done, {"train/loss": value, "train/lr": rate, **norms})
-            bar.set_postfix(loss=f"{value:.3f}")
-            keep(done)
-            if (
-                accelerator.is_main_process
-                and done % config.snapshots.resume_every == 0
-                and done < plan.n_steps
-            ):
-                write_checkpoint(
-                    folder / "checkpoints", done, inner.changing_state(), [optimizer], accelerator.scaler
-                )
+    bar = tqdm(initial=start, total=plan.n_steps, desc="fine-tuning", disable=not accelerator.is_main_process)
+    with bar, Journal(folder / "results.jsonl") if accelerator.is_main_process else nullcontext() as journal:
+        for stage in plan_stages(config.method, settings.lr, plan.n_steps):
+            if stage.stop <= start:
+                continue
+            model.open(stage.head_only)
+            groups = group_parameters(model, config.method, settings.weight_decay)
+            optimizer = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+            prepared, optimizer = accelerator.prepare(objective, optimizer)
+            if checkpoint:
+                read_checkpoint(checkpoint, model, [optimizer], accelerator.scaler)
+                checkpoint = None
+            prepared.train()
+            for step in range(max(start, stage.start), stage.stop):
+                seed_step(config.seed, step, accelerator.process_index)
+                rate = stage.lr_factor * learning_rate(settings, step - stage.start, stage.n_steps)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * group.get("lr_scale", 1.0)
+                terms, norm = take_step(prepared, optimizer, batches, settings, accelerator)
+                loss = sum(terms.values())
+                if not math.isfinite(loss):
+                    raise InputError(
+                        f"fine-tuning diverged at step {step}: the loss is {loss}; "
+                        f"lower finetune.lr={settings.lr}"
+                    )
+                done = step + 1
+                if journal is not None:
+                    rows = {"train/loss": loss, "train/lr": rate}
+                    # a float16 step whose gradients overflowed has no norm: the scaler skips it
+                    rows |= {"train/grad_norm": norm} if math.isfinite(norm) else {}
+                    if len(terms) > 1:
+                        rows |= {f"train/{name}": value for name, value in terms.items()}
+                    journal.log(done, rows)
+                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+                bar.update()
+                keep(done)
+                # not at the end of a stage: the next one begins with an optimizer of its own
+                if (
+                    accelerator.is_main_process
+                    and done % config.snapshots.resume_every == 0
+                    and done < stage.stop
+                ):
+                    write_checkpoint(
+                        folder / "checkpoints", done, model.changing_state(), [optimizer], accelerator.scaler
+                    )
+            accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
+            prepared, optimizer = accelerator.free_memory(prepared, optimizer)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         remove(folder / "checkpoints")
+
+
+def take_step(
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    settings: FinetuneConfig,
+    accelerator: Accelerator,
+) -> tuple[dict[str, float], float]:
+    """One optimizer step; the terms of its loss, over all images of the step, and the gradient's norm."""
+    totals: dict[str, Tensor] = {}
+    for _ in range(settings.accumulation):
+        images, labels = next(batches)
+        with accelerator.accumulate(objective):
+            with accelerator.autocast():
+                terms = objective(
+                    images.to(accelerator.device, non_blocking=True), labels.to(accelerator.device)
+                )
+            loss = torch.stack(list(terms.values())).sum()
+            accelerator.backward(loss)
+            for name, term in terms.items():
+                totals[name] = totals.get(name, 0.0) + term.detach() / settings.accumulation
+            if accelerator.sync_gradients:
+                trained = [part for group in optimizer.param_groups for part in group["params"]]
+                norm = accelerator.clip_grad_norm_(trained, settings.clip_norm or math.inf)
+            optimizer.step()
+            optimizer.zero_grad()
+    values = accelerator.reduce(torch.stack(list(totals.values())), "mean").tolist()
+    return dict(zip(totals, values, strict=True)), float(norm)
 
 
 def run(config: Config) -> Path:
     """Fine-tune, snapshot and track one run; returns its folder."""
     accelerator = build_accelerator(config.finetune)
     folder = run_folder(config)
-    lock = filelock.FileLock(folder / ".lock")
-    if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise InputError(f"{folder}: another process is at work on this run") from None
-    try:
+    with hold_run(folder) if accelerator.is_main_process else nullcontext():
         task = load_task(**config.task.model_dump())
         backbone = load_backbone(config.backbone)
         brain = load_brain(config.brain)  # before hours of training: its data may not be as they should be
@@ -246,8 +270,6 @@ def run(config: Config) -> Path:
         track(config, folder, task, backbone, brain, accelerator)
         if accelerator.is_main_process:
             write_json(folder / "finished.json", {"steps": list_snapshots(folder)})
-    finally:
-        lock.release()
     return folder
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import filelock
+
 from harness.config import config_hash
+from harness.errors import InputError
 from harness.sections import Config
 
 
@@ -23,6 +28,21 @@ def run_name(config: Config) -> str:
 def run_folder(config: Config) -> Path:
     """Folder of the run: ``{runs_dir}/{study}/{run}``."""
     return Path(config.runs_dir) / config.study.name / run_name(config)
+
+
+@contextmanager
+def hold_run(run: Path) -> Iterator[None]:
+    """Keep all other processes from working on a run; an `InputError` where one does."""
+    run.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(run / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise InputError(f"{run}: another process is at work on this run") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_finished(run: Path) -> bool:
@@ -60,6 +80,11 @@ def refit_folders(run: Path) -> list[Path]:
 def start_folder(run: Path) -> Path:
     """Folder of the fit of step 0 that all others begin from, where they do: ``mappings/start``."""
     return run / "mappings" / "start"
+
+
+def wise_ft_folder(run: Path) -> Path:
+    """Folder of the weights between a run's first and last snapshot, laid out like a run: ``wise_ft``."""
+    return run / "wise_ft"
 
 
 def probes_file(run: Path, step: int) -> Path:

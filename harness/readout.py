@@ -31,9 +31,10 @@ from harness.layout import figure_file, list_snapshots, mapping_folder, snapshot
 from harness.mapping import Mapping, load_mapping
 from harness.methods import tune
 from harness.projection import Reader, open_reader, project_tokens
-from harness.sections import Config
+from harness.sections import Config, FlypConfig
 from harness.snapshots import encoder_hash, read_manifest, read_snapshot
 from harness.splits import load_split
+from tasks import load_task
 
 N_STIMULI = 8  # held-out ones that are shown where no images are given
 CLUSTERS = range(2, 61)  # that can be told apart, generously
@@ -120,7 +121,9 @@ def read_backbone(config: Config, run: Path, step: int) -> Backbone:
     """The backbone as it was at a snapshot, adapters merged into its weights."""
     folder = snapshot_folder(run, step)
     backbone = load_backbone(config.backbone)
-    model = tune(backbone, read_manifest(folder).n_classes, config.method, config.seed)
+    # only FLYP's head is made of what the task's classes are called
+    task = load_task(**config.task.model_dump()) if isinstance(config.method, FlypConfig) else None
+    model = tune(backbone, read_manifest(folder).n_classes, config.method, config.seed, task)
     read_snapshot(folder, model, encoder_hash(backbone))
     return model.merged_backbone()
 

@@ -11,11 +11,13 @@ row of ``results.jsonl`` from what stands on disk, and forwards them to MLflow.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from jaxtyping import Float, Int
 from scipy.special import softmax
@@ -72,7 +74,17 @@ def plan_units(config: Config, steps: list[int]) -> list[Unit]:
 def track(
     config: Config, run: Path, task: Task, backbone: Backbone, brain: Brain, accelerator: Accelerator
 ) -> None:
-    """Track all snapshots of a run and write its results.
+    """Track all snapshots of a run and write its results; parameters and errors as for `measure`."""
+    units = measure(config, run, task, backbone, brain, accelerator)
+    if accelerator.is_main_process:
+        write_results(config, run, brain, units)
+    accelerator.wait_for_everyone()
+
+
+def measure(
+    config: Config, run: Path, task: Task, backbone: Backbone, brain: Brain, accelerator: Accelerator
+) -> list[Unit]:
+    """Fit mappings to all snapshots of a folder and probe them; returns the units, all of them done.
 
     Parameters
     ----------
@@ -86,6 +98,11 @@ def track(
     brain : Brain
     accelerator : Accelerator
         Its processes share the units out.
+
+    Raises
+    ------
+    InputError
+        Where there is no snapshot, or one does not fit the backbone.
     """
     steps = list_snapshots(run)
     if not steps:
@@ -104,19 +121,29 @@ def track(
     for place, unit in enumerate(own, 1):
         tracker.track(unit, f"{place}/{len(own)}")
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        write_results(config, run, brain, units)
-    accelerator.wait_for_everyone()
+    return units
 
 
 def write_results(config: Config, run: Path, brain: Brain, units: list[Unit]) -> None:
     """Derive every row from mappings and probes on disk, write them and forward them to MLflow."""
+    with Journal(run / "results.jsonl") as journal:
+        for step, values in derive_rows(config, run, brain, units):
+            journal.log(step, values)
+    forward_rows(config, run)
+
+
+def derive_rows(
+    config: Config, run: Path, brain: Brain, units: list[Unit]
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Values by name of every snapshot, from mappings and probes on disk."""
     mappings = {unit.step: load_mapping(mapping_folder(run, unit.step)) for unit in units if not unit.refit}
     refits = [load_mapping(mapping_folder(run, unit.step, unit.refit)) for unit in units if unit.refit]
     probes = {step: read_json(probes_file(run, step)) for step in mappings}
-    with Journal(run / "results.jsonl") as journal:
-        for step, values in measure_snapshots(mappings, refits, probes, brain, config.task.name, config.seed):
-            journal.log(step, values)
+    return measure_snapshots(mappings, refits, probes, brain, config.task.name, config.seed)
+
+
+def forward_rows(config: Config, run: Path) -> None:
+    """Send the rows of a run's journal to MLflow."""
     manifest = read_json(run / "manifest.json")
     with TrackedRun(config, run, {"code_version": manifest["code_version"]}) as tracked:
         tracked.forward()
@@ -148,7 +175,7 @@ class _Tracker:
         self.device, self.quiet = accelerator.device, not accelerator.is_main_process
         self.text = backbone.text
         self.pretrained = encoder_hash(backbone)
-        self.model = tune(backbone, task.n_classes, config.method, config.seed)
+        self.model = tune(backbone, task.n_classes, config.method, config.seed, task)
         self.probes = [
             load_task(name, config.probes.n_train, config.probes.n_test, config.seed)
             for name in config.probes.tasks
@@ -280,8 +307,8 @@ def score_head(
     labels: Int[np.ndarray, " n_images"],
 ) -> dict[str, float]:
     """Accuracy and calibration of the fine-tuned head on the task's test images."""
-    weight, bias = model.head.weight.detach().cpu().numpy(), model.head.bias.detach().cpu().numpy()
-    logits = features @ weight.T + bias
+    with torch.no_grad():
+        logits = model.classify(torch.from_numpy(features)).numpy()
     accuracy = float((logits.argmax(axis=1) == labels).mean())
     return {"accuracy": accuracy, "ece": float(calibration_error(softmax(logits, axis=1), labels))}
 

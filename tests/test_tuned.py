@@ -14,7 +14,7 @@ from harness.backbones.clip_backbone import load_clip
 from harness.backbones.timm_backbone import load_timm
 from harness.errors import InputError
 from harness.methods import TunedModel, tune
-from harness.sections import FullConfig, LinearProbeConfig, LoraConfig, MethodConfig
+from harness.sections import BitFitConfig, FullConfig, LinearProbeConfig, LoraConfig, MethodConfig
 
 METHODS = {"full": FullConfig(), "linear_probe": LinearProbeConfig(), "lora": LoraConfig(rank=3, alpha=5.0)}
 BACKBONES = ("mini", "mini_clip", "tiny_clip", "batch_norm")
@@ -243,6 +243,67 @@ def test_changing_state_is_all_that_changes(backbones: dict[str, Backbone], name
     assert not changed(model.state_dict(), other.state_dict())
     if name == "batch_norm":
         assert "backbone.encoder.bn1.running_mean" in state
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_bitfit_trains_biases_and_head_only(backbones: dict[str, Backbone], name: str) -> None:
+    model = tune(backbones[name], 3, BitFitConfig(), 0)
+    before = copy_of(model.state_dict())
+    train(model, n_steps=3)
+    parameters = dict(model.named_parameters())
+    expected = {key for key in parameters if key.endswith("bias") or key.startswith("head.")}
+    assert changed(before, model.state_dict()) & parameters.keys() == expected
+    assert any(key.endswith("in_proj_bias") for key in expected) == (name == "tiny_clip")
+    assert model.changing_state().keys() & parameters.keys() == expected
+
+
+@pytest.mark.parametrize("name", ["mini", "tiny_clip", "batch_norm"])
+def test_the_stem_and_the_first_blocks_stay(backbones: dict[str, Backbone], name: str) -> None:
+    method = FullConfig(frozen_blocks=2)
+    model = tune(backbones[name], 3, method, 0)
+    before = copy_of(model.state_dict())
+    train(model, n_steps=3)
+    depths = backbones[name].depths()
+    frozen = {f"backbone.encoder.{key}" for key, depth in depths.items() if depth <= 2}
+    assert changed(before, model.state_dict()) & dict(model.named_parameters()).keys() == (
+        dict(model.named_parameters()).keys() - frozen
+    )
+    assert not model.changing_state().keys() & frozen
+    # what does not change is in evaluation mode, batch statistics too
+    for key in model.state_dict():
+        if key.endswith("running_mean") and key.replace("running_mean", "weight") in frozen:
+            assert torch.equal(model.state_dict()[key], before[key])
+    found = {key for key, module in model.backbone.encoder.named_modules() if not module.training}
+    assert found and all(
+        depths[f"{key}.{part}"] <= 2
+        for key in found
+        for part, _ in model.backbone.encoder.get_submodule(key).named_parameters()
+    )
+    other = tune(backbones[name], 3, method, 0)
+    other.load_changing_state(copy_of(model.changing_state()))
+    assert not changed(model.state_dict(), other.state_dict())
+
+
+def test_more_frozen_blocks_than_there_are(backbones: dict[str, Backbone]) -> None:
+    message = "method.frozen_blocks: found 8, accepted: at most 7, as this backbone has 8 blocks"
+    with pytest.raises(InputError, match=message):
+        tune(backbones["mini"], 3, FullConfig(frozen_blocks=8), 0)
+
+
+def test_the_head_alone_and_then_everything(backbones: dict[str, Backbone]) -> None:
+    model = tune(backbones["mini"], 3, FullConfig(frozen_blocks=1), 0)
+    everything = {key for key, part in model.named_parameters() if part.requires_grad}
+    stored = model.changing_state().keys()
+    model.open(head_only=True)
+    assert {key for key, part in model.named_parameters() if part.requires_grad} == {
+        "head.weight",
+        "head.bias",
+    }
+    assert model.changing_state().keys() == stored
+    assert not model.train().backbone.training
+    model.open()
+    assert {key for key, part in model.named_parameters() if part.requires_grad} == everything
+    assert model.train().backbone.training
 
 
 def test_a_wrong_state_is_refused(backbones: dict[str, Backbone]) -> None:

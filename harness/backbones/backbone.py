@@ -9,10 +9,13 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from timm.data.transforms_factory import create_transform
+from timm.models import group_parameters
 from torch import Tensor, nn
+
+from harness.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,32 @@ class TextTower(abc.ABC):
     def embed(self, texts: Sequence[str]) -> Float[Tensor, "n_texts n_channels"]:
         """Unit-length embeddings of texts, comparable with the backbone's features."""
 
+    def copy_to_train(self) -> TextEncoder:
+        """A copy of the network, opened to training; an `InputError` where that is not possible."""
+        raise InputError("this backbone's text tower cannot be trained; accepted: one of open_clip")
+
     def embed_classes(
         self, class_names: Sequence[str], templates: Sequence[str]
     ) -> Float[Tensor, "n_classes n_channels"]:
         """Zero-shot head (Radford et al. 2021): mean over templates (``{}`` is the class), unit length."""
         rows = [self.embed([template.format(name) for template in templates]) for name in class_names]
         return nn.functional.normalize(torch.stack([row.mean(dim=0) for row in rows]), dim=1)
+
+
+class TextEncoder(nn.Module, abc.ABC):
+    """A text tower that is trained; calling it with tokenized texts gives unit-length embeddings."""
+
+    @abc.abstractmethod
+    def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "n_texts context"]:
+        """Token ids of texts."""
+
+    @abc.abstractmethod
+    def forward(self, ids: Int[Tensor, "n_texts context"]) -> Float[Tensor, "n_texts n_channels"]:
+        """Unit-length embeddings."""
+
+    @abc.abstractmethod
+    def scale(self) -> Float[Tensor, ""]:
+        """Factor of the cosine similarities, trained too."""
 
 
 class Backbone(nn.Module, abc.ABC):
@@ -104,6 +127,21 @@ class Backbone(nn.Module, abc.ABC):
         self, images: Float[Tensor, "n_images 3 height width"]
     ) -> tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]]:
         """Local grid and global token of every layer; without a class token, the mean of the local ones."""
+
+    def features_and_tokens(
+        self, images: Float[Tensor, "n_images 3 height width"]
+    ) -> tuple[
+        Float[Tensor, "n_images n_channels"],
+        tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]],
+    ]:
+        """What `forward` and `tokens` give; libraries that can do both in one pass do so."""
+        return self(images), self.tokens(images)
+
+    def depths(self) -> dict[str, int]:
+        """How deep every parameter of the encoder stands, by name: 0 the stem, then block by block."""
+        encoder: Any = self.encoder
+        found: dict[str, int] = group_parameters(encoder, encoder.group_matcher(coarse=False), reverse=True)
+        return found
 
 
 def split_tokens(

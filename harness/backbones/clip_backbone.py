@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +12,11 @@ from typing import Any
 
 import open_clip
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from timm.models import group_parameters
+from torch import Tensor, nn
 
-from harness.backbones.backbone import Backbone, Preprocessing, TextTower, split_tokens
+from harness.backbones.backbone import Backbone, Preprocessing, TextEncoder, TextTower, split_tokens
 from harness.backbones.hub import hub_or_message
 from harness.backbones.mini_clip import (
     CLIP_NAME,
@@ -22,9 +25,18 @@ from harness.backbones.mini_clip import (
     register_clip_config,
     tokenize,
 )
-from harness.backbones.timm_backbone import load_strictly, timm_tokens
+from harness.backbones.timm_backbone import load_strictly, timm_final_and_tokens, timm_tokens
 from harness.errors import unknown_name
 from harness.files import read_weights
+
+# stem and blocks of open_clip's own towers, as timm's `group_parameters` takes them
+VIT_BLOCKS = {
+    "stem": r"^(?:class_embedding|positional_embedding|conv1|ln_pre)",
+    "blocks": [(r"^transformer\.resblocks\.(\d+)", None), (r"^ln_post", (99999,))],
+}
+RESNET_BLOCKS = {"stem": r"^(?:conv|bn)\d", "blocks": r"^layer(\d+)\.(\d+)"}
+# CLIP's own bound of the factor that is trained
+LARGEST_SCALE = math.log(100)
 
 
 class ClipTextTower(TextTower):
@@ -39,6 +51,36 @@ class ClipTextTower(TextTower):
     def embed(self, texts: Sequence[str]) -> Float[Tensor, "n_texts n_channels"]:
         """Unit-length embeddings of texts."""
         return self._model.encode_text(self._tokenizer(list(texts)), normalize=True)
+
+    def copy_to_train(self) -> ClipTextEncoder:
+        """A copy of the network, opened to training."""
+        # all but the image tower: it is the backbone's
+        model = copy.deepcopy(self._model, {id(self._model.visual): nn.Identity()})
+        return ClipTextEncoder(model, self._tokenizer)
+
+
+class ClipTextEncoder(TextEncoder):
+    """The text tower of an open_clip model, in training."""
+
+    def __init__(self, model: Any, tokenizer: Callable[[list[str]], Tensor]) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(True)
+        if getattr(model, "logit_bias", None) is not None:
+            model.logit_bias.requires_grad_(False)  # SigLIP's; a softmax does not see it
+        self._tokenizer = tokenizer
+
+    def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "n_texts context"]:
+        """Token ids of texts."""
+        return self._tokenizer(list(texts))
+
+    def forward(self, ids: Int[Tensor, "n_texts context"]) -> Float[Tensor, "n_texts n_channels"]:
+        """Unit-length embeddings."""
+        return self.model.encode_text(ids, normalize=True)
+
+    def scale(self) -> Float[Tensor, ""]:
+        """Factor of the cosine similarities, at most 100 as in CLIP."""
+        # a scale pretrained at the bound may be above it by rounding
+        return self.model.logit_scale.clamp(max=LARGEST_SCALE + 1e-3).exp().squeeze()
 
 
 class ClipBackbone(Backbone):
@@ -77,8 +119,38 @@ class ClipBackbone(Backbone):
         if hasattr(self.encoder, "trunk"):  # open_clip's wrapper around timm
             return timm_tokens(self.encoder.trunk, images)
         found = self.encoder.forward_intermediates(images, intermediates_only=True, output_extra_tokens=True)
-        grids = found["image_intermediates"]
-        return split_tokens(grids, found.get("image_intermediates_prefix", [None] * len(grids)))
+        return _tokens_in(found)
+
+    def features_and_tokens(
+        self, images: Float[Tensor, "n_images 3 height width"]
+    ) -> tuple[
+        Float[Tensor, "n_images n_channels"],
+        tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]],
+    ]:
+        """Features and tokens of one pass."""
+        if hasattr(self.encoder, "trunk"):
+            final, tokens = timm_final_and_tokens(self.encoder.trunk, images)
+            return self.encoder.head(self.encoder.trunk.forward_head(final)), tokens
+        found = self.encoder.forward_intermediates(images, output_extra_tokens=True)
+        return found["image_features"], _tokens_in(found)
+
+    def depths(self) -> dict[str, int]:
+        """How deep every parameter of the encoder stands, by name: 0 the stem, then block by block."""
+        if not hasattr(self.encoder, "trunk"):
+            matcher = RESNET_BLOCKS if hasattr(self.encoder, "layer1") else VIT_BLOCKS
+            return group_parameters(self.encoder, matcher, reverse=True)
+        trunk = self.encoder.trunk
+        found = group_parameters(trunk, trunk.group_matcher(coarse=False), reverse=True)
+        depths = {f"trunk.{name}": depth for name, depth in found.items()}
+        above = max(depths.values()) + 1
+        return {name: depths.get(name, above) for name, _ in self.encoder.named_parameters()}
+
+
+def _tokens_in(
+    found: dict[str, Any],
+) -> tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]]:
+    grids = found["image_intermediates"]
+    return split_tokens(grids, found.get("image_intermediates_prefix", [None] * len(grids)))
 
 
 def load_clip(model: str, weights: Path | str | None, seed: int) -> ClipBackbone:

@@ -52,15 +52,41 @@ class TimmBackbone(Backbone):
         """Local grid and global token of every block."""
         return timm_tokens(self.encoder, images)
 
+    def features_and_tokens(
+        self, images: Float[Tensor, "n_images 3 height width"]
+    ) -> tuple[
+        Float[Tensor, "n_images n_channels"],
+        tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]],
+    ]:
+        """Features and tokens of one pass."""
+        final, tokens = timm_final_and_tokens(self.encoder, images)
+        return self.encoder.forward_head(final), tokens
+
 
 def timm_tokens(
     encoder: Any, images: Float[Tensor, "n_images 3 height width"]
 ) -> tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]]:
     """Tokens of a timm network, not normalised (the final norm belongs to the head)."""
-    with_prefix = getattr(encoder, "num_prefix_tokens", 0) > 0
-    options = {"return_prefix_tokens": True} if with_prefix else {}
-    found = encoder.forward_intermediates(images, norm=False, intermediates_only=True, **options)
-    if not with_prefix:
+    found = encoder.forward_intermediates(images, norm=False, intermediates_only=True, **_prefix(encoder))
+    return _split_tokens(encoder, found)
+
+
+def timm_final_and_tokens(
+    encoder: Any, images: Float[Tensor, "n_images 3 height width"]
+) -> tuple[Tensor, tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]]]:
+    """What a timm network's `forward_head` takes, and its tokens, of one pass."""
+    final, found = encoder.forward_intermediates(images, norm=False, **_prefix(encoder))
+    return final, _split_tokens(encoder, found)
+
+
+def _prefix(encoder: Any) -> dict[str, bool]:
+    return {"return_prefix_tokens": True} if getattr(encoder, "num_prefix_tokens", 0) > 0 else {}
+
+
+def _split_tokens(
+    encoder: Any, found: list[Any]
+) -> tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]]:
+    if not _prefix(encoder):
         return split_tokens(found, [None] * len(found))
     grids = [grid for grid, _ in found]
     if getattr(encoder, "cls_token", None) is None:  # registers only: none of them is the image's summary

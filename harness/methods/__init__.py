@@ -1,4 +1,4 @@
-"""How to fine-tune: what of the backbone may change, and how it is measured afterwards."""
+"""How to fine-tune: what of the backbone may change, what is minimised, and how it is measured afterwards."""
 
 from __future__ import annotations
 

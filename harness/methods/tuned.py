@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from harness.backbones import Backbone
-from harness.sections import LoraConfig, MethodConfig
+from harness.errors import InputError
+from harness.methods.class_texts import ClassTexts
+from harness.sections import AllWeightsConfig, BitFitConfig, FlypConfig, LoraConfig, MethodConfig
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+    from tasks.task import Task
 else:
-    # importing peft takes seconds, and most methods have no adapters
-    PeftModel = Any
+    # importing peft or datasets takes seconds, and most methods have no adapters
+    PeftModel = Task = Any
 
 
 class TunedModel(nn.Module):
@@ -26,31 +32,66 @@ class TunedModel(nn.Module):
     backbone : Backbone
         With adapters inside, where the method has them.
     head : nn.Linear
+        With `texts` not trained, but made of them.
+    texts : ClassTexts or None
+        The classes as sentences, where a text tower is trained too.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Linear, adapted: PeftModel | None) -> None:
+    def __init__(
+        self, backbone: Backbone, head: nn.Linear, adapted: PeftModel | None, texts: ClassTexts | None = None
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.texts = texts
         self._adapted = (adapted,)  # in a tuple: its parameters are the backbone's, not others
+        self._fixed = {name for name, part in self.named_parameters() if not part.requires_grad}
+        self.rebuild_head()
 
     def forward(
         self, images: Float[Tensor, "n_images 3 height width"]
     ) -> Float[Tensor, "n_images n_classes"]:
         """Logits."""
-        return self.head(self.backbone(images))
+        return self.classify(self.backbone(images))
+
+    def classify(self, features: Float[Tensor, "n_images n_channels"]) -> Float[Tensor, "n_images n_classes"]:
+        """Logits of the backbone's features."""
+        return self.head(features if self.texts is None else functional.normalize(features, dim=1))
+
+    def rebuild_head(self) -> None:
+        """Make the head of the text tower as it is now, where there is one."""
+        if self.texts is not None:
+            self.head.weight.data.copy_(self.texts.head())
 
     def train(self, mode: bool = True) -> TunedModel:
-        """As in torch, but an encoder that does not change is always in evaluation mode."""
+        """As in torch, but what has only fixed parameters is always in evaluation mode."""
         super().train(mode)
-        if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
-            self.backbone.eval()
+        for module in self.backbone.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
         return self
+
+    def open(self, head_only: bool = False) -> None:
+        """Give gradients to what the method trains, or of that to the head only."""
+        for name, parameter in self.named_parameters():
+            wanted = name.startswith("head.") or not head_only
+            parameter.requires_grad_(wanted and name not in self._fixed)
+
+    def trained_weights(self) -> dict[str, nn.Parameter]:
+        """Parameters of the encoder that are trained, by their names there."""
+        encoder = self.backbone.encoder
+        return {name: part for name, part in encoder.named_parameters() if part.requires_grad}
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """Depth of a parameter by its name, the head on top; where timm looks for it in its own networks."""
+        depths = {f"backbone.encoder.{name}": depth for name, depth in self.backbone.depths().items()}
+        above = max(depths.values()) + 1
+        return lambda name: depths.get(name, above)
 
     def changing_state(self) -> dict[str, Tensor]:
         """What fine-tuning may change, by name: trained parameters and buffers; what a snapshot stores."""
-        fixed = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
-        return {name: tensor.detach() for name, tensor in self.state_dict().items() if name not in fixed}
+        return {name: part.detach() for name, part in self.state_dict().items() if name not in self._fixed}
 
     def load_changing_state(self, state: dict[str, Tensor]) -> None:
         """Put back what `changing_state` gave; any other set of names or shapes raises RuntimeError."""
@@ -59,6 +100,7 @@ class TunedModel(nn.Module):
             different = sorted(expected.keys() ^ state.keys())
             raise RuntimeError(f"names differ: {', '.join(different[:5])}")
         self.load_state_dict(state, strict=False)
+        self.rebuild_head()
 
     def merged_backbone(self) -> Backbone:
         """The backbone as it is now, on its own: a copy, adapters merged into its weights."""
@@ -70,7 +112,9 @@ class TunedModel(nn.Module):
         return backbone.requires_grad_(False).eval()
 
 
-def tune(backbone: Backbone, n_classes: int, method: MethodConfig, seed: int) -> TunedModel:
+def tune(
+    backbone: Backbone, n_classes: int, method: MethodConfig, seed: int, task: Task | None = None
+) -> TunedModel:
     """Open a copy of a backbone to training.
 
     Parameters
@@ -82,20 +126,65 @@ def tune(backbone: Backbone, n_classes: int, method: MethodConfig, seed: int) ->
     method : MethodConfig
     seed : int
         Of the adapters' initialisation.
+    task : Task, optional
+        Whose classes FLYP reads as sentences; no other method needs it.
 
     Raises
     ------
     InputError
-        Where `method.targets` names no module of this backbone.
+        Where `method.targets` names no module of this backbone, it has no blocks to freeze as wanted, no
+        bias, or no text tower where one is needed.
     """
-    backbone = copy.deepcopy(backbone).requires_grad_(method.name == "full")
+    backbone = copy.deepcopy(backbone).requires_grad_(isinstance(method, AllWeightsConfig | FlypConfig))
     # no random initialisation first: the caller's randomness is left alone
     head = nn.utils.skip_init(nn.Linear, backbone.n_features, n_classes)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    adapted = None
-    if isinstance(method, LoraConfig):
+    adapted, texts = None, None
+    if isinstance(method, AllWeightsConfig):
+        _freeze_blocks(backbone, method.frozen_blocks)
+    elif isinstance(method, BitFitConfig):
+        _open_biases(backbone)
+    elif isinstance(method, FlypConfig):
+        texts = _open_texts(backbone, task)
+        head.requires_grad_(False)
+    elif isinstance(method, LoraConfig):
         from harness.methods.lora import add_adapters
 
         adapted = add_adapters(backbone, method, seed)
-    return TunedModel(backbone, head, adapted)
+    return TunedModel(backbone, head, adapted, texts)
+
+
+def _freeze_blocks(backbone: Backbone, n_frozen: int) -> None:
+    if n_frozen == 0:
+        return
+    depths = backbone.depths()
+    n_blocks = max(depths.values())
+    if n_frozen >= n_blocks:
+        raise InputError(
+            f"method.frozen_blocks: found {n_frozen}, accepted: at most {n_blocks - 1}, "
+            f"as this backbone has {n_blocks} blocks and one has to be trained"
+        )
+    for name, parameter in backbone.encoder.named_parameters():
+        parameter.requires_grad_(depths[name] > n_frozen)
+
+
+def _open_biases(backbone: Backbone) -> None:
+    names = dict(backbone.encoder.named_parameters())
+    biases = [parameter for name, parameter in names.items() if name.endswith("bias")]
+    if not biases:
+        raise InputError("method: found bitfit with a backbone that has no bias, accepted: one that has")
+    for parameter in biases:
+        parameter.requires_grad_(True)
+
+
+def _open_texts(backbone: Backbone, task: Task | None) -> ClassTexts:
+    if backbone.text is None:
+        raise InputError(
+            "method: found flyp with a backbone that has no text tower, "
+            "accepted: a contrastive one of open_clip, such as backbone=mini_clip"
+        )
+    if task is None or not task.templates:
+        name = "none" if task is None else task.name
+        raise InputError(f"method: found flyp with task {name}, accepted: a task whose classes texts can say")
+    return ClassTexts(backbone.text.copy_to_train(), task.class_names, task.templates)

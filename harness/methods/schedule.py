@@ -1,0 +1,69 @@
+"""Which parameters are trained when, and how fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
+
+from harness.methods.tuned import TunedModel
+from harness.sections import AllWeightsConfig, LpFtConfig, MethodConfig
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps from `start` to before `stop` with an optimizer of their own.
+
+    Attributes
+    ----------
+    start, stop : int
+    lr_factor : float
+        Of the learning rate, which warms up and falls within the stage.
+    head_only : bool
+        Whether only the head is trained, whatever the method trains.
+    """
+
+    start: int
+    stop: int
+    lr_factor: float = 1.0
+    head_only: bool = False
+
+    @property
+    def n_steps(self) -> int:
+        """Optimizer steps in it."""
+        return self.stop - self.start
+
+
+def plan_stages(method: MethodConfig, lr: float, n_steps: int) -> list[Stage]:
+    """The stages of a method: one, but for LP-FT (Kumar et al. 2022), whose probe comes first.
+
+    Parameters
+    ----------
+    method : MethodConfig
+    lr : float
+        ``finetune.lr``, to which LP-FT's own rates are put in relation.
+    n_steps : int
+        Of all stages.
+    """
+    if not isinstance(method, LpFtConfig):
+        return [Stage(0, n_steps)]
+    n_probe = max(1, min(round(method.probe_share * n_steps), n_steps - 1))
+    return [
+        Stage(0, n_probe, method.probe_lr / lr, head_only=True),
+        Stage(n_probe, n_steps, method.lr_factor),
+    ]
+
+
+def group_parameters(model: TunedModel, method: MethodConfig, weight_decay: float) -> list[dict[str, Any]]:
+    """Trained parameters, as a torch optimizer takes them.
+
+    With `method.layer_decay`, each group has an ``lr_scale``: layer_decay^(steps down from the head), where
+    the head is on top, then come the blocks, and the stem is the lowest (Bao et al. 2022, as in timm).
+    """
+    if isinstance(method, AllWeightsConfig) and method.layer_decay < 1:
+        groups: list[dict[str, Any]] = param_groups_layer_decay(
+            model, weight_decay, weight_decay_exclude_1d=False, layer_decay=method.layer_decay
+        )
+        return groups
+    return [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]

@@ -1,0 +1,59 @@
+"""Fine-tuning as `harness.finetune` does it, small, and without what comes after."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState
+from overrides import TINY
+
+from harness import finetune as module
+from harness.accelerator import build_accelerator
+from harness.backbones import load_backbone
+from harness.config import load_config
+from harness.finetune import finetune
+from harness.journal import read_rows
+from harness.sections import Config
+from tasks import load_task
+
+# one of timm's networks for tests: six blocks of width 64
+SMALL = ["backbone.model=test_vit", "finetune.max_steps=4"]
+
+
+load_once = functools.cache(load_task)
+
+
+def train(folder: Path, *overrides: str) -> Config:
+    """Fine-tune into a folder; the accelerator is a new one."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    config = load_config([*TINY, *overrides])
+    task = load_once("digits", config.task.n_train, config.task.n_test)
+    accelerator = build_accelerator(config.finetune)
+    finetune(config, folder, task, load_backbone(config.backbone), accelerator)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return config
+
+
+def train_until(folder: Path, step: int, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> None:
+    """Fine-tune until a step's snapshot would be written, and be interrupted there."""
+    written = module.write_snapshot
+
+    def stop(folder, model, manifest):
+        if manifest.step == step:
+            raise KeyboardInterrupt
+        written(folder, model, manifest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_snapshot", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(folder, *overrides)
+
+
+def values(folder: Path) -> dict[tuple[str, int], float]:
+    """What the journal says, by name and step; each is there once."""
+    rows, _ = read_rows(folder / "results.jsonl")
+    found = {(row["name"], row["step"]): row["value"] for row in rows}
+    assert len(found) == len(rows)
+    return found
