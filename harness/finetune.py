@@ -20,9 +20,8 @@ import filelock
 import numpy as np
 import torch
 from accelerate import Accelerator
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
@@ -39,7 +38,7 @@ from harness.methods import TunedModel, tune
 from harness.provenance import describe_run
 from harness.sections import Config, FinetuneConfig
 from harness.snapshots import describe, encoder_hash, snapshot_steps, write_snapshot
-from harness.track import track
+from harness.track import load_probes, track
 from tasks import load_task
 from tasks.task import Task
 
@@ -54,9 +53,11 @@ class TaskImages(Dataset):
     def __len__(self) -> int:
         return len(self._split)
 
-    def __getitem__(self, index: int) -> tuple[Float[Tensor, "3 height width"], int]:
+    def __getitem__(
+        self, index: int
+    ) -> tuple[Float[Tensor, "3 height width"], Shaped[Tensor, "*n_classes"]]:
         item = self._split[int(index)]
-        return self._preprocessing([item["image"]])[0], item["label"]
+        return self._preprocessing([item["image"]])[0], torch.as_tensor(item["label"])
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def finetune(config: Config, folder: Path, task: Task, backbone: Backbone, accel
                 with accelerator.accumulate(model):
                     with accelerator.autocast():
                         logits = model(images.to(accelerator.device, non_blocking=True))
-                    loss = functional.cross_entropy(logits.float(), labels.to(accelerator.device))
+                    loss = task.loss(logits.float(), labels.to(accelerator.device))
                     accelerator.backward(loss)
                     total += loss.detach() / settings.accumulation
                     if accelerator.sync_gradients:
@@ -237,13 +238,14 @@ def run(config: Config) -> Path:
     try:
         task = load_task(**config.task.model_dump())
         backbone = load_backbone(config.backbone)
-        brain = load_brain(config.brain)  # before hours of training: its data may not be as they should be
+        # before hours of training: data may not be as they should be
+        brain, probes = load_brain(config.brain), load_probes(config)
         if accelerator.is_main_process:
             with write_atomically(folder / "config.yaml") as temporary:
                 temporary.write_text(to_yaml(config), encoding="utf-8")
-            write_json(folder / "manifest.json", describe_run(task, backbone, brain))
+            write_json(folder / "manifest.json", describe_run(task, backbone, brain, probes))
         finetune(config, folder, task, backbone, accelerator)
-        track(config, folder, task, backbone, brain, accelerator)
+        track(config, folder, task, backbone, brain, accelerator, probes)
         if accelerator.is_main_process:
             write_json(folder / "finished.json", {"steps": list_snapshots(folder)})
     finally:
