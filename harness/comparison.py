@@ -215,8 +215,7 @@ def choose_columns(runs: Sequence[RunResult]) -> list[Column]:
     """The columns of the comparison of these runs; those that no run has a value of are left out."""
     tasks = list(dict.fromkeys(run.config.task.name for run in runs))
     task = tasks[0] if len(tasks) == 1 else TASK
-    measures = list(dict.fromkeys(main_measure(run.config.task) for run in runs))
-    main = measures[0] if len(measures) == 1 else MAIN
+    main = choose_measure(runs)
     probes = probe_tasks(runs)
     metrics: list[tuple[str, tuple[At, ...]]] = [
         (f"task/{task}/{main}", ("start", "end")),
@@ -236,6 +235,12 @@ def choose_columns(runs: Sequence[RunResult]) -> list[Column]:
     return [
         column for column in columns if any(run.find(column.metric, column.at)[2] is not None for run in runs)
     ]
+
+
+def choose_measure(runs: Sequence[RunResult]) -> str:
+    """The measure that stands for the task of these runs; `MAIN` where it is not one for all of them."""
+    measures = {main_measure(run.config.task) for run in runs}
+    return measures.pop() if len(measures) == 1 else MAIN
 
 
 def probe_tasks(runs: Sequence[RunResult]) -> list[str]:

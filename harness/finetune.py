@@ -53,9 +53,7 @@ class TaskImages(Dataset):
     def __len__(self) -> int:
         return len(self._split)
 
-    def __getitem__(
-        self, index: int
-    ) -> tuple[Float[Tensor, "3 height width"], Shaped[Tensor, "*n_classes"]]:
+    def __getitem__(self, index: int) -> tuple[Float[Tensor, "3 height width"], Shaped[Tensor, "*n_classes"]]:
         item = self._split[int(index)]
         return self._preprocessing([item["image"]])[0], torch.as_tensor(item["label"])
 

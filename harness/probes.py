@@ -22,7 +22,6 @@ from torch.nn import functional as F
 from harness.errors import InputError
 from harness.label_scores import LabelScores, mean_auroc, score_labels
 from tasks.losses import label_loss
-from tasks.task import LabelArray
 
 LEARNING_RATES = (0.01, 0.05, 0.1, 0.5, 1.0)
 """The grid of LDIFS (Mukhoti et al., TMLR 2024)."""
@@ -46,9 +45,9 @@ class ProbeResult:
 
 def linear_probe(
     train: Float[np.ndarray, "n_train n_channels"],
-    train_labels: LabelArray,
+    train_labels: Int[np.ndarray, "n_train *n_labels"],
     test: Float[np.ndarray, "n_test n_channels"],
-    test_labels: LabelArray,
+    test_labels: Int[np.ndarray, "n_test *n_labels"],
     seed: int,
     steps: int = 1000,
     learning_rates: Sequence[float] = LEARNING_RATES,
@@ -144,9 +143,9 @@ def fit_linear_layers(
 
 def knn_probe(
     train: Float[np.ndarray, "n_train n_channels"],
-    train_labels: LabelArray,
+    train_labels: Int[np.ndarray, "n_train *n_labels"],
     test: Float[np.ndarray, "n_test n_channels"],
-    test_labels: LabelArray,
+    test_labels: Int[np.ndarray, "n_test *n_labels"],
     n_neighbours: int = 20,
     temperature: float = 0.07,
 ) -> ProbeResult:
@@ -171,7 +170,7 @@ def knn_probe(
 def zero_shot(
     image_features: Float[np.ndarray, "n_images n_channels"],
     class_text_features: Float[np.ndarray, "n_classes n_channels"],
-    labels: LabelArray,
+    labels: Int[np.ndarray, "n_images *n_labels"],
     logit_scale: float,
 ) -> ProbeResult:
     """Classify images by the class text of highest cosine similarity (CLIP: Radford et al. 2021).

@@ -40,9 +40,7 @@ def code_version() -> str:
         return f"palimpsest {_version('palimpsest')}"
 
 
-def describe_run(
-    task: Task, backbone: Backbone, brain: Brain, probes: Sequence[Task] = ()
-) -> dict[str, Any]:
+def describe_run(task: Task, backbone: Backbone, brain: Brain, probes: Sequence[Task] = ()) -> dict[str, Any]:
     """Content of a run's manifest."""
     return {
         "code_version": code_version(),

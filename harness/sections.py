@@ -108,7 +108,9 @@ class LabelConfig(OutsideTaskConfig):
         None, min_length=1, description="labels as the data spells them, in order; null: sorted"
     )
     group_column: str | None = Field(
-        None, min_length=1, description="images of one value (a patient) stay together where a test is split off"
+        None,
+        min_length=1,
+        description="images of one value (a patient) stay together where a test is split off",
     )
 
     @model_validator(mode="after")
@@ -174,9 +176,7 @@ class MedmnistTaskConfig(OutsideTaskConfig):
     multi_label: bool = Field(False, description="whether an image may have several labels, or none")
 
 
-TaskConfig = (
-    EmbeddedTaskConfig | ImagefolderTaskConfig | TableTaskConfig | HubTaskConfig | MedmnistTaskConfig
-)
+TaskConfig = EmbeddedTaskConfig | ImagefolderTaskConfig | TableTaskConfig | HubTaskConfig | MedmnistTaskConfig
 
 
 def main_measure(task: TaskConfig) -> Literal["accuracy", "auroc"]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.special import expit, softmax
 
 from harness.accelerator import build_accelerator
@@ -42,7 +42,7 @@ from harness.snapshots import encoder_hash, read_snapshot
 from harness.splits import Split, load_split, save_split, split_brain
 from harness.tracking import TrackedRun
 from tasks import load_task
-from tasks.task import LabelArray, Task
+from tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -278,9 +278,9 @@ class _Tracker:
 
 def probe_features(
     train: Float[np.ndarray, "n_train n_channels"],
-    train_labels: LabelArray,
+    train_labels: Int[np.ndarray, "n_train *n_labels"],
     test: Float[np.ndarray, "n_test n_channels"],
-    test_labels: LabelArray,
+    test_labels: Int[np.ndarray, "n_test *n_labels"],
     config: Config,
     text: TextTower | None,
     task: Task,
@@ -300,7 +300,7 @@ def probe_features(
 def score_head(
     model: TunedModel,
     features: Float[np.ndarray, "n_images n_channels"],
-    labels: LabelArray,
+    labels: Int[np.ndarray, "n_images *n_labels"],
 ) -> dict[str, float]:
     """Accuracy, AUROC and calibration of the fine-tuned head on the task's test images."""
     weight, bias = model.head.weight.detach().cpu().numpy(), model.head.bias.detach().cpu().numpy()

@@ -59,7 +59,9 @@ def hash_pixels(data: datasets.Dataset, place: str) -> list[str]:
         return known[key]
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        rows = tqdm(pool.map(look, range(len(stored))), f"reading {place}", len(stored), disable=None, leave=False)
+        rows = tqdm(
+            pool.map(look, range(len(stored))), f"reading {place}", len(stored), disable=None, leave=False
+        )
         found = list(rows)
     if len(known) > before:
         try:

@@ -51,7 +51,9 @@ def read_labels(data: datasets.Dataset, place: str, config: LabelConfig) -> RawL
         for name in config.label_columns:
             for row, value in enumerate(columns[name]):
                 if value not in (0, 1):
-                    raise InputError(f"{place}, row {row}: found {value!r} in column {name}, accepted: 0 or 1")
+                    raise InputError(
+                        f"{place}, row {row}: found {value!r} in column {name}, accepted: 0 or 1"
+                    )
                 if value:
                     values[row].append(name)
         return RawLabels(place, values, None)
@@ -108,7 +110,9 @@ def encode_labels(
             for key in found:
                 if key not in known:
                     listed = ", ".join(map(str, keys[:40]))
-                    raise InputError(f"{part.place}, row {row}: label {key!r} has no name; accepted: {listed}")
+                    raise InputError(
+                        f"{part.place}, row {row}: label {key!r} has no name; accepted: {listed}"
+                    )
         if several:
             array = np.zeros((len(labels), len(names)), dtype=np.int64)
             for row, found in enumerate(labels):
@@ -132,7 +136,9 @@ def _keys(part: RawLabels, row: int, several: bool) -> list[str | int]:
         if isinstance(value, bool):
             value = int(value)
         if not isinstance(value, str | int):
-            raise InputError(f"{part.place}, row {row}: found label {value!r}, accepted: a text or a whole number")
+            raise InputError(
+                f"{part.place}, row {row}: found label {value!r}, accepted: a text or a whole number"
+            )
         keys.append(value)
     return keys
 
@@ -166,7 +172,9 @@ def _name_classes(
             )
         names = list(config.class_names)
         if len(names) != len(keys):
-            raise InputError(f"task.class_names: found {len(names)}, accepted: {len(keys)}, one for every class")
+            raise InputError(
+                f"task.class_names: found {len(names)}, accepted: {len(keys)}, one for every class"
+            )
     elif known is not None:
         names = [known[int(key)] if 0 <= int(key) < len(known) else str(key) for key in keys]
     else:
@@ -174,7 +182,9 @@ def _name_classes(
     names = [" ".join(name.replace("_", " ").split()) for name in names]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise InputError(f"{parts[0].place}: two classes are called {min(twice)!r}; accepted: different names")
+        raise InputError(
+            f"{parts[0].place}: two classes are called {min(twice)!r}; accepted: different names"
+        )
     return keys, names
 
 

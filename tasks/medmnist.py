@@ -38,7 +38,9 @@ def build(config: MedmnistTaskConfig, at_most: bool = False) -> Task:
         labels.append(_read(file, f"{split}_labels"))
         pixels.append(_read(file, f"{split}_images"))
     names = [" ".join(name.replace("_", " ").split()) for name in config.class_names or ()]
-    arrays = [_check(file, array, images, names, config) for array, images in zip(labels, pixels, strict=True)]
+    arrays = [
+        _check(file, array, images, names, config) for array, images in zip(labels, pixels, strict=True)
+    ]
     rows = choose_rows(config, arrays, [np.arange(len(array)) for array in arrays], names, at_most)
     parts = [
         ([Image.fromarray(images[row]).convert("RGB") for row in chosen], array[chosen])
@@ -62,7 +64,10 @@ def _read(file: Path, name: str) -> np.ndarray:
 def _check(
     file: Path, labels: np.ndarray, pixels: np.ndarray, names: list[str], config: MedmnistTaskConfig
 ) -> LabelArray:
-    if pixels.dtype != np.uint8 or pixels.shape[1:] not in ((config.size,) * 2, (config.size, config.size, 3)):
+    if pixels.dtype != np.uint8 or pixels.shape[1:] not in (
+        (config.size,) * 2,
+        (config.size, config.size, 3),
+    ):
         raise InputError(
             f"{file}: found images {pixels.dtype} {pixels.shape}, accepted: uint8, {config.size} × {config.size} "
             "pixels, grey or RGB (not the three-dimensional sets)"
@@ -71,7 +76,9 @@ def _check(
         raise InputError(f"{file}: found labels {labels.dtype} {labels.shape} for {len(pixels)} images")
     if config.multi_label:
         if labels.shape[1] != len(names) or not np.isin(labels, (0, 1)).all():
-            raise InputError(f"{file}: found {labels.shape[1]} labels an image, and {len(names)} task.class_names")
+            raise InputError(
+                f"{file}: found {labels.shape[1]} labels an image, and {len(names)} task.class_names"
+            )
         return labels.astype(np.int64)
     if labels.shape[1] != 1 or labels.max() >= len(names):
         found = f"{labels.shape[1]} label(s) an image up to {labels.max()}"

@@ -29,7 +29,9 @@ def choose_splits(place: str, names: Sequence[str], config: OutsideTaskConfig) -
     if config.train not in names:
         raise unknown_name(f"split of {place}", config.train, names)
     if config.test is None:
-        return config.train, next((name for name in TEST_SPLITS if name in names and name != config.train), None)
+        return config.train, next(
+            (name for name in TEST_SPLITS if name in names and name != config.train), None
+        )
     if config.test not in names:
         raise unknown_name(f"split of {place}", config.test, names)
     if config.test == config.train:
@@ -57,7 +59,10 @@ def build_outside(
     labels, class_names = encode_labels(
         [read_labels(data, where, config) for where, data in splits.items()], config
     )
-    tables = [_join(data, config.image_column, array, class_names) for data, array in zip(splits.values(), labels, strict=True)]
+    tables = [
+        _join(data, config.image_column, array, class_names)
+        for data, array in zip(splits.values(), labels, strict=True)
+    ]
     if len(tables) == 2:
         rows = [np.arange(len(data)) for data in tables]
     else:
@@ -67,7 +72,9 @@ def build_outside(
             groups = data.select_columns([config.group_column])[:][config.group_column]
         rows = list(split_rows(labels[0], config.test_share, config.seed, groups))
         tables, labels = tables * 2, list(labels) * 2
-    rows = choose_rows(config, [array[part] for array, part in zip(labels, rows, strict=True)], rows, class_names, at_most)
+    rows = choose_rows(
+        config, [array[part] for array, part in zip(labels, rows, strict=True)], rows, class_names, at_most
+    )
     parts = []
     for data, array, part in zip(tables, labels, rows, strict=True):
         chosen = data.select(part)

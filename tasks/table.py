@@ -44,7 +44,10 @@ def build(config: TableTaskConfig, at_most: bool = False) -> Task:
             if name is not None
         }
     return build_outside(
-        config, str(table), {place: _to_dataset(place, frame, root, config) for place, frame in parts.items()}, at_most
+        config,
+        str(table),
+        {place: _to_dataset(place, frame, root, config) for place, frame in parts.items()},
+        at_most,
     )
 
 

@@ -19,8 +19,8 @@ from tasks.losses import label_loss
 
 log = logging.getLogger(__name__)
 
-LabelArray = Int[np.ndarray, " n_images"] | Int[np.ndarray, "n_images n_classes"]
-"""Class indices; or, where an image may have several labels, 0 and 1 for every label."""
+LabelArray = Int[np.ndarray, "_ ..."]
+"""[n_images] class indices; or [n_images, n_classes] of 0 and 1, where an image may have several labels."""
 Leaks = Literal["report", "drop", "error"]
 
 
@@ -149,7 +149,9 @@ def join_splits(
             if leaked.all():
                 raise InputError(f"{found}; with task.leaks=drop no test image is left")
             test = test.keep(~leaked)
-        done = "they are left out of the test images" if leaks == "drop" else "task.leaks=drop leaves them out"
+        done = (
+            "they are left out of the test images" if leaks == "drop" else "task.leaks=drop leaves them out"
+        )
         log.warning("warning: %s, pixel by pixel; %s", found, done)
     hashes = (content_hash(list(train.pixel_hashes)), content_hash(list(test.pixel_hashes)))
     return Task(
