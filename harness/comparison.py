@@ -84,7 +84,7 @@ class Column:
     Attributes
     ----------
     metric : str
-        Name in ``results.jsonl``; ``<task>`` in it stands for the task of the row, ``<main>`` for its measure.
+        Name in ``results.jsonl``; ``<task>`` in it stands for the row's task, ``<main>`` for its measure.
     at : "start" (step 0) or "end" (the last snapshot)
     above, heading : str
         Heading of the group of columns, and of this one.

@@ -107,7 +107,7 @@ def mean_auroc(
     n_scored = int(scored.sum())
     if not n_scored:
         return None, len(scored)
-    # only the order counts; what is outside of [0, 1] torchmetrics would squash, and make ties of large scores
+    # only the order counts; torchmetrics squashes what is outside of [0, 1], and makes ties of large scores
     ranks = rankdata(scores[:, scored], method="dense", axis=0) / len(scores)
     value = multilabel_auroc(
         torch.as_tensor(ranks, dtype=torch.float64),

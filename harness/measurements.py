@@ -78,7 +78,7 @@ def measure_snapshots(
 def name_probes(now: Mapping[str, Any], before: Mapping[str, Any], task: str) -> dict[str, float]:
     """Rows of accuracy, probes and forgetting; deltas are after − before, negative = forgetting.
 
-    They are differences of accuracies; where images have several labels, of mean AUROC, which their names say.
+    They are differences of accuracies; where images have several labels, of mean AUROC: their names say so.
     """
     values = {f"task/{task}/{measure}": value for measure, value in now["task"].items()}
     for name, scores in now["probe"].items():

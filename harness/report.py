@@ -203,8 +203,8 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
     yield Picture(
         "Forgetting beside learning",
         embed_svg(draw_forgetting(lines, probes)),
-        f"While {MEASURES[main]} on the task rises, a curve below 0 says that the backbone’s features serve a task "
-        f"that was not fine-tuned less well than before. All Δ share one axis.{seeds}",
+        f"While {MEASURES[main]} on the task rises, a curve below 0 says that the backbone’s features serve "
+        f"a task that was not fine-tuned less well than before. All Δ share one axis.{seeds}",
         _existing(
             lines,
             f"task/{TASK}/{main}",

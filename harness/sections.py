@@ -110,7 +110,7 @@ class LabelConfig(OutsideTaskConfig):
     group_column: str | None = Field(
         None,
         min_length=1,
-        description="images of one value (a patient) stay together where a test is split off",
+        description="images of one value (a patient) stay together where a test split is drawn",
     )
 
     @model_validator(mode="after")
@@ -180,7 +180,7 @@ TaskConfig = EmbeddedTaskConfig | ImagefolderTaskConfig | TableTaskConfig | HubT
 
 
 def main_measure(task: TaskConfig) -> Literal["accuracy", "auroc"]:
-    """The measure that stands for a task in tables and curves: mean AUROC over labels if there are several."""
+    """The measure that stands for a task in tables and curves: mean AUROC if there are several labels."""
     return "auroc" if getattr(task, "multi_label", False) else "accuracy"
 
 

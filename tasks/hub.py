@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub: from the hub, from its caches, or from a copy of a repository in a folder."""
+"""Data sets of the Hugging Face hub: from there, from its caches, or from a copy in a folder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def build(config: HubTaskConfig, at_most: bool = False) -> Task:
     return build_outside(config, place, parts, at_most)
 
 
-def open_repository(config: HubTaskConfig) -> datasets.DatasetDict:
+def open_repository(config: HubTaskConfig) -> dict[str, datasets.Dataset]:
     """All splits of a data set, on disk until they are asked for."""
     if config.root is not None:
         root = Path(config.root).expanduser()
@@ -53,13 +53,12 @@ def open_repository(config: HubTaskConfig) -> datasets.DatasetDict:
     return _load_from_cache(config)
 
 
-def _load(path: str, config: HubTaskConfig, **more: Any) -> datasets.DatasetDict:
-    found = datasets.load_dataset(path, config.subset, **more)
-    assert isinstance(found, datasets.DatasetDict)  # no split is asked for
-    return found
+def _load(path: str, config: HubTaskConfig, **more: Any) -> dict[str, datasets.Dataset]:
+    # names of splits are a class of their own
+    return {str(name): data for name, data in datasets.load_dataset(path, config.subset, **more).items()}
 
 
-def _load_from_cache(config: HubTaskConfig) -> datasets.DatasetDict:
+def _load_from_cache(config: HubTaskConfig) -> dict[str, datasets.Dataset]:
     """What an earlier `load_dataset`, or else an earlier download, left behind."""
     with _no_requests():
         try:

@@ -36,7 +36,7 @@ class RawLabels:
 def check_columns(
     place: str, columns: Sequence[str], config: LabelConfig, others: Sequence[str | None] = ()
 ) -> None:
-    """Refuse a column that is not there, with the nearest that is; `others` are checked like those of `config`."""
+    """Refuse a column that is not there, with the nearest that is: those of `config`, and `others`."""
     wanted = [config.image_column, *(config.label_columns or [config.label_column]), config.group_column]
     for name in [name for name in [*wanted, *others] if name is not None]:
         if name not in columns:
@@ -47,7 +47,7 @@ def read_labels(data: datasets.Dataset, place: str, config: LabelConfig) -> RawL
     """Labels of a data set by the columns that `config` names, without decoding an image."""
     if config.label_columns is not None:
         columns = data.select_columns(list(config.label_columns))[:]
-        values = [[] for _ in range(len(data))]
+        values: list[Any] = [[] for _ in range(len(data))]
         for name in config.label_columns:
             for row, value in enumerate(columns[name]):
                 if value not in (0, 1):

@@ -69,8 +69,8 @@ def _check(
         (config.size, config.size, 3),
     ):
         raise InputError(
-            f"{file}: found images {pixels.dtype} {pixels.shape}, accepted: uint8, {config.size} × {config.size} "
-            "pixels, grey or RGB (not the three-dimensional sets)"
+            f"{file}: found images {pixels.dtype} {pixels.shape}, accepted: uint8, {config.size} × "
+            f"{config.size} pixels, grey or RGB (not the three-dimensional sets)"
         )
     if labels.ndim != 2 or labels.dtype.kind not in "iu" or len(labels) != len(pixels) or not len(labels):
         raise InputError(f"{file}: found labels {labels.dtype} {labels.shape} for {len(pixels)} images")

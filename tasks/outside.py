@@ -1,4 +1,4 @@
-"""From data sets of any source to a `Task`: splits, labels, a subset, hashes. Images are decoded on demand."""
+"""From data sets of any source to a `Task`: splits, labels, subsets; images are decoded on demand."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from harness.errors import InputError
 # other streams of random numbers of one seed
 _SUBSET, _SPLIT = 1, 2
 
-Rows = Int[np.ndarray, " n_chosen"]
+Rows = Int[np.ndarray, "_"]
 
 
 def draw_rows(n_available: int, n: int, seed: int) -> Rows:

@@ -71,14 +71,15 @@ def _to_dataset(place: str, frame: pd.DataFrame, root: Path, config: TableTaskCo
     for row, name in enumerate(frame[config.image_column]):
         if not isinstance(name, str) or not name:
             raise InputError(
-                f"{place}, row {row}: found {name!r} in column {config.image_column}, accepted: the name of a file"
+                f"{place}, row {row}: found {name!r} in column {config.image_column}, "
+                "accepted: the name of a file"
             )
         path = root / name
         if not path.is_file():
             missing = sum(not (root / str(other)).is_file() for other in frame[config.image_column])
             raise InputError(
-                f"{place}, row {row}: {path}: no such file ({missing} of {len(frame)} are missing); accepted: "
-                "names of files below task.root, or else below the table's folder"
+                f"{place}, row {row}: {path}: no such file ({missing} of {len(frame)} are missing); "
+                "accepted: names of files below task.root, or else below the table's folder"
             )
         files.append(str(path))
     columns = [*(config.label_columns or [config.label_column])]

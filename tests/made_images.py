@@ -40,13 +40,17 @@ def write_findings(root: Path, n_images: int, first: int = 0, name: str = "table
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / file)
         found = [finding for finding, there in zip(FINDINGS, has, strict=True) if there]
         columns = dict(zip(FINDINGS, has, strict=True))
-        rows.append({"file": file, "findings": "|".join(found) or "No Finding", "patient": index // 3} | columns)
+        rows.append(
+            {"file": file, "findings": "|".join(found) or "No Finding", "patient": index // 3} | columns
+        )
     pd.DataFrame(rows).to_csv(root / name, index=False)
     return root / name
 
 
-def write_hub_copy(root: Path, splits: dict[str, Sequence[int]], names: Sequence[str], columns: tuple[str, str]) -> Path:
-    """A repository as `push_to_hub` leaves it: parquet files in data/, and a card that says what is in them."""
+def write_hub_copy(
+    root: Path, splits: dict[str, Sequence[int]], names: Sequence[str], columns: tuple[str, str]
+) -> Path:
+    """A repository as `push_to_hub` leaves it: parquet files in data/, and a card that describes them."""
     import datasets
 
     image, label = columns

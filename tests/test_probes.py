@@ -28,7 +28,9 @@ def test_permuted_labels_are_at_chance():
     # noise that hides the classes: no two test images then share their fate
     (train, labels), (test, test_labels) = toy(200, noise=2), toy(400, noise=2, seed=1)
     rng = np.random.default_rng(0)
-    accuracy = linear_probe(train, rng.permutation(labels), test, test_labels, seed=0, steps=200).scores.accuracy
+    accuracy = linear_probe(
+        train, rng.permutation(labels), test, test_labels, seed=0, steps=200
+    ).scores.accuracy
     assert abs(accuracy - 0.25) < 0.1
     assert abs(knn_probe(train, rng.permutation(labels), test, test_labels).scores.accuracy - 0.25) < 0.1
 
@@ -105,7 +107,9 @@ def test_knn_by_hand():
     labels, query = np.array([0, 0, 1]), np.array([[1, 0]], np.float32)
     assert knn_probe(train, labels, query, np.array([1])).scores.accuracy == 1
     assert knn_probe(train, labels, query, np.array([1]), temperature=1e6).scores.accuracy == 0
-    assert knn_probe(train, labels, query, np.array([1]), n_neighbours=1, temperature=1e6).scores.accuracy == 1
+    assert (
+        knn_probe(train, labels, query, np.array([1]), n_neighbours=1, temperature=1e6).scores.accuracy == 1
+    )
 
 
 def test_zero_shot_by_hand():

@@ -48,7 +48,7 @@ class Line:
     def curve(self, metric: str) -> pd.DataFrame:
         """Mean, sd (0 for one seed) and max over seeds of a metric, indexed by step.
 
-        ``<task>`` and ``<main>`` stand for the run's task and its measure. Empty where there is no such metric.
+        ``<task>`` and ``<main>`` stand for the run's task and its measure. Empty where there is none.
         """
         curves = [run.curve(run.resolve(metric)) for run in self.runs]
         values = pd.concat(curves, axis=1)
@@ -96,7 +96,7 @@ def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
 
 
 def _delta(lines: Sequence[Line], probe: str, delta: str) -> str:
-    """Name of what says how much of a probe is lost: of accuracy, or of AUROC where images have several labels."""
+    """Name of what says how much of a probe is lost: of AUROC where images have several labels."""
     name = f"forgetting/{probe}/{delta}"
     return f"{name}_auroc" if _have(lines, f"{name}_auroc") else name
 
