@@ -45,6 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "task.image_column=file",
                 f"task.label_columns=[{','.join(FINDINGS)}]",
                 "task.multi_label=true",
+                "task.test_share=0.25",
                 "probes.tasks=[birds,old,chest]",
                 "finetune.epochs=2",
                 "snapshots.first=6",
@@ -79,7 +80,7 @@ def test_what_is_measured_is_named(finished: Path) -> None:
 def test_the_manifest_describes_all_tasks(finished: Path) -> None:
     tasks = read_json(finished / "manifest.json")["tasks"]
     assert {name: (task["n_train"], task["n_test"]) for name, task in tasks.items()} == {
-        "chest": (24, 8),
+        "chest": (24, 10),
         "birds": (13, 4),
         "old": (24, 6),
     }
