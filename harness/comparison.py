@@ -13,10 +13,12 @@ import pandas as pd
 from harness.config import flatten, read_config
 from harness.errors import InputError, unknown_name
 from harness.journal import read_rows
-from harness.sections import Config
+from harness.sections import Config, main_measure
 
 At = Literal["start", "end"]
 TASK = "<task>"  # in a metric's name: the task of the row, where a study has several
+MAIN = "<main>"  # ... and the measure that stands for it: accuracy, or AUROC of several labels
+MEASURES = {"accuracy": "accuracy", "auroc": "AUROC", MAIN: "accuracy or AUROC"}
 ABSENT = "–"
 WIDTH = 120  # of a terminal, characters
 
@@ -47,9 +49,14 @@ class RunResult:
         """Optimizer steps of the snapshots that were tracked, in order."""
         return [int(step) for step in self.curve("brain/all/r2").index]
 
+    def resolve(self, metric: str) -> str:
+        """Name of a metric in this run: with its task and the task's main measure."""
+        name = metric.replace(TASK, self.config.task.name)
+        return name.replace(MAIN, main_measure(self.config.task))
+
     def find(self, metric: str, at: At) -> tuple[str, int, float | None]:
         """Name, step and value of a metric at the first or the last snapshot; None where there is none."""
-        name, step = metric.replace(TASK, self.config.task.name), self.steps[0 if at == "start" else -1]
+        name, step = self.resolve(metric), self.steps[0 if at == "start" else -1]
         value = self.curve(name).get(step)
         return name, step, None if value is None else float(value)
 
@@ -77,7 +84,7 @@ class Column:
     Attributes
     ----------
     metric : str
-        Name in ``results.jsonl``; ``<task>`` in it stands for the task of the row.
+        Name in ``results.jsonl``; ``<task>`` in it stands for the row's task, ``<main>`` for its measure.
     at : "start" (step 0) or "end" (the last snapshot)
     above, heading : str
         Heading of the group of columns, and of this one.
@@ -208,12 +215,14 @@ def choose_columns(runs: Sequence[RunResult]) -> list[Column]:
     """The columns of the comparison of these runs; those that no run has a value of are left out."""
     tasks = list(dict.fromkeys(run.config.task.name for run in runs))
     task = tasks[0] if len(tasks) == 1 else TASK
+    main = choose_measure(runs)
     probes = probe_tasks(runs)
     metrics: list[tuple[str, tuple[At, ...]]] = [
-        (f"task/{task}/accuracy", ("start", "end")),
-        (f"probe/{task}/linear_accuracy", ("start", "end")),
-        *((f"forgetting/{probe}/delta_lp", ("end",)) for probe in probes),
-        *((f"forgetting/{probe}/delta_zs", ("end",)) for probe in probes),
+        (f"task/{task}/{main}", ("start", "end")),
+        (f"probe/{task}/linear_{main}", ("start", "end")),
+        # of a probe whose images have several labels there is the second of each pair only
+        *((f"forgetting/{probe}/delta_lp{of}", ("end",)) for probe in probes for of in ("", "_auroc")),
+        *((f"forgetting/{probe}/delta_zs{of}", ("end",)) for probe in probes for of in ("", "_auroc")),
         ("rewiring/all/wasserstein", ("end",)),
         ("rewiring/all/wasserstein_null", ("end",)),
         ("rewiring/all/wasserstein_excess", ("end",)),
@@ -228,6 +237,12 @@ def choose_columns(runs: Sequence[RunResult]) -> list[Column]:
     ]
 
 
+def choose_measure(runs: Sequence[RunResult]) -> str:
+    """The measure that stands for the task of these runs; `MAIN` where it is not one for all of them."""
+    measures = {main_measure(run.config.task) for run in runs}
+    return measures.pop() if len(measures) == 1 else MAIN
+
+
 def probe_tasks(runs: Sequence[RunResult]) -> list[str]:
     """Tasks on which forgetting was measured, in the order of the configuration."""
     return list(dict.fromkeys(probe for run in runs for probe in run.config.probes.tasks))
@@ -239,14 +254,19 @@ def describe_column(metric: str, at: At) -> Column:
     when = "before" if at == "start" else "after"
     column = Column(metric, at, metric, when)
     match stage, measure:
-        case "task", "accuracy":
-            return replace(column, above=f"{place}: accuracy")
+        case "task", "accuracy" | "auroc" | "<main>":
+            return replace(column, above=f"{place}: {MEASURES[measure]}")
         case "probe", "linear_accuracy":
             return replace(column, above=f"{place}: linear probe")
-        case "forgetting", "delta_lp":
-            return replace(column, above="Δ_LP, linear probe", heading=place, kind="signed")
-        case "forgetting", "delta_zs":
-            return replace(column, above="Δ_ZS, zero-shot", heading=place, kind="signed")
+        case "probe", "linear_auroc" | "linear_<main>":
+            named = MEASURES[measure.removeprefix("linear_")]
+            return replace(column, above=f"{place}: linear probe, {named}")
+        case "forgetting", "delta_lp" | "delta_lp_auroc":
+            named = place + " (AUROC)" * measure.endswith("auroc")
+            return replace(column, above="Δ_LP, linear probe", heading=named, kind="signed")
+        case "forgetting", "delta_zs" | "delta_zs_auroc":
+            named = place + " (AUROC)" * measure.endswith("auroc")
+            return replace(column, above="Δ_ZS, zero-shot", heading=named, kind="signed")
         case "rewiring", "wasserstein":
             return replace(column, above="rewiring, Wasserstein", heading="raw")
         case "rewiring", "wasserstein_null":

@@ -19,7 +19,7 @@ import datasets
 import numpy as np
 import torch
 from accelerate import Accelerator
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
@@ -45,7 +45,7 @@ from harness.methods.schedule import group_parameters, plan_stages
 from harness.provenance import describe_run
 from harness.sections import Config, FinetuneConfig
 from harness.snapshots import describe, encoder_hash, snapshot_steps, write_snapshot
-from harness.track import track
+from harness.track import load_probes, track
 from tasks import load_task
 from tasks.task import Task
 
@@ -60,9 +60,9 @@ class TaskImages(Dataset):
     def __len__(self) -> int:
         return len(self._split)
 
-    def __getitem__(self, index: int) -> tuple[Float[Tensor, "3 height width"], int]:
+    def __getitem__(self, index: int) -> tuple[Float[Tensor, "3 height width"], Shaped[Tensor, "*n_classes"]]:
         item = self._split[int(index)]
-        return self._preprocessing([item["image"]])[0], item["label"]
+        return self._preprocessing([item["image"]])[0], torch.as_tensor(item["label"])
 
 
 @dataclass(frozen=True)
@@ -261,13 +261,14 @@ def run(config: Config) -> Path:
     with hold_run(folder) if accelerator.is_main_process else nullcontext():
         task = load_task(**config.task.model_dump())
         backbone = load_backbone(config.backbone)
-        brain = load_brain(config.brain)  # before hours of training: its data may not be as they should be
+        # before hours of training: data may not be as they should be
+        brain, probes = load_brain(config.brain), load_probes(config)
         if accelerator.is_main_process:
             with write_atomically(folder / "config.yaml") as temporary:
                 temporary.write_text(to_yaml(config), encoding="utf-8")
-            write_json(folder / "manifest.json", describe_run(task, backbone, brain))
+            write_json(folder / "manifest.json", describe_run(task, backbone, brain, probes))
         finetune(config, folder, task, backbone, accelerator)
-        track(config, folder, task, backbone, brain, accelerator)
+        track(config, folder, task, backbone, brain, accelerator, probes)
         if accelerator.is_main_process:
             write_json(folder / "finished.json", {"steps": list_snapshots(folder)})
     return folder

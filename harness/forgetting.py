@@ -1,4 +1,4 @@
-"""What is lost: differences of accuracies, accuracy matrices, drift of features, calibration.
+"""What is lost: differences of accuracies, accuracy matrices, drift of features.
 
 Accuracies are fractions in [0, 1]. Signs are said at each function: Δ and backward transfer are negative
 where something is forgotten, what is called forgetting is positive. In a matrix R, R[i, j] is the accuracy
@@ -9,7 +9,7 @@ disagree, so each has its own name here.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from harness.errors import InputError
 
@@ -30,7 +30,7 @@ def _check_matrix(name: str, accuracy: AccuracyMatrix, at_least: int = 1) -> Non
 
 
 def delta(before: float, after: float) -> float:
-    """Accuracy after − before on a task that was not trained: negative is forgetting.
+    """Accuracy (or AUROC) after − before on a task that was not trained: negative is forgetting.
 
     Δ_LP with accuracies of fresh linear probes, Δ_ZS with zero-shot accuracies under the pretrained text
     head, also after tuning (LDIFS: Mukhoti et al., TMLR 2024).
@@ -162,22 +162,3 @@ def _hsic(gram_x: np.ndarray, gram_y: np.ndarray, unbiased: bool) -> float:
     n = len(gram_x)
     totals = float(gram_x.sum() * gram_y.sum()) / ((n - 1) * (n - 2))
     return products + totals - 2 * float(gram_x.sum(axis=0) @ gram_y.sum(axis=0)) / (n - 2)
-
-
-def calibration_error(
-    probabilities: Float[np.ndarray, "n_images n_classes"],
-    labels: Int[np.ndarray, " n_images"],
-    n_bins: int = 15,
-) -> float:
-    """ECE, the expected calibration error, in [0, 1] (Guo et al. 2017).
-
-    Σ_b n_b/n |accuracy_b − confidence_b| over bins b of the images.
-    Bins are of equal width over the probability of the predicted class, each closed above.
-    """
-    if not ((probabilities >= 0).all() and np.allclose(probabilities.sum(axis=1), 1, atol=1e-3)):
-        raise InputError("calibration error: found rows that are not probabilities; each must sum to 1")
-    top = probabilities.max(axis=1).astype(np.float64)
-    hit = probabilities.argmax(axis=1) == labels
-    of_bin = np.digitize(top, np.linspace(0, 1, n_bins + 1)[1:-1], right=True)
-    gap = np.bincount(of_bin, weights=hit - top, minlength=n_bins)
-    return float(np.abs(gap).sum() / len(top))

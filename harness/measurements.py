@@ -30,8 +30,8 @@ from harness.rewiring import (
 )
 from harness.significance import correct_over_rois, noise_floor
 
-# probe score -> the difference that says what is lost (reference: LDIFS, Mukhoti et al. 2024)
-DELTAS = {"linear_accuracy": "delta_lp", "knn_accuracy": "delta_knn", "zero_shot_accuracy": "delta_zs"}
+# kind of probe -> the difference that says what is lost (reference: LDIFS, Mukhoti et al. 2024)
+DELTAS = {"linear": "delta_lp", "knn": "delta_knn", "zero_shot": "delta_zs"}
 
 Summary = dict[str, dict[str, float]]
 
@@ -53,7 +53,7 @@ def measure_snapshots(
     refits : sequence of Mapping
         More fits of step 0, at least two, for the noise floor.
     probes : dict of step to what `harness.track` writes
-        ``{"task": {measure: value}, "probe": {task: {measure: value}}}``.
+        ``{"task": {measure: value}, "probe": {task: {measure: value}}, "multi_label": [task, ...]}``.
     brain : Brain
     task : str
         Name of the task that was fine-tuned on: what changes there is learning, not forgetting.
@@ -76,14 +76,19 @@ def measure_snapshots(
 
 
 def name_probes(now: Mapping[str, Any], before: Mapping[str, Any], task: str) -> dict[str, float]:
-    """Rows of accuracy, probes and forgetting; deltas are after − before, negative = forgetting."""
+    """Rows of accuracy, probes and forgetting; deltas are after − before, negative = forgetting.
+
+    They are differences of accuracies; where images have several labels, of mean AUROC: their names say so.
+    """
     values = {f"task/{task}/{measure}": value for measure, value in now["task"].items()}
     for name, scores in now["probe"].items():
         values |= {f"probe/{name}/{measure}": value for measure, value in scores.items()}
         if name != task:
-            for measure, short in DELTAS.items():
+            several = name in now.get("multi_label", ())
+            for probe, short in DELTAS.items():
+                measure = f"{probe}_auroc" if several else f"{probe}_accuracy"
                 if measure in scores:
-                    values[f"forgetting/{name}/{short}"] = delta(
+                    values[f"forgetting/{name}/{short}{'_auroc' * several}"] = delta(
                         before["probe"][name][measure], scores[measure]
                     )
     return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -22,6 +23,7 @@ PACKAGES = (
     "peft",
     "accelerate",
     "datasets",
+    "torchmetrics",
     "numpy",
     "scipy",
     "mlflow",
@@ -38,7 +40,7 @@ def code_version() -> str:
         return f"palimpsest {_version('palimpsest')}"
 
 
-def describe_run(task: Task, backbone: Backbone, brain: Brain) -> dict[str, Any]:
+def describe_run(task: Task, backbone: Backbone, brain: Brain, probes: Sequence[Task] = ()) -> dict[str, Any]:
     """Content of a run's manifest."""
     return {
         "code_version": code_version(),
@@ -50,6 +52,7 @@ def describe_run(task: Task, backbone: Backbone, brain: Brain) -> dict[str, Any]
             "brain": brain.fingerprint,
             "brain_files": dict(brain.fingerprints),
         },
+        "tasks": {used.name: used.describe() for used in (task, *probes)},
         "machine": {
             "system": platform.system(),
             "processor": platform.machine(),

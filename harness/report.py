@@ -21,9 +21,11 @@ from harness.brains import load_brain
 from harness.brains.brain import Brain, Surface
 from harness.channels import N_CLUSTERS
 from harness.comparison import (
+    MEASURES,
     TASK,
     Column,
     RunResult,
+    choose_measure,
     columns_of,
     compare_runs,
     group_runs,
@@ -195,18 +197,24 @@ def _build_cell(column: Column, values: pd.Series, line: Line) -> dict[str, str]
 
 def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence[str]) -> Iterator[Picture]:
     """Curves over all runs."""
+    main = choose_measure([run for line in lines for run in line.runs])
     seeded = any(len(line.runs) > 1 for line in lines)
     seeds = " Lines are means over seeds, bands along them one standard deviation." if seeded else ""
     yield Picture(
         "Forgetting beside learning",
         embed_svg(draw_forgetting(lines, probes)),
-        "While accuracy on the task rises, a curve below 0 says that the backbone’s features serve a task "
-        f"that was not fine-tuned less well than before. All Δ share one axis.{seeds}",
+        f"While {MEASURES[main]} on the task rises, a curve below 0 says that the backbone’s features serve "
+        f"a task that was not fine-tuned less well than before. All Δ share one axis.{seeds}",
         _existing(
             lines,
-            f"task/{TASK}/accuracy",
-            f"probe/{TASK}/linear_accuracy",
-            *(f"forgetting/{probe}/{delta}" for delta in ("delta_lp", "delta_zs") for probe in probes),
+            f"task/{TASK}/{main}",
+            f"probe/{TASK}/linear_{main}",
+            *(
+                f"forgetting/{probe}/{delta}{of}"
+                for delta in ("delta_lp", "delta_zs")
+                for probe in probes
+                for of in ("", "_auroc")
+            ),
         ),
     )
     if any(len(line.steps) > 1 for line in lines):

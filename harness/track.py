@@ -11,7 +11,7 @@ row of ``results.jsonl`` from what stands on disk, and forwards them to MLflow.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,19 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from jaxtyping import Float, Int
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from harness.accelerator import build_accelerator
 from harness.backbones import Backbone, TextTower, load_backbone
 from harness.brains import load_brain
 from harness.brains.brain import Brain
-from harness.config import read_config
+from harness.config import load_config, read_config
 from harness.errors import InputError, exit_with_one_line
 from harness.families import fit_mapping, prepare_tokens
 from harness.features import LayerTokens, extract_features
 from harness.files import read_json, write_json
-from harness.forgetting import calibration_error
 from harness.journal import Journal
+from harness.label_scores import score_labels
 from harness.layout import list_snapshots, mapping_folder, probes_file, snapshot_folder, start_folder
 from harness.mapping import Mapping, load_mapping, save_mapping
 from harness.measurements import measure_snapshots
@@ -71,18 +71,48 @@ def plan_units(config: Config, steps: list[int]) -> list[Unit]:
     ]
 
 
+def load_probes(config: Config) -> list[Task]:
+    """The probes of a run; the task that is fine-tuned on is none: what changes there is learning.
+
+    A name is that of a file in ``configs/task``. Where that says nothing of sizes, they are those of
+    `probes`, or all that a task has.
+    """
+    found = []
+    for name in config.probes.tasks:
+        if name == config.task.name:
+            continue
+        settings = load_config([f"task={name}"]).task.model_dump()
+        settings["n_test"] = settings["n_test"] or config.probes.n_test
+        if settings["n_per_class"] is None:
+            settings["n_train"] = settings["n_train"] or config.probes.n_train
+        found.append(load_task(**(settings | {"name": name, "seed": config.seed}), at_most=True))
+    return found
+
+
 def track(
-    config: Config, run: Path, task: Task, backbone: Backbone, brain: Brain, accelerator: Accelerator
+    config: Config,
+    run: Path,
+    task: Task,
+    backbone: Backbone,
+    brain: Brain,
+    accelerator: Accelerator,
+    probes: Sequence[Task] | None = None,
 ) -> None:
     """Track all snapshots of a run and write its results; parameters and errors as for `measure`."""
-    units = measure(config, run, task, backbone, brain, accelerator)
+    units = measure(config, run, task, backbone, brain, accelerator, probes)
     if accelerator.is_main_process:
         write_results(config, run, brain, units)
     accelerator.wait_for_everyone()
 
 
 def measure(
-    config: Config, run: Path, task: Task, backbone: Backbone, brain: Brain, accelerator: Accelerator
+    config: Config,
+    run: Path,
+    task: Task,
+    backbone: Backbone,
+    brain: Brain,
+    accelerator: Accelerator,
+    probes: Sequence[Task] | None = None,
 ) -> list[Unit]:
     """Fit mappings to all snapshots of a folder and probe them; returns the units, all of them done.
 
@@ -98,6 +128,8 @@ def measure(
     brain : Brain
     accelerator : Accelerator
         Its processes share the units out.
+    probes : sequence of Task, optional
+        The other tasks; without, they are loaded.
 
     Raises
     ------
@@ -112,7 +144,8 @@ def measure(
     units = plan_units(config, steps)
     missing = [unit for unit in units if not unit.is_done(run)]
     split = _open_split(config, run, brain, accelerator)
-    tracker = _Tracker(config, run, task, backbone, brain, split, accelerator)
+    probes = load_probes(config) if probes is None else probes
+    tracker = _Tracker(config, run, task, probes, backbone, brain, split, accelerator)
     if missing and accelerator.is_main_process:
         tracker.prepare_start()
     accelerator.wait_for_everyone()
@@ -165,22 +198,18 @@ class _Tracker:
         config: Config,
         run: Path,
         task: Task,
+        probes: Sequence[Task],
         backbone: Backbone,
         brain: Brain,
         split: Split,
         accelerator: Accelerator,
     ) -> None:
-        self.config, self.run, self.task = config, run, task
+        self.config, self.run, self.task, self.probes = config, run, task, probes
         self.brain, self.split = brain, split
         self.device, self.quiet = accelerator.device, not accelerator.is_main_process
         self.text = backbone.text
         self.pretrained = encoder_hash(backbone)
         self.model = tune(backbone, task.n_classes, config.method, config.seed, task)
-        self.probes = [
-            load_task(name, config.probes.n_train, config.probes.n_test, config.seed)
-            for name in config.probes.tasks
-            if name != task.name  # what changes there is learning, not forgetting
-        ]
         self._step: int | None = None
         self._backbone = backbone
         self._tokens: LayerTokens | None = None
@@ -245,7 +274,8 @@ class _Tracker:
         )
 
     def _probe(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = {"probe": {}}
+        several = [task.name for task in (self.task, *self.probes) if task.multi_label]
+        found: dict[str, Any] = {"probe": {}, "multi_label": several}
         seen: dict[str, Float[np.ndarray, "n_images n_channels"]] = {}
         for task in [self.task, *self.probes]:
             features, labels = [], []
@@ -280,37 +310,35 @@ class _Tracker:
 
 def probe_features(
     train: Float[np.ndarray, "n_train n_channels"],
-    train_labels: Int[np.ndarray, " n_train"],
+    train_labels: Int[np.ndarray, "n_train *n_labels"],
     test: Float[np.ndarray, "n_test n_channels"],
-    test_labels: Int[np.ndarray, " n_test"],
+    test_labels: Int[np.ndarray, "n_test *n_labels"],
     config: Config,
     text: TextTower | None,
     task: Task,
 ) -> dict[str, float]:
     """Linear probe, nearest neighbours and, with a text tower and templates, zero-shot as pretrained."""
-    linear = linear_probe(train, train_labels, test, test_labels, config.seed, config.probes.steps)
-    scores = {
-        "linear_accuracy": linear.accuracy,
-        "linear_ece": linear.ece,
-        "knn_accuracy": knn_probe(train, train_labels, test, test_labels, config.probes.knn_k),
-    }
+    scores = linear_probe(
+        train, train_labels, test, test_labels, config.seed, config.probes.steps
+    ).scores.named("linear_")
+    neighbours = knn_probe(train, train_labels, test, test_labels, config.probes.knn_k)
+    scores |= neighbours.scores.named("knn_")
     if text is not None and task.templates:
         head = text.embed_classes(task.class_names, task.templates).numpy()
-        result = zero_shot(test, head, test_labels, text.logit_scale)
-        scores |= {"zero_shot_accuracy": result.accuracy, "zero_shot_ece": result.ece}
+        scores |= zero_shot(test, head, test_labels, text.logit_scale).scores.named("zero_shot_")
     return scores
 
 
 def score_head(
     model: TunedModel,
     features: Float[np.ndarray, "n_images n_channels"],
-    labels: Int[np.ndarray, " n_images"],
+    labels: Int[np.ndarray, "n_images *n_labels"],
 ) -> dict[str, float]:
-    """Accuracy and calibration of the fine-tuned head on the task's test images."""
+    """Accuracy, AUROC and calibration of the fine-tuned head on the task's test images."""
     with torch.no_grad():
         logits = model.classify(torch.from_numpy(features)).numpy()
-    accuracy = float((logits.argmax(axis=1) == labels).mean())
-    return {"accuracy": accuracy, "ece": float(calibration_error(softmax(logits, axis=1), labels))}
+    probabilities = softmax(logits, axis=1) if labels.ndim == 1 else expit(logits)
+    return score_labels(probabilities, labels).named()
 
 
 def main() -> None:

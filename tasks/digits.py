@@ -7,35 +7,37 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from harness.sections import EmbeddedTaskConfig
+from tasks.subsets import draw_per_class
 from tasks.task import Task, build_task, check_size
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SHARE_OF_TEST = 0.3
 
 
-def build(n_train: int | None, n_test: int | None, seed: int, image_size: int) -> Task:
+def build(config: EmbeddedTaskConfig, at_most: bool = False) -> Task:
     """Split the digits by seed, with equal shares of the classes, and enlarge them.
 
     Parameters
     ----------
-    n_train, n_test : int or None
-        Images of each split; None: all (1,257 and 540).
-    seed : int
-        Of the split and of which images are taken.
-    image_size : int
-        Edge of the images, pixels.
+    config : EmbeddedTaskConfig
+        With None for sizes, all images of each split (1,257 and 540).
+    at_most : bool
+        Whether sizes may be more than there is.
     """
     data = load_digits()
     train, test = train_test_split(
-        np.arange(len(data.target)), test_size=SHARE_OF_TEST, stratify=data.target, random_state=seed
+        np.arange(len(data.target)), test_size=SHARE_OF_TEST, stratify=data.target, random_state=config.seed
     )
     # the split's order is already shuffled by the seed, so its beginning is a random subset
-    train = train[: check_size("digits", "task.n_train", n_train, len(train))]
-    test = test[: check_size("digits", "task.n_test", n_test, len(test))]
+    train = train[: check_size("digits", "task.n_train", config.n_train, len(train), at_most)]
+    test = test[: check_size("digits", "task.n_test", config.n_test, len(test), at_most)]
+    if config.n_per_class is not None:
+        train = train[draw_per_class(data.target[train], config.n_per_class, None, WORDS)]
     grey = np.round(data.images * (255 / 16)).astype(np.uint8)
+    size = (config.image_size, config.image_size)
     images = [
-        Image.fromarray(grey[index]).resize((image_size, image_size), Image.Resampling.BICUBIC).convert("RGB")
-        for index in range(len(grey))
+        Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).convert("RGB") for pixels in grey
     ]
     labels = data.target.astype(np.int64)
     return build_task(
@@ -44,4 +46,5 @@ def build(n_train: int | None, n_test: int | None, seed: int, image_size: int) -
         ([images[index] for index in test], labels[test]),
         class_names=WORDS,
         templates=("a photo of the number {}", "a handwritten digit {}"),
+        leaks=config.leaks,
     )

@@ -6,7 +6,9 @@ from functools import partial
 
 from PIL import Image
 
+from harness.sections import EmbeddedTaskConfig
 from tasks.shapes import SHAPES, TEXTURES, label_scenes, render_scenes, sample_scene
+from tasks.subsets import draw_per_class
 from tasks.task import Task, build_task
 
 COUNTS = ("one", "two", "three")
@@ -22,27 +24,29 @@ _TEMPLATES = {
 FIRST_WORLD = 5000
 
 
-def build(task: str, n_train: int | None, n_test: int | None, seed: int, image_size: int) -> Task:
+def build(config: EmbeddedTaskConfig) -> Task:
     """Draw a task: `shapes` and `textures` of single objects, `counts` of one to three.
 
     Parameters
     ----------
-    task : {"shapes", "textures", "counts"}
-    n_train, n_test : int or None
-        Images of each split; None: 1,000 and 500.
-    seed : int
-        Of the world.
-    image_size : int
-        Edge of the images, pixels; drawn at 64 and enlarged from there.
+    config : EmbeddedTaskConfig
+        Its name is one of the three. With None for sizes, 1,000 and 500 images; the seed is the world's;
+        images are drawn at 64 pixels and enlarged from there.
     """
+    task = config.name
     parts = []
-    for split, (size, default) in enumerate(((n_train, 1000), (n_test, 500))):
+    for split, (size, default) in enumerate(((config.n_train, 1000), (config.n_test, 500))):
         # `shapes` and `textures` share their scenes, so a backbone has to look at them once only
-        draw = partial(sample_scene, FIRST_WORLD + 2 * seed + split)
+        draw = partial(sample_scene, FIRST_WORLD + 2 * config.seed + split)
         counts = [index % 3 + 1 if task == "counts" else 1 for index in range(size or default)]
         scenes = [draw(index, n_objects=count) for index, count in enumerate(counts)]
+        labels = label_scenes(scenes)[_FACTORS[task]]
+        if config.n_per_class is not None and split == 0:
+            rows = draw_per_class(labels, config.n_per_class, None, _CLASSES[task])
+            scenes, labels = [scenes[row] for row in rows], labels[rows]
         images = [Image.fromarray(pixels) for pixels in render_scenes(scenes)]
-        if image_size != images[0].width:
-            images = [image.resize((image_size, image_size), Image.Resampling.BICUBIC) for image in images]
-        parts.append((images, label_scenes(scenes)[_FACTORS[task]]))
-    return build_task(task, parts[0], parts[1], _CLASSES[task], _TEMPLATES[task])
+        if config.image_size != images[0].width:
+            size = (config.image_size, config.image_size)
+            images = [image.resize(size, Image.Resampling.BICUBIC) for image in images]
+        parts.append((images, labels))
+    return build_task(task, parts[0], parts[1], _CLASSES[task], _TEMPLATES[task], config.leaks)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import datasets
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int, Shaped
 from PIL import Image
+from torch import Tensor
 
 from harness.errors import InputError
 from harness.files import content_hash
+from tasks.losses import label_loss
+
+log = logging.getLogger(__name__)
+
+LabelArray = Int[np.ndarray, "_ ..."]
+"""[n_images] class indices; or [n_images, n_classes] of 0 and 1, where an image may have several labels."""
+Leaks = Literal["report", "drop", "error"]
 
 
 @dataclass(frozen=True)
@@ -22,15 +32,19 @@ class Task:
     ----------
     name : str
     train, test : datasets.Dataset
-        Columns `image` (decoded on demand) and `label` (a class index).
+        Columns `image` (decoded on demand) and `label` (a class index, or a list of 0 and 1).
     class_names : tuple of str
         As they read in a sentence.
     templates : tuple of str
         Sentences for zero-shot, with ``{}`` for the class name; none where texts cannot say the classes.
     image_hashes : tuple of str
-        Of the images of train and of test.
+        Of the decoded images of train and of test.
     fingerprint : str
         Hash of all images and labels.
+    multi_label : bool
+        Whether an image may have several labels, or none.
+    n_leaked : int
+        Test images that are, pixel by pixel, also training images, as they were found.
     """
 
     name: str
@@ -40,46 +54,131 @@ class Task:
     templates: tuple[str, ...]
     image_hashes: tuple[str, str]
     fingerprint: str
+    multi_label: bool = False
+    n_leaked: int = 0
 
     @property
     def n_classes(self) -> int:
-        """Number of classes."""
+        """Number of classes, or of labels."""
         return len(self.class_names)
+
+    def loss(
+        self, logits: Float[Tensor, "n_images n_classes"], labels: Shaped[Tensor, "n_images *n_classes"]
+    ) -> Float[Tensor, ""]:
+        """Mean loss of a batch (`tasks.losses`)."""
+        return label_loss(logits, labels)
+
+    def describe(self) -> dict[str, Any]:
+        """What a run's manifest says of it."""
+        return {
+            "fingerprint": self.fingerprint,
+            "n_train": len(self.train),
+            "n_test": len(self.test),
+            "n_classes": self.n_classes,
+            "multi_label": self.multi_label,
+            "test_images_also_in_train": self.n_leaked,
+        }
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split, before it is a `Task`'s.
+
+    Attributes
+    ----------
+    data : datasets.Dataset
+        Columns `image` and `label`.
+    labels : int array [n_images] or [n_images, n_classes]
+    pixel_hashes : sequence of str [n_images]
+        Of the decoded images.
+    """
+
+    data: datasets.Dataset
+    labels: LabelArray
+    pixel_hashes: Sequence[str]
+
+    def keep(self, kept: Bool[np.ndarray, " n_images"]) -> Split:
+        """The same split with some of its images only."""
+        rows = np.flatnonzero(kept)
+        return Split(self.data.select(rows), self.labels[rows], [self.pixel_hashes[row] for row in rows])
 
 
 def build_task(
     name: str,
-    train: tuple[Sequence[Image.Image], Int[np.ndarray, " n_train"]],
-    test: tuple[Sequence[Image.Image], Int[np.ndarray, " n_test"]],
+    train: tuple[Sequence[Image.Image], LabelArray],
+    test: tuple[Sequence[Image.Image], LabelArray],
     class_names: Sequence[str],
     templates: Sequence[str],
+    leaks: Leaks = "report",
 ) -> Task:
-    """Build a task from images and class indices of its two splits."""
-    parts = [_build_split(images, labels, class_names) for images, labels in (train, test)]
-    # not datasets' own fingerprints, which change when a set is saved and loaded
-    hashes = [content_hash([np.asarray(image) for image in images]) for images, _ in (train, test)]
+    """Build a task from images in memory and the labels of its two splits."""
+    parts = []
+    for images, labels in (train, test):
+        columns = {"image": datasets.Image(), "label": label_feature(class_names, labels.ndim == 2)}
+        data = datasets.Dataset.from_dict(
+            {"image": list(images), "label": labels.tolist()}, features=datasets.Features(columns)
+        )
+        # not datasets' own fingerprints, which change when a set is saved and loaded
+        parts.append(Split(data, labels, [content_hash(np.asarray(image)) for image in images]))
+    return join_splits(name, parts[0], parts[1], class_names, templates, leaks)
+
+
+def join_splits(
+    name: str,
+    train: Split,
+    test: Split,
+    class_names: Sequence[str],
+    templates: Sequence[str],
+    leaks: Leaks = "report",
+) -> Task:
+    """Make the task of two splits, and see to test images that are also training images.
+
+    Raises
+    ------
+    InputError
+        With `leaks` "error" if there are any; with "drop" if no test image is left.
+    """
+    known = set(train.pixel_hashes)
+    leaked = np.array([value in known for value in test.pixel_hashes], dtype=bool)
+    n_leaked = int(leaked.sum())
+    if n_leaked:
+        found = f"task {name}: {n_leaked} of {len(leaked)} test images are also training images"
+        if leaks == "error":
+            raise InputError(f"{found}; accepted with task.leaks=error: none (drop leaves them out)")
+        if leaks == "drop":
+            if leaked.all():
+                raise InputError(f"{found}; with task.leaks=drop no test image is left")
+            test = test.keep(~leaked)
+        done = (
+            "they are left out of the test images" if leaks == "drop" else "task.leaks=drop leaves them out"
+        )
+        log.warning("warning: %s, pixel by pixel; %s", found, done)
+    hashes = (content_hash(list(train.pixel_hashes)), content_hash(list(test.pixel_hashes)))
     return Task(
         name,
-        train=parts[0],
-        test=parts[1],
+        train=train.data,
+        test=test.data,
         class_names=tuple(class_names),
         templates=tuple(templates),
-        image_hashes=(hashes[0], hashes[1]),
-        fingerprint=content_hash(hashes, train[1], test[1], list(class_names)),
+        image_hashes=hashes,
+        fingerprint=content_hash(hashes, train.labels, test.labels, list(class_names)),
+        multi_label=train.labels.ndim == 2,
+        n_leaked=n_leaked,
     )
 
 
-def _build_split(
-    images: Sequence[Image.Image], labels: Int[np.ndarray, " n_images"], class_names: Sequence[str]
-) -> datasets.Dataset:
-    columns = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(class_names))}
-    )
-    return datasets.Dataset.from_dict({"image": list(images), "label": labels.tolist()}, features=columns)
+def label_feature(class_names: Sequence[str], multi_label: bool) -> Any:
+    """Type of the column `label`."""
+    if multi_label:
+        return datasets.Sequence(datasets.Value("float32"), length=len(class_names))
+    return datasets.ClassLabel(names=list(class_names))
 
 
-def check_size(task: str, setting: str, wanted: int | None, available: int) -> int:
-    """How many images to take: `wanted`, or all there are; more than that is an `InputError`."""
-    if wanted is not None and wanted > available:
+def check_size(task: str, setting: str, wanted: int | None, available: int, at_most: bool = False) -> int:
+    """How many images to take: `wanted`, or all there are.
+
+    More than that is an `InputError`; with `at_most`, it is all there are.
+    """
+    if wanted is not None and wanted > available and not at_most:
         raise InputError(f"{setting}: found {wanted}, accepted: at most {available}, all that {task} has")
-    return available if wanted is None else wanted
+    return available if wanted is None else min(wanted, available)

@@ -30,11 +30,18 @@ ROOTS = {
     "nsd": "/data/nsd",
     "grayordinates": "/data/maps",
 }
-NEEDED = {name: [f"brain.root={root}"] for name, root in ROOTS.items()}
+NEEDED = {name: [f"brain.root={root}"] for name, root in ROOTS.items()} | {
+    "imagefolder": ["task.root=/data/birds"],
+    "table": ["task.table=/data/birds.csv"],
+    "hub": ["task.repository=someone/birds"],
+}
 
 
-def test_every_task_has_an_option_and_the_other_way_round() -> None:
-    assert group_options("task") == sorted(NAMES)
+def test_every_embedded_task_has_an_option_and_other_options_have_another_source() -> None:
+    assert set(NAMES) <= set(group_options("task"))
+    for name in group_options("task"):
+        config = load_config([f"task={name}", *NEEDED.get(name, [])]).task
+        assert (config.source == "embedded") == (name in NAMES)
 
 
 @pytest.mark.parametrize(

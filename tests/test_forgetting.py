@@ -162,29 +162,3 @@ def test_cka_of_collapsed_features_is_zero(unbiased):
 def test_unbiased_cka_needs_four_images():
     with pytest.raises(InputError, match="found 3 images"):
         f.linear_cka(X[:3], Y[:3], unbiased=True)
-
-
-def test_calibration_error_by_hand():
-    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.3, 0.7]])
-    labels = np.array([0, 1, 1, 1])
-    # bins of width 1/15: .9, .9 share one (accuracy .5, confidence .9); .6 (exactly 9/15) and .7 are alone
-    assert f.calibration_error(probabilities, labels) == pytest.approx((2 * 0.4 + 0.4 + 0.3) / 4)
-    # one bin: accuracy .75, confidence .775
-    assert f.calibration_error(probabilities, labels, n_bins=1) == pytest.approx(0.025)
-
-
-def test_calibration_error_at_the_ends():
-    certain = np.eye(3)[[0, 1, 2]]
-    assert f.calibration_error(certain, np.array([0, 1, 2])) == 0
-    assert f.calibration_error(certain, np.array([1, 2, 0])) == 1
-
-
-def test_bins_are_closed_above():
-    # .5 is the upper end of the first of two bins, .8 in the second: apart, not evened out
-    probabilities = np.array([[0.5, 0.5], [0.8, 0.2]])
-    assert f.calibration_error(probabilities, np.array([0, 1]), n_bins=2) == pytest.approx((0.5 + 0.8) / 2)
-
-
-def test_logits_are_not_probabilities():
-    with pytest.raises(InputError, match="not probabilities"):
-        f.calibration_error(np.array([[2.0, 1.0]]), np.array([0]))

@@ -26,7 +26,7 @@ def test_a_run_is_described() -> None:
     task, backbone = load_task("shapes", 2, 2), load_timm("palimpsest_mini", None, 0)
     brain = replace(make_brain(), fingerprints={"a.npy": "12"})
     found = json.loads(json.dumps(describe_run(task, backbone, brain)))
-    assert found.keys() == {"code_version", "packages", "python", "fingerprints", "machine"}
+    assert found.keys() == {"code_version", "packages", "python", "fingerprints", "tasks", "machine"}
     assert found["fingerprints"] == {
         "task": task.fingerprint,
         "pretrained_encoder": encoder_hash(backbone),

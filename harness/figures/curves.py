@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy import stats
 
-from harness.comparison import TASK, RunResult
+from harness.comparison import MEASURES, TASK, RunResult, choose_measure
 from harness.figures.style import FAINT, WIDTH, draw_steps, figure_style
 
 COLUMNS = 4  # of small multiples
@@ -48,9 +48,9 @@ class Line:
     def curve(self, metric: str) -> pd.DataFrame:
         """Mean, sd (0 for one seed) and max over seeds of a metric, indexed by step.
 
-        ``<task>`` in the name stands for the run's task. Empty where there is no such metric.
+        ``<task>`` and ``<main>`` stand for the run's task and its measure. Empty where there is none.
         """
-        curves = [run.curve(metric.replace(TASK, run.config.task.name)) for run in self.runs]
+        curves = [run.curve(run.resolve(metric)) for run in self.runs]
         values = pd.concat(curves, axis=1)
         return pd.DataFrame(
             {"mean": values.mean(axis=1), "sd": values.std(axis=1).fillna(0.0), "max": values.max(axis=1)}
@@ -67,20 +67,24 @@ def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
 
     A second row shows the linear probe on the task, and zero-shot forgetting, if any run has it.
     """
-    zero_shot = [probe for probe in probes if _have(lines, f"forgetting/{probe}/delta_zs")]
+    zero_shot = [probe for probe in probes if _have(lines, _delta(lines, probe, "delta_zs"))]
+    main = choose_measure([run for line in lines for run in line.runs])
     with figure_style():
         n_rows, n_columns = 1 + bool(zero_shot), 1 + len(probes)
         figure, axes = _panels(n_rows, n_columns, 2.5)
-        _draw_panel(axes[0, 0], lines, f"task/{TASK}/accuracy", "Task accuracy, head")
+        _draw_panel(axes[0, 0], lines, f"task/{TASK}/{main}", f"Task {MEASURES[main]}, head")
         deltas = [
-            _draw_panel(ax, lines, f"forgetting/{probe}/delta_lp", f"Δ_LP {probe}")
+            _draw_panel(ax, lines, _delta(lines, probe, "delta_lp"), f"Δ_LP {probe}")
             for ax, probe in zip(axes[0, 1:], probes, strict=True)
         ]
         if zero_shot:
-            _draw_panel(axes[1, 0], lines, f"probe/{TASK}/linear_accuracy", "Task accuracy, linear probe")
+            _draw_panel(
+                axes[1, 0], lines, f"probe/{TASK}/linear_{main}", f"Task {MEASURES[main]}, linear probe"
+            )
             for ax, probe in zip(axes[1, 1:], probes, strict=True):
                 if probe in zero_shot:
-                    deltas.append(_draw_panel(ax, lines, f"forgetting/{probe}/delta_zs", f"Δ_ZS {probe}"))
+                    name = _delta(lines, probe, "delta_zs")
+                    deltas.append(_draw_panel(ax, lines, name, f"Δ_ZS {probe}"))
                 else:
                     ax.set_axis_off()
         for ax in axes[:, 0]:
@@ -89,6 +93,12 @@ def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
         _share_limits(deltas)
         _draw_legend(figure, lines)
     return figure
+
+
+def _delta(lines: Sequence[Line], probe: str, delta: str) -> str:
+    """Name of what says how much of a probe is lost: of AUROC where images have several labels."""
+    name = f"forgetting/{probe}/{delta}"
+    return f"{name}_auroc" if _have(lines, f"{name}_auroc") else name
 
 
 def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "wasserstein") -> Figure:

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from harness.backbones import Backbone
 from harness.errors import InputError
-from harness.methods.objective import Objective, Terms, copy_teacher, same_rounding, task_loss
+from harness.methods.objective import Objective, Terms, copy_teacher, same_rounding
 from harness.methods.tuned import TunedModel
 from harness.sections import LdifsConfig
 from tasks.task import Task
@@ -83,7 +83,7 @@ class Ldifs(Objective):
                 _, kept = self._teacher[0].features_and_tokens(images)
         distance = feature_distance(self._sequences(*tokens), self._sequences(*kept), self._method.axis)
         return {
-            "task_loss": task_loss(self.task, self.model.classify(features), labels),
+            "task_loss": self.task.loss(self.model.classify(features).float(), labels),
             "penalty": self._method.weight * distance,
         }
 

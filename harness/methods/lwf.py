@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.backbones import Backbone
-from harness.methods.objective import Objective, Terms, copy_teacher, same_rounding, task_loss
+from harness.methods.objective import Objective, Terms, copy_teacher, same_rounding
 from harness.methods.old_head import build_old_head
 from harness.methods.tuned import TunedModel
 from harness.sections import LwfConfig
@@ -62,6 +62,6 @@ class Lwf(Objective):
                 before = self._old_head(self._teacher[0](images))
         divergence = distillation(self._old_head(features), before, self._method.temperature)
         return {
-            "task_loss": task_loss(self.task, self.model.classify(features), labels),
+            "task_loss": self.task.loss(self.model.classify(features).float(), labels),
             "penalty": self._method.weight * divergence,
         }

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from harness.backbones import Backbone
 from harness.methods.tuned import TunedModel
@@ -34,14 +33,7 @@ class Objective(nn.Module):
 
     def forward(self, images: Float[Tensor, "n_images 3 height width"], labels: Tensor) -> Terms:
         """Terms of the loss by name, each with its weight: the loss is their sum."""
-        return {"task_loss": task_loss(self.task, self.model(images), labels)}
-
-
-def task_loss(task: Task, logits: Float[Tensor, "n_images n_classes"], labels: Tensor) -> Float[Tensor, ""]:
-    """The task's own loss where it has one, else cross-entropy."""
-    loss = getattr(task, "loss", functional.cross_entropy)
-    found: Tensor = loss(logits.float(), labels)
-    return found
+        return {"task_loss": self.task.loss(self.model(images).float(), labels)}
 
 
 def copy_frozen(backbone: Backbone, device: torch.device | str) -> Backbone:

@@ -1,0 +1,75 @@
+"""Images in folders, one folder per class: split by folders train/ and test/, or by a seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+
+from harness.brains.image_files import SUFFIXES
+from harness.errors import InputError, unknown_name
+from harness.sections import ImagefolderTaskConfig, LabelConfig
+from tasks.outside import build_outside, choose_splits
+from tasks.task import Task
+
+
+def build(config: ImagefolderTaskConfig, at_most: bool = False) -> Task:
+    """Load the images below a folder.
+
+    With a folder `config.train` in it, its subfolders are splits, and theirs the classes; else its own
+    subfolders are the classes and a test split is drawn. Folders may be nested within a class; hidden files
+    and folders, and files that are no images, are not seen.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, no class folder or no image, or a class without images.
+    """
+    root = Path(config.root).expanduser()
+    folders = _subfolders(root)
+    names = [folder.name for folder in folders]
+    if config.train in names:
+        train, test = choose_splits(f"{root}", names, config)
+        splits = {name: root / name for name in (train, test) if name is not None}
+    elif "train" in names or (config.test is not None and config.test in names):
+        raise unknown_name(f"split in {root}", config.train, names)
+    else:
+        splits = {config.train: root}
+    parts = {place: _list_split(folder) for place, folder in splits.items()}
+    classes = sorted({label for part in parts.values() for label in part["label"]})
+    columns = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    labels = LabelConfig(
+        **config.model_dump(exclude={"source", "root"}),
+        # folder names are texts: names go with them in the order of the names
+        classes=tuple(classes) if config.class_names else None,
+    )
+    data = {
+        str(splits[place]): datasets.Dataset.from_dict(part, features=columns)
+        for place, part in parts.items()
+    }
+    return build_outside(labels, str(root), data, at_most)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; accepted: a folder of class folders")
+    found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not found:
+        raise InputError(f"{folder}: found no folders in it, accepted: one per class")
+    return found
+
+
+def _list_split(folder: Path) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {"image": [], "label": []}
+    for of_class in _subfolders(folder):
+        files = sorted(
+            path
+            for path in of_class.rglob("*")
+            if path.suffix.lower() in SUFFIXES
+            and not any(part.startswith(".") for part in path.relative_to(of_class).parts)
+        )
+        if not files:
+            raise InputError(f"{of_class}: found no image, accepted: files ending in {', '.join(SUFFIXES)}")
+        found["image"] += map(str, files)
+        found["label"] += [of_class.name] * len(files)
+    return found

@@ -1,0 +1,169 @@
+"""Folders of class folders: split or not, subsets, leaks, and what is wrong with them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_images import make_image, write_folders
+from PIL import Image
+
+from harness.errors import InputError
+from tasks import load_task
+from tasks.task import Task
+
+CLASSES = {"great_tit": 6, "robin": 5}
+
+
+def load(root: Path, **settings: object) -> Task:
+    return load_task("birds", source="imagefolder", root=str(root), **settings)
+
+
+def pixels(split: object) -> list[bytes]:
+    return [np.asarray(image).tobytes() for image in split["image"]]
+
+
+@pytest.fixture
+def split_folder(tmp_path: Path) -> Path:
+    write_folders(tmp_path / "train", CLASSES)
+    write_folders(tmp_path / "test", {"great_tit": 3, "robin": 2}, first=1000)
+    return tmp_path
+
+
+def test_folders_are_splits_and_classes(split_folder: Path) -> None:
+    task = load(split_folder)
+    assert (task.name, task.class_names, task.multi_label) == ("birds", ("great tit", "robin"), False)
+    assert task.templates == ("a photo of a {}.",)
+    assert task.train["label"] == [0] * 6 + [1] * 5 and task.test["label"] == [0] * 3 + [1] * 2
+    np.testing.assert_array_equal(np.asarray(task.test[1]["image"]), np.asarray(make_image(1001)))
+    assert task.describe() == {
+        "fingerprint": task.fingerprint,
+        "n_train": 11,
+        "n_test": 5,
+        "n_classes": 2,
+        "multi_label": False,
+        "test_images_also_in_train": 0,
+    }
+
+
+def test_images_are_decoded_when_asked_for(split_folder: Path) -> None:
+    task = load(split_folder)
+    make_image(5, 200).save(split_folder / "train" / "great_tit" / "000.png")
+    np.testing.assert_array_equal(np.asarray(task.train[0]["image"]), np.asarray(make_image(5, 200)))
+    assert load(split_folder).fingerprint != task.fingerprint
+    assert load(split_folder).image_hashes[1] == task.image_hashes[1]
+
+
+def test_a_folder_of_classes_is_split_by_the_seed(tmp_path: Path) -> None:
+    root = write_folders(tmp_path / "birds", {"a": 10, "b": 5})
+    task, other = load(root, test_share=0.4), load(root, test_share=0.4, seed=1)
+    assert np.bincount(task.train["label"]).tolist() == [6, 3]
+    assert np.bincount(task.test["label"]).tolist() == [4, 2]
+    assert not set(pixels(task.train)) & set(pixels(task.test))
+    assert load(root, test_share=0.4).fingerprint == task.fingerprint != other.fingerprint
+
+
+def test_validation_is_the_test_where_there_is_no_other(tmp_path: Path) -> None:
+    write_folders(tmp_path / "train", CLASSES)
+    write_folders(tmp_path / "val", {"great_tit": 2, "robin": 2}, first=500)
+    assert len(load(tmp_path).test) == 4
+    write_folders(tmp_path / "test", {"robin": 1}, first=700)
+    assert len(load(tmp_path).test) == 1
+    assert len(load(tmp_path, test="val").test) == 4
+
+
+def test_so_many_of_every_class_are_nested(split_folder: Path) -> None:
+    small, large = (load(split_folder, n_per_class=n, n_test=2) for n in (2, 4))
+    assert np.bincount(small.train["label"]).tolist() == [2, 2]
+    assert set(pixels(small.train)) < set(pixels(large.train))
+    assert small.image_hashes[1] == large.image_hashes[1] and len(small.test) == 2
+    with pytest.raises(InputError, match=r"task.n_per_class: found 6, accepted: at most 5, .* 'robin'"):
+        load(split_folder, n_per_class=6)
+    with pytest.raises(InputError, match=r"task.n_train: found 12, accepted: at most 11"):
+        load(split_folder, n_train=12)
+    assert len(load(split_folder, n_train=12, at_most=True).train) == 11
+
+
+def test_embedded_tasks_have_subsets_by_class_too() -> None:
+    for name in ("digits", "shapes"):
+        small, large = (load_task(name, n_test=5, n_per_class=n, image_size=8) for n in (1, 3))
+        assert np.bincount(small.train["label"]).tolist() == [1] * small.n_classes
+        assert set(pixels(small.train)) < set(pixels(large.train))
+
+
+def leak(root: Path) -> None:
+    # the same pixels in another format, with another label
+    make_image(0).save(root / "test" / "robin" / "copy.bmp")
+
+
+def test_leaks_are_reported(split_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    leak(split_folder)
+    with caplog.at_level(logging.WARNING):
+        task = load(split_folder)
+    assert "task birds: 1 of 6 test images are also training images" in caplog.text
+    assert task.describe()["test_images_also_in_train"] == 1 and len(task.test) == 6
+
+
+def test_leaks_are_dropped_or_refused(split_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clean = load(split_folder)
+    leak(split_folder)
+    task = load(split_folder, leaks="drop")
+    assert (task.n_leaked, task.test["label"]) == (1, clean.test["label"])
+    assert task.fingerprint == clean.fingerprint
+    with pytest.raises(InputError, match=r"task birds: 1 of 6 test images are also .*task.leaks=error"):
+        load(split_folder, leaks="error")
+    for path in split_folder.glob("test/*/0*.png"):
+        path.unlink()
+    make_image(100).save(split_folder / "test" / "great_tit" / "x.png")
+    with pytest.raises(InputError, match="no test image is left"):
+        load(split_folder, leaks="drop")
+
+
+def test_what_was_decoded_once_is_remembered(split_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = load(split_folder)
+    monkeypatch.setattr("tasks.contents.decode", lambda *_: pytest.fail("decoded again"))
+    assert load(split_folder).fingerprint == task.fingerprint
+
+
+def test_class_names_go_with_the_folders_in_order(split_folder: Path) -> None:
+    task = load(split_folder, class_names=("a great tit", "a robin"), templates=("{}",))
+    assert (task.class_names, task.templates) == (("a great tit", "a robin"), ("{}",))
+    with pytest.raises(InputError, match=r"class_names: found 1, accepted: 2"):
+        load(split_folder, class_names=("one",))
+
+
+def test_broken_images_are_named(split_folder: Path) -> None:
+    broken = split_folder / "train" / "robin" / "002.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=rf"{broken}: not a readable image"):
+        load(split_folder)
+    broken.write_bytes(b"no image")
+    with pytest.raises(InputError, match=rf"{broken}: not a readable image$"):
+        load(split_folder)
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(broken)
+    with pytest.raises(InputError, match=rf"{broken}: found an image of mode I;16, accepted: 8 bits"):
+        load(split_folder)
+
+
+def test_bad_folders_are_named(tmp_path: Path, split_folder: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere: no such folder"):
+        load(tmp_path / "nowhere")
+    (tmp_path / "flat").mkdir()
+    make_image(0).save(tmp_path / "flat" / "a.png")
+    with pytest.raises(InputError, match=r"flat: found no folders in it, accepted: one per class"):
+        load(tmp_path / "flat")
+    with pytest.raises(InputError, match=r"unknown split .*'trian'.* mean 'train'"):
+        load(split_folder, train="trian")
+    with pytest.raises(InputError, match=r"unknown split .*'tset'.* mean 'test'"):
+        load(split_folder, test="tset")
+    with pytest.raises(InputError, match="one class only"):
+        load(write_folders(tmp_path / "one", {"a": 3}))
+    (split_folder / "test" / "wren").mkdir()
+    with pytest.raises(InputError, match=r"wren: found no image"):
+        load(split_folder)
+    make_image(7).save(split_folder / "test" / "wren" / "a.png")
+    with pytest.raises(InputError, match=r"test: found 'wren' on 1 images, but on no training image"):
+        load(split_folder)

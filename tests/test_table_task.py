@@ -1,0 +1,183 @@
+"""Tables of image files: one label or several, splits, groups, and what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from made_images import FINDINGS, write_findings, write_folders
+
+from harness.errors import InputError
+from tasks import load_task
+from tasks.losses import label_loss
+from tasks.task import Task
+
+COLUMNS = {"image_column": "file", "label_columns": FINDINGS, "multi_label": True}
+LISTS = {
+    "image_column": "file",
+    "label_column": "findings",
+    "separator": "|",
+    "no_label": "No Finding",
+    "multi_label": True,
+}
+
+
+def load(table: Path, **settings: object) -> Task:
+    return load_task("made", source="table", table=str(table), **settings)
+
+
+@pytest.fixture
+def findings(tmp_path: Path) -> Path:
+    return write_findings(tmp_path, 32)
+
+
+def write_birds(root: Path, name: str = "birds.csv") -> Path:
+    write_folders(root, {"robin": 6, "wren": 4})
+    rows = [
+        (f"{bird}/{i:03d}.png", bird, "train" if i else "test")
+        for bird, n in (("robin", 6), ("wren", 4))
+        for i in range(n)
+    ]
+    frame = pd.DataFrame(rows, columns=["image", "label", "part"])
+    if name.endswith(".parquet"):
+        frame.to_parquet(root / name)
+    else:
+        frame.to_csv(root / name, index=False, sep="\t" if name.endswith(".tsv") else ",")
+    return root / name
+
+
+@pytest.mark.parametrize("name", ["birds.csv", "birds.tsv", "birds.parquet"])
+def test_a_table_of_one_label_an_image(tmp_path: Path, name: str) -> None:
+    task = load(write_birds(tmp_path, name), split_column="part")
+    assert task.class_names == ("robin", "wren") and not task.multi_label
+    assert task.train["label"] == [0] * 5 + [1] * 3 and task.test["label"] == [0, 1]
+    drawn = load(tmp_path / name, test_share=0.5)
+    assert np.bincount(drawn.test["label"]).tolist() == [3, 2]
+
+
+def test_numbers_are_labels_too(tmp_path: Path) -> None:
+    table = write_birds(tmp_path)
+    frame = pd.read_csv(table)
+    frame["label"] = frame["label"].map({"robin": 7, "wren": 3})
+    frame.to_csv(table, index=False)
+    task = load(table, split_column="part")
+    assert task.class_names == ("3", "7") and task.test["label"] == [1, 0]
+    named = load(table, split_column="part", classes=("7", "3"), class_names=("a_robin", "a wren"))
+    assert named.class_names == ("a robin", "a wren") and named.test["label"] == [0, 1]
+    with pytest.raises(
+        InputError, match=r"birds.csv, part train, row 0: label 7 has no name; accepted: 0, 1"
+    ):
+        load(table, split_column="part", class_names=("x", "y"))
+
+
+def test_columns_and_lists_say_the_same(findings: Path) -> None:
+    columns, lists = load(findings, **COLUMNS), load(findings, **LISTS)
+    assert columns.multi_label and lists.multi_label
+    assert columns.class_names == FINDINGS and lists.class_names == tuple(sorted(FINDINGS))
+    order = [lists.class_names.index(name) for name in FINDINGS]
+    np.testing.assert_array_equal(np.array(columns.train["label"]), np.array(lists.train["label"])[:, order])
+    # which image has what: its colour channels are high where a bit of its number is set
+    for item in columns.train:
+        assert ((np.asarray(item["image"]).mean(axis=(0, 1)) > 110) == np.array(item["label"])).all()
+
+
+def test_two_tables_are_two_splits(tmp_path: Path) -> None:
+    train = write_findings(tmp_path, 16)
+    test = write_findings(tmp_path, 8, first=100, name="test.csv")
+    task = load(train, test_table=str(test), **COLUMNS)
+    assert (len(task.train), len(task.test)) == (16, 8)
+    assert task.test["label"][5] == [1, 0, 1]
+
+
+def test_patients_stay_together(findings: Path) -> None:
+    task = load(findings, group_column="patient", test_share=0.3, **COLUMNS)
+    frame = pd.read_csv(findings)
+    train = {np.asarray(image).tobytes() for image in task.train["image"]}
+    whole = load(findings, test_share=0.01, **COLUMNS)
+    assert len(whole.test) == 1
+    patients = [set(), set()]
+    from PIL import Image
+
+    for name, patient in zip(frame["file"], frame["patient"], strict=True):
+        with Image.open(findings.parent / name) as image:
+            patients[np.asarray(image).tobytes() in train].add(patient)
+    assert not patients[0] & patients[1] and all(patients)
+
+
+def test_so_many_images_of_every_label(findings: Path) -> None:
+    small, large = (load(findings, n_per_class=n, **COLUMNS) for n in (2, 5))
+    assert (np.array(small.train["label"]).sum(axis=0) >= 2).all() and len(small.train) <= 8
+    assert len(small.train) < len(large.train)
+
+
+def test_the_loss_is_that_of_the_labels(findings: Path) -> None:
+    logits = torch.tensor([[0.0, 2.0], [-1.0, 0.0]])
+    labels = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    by_hand = -(np.log(0.5) + np.log(1 - 1 / (1 + np.exp(-2))) + np.log(1 - 1 / (1 + np.e)) + np.log(0.5)) / 4
+    assert label_loss(logits, labels).item() == pytest.approx(by_hand, rel=1e-6)
+    single = -(np.log(1 / (1 + np.exp(2))) + np.log(1 / (1 + np.exp(-1)))) / 2
+    assert label_loss(logits, torch.tensor([0, 1])).item() == pytest.approx(single, rel=1e-6)
+    task = load(findings, **COLUMNS)
+    assert task.loss(torch.zeros(2, 3), torch.ones(2, 3)).item() == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"image_column": "files"}, r"unknown column of .*table.csv 'files'.* mean 'file'"),
+        ({"label_columns": ("effusoin",)}, r"unknown column .*'effusoin'.* mean 'effusion'"),
+        ({"group_column": "patiant"}, r"unknown column .* mean 'patient'"),
+        ({"split_column": "part"}, r"unknown column .*'part'"),
+        (
+            {"label_columns": ("patient", "mass")},
+            r"table.csv, row 6: found 2 in column patient, accepted: 0 or 1",
+        ),
+        ({"root": "/nowhere"}, r"row 0: /nowhere/images/0000.png: no such file \(32 of 32 are missing\)"),
+        ({"image_column": "patient"}, r"row 0: found 0 in column patient, accepted: the name of a file"),
+        ({"class_names": ("one",)}, r"class_names: found 1, accepted: 3"),
+        ({"class_names": ("x", "x", "y")}, r"two classes are called 'x'"),
+    ],
+)
+def test_what_is_wrong_is_named(findings: Path, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(findings, **(COLUMNS | settings))
+
+
+def test_wrong_tables_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"table.csv: no such file"):
+        load(tmp_path / "table.csv")
+    with pytest.raises(InputError, match=r"table.xlsx: accepted: a table ending in .csv, .tsv, .parquet"):
+        load(tmp_path / "table.xlsx")
+    for name, content in (("table.parquet", b"PAR1"), ("table.csv", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=rf"{name}: not a readable table"):
+            load(tmp_path / name)
+    (tmp_path / "table.csv").write_text("image,label\n")
+    with pytest.raises(InputError, match="found no rows"):
+        load(tmp_path / "table.csv")
+
+
+def test_wrong_labels_are_named(tmp_path: Path) -> None:
+    table = write_birds(tmp_path)
+    whole = pd.read_csv(table)
+    for column, value, message in (
+        ("label", None, r"part train, row 0: has no label"),
+        ("label", "robin", "one class only"),
+        ("part", "train", None),
+        ("part", "testing", r"unknown split of .*'train': there is testing"),
+    ):
+        frame = whole.copy()
+        frame.loc[frame.index[1:2] if value is None else frame.index, column] = value
+        frame.to_csv(table, index=False)
+        if message is None:
+            assert len(load(table, split_column="part").test) == 2  # drawn: there is no other
+        else:
+            with pytest.raises(InputError, match=message):
+                load(table, split_column="part")
+    frame = whole.assign(label=["eagle", *whole["label"][1:]])
+    frame.to_csv(table, index=False)
+    with pytest.raises(InputError, match=r"part test: found 'eagle' on 1 images, but on no training image"):
+        load(table, split_column="part")
