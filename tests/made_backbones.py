@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import open_clip
 
@@ -14,9 +15,17 @@ from harness.sections import BackboneConfig
 MINI = "palimpsest_mini"
 
 
-def configuration(library: str, model: str, weights: str | None = None, seed: int = 0) -> BackboneConfig:
+def configuration(
+    library: str, model: str, weights: str | None = None, checkpoint: Path | None = None, **others: Any
+) -> BackboneConfig:
     return BackboneConfig(
-        name="tried", library=library, model=model, weights=weights, objective="none", seed=seed
+        name="tried",
+        library=library,
+        model=model,
+        weights=weights,
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        objective="none",
+        **others,
     )
 
 

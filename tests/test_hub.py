@@ -110,7 +110,9 @@ def test_weights_in_the_cache_need_no_hub(empty_cache: Path) -> None:
 def test_openais_weights_get_the_gelu_they_were_trained_with(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def create(model: str, pretrained: str, force_quick_gelu: bool) -> None:
+    def create(
+        model: str, pretrained: str, force_quick_gelu: bool = False, force_preprocess_cfg: object = None
+    ) -> None:
         asked.append((pretrained, force_quick_gelu))
         raise InputError("far enough")
 
