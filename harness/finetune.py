@@ -144,7 +144,11 @@ def finetune(config: Config, folder: Path, task: Task, backbone: Backbone, accel
     if set(wanted) <= set(list_snapshots(folder)):
         return
     pretrained = encoder_hash(backbone)
-    architecture = {"library": config.backbone.library, "model": config.backbone.model, **backbone.flags}
+    architecture: dict[str, object] = {
+        "library": config.backbone.library,
+        "model": config.backbone.model,
+        **backbone.flags,
+    }
     model = tune(backbone, task.n_classes, config.method, config.seed)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay)

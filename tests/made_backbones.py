@@ -80,13 +80,23 @@ def make_tiny_siglip(folder: Path, **options: Any) -> Backbone:
         "timm_pool": "map",
         "timm_proj": "none",
     }
-    name = add_tiny_clip(folder, "palimpsest_tiny_siglip", vision, embed_dim=48, custom_text=True)
+    # open_clip would look for a tokenizer on the network if SigLIP were in its name
+    name = add_tiny_clip(folder, "palimpsest_tiny_sigmoid", vision, embed_dim=48, custom_text=True)
     return load_clip(name, None, 0, **options).eval()
 
 
-def add_tiny_clip(folder: Path, name: str, vision: dict[str, Any], embed_dim: int = 16, **more: Any) -> str:
+def add_tiny_clip(
+    folder: Path,
+    name: str,
+    vision: dict[str, Any],
+    embed_dim: int = 16,
+    tokenizer: str | None = None,
+    **more: Any,
+) -> str:
     """Tell open_clip of an architecture; `folder` is where it looks for it from then on."""
-    text = {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    text: dict[str, Any] = {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    if tokenizer is not None:
+        text["hf_tokenizer_name"] = tokenizer
     settings = {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text, **more}
     (folder / f"{name}.json").write_text(json.dumps(settings))
     open_clip.add_model_config(folder)

@@ -227,7 +227,9 @@ def test_fine_tuning_and_snapshots(family: str, folder: Path, tmp_path: Path) ->
 
 
 def test_layers_are_named_as_the_library_names_them(folder: Path) -> None:
-    named = {family: make(family, SIZES[family][0], folder).layers for family in ("vit", "resnet", "clip_resnet")}
+    named = {
+        family: make(family, SIZES[family][0], folder).layers for family in ("vit", "resnet", "clip_resnet")
+    }
     assert named["vit"] == ("blocks.0", "blocks.1")
     assert named["resnet"] == ("act1", "layer1", "layer2", "layer3", "layer4")
     assert named["clip_resnet"] == ("stem", "layer1", "layer2", "layer3", "layer4")
@@ -235,7 +237,9 @@ def test_layers_are_named_as_the_library_names_them(folder: Path) -> None:
 
 @pytest.mark.parametrize(("family", "multiple"), [("vit", 16), ("dinov2", 14), ("sam", 16), ("siglip", 16)])
 def test_an_image_size_that_patches_do_not_fill(family: str, multiple: int, folder: Path) -> None:
-    with pytest.raises(InputError, match=f"^backbone.image_size: found 50, accepted: a multiple of {multiple}"):
+    with pytest.raises(
+        InputError, match=f"^backbone.image_size: found 50, accepted: a multiple of {multiple}"
+    ):
         make(family, 50, folder)
     with pytest.raises(InputError, match="^backbone.image_size: found 50, accepted: a multiple of 12"):
         make("clip", 50, folder)

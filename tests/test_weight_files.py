@@ -124,12 +124,16 @@ def test_what_open_clip_writes(tmp_path: Path) -> None:
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(found.eval()(images), model.encode_image(images))
-        assert torch.equal(found.text.embed(["a cat"]), model.encode_text(found.text._tokenizer(["a cat"]), True))
+        assert torch.equal(
+            found.text.embed(["a cat"]), model.encode_text(found.text._tokenizer(["a cat"]), True)
+        )
     # at twice the size: position embeddings are resampled, the class token's is not
     larger = load_clip(name, None, 0, path, image_size=64).encoder.positional_embedding
     own = model.visual.positional_embedding
     assert larger.shape == (65, 64) and torch.equal(larger[0], own[0])
-    grid = functional.interpolate(own[1:].mT.unflatten(1, (4, 4))[None], (8, 8), mode="bicubic", antialias=True)
+    grid = functional.interpolate(
+        own[1:].mT.unflatten(1, (4, 4))[None], (8, 8), mode="bicubic", antialias=True
+    )
     torch.testing.assert_close(larger[1:], grid[0].flatten(1).mT)
 
 
@@ -138,7 +142,7 @@ def test_siglip_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "open_clip_model.safetensors"
     state = source.text._model.state_dict()
     save_file({name: part.clone() for name, part in state.items()}, path)
-    found = load_clip("palimpsest_tiny_siglip", None, 3, path, image_size=64, text=False)
+    found = load_clip("palimpsest_tiny_sigmoid", None, 3, path, image_size=64, text=False)
     assert found.text is None and found.preprocessing.size == 64
     assert torch.equal(found.encoder.trunk.attn_pool.q.weight, source.encoder.trunk.attn_pool.q.weight)
     assert found.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, found.n_features)
@@ -218,7 +222,9 @@ def test_snapshots_remember_activation_and_preprocessing(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("name", "value"), [("quick_gelu", True), ("text", False)])
 def test_settings_of_open_clip_are_not_timms(name: str, value: bool) -> None:
-    with pytest.raises(InputError, match=f"^backbone.{name}: found {value}, accepted: only with library open_cl"):
+    with pytest.raises(
+        InputError, match=f"^backbone.{name}: found {value}, accepted: only with library open_cl"
+    ):
         load_backbone(configuration("timm", MINI, **{name: value}))
 
 
@@ -238,7 +244,9 @@ class Runs:
 def test_a_pickle_is_not_run(tmp_path: Path) -> None:
     path, made = tmp_path / "weights.pth", tmp_path / "made"
     torch.save({"state_dict": {"a": torch.zeros(2)}, "more": Runs(made)}, path)
-    with pytest.raises(InputError, match=r"holds \w+.mkdir, which is not loaded: accepted are tensors") as error:
+    with pytest.raises(
+        InputError, match=r"holds \w+.mkdir, which is not loaded: accepted are tensors"
+    ) as error:
         read_weight_file(path)
     assert not made.exists() and str(path) in str(error.value) and "\n" not in str(error.value)
 
@@ -246,7 +254,10 @@ def test_a_pickle_is_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ({"model": {"a": torch.zeros(2)}, "args": argparse.Namespace(lr=1)}, "holds argparse.Namespace, which"),
+        (
+            {"model": {"a": torch.zeros(2)}, "args": argparse.Namespace(lr=1)},
+            "holds argparse.Namespace, which",
+        ),
         (nn.Linear(2, 2), "holds torch.nn.modules.linear.Linear, which is not loaded"),
         ([torch.zeros(2)], "found a list, accepted: tensors by name"),
         ({"epoch": 3}, "found no tensors"),
@@ -279,7 +290,7 @@ def test_half_a_file(tmp_path: Path) -> None:
         read_weight_file(path)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_torchscript_is_said_to_be_so(tmp_path: Path) -> None:
     path = tmp_path / "ViT-B-32.pt"
     torch.jit.script(nn.Linear(2, 2)).save(str(path))

@@ -142,7 +142,7 @@ def _from_the_network(name: str) -> Any:
     if get_pretrained_cfg_value(name, "hf_hub_id"):
         with hub_or_message(name):
             return timm.create_model(name, pretrained=True, num_classes=0)
-    url = get_pretrained_cfg_value(name, "url")
+    url = str(get_pretrained_cfg_value(name, "url"))
     with server_or_message(name, url, check_cached_file(url, check_hash=False)):
         return timm.create_model(name, pretrained=True, num_classes=0)
 
@@ -160,9 +160,7 @@ def _load_file(encoder: Any, path: Path) -> None:
             raise InputError(f"{path}: weights do not fit the architecture ({detail})") from None
     found = encoder.pretrained_cfg.get("classifier") or "head"  # distilled networks have two
     heads = tuple(f"{name}." for name in ([found] if isinstance(found, str) else found))
-    load_strictly(
-        encoder, {name: part for name, part in tensors.items() if not name.startswith(heads)}, path
-    )
+    load_strictly(encoder, {name: part for name, part in tensors.items() if not name.startswith(heads)}, path)
 
 
 def set_image_size(encoder: Any, image_size: int) -> None:

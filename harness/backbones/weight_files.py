@@ -74,9 +74,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
         f"{len(resized) - MOST_NAMED} more of other sizes" if len(resized) > MOST_NAMED else "",
     ]
     if any(problems):
-        raise InputError(
-            f"{path}: weights do not fit the architecture: {'; '.join(filter(None, problems))}"
-        )
+        raise InputError(f"{path}: weights do not fit the architecture: {'; '.join(filter(None, problems))}")
     module.load_state_dict(tensors, strict=False)
 
 
@@ -104,8 +102,8 @@ def _read_torch_file(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         raise InputError(
-            f"{path}: holds {found[1] if found else 'a pickle of something else'}, which is not loaded: accepted are "
-            "tensors, text and numbers; where the file is trusted, save its state_dict as safetensors"
+            f"{path}: holds {found[1] if found else 'a pickle of something else'}, which is not loaded: "
+            "accepted are tensors, text and numbers; where the file is trusted, save its state_dict as safetensors"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         detail = " ".join(str(error).split())[:150] or type(error).__name__
