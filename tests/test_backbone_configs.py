@@ -1,4 +1,4 @@
-"""Everything in ``configs/``: it composes, and the libraries know every network and tag that it names."""
+"""``configs/backbone/``: the libraries know every network and tag; tests/test_config.py composes all groups."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ NEEDS = {
     "backbone=mocov3_b16": ["backbone.checkpoint=vit-b-300ep.pth.tar"],
 }
 BACKBONES = group_options("backbone")
-OTHERS = [f"{group}={option}" for group in GROUPS if group != "backbone" for option in group_options(group)]
 
 
 def compose(option: str) -> BackboneConfig:
@@ -53,17 +52,6 @@ def test_the_library_knows_the_network_and_its_weights(option: str) -> None:
         assert (CONFIGS.parent / found.checkpoint).is_file()
 
 
-@pytest.mark.parametrize("option", OTHERS)
-def test_every_other_option_composes(option: str) -> None:
-    group = option.partition("=")[0]
-    needed = (
-        [f"{group}.root=somewhere"]
-        if option.partition("=")[2] not in ("simulated",) and group == "brain"
-        else []
-    )
-    load_config([option, *NEEDS.get(option, []), *needed])
-
-
 def test_the_documentation_lists_every_backbone() -> None:
     text = (CONFIGS.parent / "docs" / "backbones.md").read_text(encoding="utf-8")
     assert [option for option in BACKBONES if f"`{option}`" not in text] == []
@@ -92,7 +80,7 @@ def test_sizes_and_objectives_can_be_compared() -> None:
 def test_any_network_by_name() -> None:
     found = load_config(["backbone=timm", f"backbone.model={MODEL_NAME}", "backbone.objective=none"]).backbone
     assert (found.name, found.library, found.untrained) == (MODEL_NAME, "timm", True)
-    with pytest.raises(InputError, match="^backbone.model: found nothing, accepted: the library's name"):
+    with pytest.raises(InputError, match=r"^backbone.model: found nothing, accepted: the library's name"):
         load_config(["backbone=open_clip"])
 
 
@@ -100,7 +88,7 @@ def test_any_network_by_name() -> None:
 def test_a_pretrained_network_needs_weights(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PALIMPSEST_MOCOV3_B16", raising=False)
     with pytest.raises(
-        InputError, match="^backbone: found neither weights nor checkpoint for .* with objective"
+        InputError, match=r"^backbone: found neither weights nor checkpoint for .* with objective"
     ):
         load_config([f"backbone={option}", "backbone.model=vit_base_patch16_224"])
 
@@ -117,5 +105,5 @@ def test_a_file_for_a_grid_comes_from_the_environment(
 
 @pytest.mark.parametrize("value", ["[0.1,0.2]", "[0.1,0.2,0.3,0.4]", "0.5"])
 def test_a_mean_that_is_not_of_three_colours(value: str) -> None:
-    with pytest.raises(InputError, match="^backbone.preprocessing.mean"):
+    with pytest.raises(InputError, match=r"^backbone.preprocessing.mean"):
         load_config([f"backbone.preprocessing.mean={value}"])

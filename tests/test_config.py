@@ -31,6 +31,9 @@ ROOTS = {
     "grayordinates": "/data/maps",
 }
 NEEDED = {name: [f"brain.root={root}"] for name, root in ROOTS.items()}
+NEEDED["mocov3_b16"] = ["backbone.checkpoint=/data/vit-b-300ep.pth.tar"]
+for library in ("timm", "open_clip"):  # any network of theirs
+    NEEDED[library] = ["backbone.model=some", f"backbone.name={library}", "backbone.weights=some"]
 
 
 def test_every_task_has_an_option_and_the_other_way_round() -> None:
@@ -77,7 +80,7 @@ def test_a_grid_can_name_settings_with_dots() -> None:
     ("override", "parts"),
     [
         ("backbone=mini_clp", ["backbone", "'mini_clp'", "mini_random", "did you mean 'mini_clip'"]),
-        ("backbone=null", ["backbone", "mini_clip"]),
+        ("backbone=null", ["unknown backbone 'None'", "there are"]),
         ("study=dmo", ["study", "did you mean 'demo'"]),
         ("finetune.lrr=1", ["'finetune.lrr'", "did you mean 'finetune.lr'"]),
         ("finetun.lr=1", ["'finetun.lr'", "did you mean 'finetune.lr'"]),

@@ -160,7 +160,7 @@ def test_a_hub_that_refuses_is_quoted(
 def test_a_name_that_is_looked_up_for_ever(closed_port: None, monkeypatch: pytest.MonkeyPatch) -> None:
     # the system's look-up of names knows no timeout
     done = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **options: done.wait(60) or [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **options: [] if done.wait(60) else [])
     monkeypatch.setattr(hub, "PROBE_SECONDS", 0.05)
     assert not answers("http://hub.invalid")
     assert not done.is_set()

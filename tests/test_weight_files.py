@@ -180,7 +180,7 @@ def test_a_tag_tells_the_activation_of_a_file(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_an_activation_that_the_name_contradicts() -> None:
-    with pytest.raises(InputError, match="^backbone.quick_gelu: found False, accepted: True or null"):
+    with pytest.raises(InputError, match=r"^backbone.quick_gelu: found False, accepted: True or null"):
         load_clip("ViT-B-32-quickgelu", None, 0, quick_gelu=False)
 
 
@@ -223,7 +223,7 @@ def test_snapshots_remember_activation_and_preprocessing(tmp_path: Path) -> None
 @pytest.mark.parametrize(("name", "value"), [("quick_gelu", True), ("text", False)])
 def test_settings_of_open_clip_are_not_timms(name: str, value: bool) -> None:
     with pytest.raises(
-        InputError, match=f"^backbone.{name}: found {value}, accepted: only with library open_cl"
+        InputError, match=rf"^backbone.{name}: found {value}, accepted: only with library open_cl"
     ):
         load_backbone(configuration("timm", MINI, **{name: value}))
 
@@ -305,7 +305,8 @@ def test_what_does_not_fit_is_counted_and_named(tmp_path: Path) -> None:
         load_strictly(module, found, tmp_path / "w.pth")
     assert str(error.value) == (
         f"{tmp_path}/w.pth: weights do not fit the architecture: 3 missing (0.bias, 1.bias, 1.weight); "
-        "4 unexpected (a.bias, b.bias, c.bias, ...); size mismatch for 0.weight (found [3, 5], accepted [3, 2])"
+        "4 unexpected (a.bias, b.bias, c.bias, ...); "
+        "size mismatch for 0.weight (found [3, 5], accepted [3, 2])"
     )
 
 
@@ -328,5 +329,5 @@ def test_files_are_found_from_the_current_folder_and_the_repository(
     save_file(state, tmp_path / "own.safetensors")
     own = load_backbone(configuration("timm", MINI, checkpoint=Path("own.safetensors")))
     assert torch.equal(own.encoder.pos_embed.data, ours.encoder.pos_embed.data + 1)
-    with pytest.raises(InputError, match="^none.pth: no such file"):
+    with pytest.raises(InputError, match=r"^none.pth: no such file"):
         load_backbone(configuration("timm", MINI, checkpoint=Path("none.pth")))
