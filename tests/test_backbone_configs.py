@@ -1,4 +1,4 @@
-"""``configs/backbone/``: the libraries know every network and tag; tests/test_config.py composes all groups."""
+"""``configs/backbone/``: the libraries know every network and every tag that is named there."""
 
 from __future__ import annotations
 

@@ -160,7 +160,12 @@ def test_a_hub_that_refuses_is_quoted(
 def test_a_name_that_is_looked_up_for_ever(closed_port: None, monkeypatch: pytest.MonkeyPatch) -> None:
     # the system's look-up of names knows no timeout
     done = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **options: [] if done.wait(60) else [])
+
+    def look_up(*arguments: object, **options: object) -> list[object]:
+        done.wait(60)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     monkeypatch.setattr(hub, "PROBE_SECONDS", 0.05)
     assert not answers("http://hub.invalid")
     assert not done.is_set()

@@ -102,8 +102,8 @@ def _read_torch_file(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         raise InputError(
-            f"{path}: holds {found[1] if found else 'a pickle of something else'}, which is not loaded: "
-            "accepted are tensors, text and numbers; where the file is trusted, save its state_dict as safetensors"
+            f"{path}: holds {found[1] if found else 'another pickle'}, which is not loaded: accepted are "
+            "tensors, text and numbers; where the file is trusted, save its state_dict as safetensors"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         detail = " ".join(str(error).split())[:150] or type(error).__name__
