@@ -175,8 +175,13 @@ def group_runs(runs: Sequence[RunResult]) -> dict[Group, list[RunResult]]:
 
 def _order(run: RunResult) -> tuple[bool, str, str, str, int]:
     config = run.config
-    untrained = config.backbone.weights is None
-    return (untrained, config.backbone.name, config.task.name, config.method.name, config.seed)
+    return (
+        config.backbone.untrained,
+        config.backbone.name,
+        config.task.name,
+        config.method.name,
+        config.seed,
+    )
 
 
 def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:

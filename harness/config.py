@@ -174,6 +174,7 @@ def _describe(place: tuple[int | str, ...]) -> str | None:
     options: list[Any] = [Config]
     description = None
     for part in place:
+        options = [option for option in options if hasattr(option, "model_fields")]  # tuples have none
         fields = [option.model_fields[part] for option in options if part in option.model_fields]
         if fields:
             annotation = fields[0].annotation

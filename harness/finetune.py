@@ -150,7 +150,11 @@ def finetune(config: Config, folder: Path, task: Task, backbone: Backbone, accel
     if set(wanted) <= set(list_snapshots(folder)):
         return
     pretrained = encoder_hash(backbone)
-    architecture = config.backbone.model_dump(include={"library", "model"})
+    architecture: dict[str, object] = {
+        "library": config.backbone.library,
+        "model": config.backbone.model,
+        **backbone.flags,
+    }
     model = tune(backbone, task.n_classes, config.method, config.seed, task)
     objective = build_objective(config, model, task, backbone, accelerator)
     checkpoint = find_checkpoint(folder / "checkpoints")

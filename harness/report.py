@@ -142,9 +142,7 @@ def _load_brains(runs: Sequence[RunResult]) -> dict[BrainConfig, Brain]:
 def choose_lines(runs: Sequence[RunResult]) -> list[Line]:
     """One line per group of runs: colour by backbone, dash by what else tells groups apart."""
     groups = group_runs(runs)
-    colours = choose_colours(
-        {run.config.backbone.name: run.config.backbone.weights is not None for run in runs}
-    )
+    colours = choose_colours({run.config.backbone.name: not run.config.backbone.untrained for run in runs})
     others = list(dict.fromkeys(group[1:] for group in groups))
     return [
         Line(

@@ -107,7 +107,8 @@ def read_snapshot(folder: Path, model: TunedModel, pretrained_hash: str) -> Snap
     Raises
     ------
     InputError
-        Where a file is missing or corrupt, belongs to other pretrained weights, or does not fit.
+        Where a file is missing or corrupt, belongs to other pretrained weights or to a network with another
+        preprocessing or activation, or does not fit.
     """
     manifest = read_manifest(folder)
     weights = folder / "weights.safetensors"
@@ -119,8 +120,19 @@ def read_snapshot(folder: Path, model: TunedModel, pretrained_hash: str) -> Snap
             f"{folder}: found a snapshot of other pretrained weights ({manifest.pretrained_hash[:8]}), "
             f"accepted: one of {pretrained_hash[:8]}"
         )
+    _check_use(folder, manifest, model.backbone)
     try:
         model.load_changing_state(state)
     except RuntimeError as error:
         raise InputError(f"{weights}: does not fit the model: {' '.join(str(error).split())[:300]}") from None
     return manifest
+
+
+def _check_use(folder: Path, manifest: SnapshotManifest, backbone: Backbone) -> None:
+    """The same weights mean something else to a network that is given other inputs or another activation."""
+    ours = {**backbone.flags, **asdict(backbone.preprocessing)}
+    for name, found in {**manifest.architecture, **manifest.preprocessing}.items():
+        # JSON has lists where dataclasses have tuples
+        accepted = list(ours[name]) if isinstance(ours.get(name), tuple) else ours.get(name)
+        if name in ours and (list(found) if isinstance(found, tuple) else found) != accepted:
+            raise InputError(f"{folder}: found a snapshot with {name} {found}, accepted: {accepted}")

@@ -75,6 +75,7 @@ class TrackedRun:
             "study": config.study.name,
             "backbone": config.backbone.name,
             "objective": config.backbone.objective,
+            "size": config.backbone.size or "none",
             "task": config.task.name,
             "method": config.method.name,
             "seed": str(config.seed),

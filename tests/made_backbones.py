@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import open_clip
+import timm
+from timm.models import register_model
 
 from harness.backbones import Backbone
 from harness.backbones.clip_backbone import load_clip
@@ -13,19 +16,51 @@ from harness.sections import BackboneConfig
 
 MINI = "palimpsest_mini"
 
+# one small network of each of timm's families: two blocks, or one a stage
+SMALL = {"depth": 2, "embed_dim": 48, "num_heads": 3}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "vit": ("vit_base_patch16_224", SMALL),
+    "dinov2": ("vit_base_patch14_dinov2", SMALL),
+    "dinov2_reg": ("vit_base_patch14_reg4_dinov2", SMALL),
+    "dinov3": ("vit_base_patch16_dinov3", SMALL),
+    "siglip": ("vit_base_patch16_siglip_224", SMALL),
+    "sam": ("samvit_base_patch16", {**SMALL, "window_size": 2, "global_attn_indexes": (1,), "img_size": 64}),
+    "convnext": ("convnext_tiny", {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}),
+    "resnet": ("resnet50", {"layers": (1, 1, 1, 1), "channels": (8, 16, 24, 32)}),
+}
 
-def configuration(library: str, model: str, weights: str | None = None, seed: int = 0) -> BackboneConfig:
+
+def configuration(
+    library: str, model: str, weights: str | None = None, checkpoint: Path | None = None, **others: Any
+) -> BackboneConfig:
     return BackboneConfig(
-        name="tried", library=library, model=model, weights=weights, objective="none", seed=seed
+        name="tried",
+        library=library,
+        model=model,
+        weights=weights,
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        objective="none",
+        **others,
     )
 
 
-def make_tiny_clip(folder: Path, image_size: int) -> Backbone:
-    """open_clip's own ViT, very small: three blocks over 4 x 4 places.
+def register_small(family: str) -> str:
+    """Name under which timm then knows a family's small network."""
+    architecture, settings = FAMILIES[family]
 
-    `folder` is where open_clip looks for the architecture from then on.
-    """
-    name = f"palimpsest_tiny_clip_{image_size}"
+    def make(pretrained: bool = False, **kwargs: Any) -> Any:
+        for name in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
+            kwargs.pop(name, None)
+        return timm.create_model(architecture, **settings, **kwargs)
+
+    make.__name__ = f"palimpsest_small_{family}"
+    if not timm.is_model(make.__name__):
+        register_model(make)
+    return make.__name__
+
+
+def make_tiny_clip(folder: Path, image_size: int, **options: Any) -> Backbone:
+    """open_clip's own ViT, very small: three blocks over 4 x 4 places; options are those of `load_clip`."""
     vision = {
         "image_size": image_size,
         "patch_size": image_size // 4,
@@ -33,8 +68,36 @@ def make_tiny_clip(folder: Path, image_size: int) -> Backbone:
         "width": 64,
         "head_width": 32,
     }
-    text = {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
-    settings = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    name = add_tiny_clip(folder, f"palimpsest_tiny_clip_{image_size}", vision)
+    return load_clip(name, None, 0, **options).eval()
+
+
+def make_tiny_siglip(folder: Path, **options: Any) -> Backbone:
+    """SigLIP as open_clip has it: timm's network with attention pooling under its wrapper."""
+    vision = {
+        "image_size": 224,
+        "timm_model_name": register_small("siglip"),
+        "timm_pool": "map",
+        "timm_proj": "none",
+    }
+    # open_clip would look for a tokenizer on the network if SigLIP were in its name
+    name = add_tiny_clip(folder, "palimpsest_tiny_sigmoid", vision, embed_dim=48, custom_text=True)
+    return load_clip(name, None, 0, **options).eval()
+
+
+def add_tiny_clip(
+    folder: Path,
+    name: str,
+    vision: dict[str, Any],
+    embed_dim: int = 16,
+    tokenizer: str | None = None,
+    **more: Any,
+) -> str:
+    """Tell open_clip of an architecture; `folder` is where it looks for it from then on."""
+    text: dict[str, Any] = {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    if tokenizer is not None:
+        text["hf_tokenizer_name"] = tokenizer
+    settings = {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text, **more}
     (folder / f"{name}.json").write_text(json.dumps(settings))
     open_clip.add_model_config(folder)
-    return load_clip(name, None, 0).eval()
+    return name

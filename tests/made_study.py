@@ -110,7 +110,7 @@ def write_run(
     config = load_config(list(overrides))
     folder = run_folder(config)
     folder.mkdir(parents=True)
-    trained = config.backbone.weights is not None
+    trained = not config.backbone.untrained
     order, strength = (0.6, 1.0) if trained else (0.02, 0.1)
     first = 1000 * config.seed + 100 * len(config.backbone.name)
     refits = [make_mapping(brain, order, 0.0, first + 1 + j) for j in range(config.mapping.floor_refits)]

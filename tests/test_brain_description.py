@@ -85,7 +85,7 @@ def test_look_names_memory_and_writes_a_picture(tmp_path: Path) -> None:
 def test_a_backbone_that_cannot_be_loaded_is_no_obstacle(tmp_path: Path) -> None:
     missing = tmp_path / "none.safetensors"
     overrides = [f"runs_dir={tmp_path}", "brain.n_voxels=100", "brain.n_stimuli=20", "backbone=mini_clip"]
-    texts = [text for _, text in look(load_config([*overrides, f"backbone.weights={missing}"]))]
+    texts = [text for _, text in look(load_config([*overrides, f"backbone.checkpoint={missing}"]))]
     assert any("an unknown amount" in text and str(missing) in text for text in texts)
 
 

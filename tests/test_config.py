@@ -35,6 +35,9 @@ NEEDED = {name: [f"brain.root={root}"] for name, root in ROOTS.items()} | {
     "table": ["task.table=/data/birds.csv"],
     "hub": ["task.repository=someone/birds"],
 }
+NEEDED["mocov3_b16"] = ["backbone.checkpoint=/data/vit-b-300ep.pth.tar"]
+for library in ("timm", "open_clip"):  # any network of theirs
+    NEEDED[library] = ["backbone.model=some", f"backbone.name={library}", "backbone.weights=some"]
 
 
 def test_every_embedded_task_has_an_option_and_other_options_have_another_source() -> None:
@@ -84,7 +87,7 @@ def test_a_grid_can_name_settings_with_dots() -> None:
     ("override", "parts"),
     [
         ("backbone=mini_clp", ["backbone", "'mini_clp'", "mini_random", "did you mean 'mini_clip'"]),
-        ("backbone=null", ["backbone", "mini_clip"]),
+        ("backbone=null", ["unknown backbone 'None'", "there are"]),
         ("study=dmo", ["study", "did you mean 'demo'"]),
         ("finetune.lrr=1", ["'finetune.lrr'", "did you mean 'finetune.lr'"]),
         ("finetun.lr=1", ["'finetun.lr'", "did you mean 'finetune.lr'"]),

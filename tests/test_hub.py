@@ -5,20 +5,22 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.error import HTTPError
 
 import open_clip
 import pytest
 import timm
 import torch
 from huggingface_hub import constants, is_offline_mode
-from made_backbones import configuration
+from made_backbones import add_tiny_clip, configuration
 from safetensors.torch import save_file
 
-from harness.backbones import load_backbone
+from harness.backbones import hub, load_backbone
 from harness.backbones.clip_backbone import load_clip
-from harness.backbones.hub import hub_answers, hub_or_message
+from harness.backbones.hub import answers, hub_answers, hub_or_message
 from harness.backbones.timm_backbone import load_timm
 from harness.errors import InputError
 
@@ -110,7 +112,9 @@ def test_weights_in_the_cache_need_no_hub(empty_cache: Path) -> None:
 def test_openais_weights_get_the_gelu_they_were_trained_with(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def create(model: str, pretrained: str, force_quick_gelu: bool) -> None:
+    def create(
+        model: str, pretrained: str, force_quick_gelu: bool = False, force_preprocess_cfg: object = None
+    ) -> None:
         asked.append((pretrained, force_quick_gelu))
         raise InputError("far enough")
 
@@ -151,3 +155,60 @@ def test_a_hub_that_refuses_is_quoted(
             load_backbone(configuration(library, model, weights))
         server.shutdown()
     assert "\n" not in str(error.value)
+
+
+def test_a_name_that_is_looked_up_for_ever(closed_port: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    # the system's look-up of names knows no timeout
+    done = threading.Event()
+
+    def look_up(*arguments: object, **options: object) -> list[object]:
+        done.wait(60)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(hub, "PROBE_SECONDS", 0.05)
+    assert not answers("http://hub.invalid")
+    assert not done.is_set()
+    done.set()
+
+
+def test_weights_that_are_not_at_the_hub(
+    closed_port: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # with an address of their own, as a few of timm's are: unreachable, cached, refused
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    model, tag = "legacy_seresnet18", "in1k"
+    with monkeypatch.context() as patch:
+        patch.setattr(hub, "answers", lambda url: False)
+        with pytest.raises(
+            InputError, match=r"legacy_seresnet18.in1k: github.com does not answer.*checkpoint=P"
+        ):
+            load_timm(model, tag, 0)
+    asked = []
+
+    def refuse(url: str, *arguments: object, **options: object) -> None:
+        asked.append(url)
+        raise HTTPError(url, 404, "Not Found", Message(), None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hub, "answers", lambda url: True)
+        patch.setattr(torch.hub, "download_url_to_file", refuse)
+        with pytest.raises(InputError, match=r"github.com says 'HTTP Error 404: Not Found'"):
+            load_timm(model, tag, 0)
+    trained = timm.create_model(model)
+    cached = tmp_path / "hub" / "checkpoints" / Path(asked[0]).name
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(trained.state_dict(), cached)
+    monkeypatch.setattr(hub, "answers", lambda url: False)
+    loaded = load_timm(model, tag, 0)
+    assert torch.equal(loaded.encoder.layer1[0].conv1.weight, trained.layer1[0].conv1.weight)
+
+
+def test_a_tokenizer_that_is_only_at_the_hub(empty_cache: Path, tmp_path: Path) -> None:
+    vision = {"image_size": 32, "patch_size": 8, "layers": 1, "width": 64, "head_width": 32}
+    name = add_tiny_clip(tmp_path, "palimpsest_hub_tokenizer", vision, tokenizer="timm/ViT-B-16-SigLIP")
+    with pytest.raises(InputError, match=f"tokenizer of {name}: the hub .*backbone.text=false") as error:
+        load_clip(name, None, 0)
+    assert "\n" not in str(error.value)
+    assert load_clip(name, None, 0, text=False).text is None

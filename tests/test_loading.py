@@ -45,7 +45,7 @@ def test_weights_are_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file({name: part.half() for name, part in trained.state_dict().items()}, path)
     before = torch.get_rng_state()
-    loaded = load_backbone(configuration("timm", MINI, str(path)))
+    loaded = load_backbone(configuration("timm", MINI, checkpoint=path))
     assert torch.equal(before, torch.get_rng_state())
     assert loaded.encoder.pos_embed.dtype == torch.float32
     expected = {
@@ -61,7 +61,7 @@ def test_clip_weights_are_read_from_a_file(tmp_path: Path) -> None:
     trained = open_clip.create_model(f"{MINI}_clip", load_weights=False)
     path = tmp_path / "weights.safetensors"
     save_file({name: part.contiguous() for name, part in trained.state_dict().items()}, path)
-    loaded = load_backbone(configuration("open_clip", f"{MINI}_clip", str(path)))
+    loaded = load_backbone(configuration("open_clip", f"{MINI}_clip", checkpoint=path))
     assert same(loaded.encoder, trained.visual)
     assert loaded.preprocessing.mean == MEAN
 
@@ -70,10 +70,10 @@ def test_a_file_without_classifier_and_one_with_another_name(tmp_path: Path) -> 
     trained = timm.create_model("test_resnet")
     path = tmp_path / "weights.safetensors"
     save_file(trained.state_dict(), path)
-    loaded = load_backbone(configuration("timm", "test_resnet", str(path)))
+    loaded = load_backbone(configuration("timm", "test_resnet", checkpoint=path))
     assert torch.equal(loaded.encoder.conv1[0].weight, trained.conv1[0].weight)
     save_file(loaded.encoder.state_dict(), path)
-    assert same(load_backbone(configuration("timm", "test_resnet", str(path))), loaded)
+    assert same(load_backbone(configuration("timm", "test_resnet", checkpoint=path)), loaded)
 
 
 @pytest.mark.parametrize("library", ["timm", "open_clip"])
@@ -90,7 +90,7 @@ def test_weights_that_cannot_be_used_are_named(tmp_path: Path, library: str) -> 
         elif content is not None:
             save_file(content, path)
         with pytest.raises(InputError, match=problem) as error:
-            load_backbone(configuration(library, model, str(path)))
+            load_backbone(configuration(library, model, checkpoint=path))
         assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
@@ -99,11 +99,13 @@ def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
     state["pos_embed"] = torch.zeros(1, 50, 128)
     save_file(state, tmp_path / "weights.safetensors")
     with pytest.raises(InputError, match=r"size mismatch for pos_embed"):
-        load_backbone(configuration("timm", MINI, str(tmp_path / "weights.safetensors")))
+        load_backbone(configuration("timm", MINI, checkpoint=tmp_path / "weights.safetensors"))
 
 
-def test_only_safetensors_are_opened() -> None:
-    with pytest.raises(InputError, match=r"^backbone.weights: found model.pth, accepted: a .safetensors"):
+def test_a_file_is_no_tag() -> None:
+    with pytest.raises(
+        InputError, match=r"^backbone.weights: found model.pth, accepted: a hub tag; a file is b"
+    ):
         load_backbone(configuration("timm", MINI, "model.pth"))
 
 

@@ -152,6 +152,7 @@ def test_mlflow_has_the_rows_of_the_journal_after_any_number_of_sendings(
         "study": "default",
         "backbone": "mini_clip",
         "objective": "contrastive",
+        "size": "mini",
         "code_version": "abc",
     }
     assert expected.items() <= found.data.tags.items()

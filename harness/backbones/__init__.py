@@ -11,6 +11,8 @@ from harness.sections import BackboneConfig
 
 __all__ = ["Backbone", "Preprocessing", "TextTower", "load_backbone"]
 
+WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".tar")
+
 
 def load_backbone(config: BackboneConfig) -> Backbone:
     """Load the pretrained backbone that a configuration names, in evaluation mode.
@@ -18,20 +20,42 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     Raises
     ------
     InputError
-        For an unknown model or tag, a file that is missing or does not fit, or an unreachable hub.
+        For an unknown model or tag, a file that is missing or does not fit, an image size that the network
+        cannot take, or an unreachable hub.
     """
-    weights: Path | str | None = config.weights
-    if config.weights is not None and config.weights.endswith((".safetensors", ".bin", ".pt", ".pth")):
-        weights = REPOSITORY / config.weights
-        if weights.suffix != ".safetensors":
-            raise InputError(
-                f"backbone.weights: found {config.weights}, accepted: a .safetensors file or a hub tag"
-            )
+    if config.weights is not None and config.weights.endswith(WEIGHT_FILES):
+        raise InputError(
+            f"backbone.weights: found {config.weights}, accepted: a hub tag; a file is backbone.checkpoint"
+        )
+    checkpoint = _locate(config.checkpoint) if config.checkpoint is not None else None
     # each library takes seconds to import
     if config.library == "timm":
+        for name, value, accepted in (("quick_gelu", config.quick_gelu, None), ("text", config.text, True)):
+            if value is not accepted:
+                raise InputError(f"backbone.{name}: found {value}, accepted: only with library open_clip")
         from harness.backbones.timm_backbone import load_timm
 
-        return load_timm(config.model, weights, config.seed).eval()
-    from harness.backbones.clip_backbone import load_clip
+        backbone: Backbone = load_timm(
+            config.model, config.weights, config.seed, checkpoint, config.image_size
+        )
+    else:
+        from harness.backbones.clip_backbone import load_clip
 
-    return load_clip(config.model, weights, config.seed).eval()
+        backbone = load_clip(
+            config.model,
+            config.weights,
+            config.seed,
+            checkpoint,
+            config.image_size,
+            quick_gelu=config.quick_gelu,
+            text=config.text,
+        )
+    backbone.preprocessing = backbone.preprocessing.changed(config.preprocessing)
+    return backbone.eval()
+
+
+def _locate(checkpoint: str) -> Path:
+    """The file as seen from the current folder, or else from the repository."""
+    path = Path(checkpoint).expanduser()
+    within = REPOSITORY / path
+    return within if not path.exists() and within.exists() else path

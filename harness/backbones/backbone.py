@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from harness.errors import InputError
+from harness.sections import PreprocessingConfig
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Preprocessing:
         Name as in timm: bicubic, bilinear, ...
     crop_pct : float
         Share of the resized image's edge that the centre crop keeps.
+    crop_mode : str
+        Of oblong images center keeps the middle, squash all of it distorted, border all of it in a frame.
     """
 
     size: int
@@ -38,6 +41,11 @@ class Preprocessing:
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
     crop_pct: float = 1.0
+    crop_mode: str = "center"
+
+    def changed(self, wanted: PreprocessingConfig) -> Preprocessing:
+        """The same but for what the configuration states."""
+        return replace(self, **{name: value for name, value in wanted if value is not None})
 
     @cached_property
     def _transform(self) -> Any:
@@ -47,6 +55,7 @@ class Preprocessing:
             std=self.std,
             interpolation=self.interpolation,
             crop_pct=self.crop_pct,
+            crop_mode=self.crop_mode,
         )
 
     def __call__(self, images: Sequence[Image.Image]) -> Float[Tensor, "n_images 3 height width"]:
@@ -101,20 +110,26 @@ class Backbone(nn.Module, abc.ABC):
     preprocessing : Preprocessing
     layers : tuple of str
         Names of the layers that `tokens` gives, from input to output.
+    widths : tuple of int
+        Channels of each of them.
     n_features : int
         Width of the features.
     text : TextTower or None
         Where there is one, zero-shot is possible.
+    flags : dict
+        What of the architecture the weights do not tell, such as the activation; for snapshots' manifests.
     """
 
     encoder: nn.Module
     layers: tuple[str, ...]
+    widths: tuple[int, ...]
     n_features: int
 
     def __init__(self, preprocessing: Preprocessing, text: TextTower | None) -> None:
         super().__init__()
         self.preprocessing = preprocessing
         self.text = text
+        self.flags: dict[str, bool | int | str] = {}
 
     @abc.abstractmethod
     def forward(

@@ -13,6 +13,9 @@ from typing import Any
 import open_clip
 import torch
 from jaxtyping import Float, Int
+from open_clip.convert import convert_state_dict
+from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
+from open_clip.transformer import QuickGELU
 from timm.models import group_parameters
 from torch import Tensor, nn
 
@@ -25,9 +28,19 @@ from harness.backbones.mini_clip import (
     register_clip_config,
     tokenize,
 )
-from harness.backbones.timm_backbone import load_strictly, timm_final_and_tokens, timm_tokens
-from harness.errors import unknown_name
-from harness.files import read_weights
+from harness.backbones.timm_backbone import (
+    describe_layers,
+    set_image_size,
+    timm_final_and_tokens,
+    timm_tokens,
+)
+from harness.backbones.weight_files import load_strictly, read_weight_file
+from harness.errors import InputError, unknown_name
+
+Tokenizer = Callable[[list[str]], Tensor]
+# open_clip's names of what timm calls crop modes
+CROP_MODES = {"shortest": "center", "squash": "squash", "longest": "border"}
+WITHOUT_TEXT = "download it where there is a network, or do without zero-shot by backbone.text=false"
 
 # stem and blocks of open_clip's own towers, as timm's `group_parameters` takes them
 VIT_BLOCKS = {
@@ -42,7 +55,7 @@ LARGEST_SCALE = math.log(100)
 class ClipTextTower(TextTower):
     """The text tower of an open_clip model, on the CPU and without gradients."""
 
-    def __init__(self, model: Any, tokenizer: Callable[[list[str]], Tensor]) -> None:
+    def __init__(self, model: Any, tokenizer: Tokenizer) -> None:
         self._model = model.eval().requires_grad_(False)
         self._tokenizer = tokenizer
         self.logit_scale = float(model.logit_scale.exp())
@@ -84,11 +97,20 @@ class ClipTextEncoder(TextEncoder):
 
 
 class ClipBackbone(Backbone):
-    """The image tower of an open_clip model, its projection to the shared space included."""
+    """The image tower of an open_clip model, its projection to the shared space included.
+
+    Parameters
+    ----------
+    model : nn.Module
+    n_features : int
+        Width of the shared space.
+    tokenizer : callable or None
+        None: the text tower is not kept.
+    """
 
     encoder: Any  # an nn.Module of open_clip, with more to it than its type says
 
-    def __init__(self, model: Any, tokenizer: Callable[[list[str]], Tensor]) -> None:
+    def __init__(self, model: Any, n_features: int, tokenizer: Tokenizer | None) -> None:
         settings = open_clip.get_model_preprocess_cfg(model)
         size = settings["size"]
         super().__init__(
@@ -97,25 +119,26 @@ class ClipBackbone(Backbone):
                 mean=tuple(settings["mean"]),
                 std=tuple(settings["std"]),
                 interpolation=settings["interpolation"],
+                crop_mode=CROP_MODES[settings["resize_mode"]],
             ),
-            ClipTextTower(model, tokenizer),
+            None if tokenizer is None else ClipTextTower(model, tokenizer),
         )
         self.encoder = model.visual
-        with torch.no_grad():
-            probe = torch.zeros(1, 3, self.preprocessing.size, self.preprocessing.size)
-            self.n_features = int(self.encoder.eval()(probe).shape[1])
-            self.layers = tuple(f"blocks.{place}" for place in range(len(self.tokens(probe)[0])))
+        self.n_features = n_features
+        self.layers, self.widths = _describe_layers(self.encoder)
+        self.flags["quick_gelu"] = any(isinstance(part, QuickGELU) for part in self.encoder.modules())
 
     def forward(
         self, images: Float[Tensor, "n_images 3 height width"]
     ) -> Float[Tensor, "n_images n_channels"]:
         """Embeddings in the shared space, not normalised."""
-        return self.encoder(images)
+        found = self.encoder(images)
+        return found[0] if isinstance(found, tuple) else found  # CoCa's also gives its tokens
 
     def tokens(
         self, images: Float[Tensor, "n_images 3 height width"]
     ) -> tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]]:
-        """Local grid and global token of every block."""
+        """Local grid and global token of every block, or of every stage where the grid becomes smaller."""
         if hasattr(self.encoder, "trunk"):  # open_clip's wrapper around timm
             return timm_tokens(self.encoder.trunk, images)
         found = self.encoder.forward_intermediates(images, intermediates_only=True, output_extra_tokens=True)
@@ -153,28 +176,97 @@ def _tokens_in(
     return split_tokens(grids, found.get("image_intermediates_prefix", [None] * len(grids)))
 
 
-def load_clip(model: str, weights: Path | str | None, seed: int) -> ClipBackbone:
-    """Load a model; arguments and errors as for `harness.backbones.timm_backbone.load_timm`."""
+def _describe_layers(encoder: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    if hasattr(encoder, "trunk"):
+        return describe_layers(encoder.trunk)
+    if hasattr(encoder, "transformer"):
+        blocks = encoder.transformer.resblocks
+        return tuple(f"blocks.{place}" for place in range(len(blocks))), (encoder.conv1.out_channels,) * len(
+            blocks
+        )
+    stages = [f"layer{number}" for number in range(1, 5)]  # open_clip's ResNets
+    widths = [getattr(encoder, stage)[-1].conv3.out_channels for stage in stages]
+    return ("stem", *stages), (encoder.conv3.out_channels, *widths)
+
+
+def load_clip(
+    model: str,
+    weights: str | None,
+    seed: int,
+    checkpoint: Path | None = None,
+    image_size: int | None = None,
+    quick_gelu: bool | None = None,
+    text: bool = True,
+) -> ClipBackbone:
+    """Load a model; arguments and errors as for `harness.backbones.timm_backbone.load_timm`.
+
+    Parameters
+    ----------
+    model, weights, seed, checkpoint, image_size
+        As there; the tag also tells the activation.
+    quick_gelu : bool, optional
+        Whether the network has OpenAI's GELU, x · sigmoid(1.702 x); None: what tag and name say.
+    text : bool
+        Whether the text tower is kept.
+    """
     register_clip_config()
-    if model not in open_clip.list_models():
+    settings = open_clip.get_model_config(model) if model in open_clip.list_models() else None
+    if settings is None:
         raise unknown_name("open_clip model", model, open_clip.list_models())
+    if quick_gelu is False and settings.get("quick_gelu"):
+        raise InputError(f"backbone.quick_gelu: found False, accepted: True or null for {model}")
+    options: dict[str, Any] = dict(CLIP_OPTIONS) if model == CLIP_NAME else {}
+    if weights is not None:
+        tags = open_clip.list_pretrained_tags_by_model(model)
+        if weights not in tags:
+            raise unknown_name(f"weights of {model}", weights, tags)
+        tag = open_clip.get_pretrained_cfg(model, weights)
+        # OpenAI's weights were trained with another GELU than the architecture's name says
+        quick_gelu = bool(tag.get("quick_gelu")) if quick_gelu is None else quick_gelu
+        names = ("mean", "std", "interpolation", "resize_mode")
+        options["force_preprocess_cfg"] = {name: tag[name] for name in names if name in tag}
+    if quick_gelu:
+        options["force_quick_gelu"] = True
+    is_timm = "timm_model_name" in settings["vision_cfg"]
+    patch = settings["vision_cfg"].get("patch_size") or 1
+    if image_size is not None and image_size % patch:
+        raise InputError(f"backbone.image_size: found {image_size}, accepted: a multiple of {patch}")
+    if image_size is not None and not is_timm:  # open_clip resamples position embeddings as it loads
+        options["force_image_size"] = image_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if isinstance(weights, str):
-            tags = open_clip.list_pretrained_tags_by_model(model)
-            if weights not in tags:
-                raise unknown_name(f"weights of {model}", weights, tags)
-            # OpenAI's weights were trained with another GELU than the architecture's name says
-            quick_gelu = bool(open_clip.get_pretrained_cfg(model, weights).get("quick_gelu"))
-            with hub_or_message(f"{model} ({weights})"):
-                network = open_clip.create_model(model, pretrained=weights, force_quick_gelu=quick_gelu)
-        else:
-            options = CLIP_OPTIONS if model == CLIP_NAME else {}
+        if weights is None or checkpoint is not None:
             with _without_remark_on_random_weights():
                 network = open_clip.create_model(model, load_weights=False, **options)
-    if isinstance(weights, Path):
-        load_strictly(network, {name: part.float() for name, part in read_weights(weights).items()}, weights)
-    return ClipBackbone(network, _tokenizer_of(model))
+        else:
+            with hub_or_message(f"{model} ({weights})"):
+                network = open_clip.create_model(model, pretrained=weights, **options)
+    if checkpoint is not None:
+        _load_file(network, checkpoint)
+    if image_size is not None and is_timm:
+        set_image_size(network.visual.trunk, image_size)
+        open_clip.set_model_preprocess_cfg(
+            network, {**open_clip.get_model_preprocess_cfg(network), "size": image_size}
+        )
+    return ClipBackbone(network, int(settings["embed_dim"]), _tokenizer_of(model) if text else None)
+
+
+def _load_file(network: nn.Module, path: Path) -> None:
+    """Load weights of both towers, brought into open_clip's present names and the network's sizes."""
+    tensors = convert_state_dict(network, read_weight_file(path))
+    if "positional_embedding" in tensors and not hasattr(network, "positional_embedding"):
+        tensors = convert_to_custom_text_state_dict(tensors)
+    for name in ("logit_scale", "logit_bias"):  # one number, kept as a scalar or as a row of one
+        own = getattr(network, name, None)
+        if own is not None and name in tensors and tensors[name].numel() == own.numel():
+            tensors[name] = tensors[name].reshape(own.shape)
+    try:
+        resize_pos_embed(tensors, network)
+        resize_text_pos_embed(tensors, network)
+    except (RuntimeError, LookupError, ValueError, AttributeError, AssertionError) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: weights do not fit the architecture ({detail})") from None
+    load_strictly(network, tensors, path)
 
 
 @contextmanager
@@ -192,8 +284,11 @@ def _without_remark_on_random_weights() -> Iterator[None]:
         root.removeFilter(keep)
 
 
-def _tokenizer_of(model: str) -> Callable[[list[str]], Tensor]:
-    if model != CLIP_NAME:
+def _tokenizer_of(model: str) -> Tokenizer:
+    if model == CLIP_NAME:
+        own = build_tokenizer()
+        return lambda texts: tokenize(own, texts)
+    if "hf_tokenizer_name" not in open_clip.get_model_config(model)["text_cfg"]:
         return open_clip.get_tokenizer(model)
-    own = build_tokenizer()
-    return lambda texts: tokenize(own, texts)
+    with hub_or_message(f"tokenizer of {model}", WITHOUT_TEXT):
+        return open_clip.get_tokenizer(model)

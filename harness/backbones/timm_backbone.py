@@ -1,7 +1,9 @@
-"""Backbones from timm: from the hub, or from a safetensors file."""
+"""Backbones from timm: from the hub, or from a file."""
 
 from __future__ import annotations
 
+import inspect
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,36 +11,46 @@ import timm
 import torch
 from jaxtyping import Float
 from timm.data.config import resolve_model_data_config
-from torch import Tensor, nn
+from timm.models import get_pretrained_cfg_value
+from timm.models._hub import check_cached_file
+from torch import Tensor
 
-from harness.backbones import mini  # noqa: F401  # registers the architecture
+from harness.backbones import mini
 from harness.backbones.backbone import Backbone, Preprocessing, split_tokens
-from harness.backbones.hub import hub_or_message
+from harness.backbones.hub import hub_or_message, server_or_message
+from harness.backbones.weight_files import load_strictly, read_weight_file
 from harness.errors import InputError, unknown_name
-from harness.files import read_weights
 
 
 class TimmBackbone(Backbone):
-    """A timm network without its classifier."""
+    """A timm network without its classifier.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+    image_size : int, optional
+        Edge of the input where it is not what timm says of the network.
+    """
 
     encoder: Any  # a timm network: an nn.Module with more to it than its type says
 
-    def __init__(self, encoder: Any) -> None:
+    def __init__(self, encoder: Any, image_size: int | None = None) -> None:
         settings = resolve_model_data_config(encoder)
         super().__init__(
             Preprocessing(
-                size=int(settings["input_size"][-1]),
+                size=image_size or int(settings["input_size"][-1]),
                 mean=tuple(settings["mean"]),
                 std=tuple(settings["std"]),
                 interpolation=settings["interpolation"],
                 crop_pct=float(settings["crop_pct"]),
+                crop_mode=settings["crop_mode"],
             ),
             text=None,
         )
         self.encoder = encoder
-        self.layers = tuple(f"blocks.{place}" for place in range(len(encoder.feature_info)))
+        self.layers, self.widths = describe_layers(encoder)
         # some networks widen their features once more before the classifier
-        self.n_features = int(getattr(encoder, "head_hidden_size", encoder.num_features))
+        self.n_features = int(getattr(encoder, "head_hidden_size", None) or encoder.num_features)
 
     def forward(
         self, images: Float[Tensor, "n_images 3 height width"]
@@ -49,7 +61,7 @@ class TimmBackbone(Backbone):
     def tokens(
         self, images: Float[Tensor, "n_images 3 height width"]
     ) -> tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]]:
-        """Local grid and global token of every block."""
+        """Local grid and global token of every block, or of every stage where the grid becomes smaller."""
         return timm_tokens(self.encoder, images)
 
     def features_and_tokens(
@@ -61,6 +73,12 @@ class TimmBackbone(Backbone):
         """Features and tokens of one pass."""
         final, tokens = timm_final_and_tokens(self.encoder, images)
         return self.encoder.forward_head(final), tokens
+
+
+def describe_layers(encoder: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names and widths of the layers that `timm_tokens` gives."""
+    info = list(encoder.feature_info)
+    return tuple(str(layer["module"]) for layer in info), tuple(int(layer["num_chs"]) for layer in info)
 
 
 def timm_tokens(
@@ -80,7 +98,8 @@ def timm_final_and_tokens(
 
 
 def _prefix(encoder: Any) -> dict[str, bool]:
-    return {"return_prefix_tokens": True} if getattr(encoder, "num_prefix_tokens", 0) > 0 else {}
+    asked = "return_prefix_tokens" in inspect.signature(encoder.forward_intermediates).parameters
+    return {"return_prefix_tokens": True} if asked and getattr(encoder, "num_prefix_tokens", 0) > 0 else {}
 
 
 def _split_tokens(
@@ -94,52 +113,96 @@ def _split_tokens(
     return split_tokens(grids, [prefix for _, prefix in found])
 
 
-def load_timm(model: str, weights: Path | str | None, seed: int) -> TimmBackbone:
+def load_timm(
+    model: str,
+    weights: str | None,
+    seed: int,
+    checkpoint: Path | None = None,
+    image_size: int | None = None,
+) -> TimmBackbone:
     """Load a network.
 
     Parameters
     ----------
     model : str
         Name of the architecture in timm.
-    weights : Path, str or None
-        Path: a safetensors file. str: pretrained tag at the hub. None: untrained.
+    weights : str or None
+        Pretrained tag, which also tells the preprocessing; None: that of the model's first tag.
     seed : int
         Of the initialisation, where it is untrained.
+    checkpoint : Path, optional
+        File of weights, used instead of the hub; with neither, the network is untrained.
+    image_size : int, optional
+        Edge of the input, pixels; position embeddings are resampled to it. None: as trained.
 
     Raises
     ------
     InputError
-        Where timm has no such model or tag, the file does not fit, or the hub cannot be reached.
+        Where timm has no such model or tag, the file does not fit, the network cannot take the image size,
+        or the hub cannot be reached.
     """
     if not timm.is_model(model):
         raise unknown_name("timm model", model, timm.list_models())
-    encoder: Any
+    if weights is not None:
+        tags = [name.removeprefix(f"{model}.") for name in timm.list_pretrained(f"{model}.*")]
+        if weights not in tags:
+            raise unknown_name(f"weights of {model}", weights, tags)
+    name = model if weights is None else f"{model}.{weights}"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if isinstance(weights, str):
-            tags = [name.removeprefix(f"{model}.") for name in timm.list_pretrained(f"{model}.*")]
-            if weights not in tags:
-                raise unknown_name(f"weights of {model}", weights, tags)
-            with hub_or_message(f"{model}.{weights}"):
-                encoder = timm.create_model(f"{model}.{weights}", pretrained=True, num_classes=0)
+        if weights is None or checkpoint is not None:
+            encoder: Any = timm.create_model(name, num_classes=0)
         else:
-            encoder = timm.create_model(model, num_classes=0)
-    if isinstance(weights, Path):
-        found = encoder.pretrained_cfg.get("classifier") or "head"  # distilled networks have two
-        heads = tuple(f"{name}." for name in ([found] if isinstance(found, str) else found))
-        tensors = {
-            name: tensor.float()
-            for name, tensor in read_weights(weights).items()
-            if not name.startswith(heads)
-        }
-        load_strictly(encoder, tensors, weights)
-    return TimmBackbone(encoder)
+            encoder = _from_the_network(name)
+    if not hasattr(encoder, "forward_intermediates") or not hasattr(encoder, "feature_info"):
+        raise InputError(f"backbone.model: found {model}, accepted: a network whose layers timm can read")
+    if checkpoint is not None:
+        _load_file(encoder, checkpoint)
+    if image_size is not None:
+        set_image_size(encoder, image_size)
+    return TimmBackbone(encoder, image_size)
 
 
-def load_strictly(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Load weights that must fit name by name and shape by shape, or say which file does not."""
+def _from_the_network(name: str) -> Any:
+    if get_pretrained_cfg_value(name, "hf_hub_id"):
+        with hub_or_message(name):
+            return timm.create_model(name, pretrained=True, num_classes=0)
+    url = str(get_pretrained_cfg_value(name, "url"))
+    with server_or_message(name, url, check_cached_file(url, check_hash=False)):
+        return timm.create_model(name, pretrained=True, num_classes=0)
+
+
+def _load_file(encoder: Any, path: Path) -> None:
+    """Load weights as timm names them, or as their authors published them, without any classifier."""
+    tensors = read_weight_file(path)
+    # timm's modules know the published formats of their networks, and resample position embeddings
+    convert = getattr(sys.modules[type(encoder).__module__], "checkpoint_filter_fn", None)
+    if convert is not None and encoder.pretrained_cfg.get("architecture") != mini.MODEL_NAME:
+        try:
+            tensors = convert(tensors, encoder)
+        except (RuntimeError, LookupError, AttributeError, TypeError, ValueError, AssertionError) as error:
+            detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise InputError(f"{path}: weights do not fit the architecture ({detail})") from None
+    found = encoder.pretrained_cfg.get("classifier") or "head"  # distilled networks have two
+    heads = tuple(f"{name}." for name in ([found] if isinstance(found, str) else found))
+    load_strictly(encoder, {name: part for name, part in tensors.items() if not name.startswith(heads)}, path)
+
+
+def set_image_size(encoder: Any, image_size: int) -> None:
+    """Prepare a timm network for inputs of another size; an `InputError` where it cannot take them."""
+    found = getattr(getattr(encoder, "patch_embed", None), "patch_size", 1)
+    patch = max(found) if isinstance(found, tuple) else int(found)
+    if image_size % patch:
+        raise InputError(f"backbone.image_size: found {image_size}, accepted: a multiple of {patch}")
+    settings = encoder.pretrained_cfg
+    native = settings["input_size"][-1]
     try:
-        module.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())[:300]
-        raise InputError(f"{path}: weights do not fit the architecture: {detail}") from None
+        if hasattr(encoder, "set_input_size"):
+            encoder.set_input_size((image_size, image_size))
+        elif settings.get("fixed_input_size") and image_size != native:
+            # SAM resamples its embeddings as it runs; others say here that they cannot
+            with torch.no_grad():
+                timm_tokens(encoder.eval(), torch.zeros(1, 3, image_size, image_size))
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        detail = " ".join(str(error).split())[:150]
+        raise InputError(f"backbone.image_size: found {image_size}, accepted: {native} ({detail})") from None
