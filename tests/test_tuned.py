@@ -252,7 +252,10 @@ def test_bitfit_trains_biases_and_head_only(backbones: dict[str, Backbone], name
     train(model, n_steps=3)
     parameters = dict(model.named_parameters())
     expected = {key for key in parameters if key.endswith("bias") or key.startswith("head.")}
-    assert changed(before, model.state_dict()) & parameters.keys() == expected
+    assert {key for key, part in parameters.items() if part.requires_grad} == expected
+    found = changed(before, model.state_dict()) & parameters.keys()
+    # the last norms of a ResNet's branches start at zero, and so does the gradient of what is before them
+    assert found < expected if name == "batch_norm" else found == expected
     assert any(key.endswith("in_proj_bias") for key in expected) == (name == "tiny_clip")
     assert model.changing_state().keys() & parameters.keys() == expected
 
