@@ -121,7 +121,7 @@ def mean_auroc(
 
 def _of_both_kinds(labels: np.ndarray) -> np.ndarray:
     """Which columns hold both 0 and 1."""
-    return labels.any(axis=0) & ~labels.all(axis=0)
+    return np.logical_xor(labels.any(axis=0), labels.all(axis=0))
 
 
 def calibration_error(

@@ -46,7 +46,7 @@ def build(config: EmbeddedTaskConfig) -> Task:
             scenes, labels = [scenes[row] for row in rows], labels[rows]
         images = [Image.fromarray(pixels) for pixels in render_scenes(scenes)]
         if config.image_size != images[0].width:
-            size = (config.image_size, config.image_size)
-            images = [image.resize(size, Image.Resampling.BICUBIC) for image in images]
+            edges = (config.image_size, config.image_size)
+            images = [image.resize(edges, Image.Resampling.BICUBIC) for image in images]
         parts.append((images, labels))
     return build_task(task, parts[0], parts[1], _CLASSES[task], _TEMPLATES[task], config.leaks)

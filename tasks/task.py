@@ -100,7 +100,7 @@ class Split:
     def keep(self, kept: Bool[np.ndarray, " n_images"]) -> Split:
         """The same split with some of its images only."""
         rows = np.flatnonzero(kept)
-        return Split(self.data.select(rows), self.labels[rows], [self.pixel_hashes[row] for row in rows])
+        return Split(self.data.select(rows), self.labels[rows], [self.pixel_hashes[int(row)] for row in rows])
 
 
 def build_task(
