@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,6 +15,7 @@ from harness.config import flatten, read_config
 from harness.errors import InputError, unknown_name
 from harness.journal import read_rows
 from harness.sections import Config
+from harness.subjects import label_subjects
 
 At = Literal["start", "end"]
 TASK = "<task>"  # in a metric's name: the task of the row, where a study has several
@@ -39,8 +41,18 @@ class RunResult:
 
     def curve(self, name: str) -> pd.Series:
         """Values of a metric by optimizer step, in order; empty where there is none."""
-        found = self.rows[self.rows["name"] == name]
-        return found.set_index("step")["value"].sort_index()
+        return self._curves.get(name, pd.Series(dtype="float64"))
+
+    @cached_property
+    def _curves(self) -> dict[str, pd.Series]:
+        # several subjects have tens of thousands of rows, and a report asks a thousand times
+        rows = self.rows.sort_values("step", kind="stable").set_index("step")
+        return {str(name): values for name, values in rows.groupby("name")["value"]}
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Labels of its subjects, if there are several."""
+        return label_subjects(self.config.brain)
 
     @property
     def steps(self) -> list[int]:
@@ -101,6 +113,10 @@ class Column:
         # a zero has no sign, whatever was rounded away
         text = "0.000" if float(text) == 0 else text
         return text.replace("-", "−") + ("" if pd.isna(sd) else f" ±{sd:.3f}")
+
+    def write_interval(self, low: float, high: float) -> str:
+        """Text of an interval over subjects; empty where there is none."""
+        return "" if pd.isna(low) else f"[{self.write(low)}, {self.write(high)}]"
 
 
 def read_runs(study: Path) -> list[RunResult]:
@@ -180,7 +196,8 @@ def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
     DataFrame
         Index: backbone, task, method, variant and seeds (how many). Columns: metric (its name in
         ``results.jsonl``), at ("start" or "end") and statistic: "value" is the mean over seeds, of a p value
-        the largest; "sd" the sample's standard deviation, NaN for one seed. NaN where there is no value.
+        the largest; "sd" the sample's standard deviation, NaN for one seed; "low" and "high" the interval over
+        subjects, a mean over seeds too, NaN for one subject. NaN where there is no value.
     """
     groups = group_runs(runs)
     columns = choose_columns(runs)
@@ -188,13 +205,15 @@ def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
     for alike in groups.values():
         record: dict[tuple[str, str, str], float] = {}
         for column in columns:
-            found = [run.find(column.metric, column.at)[2] for run in alike]
-            values = [value for value in found if value is not None]
+            values = _find_all(alike, column.metric, column.at)
             middle = max if column.kind == "p" else statistics.fmean
             spread = column.kind != "p" and len(values) > 1
             key = (column.metric, column.at)
             record[*key, "value"] = middle(values) if values else float("nan")
             record[*key, "sd"] = statistics.stdev(values) if spread else float("nan")
+            for end in ("low", "high"):
+                values = _find_all(alike, f"{column.metric}_subjects_{end}", column.at)
+                record[*key, end] = statistics.fmean(values) if values else float("nan")
         records.append(record)
     index = [(*group, len(alike)) for group, alike in groups.items()]
     return pd.DataFrame(
@@ -202,6 +221,11 @@ def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
         index=pd.MultiIndex.from_tuples(index, names=[*Group._fields, "seeds"]),
         columns=pd.MultiIndex.from_tuples(records[0], names=["metric", "at", "statistic"]),
     )
+
+
+def _find_all(runs: Sequence[RunResult], metric: str, at: At) -> list[float]:
+    found = [run.find(metric, at)[2] for run in runs]
+    return [value for value in found if value is not None]
 
 
 def choose_columns(runs: Sequence[RunResult]) -> list[Column]:
@@ -218,6 +242,7 @@ def choose_columns(runs: Sequence[RunResult]) -> list[Column]:
         ("rewiring/all/wasserstein_null", ("end",)),
         ("rewiring/all/wasserstein_excess", ("end",)),
         ("rewiring/all/wasserstein_p", ("end",)),
+        ("rewiring/all/wasserstein_excess_subjects_p", ("end",)),
         ("alignment/all/hierarchy", ("start", "end")),
         ("alignment/all/hierarchy_null_sd", ("start",)),
         ("brain/all/r2", ("start", "end")),
@@ -255,6 +280,8 @@ def describe_column(metric: str, at: At) -> Column:
             return replace(column, above="rewiring, Wasserstein", heading="excess", kind="signed")
         case "rewiring", "wasserstein_p":
             return replace(column, above="rewiring, Wasserstein", heading="p", kind="p")
+        case "rewiring", "wasserstein_excess_subjects_p":
+            return replace(column, above="rewiring, Wasserstein", heading="p, subjects", kind="p")
         case "alignment", "hierarchy":
             return replace(column, above="hierarchy alignment")
         case "alignment", "hierarchy_null_sd":
@@ -273,7 +300,8 @@ def columns_of(frame: pd.DataFrame) -> list[Column]:
 def format_table(frame: pd.DataFrame) -> str:
     """Write what `compare_runs` returned for a terminal, in stacked tables of at most 120 characters.
 
-    Numbers are means over seeds with their standard deviation; p is the largest over seeds.
+    Numbers are means over seeds with their standard deviation, and with the interval over subjects if there
+    are several; p is the largest over seeds.
     """
     groups = [Group(*index[:-1]) for index in frame.index]
     seeds = [index[-1] for index in frame.index]
@@ -297,8 +325,11 @@ def _write_part(frame: pd.DataFrame, above: str, columns: Sequence[Column]) -> l
     """Lines of the columns under one heading, all of one length."""
     cells = []
     for column in columns:
-        values, spreads = (frame[column.metric, column.at, statistic] for statistic in ("value", "sd"))
-        written = [column.write(value, sd) for value, sd in zip(values, spreads, strict=True)]
+        numbers = (frame[column.metric, column.at, kind] for kind in ("value", "sd", "low", "high"))
+        written = [
+            f"{column.write(value, sd)} {column.write_interval(low, high)}".rstrip()
+            for value, sd, low, high in zip(*numbers, strict=True)
+        ]
         cells.append(_pad([column.heading, *written], right=True))
     lines = ["  ".join(line) for line in zip(*cells, strict=True)]
     return _pad([above, *lines])

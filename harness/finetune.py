@@ -28,7 +28,6 @@ from tqdm import tqdm
 
 from harness.accelerator import build_accelerator
 from harness.backbones import Backbone, Preprocessing, load_backbone
-from harness.brains import load_brain
 from harness.checkpoints import find_checkpoint, read_checkpoint, seed_step, write_checkpoint
 from harness.config import load_config, to_yaml
 from harness.errors import InputError, exit_with_one_line
@@ -39,6 +38,7 @@ from harness.methods import TunedModel, tune
 from harness.provenance import describe_run
 from harness.sections import Config, FinetuneConfig
 from harness.snapshots import describe, encoder_hash, snapshot_steps, write_snapshot
+from harness.subjects import Brains, list_subjects
 from harness.track import track
 from tasks import load_task
 from tasks.task import Task
@@ -237,13 +237,14 @@ def run(config: Config) -> Path:
     try:
         task = load_task(**config.task.model_dump())
         backbone = load_backbone(config.backbone)
-        brain = load_brain(config.brain)  # before hours of training: its data may not be as they should be
+        brains = Brains(list_subjects(config.brain, folder))
+        fingerprints = brains.fingerprint()  # before hours of training: data may not be as they should be
         if accelerator.is_main_process:
             with write_atomically(folder / "config.yaml") as temporary:
                 temporary.write_text(to_yaml(config), encoding="utf-8")
-            write_json(folder / "manifest.json", describe_run(task, backbone, brain))
+            write_json(folder / "manifest.json", describe_run(task, backbone, fingerprints))
         finetune(config, folder, task, backbone, accelerator)
-        track(config, folder, task, backbone, brain, accelerator)
+        track(config, folder, task, backbone, brains, accelerator)
         if accelerator.is_main_process:
             write_json(folder / "finished.json", {"steps": list_snapshots(folder)})
     finally:

@@ -60,11 +60,18 @@ def measure_snapshots(
     seed : int
         Of the channel clusters.
     """
+    for step, values in measure_brain(mappings, refits, brain, seed):
+        yield step, name_probes(probes[step], probes[0], task) | values
+
+
+def measure_brain(
+    mappings: Mapping[int, VoxelMapping], refits: Sequence[VoxelMapping], brain: Brain, seed: int
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """What `measure_snapshots` says of a brain: all but accuracies, probes and forgetting."""
     step_0 = [describe_fit(mapping, brain, seed) for mapping in (mappings[0], *refits)]
     between = compare_all(step_0, step_0, brain)
     for step in sorted(mappings):
-        values = name_probes(probes[step], probes[0], task)
-        values |= name_mapping(mappings[step], brain)
+        values = name_mapping(mappings[step], brain)
         if step == 0 and "alignment/all/hierarchy" in values:
             heights = [_hierarchy(fit.mapping, brain).hierarchy for fit in step_0]
             values["alignment/all/hierarchy_null_mean"] = float(np.mean(heights))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
 from harness.backbones import Backbone
-from harness.brains.brain import Brain
 from harness.config import REPOSITORY
 from harness.snapshots import encoder_hash
 from tasks.task import Task
@@ -38,8 +38,8 @@ def code_version() -> str:
         return f"palimpsest {_version('palimpsest')}"
 
 
-def describe_run(task: Task, backbone: Backbone, brain: Brain) -> dict[str, Any]:
-    """Content of a run's manifest."""
+def describe_run(task: Task, backbone: Backbone, brains: Mapping[str, Any]) -> dict[str, Any]:
+    """Content of a run's manifest; `brains` are fingerprints, as of `harness.subjects.Brains`."""
     return {
         "code_version": code_version(),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -47,8 +47,7 @@ def describe_run(task: Task, backbone: Backbone, brain: Brain) -> dict[str, Any]
         "fingerprints": {
             "task": task.fingerprint,
             "pretrained_encoder": encoder_hash(backbone),
-            "brain": brain.fingerprint,
-            "brain_files": dict(brain.fingerprints),
+            **brains,
         },
         "machine": {
             "system": platform.system(),

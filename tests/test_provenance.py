@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from made_study import make_brain
 
-from harness import provenance
+from harness import provenance, subjects
 from harness.backbones.timm_backbone import load_timm
 from harness.provenance import PACKAGES, code_version, describe_run
+from harness.sections import SimulatedConfig
 from harness.snapshots import encoder_hash
+from harness.subjects import Brains, list_subjects
 from tasks import load_task
 
 
@@ -22,10 +24,12 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_a_run_is_described() -> None:
+def test_a_run_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, backbone = load_task("shapes", 2, 2), load_timm("palimpsest_mini", None, 0)
     brain = replace(make_brain(), fingerprints={"a.npy": "12"})
-    found = json.loads(json.dumps(describe_run(task, backbone, brain)))
+    monkeypatch.setattr(subjects, "load_brain", lambda config: brain)
+    brains = Brains(list_subjects(SimulatedConfig(), tmp_path))
+    found = json.loads(json.dumps(describe_run(task, backbone, brains.fingerprint())))
     assert found.keys() == {"code_version", "packages", "python", "fingerprints", "machine"}
     assert found["fingerprints"] == {
         "task": task.fingerprint,
@@ -65,5 +69,5 @@ def test_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "PACKAGES", ("numpy", "no-such-package"))
     task, backbone = load_task("shapes", 2, 2), load_timm("palimpsest_mini", None, 0)
-    packages = describe_run(task, backbone, make_brain())["packages"]
+    packages = describe_run(task, backbone, {})["packages"]
     assert packages["no-such-package"] == "not installed" != packages["numpy"]

@@ -9,7 +9,6 @@ from overrides import SMALL_TRACKING, TINY
 
 from harness.accelerator import build_accelerator
 from harness.backbones import load_backbone
-from harness.brains import load_brain
 from harness.config import load_config
 from harness.errors import InputError
 from harness.files import read_json
@@ -18,6 +17,7 @@ from harness.journal import read_rows
 from harness.layout import list_snapshots, mapping_folder, probes_file, run_folder, start_folder
 from harness.mapping import load_mapping
 from harness.splits import load_split
+from harness.subjects import Brains, list_subjects
 from harness.track import Unit, plan_units, track
 from harness.tracking import read_histories
 from tasks import load_task
@@ -49,9 +49,12 @@ def rows_of(folder):
 
 def test_units_are_the_refits_of_step_0_and_every_snapshot(tracked):
     config, folder = tracked
-    units = plan_units(config, list_snapshots(folder))
-    assert units == [Unit(0, 1), Unit(0, 2), Unit(0, 3), Unit(0), Unit(1), Unit(2), Unit(3)]
-    assert all(unit.is_done(folder) for unit in units)
+    (subject,) = list_subjects(config.brain, folder)
+    units = plan_units(config, [subject], list_snapshots(folder))
+    places = [(0, 1), (0, 2), (0, 3), (0, 0), (1, 0), (2, 0), (3, 0)]
+    assert units == [Unit(subject, *place) for place in places]
+    assert all(unit.mapping.exists() for unit in units)
+    assert all(probes_file(folder, step).exists() for step in range(4))
     assert len({unit.seed(config) for unit in units}) == len(units)
 
 
@@ -123,7 +126,7 @@ def test_warm_starts_all_begin_from_one_fit_of_step_0(tracked, monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=True)
     task = load_task(**config.task.model_dump())
     backbone, accelerator = load_backbone(config.backbone), build_accelerator(config.finetune)
-    track(warm, folder, task, backbone, load_brain(config.brain), accelerator)
+    track(warm, folder, task, backbone, Brains(list_subjects(config.brain, folder)), accelerator)
     # first a cold fit with a seed of its own, then everything else from there: step 0 and its refits, too
     assert [steps for steps, *_ in calls] == [30, 7, 7, 7, 7, 7, 7]
     assert len({seed for _, seed, _ in calls}) == 7

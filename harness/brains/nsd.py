@@ -59,7 +59,7 @@ def load_nsd(config: NsdConfig) -> Brain:
         {*(config.atlases or ATLASES), *([config.mask] if config.mask else MASKS)},
     )
     key = {
-        "settings": config.model_dump(mode="json", exclude={"rois", "min_ceiling"}),
+        "settings": config.model_dump(mode="json", exclude={"rois", "min_ceiling", "subjects"}),
         "source": content_hash([path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]),
         "packages": [f"{name} {version(name)}" for name in ("numpy", "scipy", "nibabel", "h5py")],
         "files": [_identify(path) for path in [*files, pictures.path]],
