@@ -15,11 +15,23 @@ from harness.config import flatten, read_config
 from harness.errors import InputError, unknown_name
 from harness.journal import read_rows
 from harness.sections import Config
-from harness.subjects import label_subjects
+from harness.subjects import label_subjects, name_of_subject
 
 At = Literal["start", "end"]
 TASK = "<task>"  # in a metric's name: the task of the row, where a study has several
 ABSENT = "–"
+Places = tuple[tuple[str, tuple[At, ...]], ...]
+# metrics of the brain that are compared, and where
+CORTICAL: Places = (
+    ("rewiring/all/wasserstein", ("end",)),
+    ("rewiring/all/wasserstein_null", ("end",)),
+    ("rewiring/all/wasserstein_excess", ("end",)),
+    ("rewiring/all/wasserstein_p", ("end",)),
+    ("rewiring/all/wasserstein_excess_subjects_p", ("end",)),
+    ("alignment/all/hierarchy", ("start", "end")),
+    ("alignment/all/hierarchy_null_sd", ("start",)),
+    ("brain/all/r2", ("start", "end")),
+)
 WIDTH = 120  # of a terminal, characters
 
 
@@ -114,6 +126,15 @@ class Column:
         text = "0.000" if float(text) == 0 else text
         return text.replace("-", "−") + ("" if pd.isna(sd) else f" ±{sd:.3f}")
 
+    def summarise(self, values: Sequence[float]) -> tuple[float, float]:
+        """Mean over seeds, of a p value the largest, and the sample's sd; NaN where there is none."""
+        nan = float("nan")
+        if not values:
+            return nan, nan
+        if self.kind == "p":
+            return max(values), nan
+        return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else nan
+
     def write_interval(self, low: float, high: float) -> str:
         """Text of an interval over subjects; empty where there is none."""
         return "" if pd.isna(low) else f"[{self.write(low)}, {self.write(high)}]"
@@ -196,8 +217,8 @@ def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
     DataFrame
         Index: backbone, task, method, variant and seeds (how many). Columns: metric (its name in
         ``results.jsonl``), at ("start" or "end") and statistic: "value" is the mean over seeds, of a p value
-        the largest; "sd" the sample's standard deviation, NaN for one seed; "low" and "high" the interval over
-        subjects, a mean over seeds too, NaN for one subject. NaN where there is no value.
+        the largest; "sd" the sample's standard deviation, NaN for one seed; "low" and "high" the interval
+        over subjects, a mean over seeds too, NaN for one subject. NaN where there is no value.
     """
     groups = group_runs(runs)
     columns = choose_columns(runs)
@@ -205,14 +226,10 @@ def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
     for alike in groups.values():
         record: dict[tuple[str, str, str], float] = {}
         for column in columns:
-            values = _find_all(alike, column.metric, column.at)
-            middle = max if column.kind == "p" else statistics.fmean
-            spread = column.kind != "p" and len(values) > 1
             key = (column.metric, column.at)
-            record[*key, "value"] = middle(values) if values else float("nan")
-            record[*key, "sd"] = statistics.stdev(values) if spread else float("nan")
+            record[*key, "value"], record[*key, "sd"] = column.summarise(find_all(alike, *key))
             for end in ("low", "high"):
-                values = _find_all(alike, f"{column.metric}_subjects_{end}", column.at)
+                values = find_all(alike, f"{column.metric}_subjects_{end}", column.at)
                 record[*key, end] = statistics.fmean(values) if values else float("nan")
         records.append(record)
     index = [(*group, len(alike)) for group, alike in groups.items()]
@@ -223,7 +240,8 @@ def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
     )
 
 
-def _find_all(runs: Sequence[RunResult], metric: str, at: At) -> list[float]:
+def find_all(runs: Sequence[RunResult], metric: str, at: At) -> list[float]:
+    """Values of a metric at the first or the last snapshot, of the runs that have one."""
     found = [run.find(metric, at)[2] for run in runs]
     return [value for value in found if value is not None]
 
@@ -238,18 +256,20 @@ def choose_columns(runs: Sequence[RunResult]) -> list[Column]:
         (f"probe/{task}/linear_accuracy", ("start", "end")),
         *((f"forgetting/{probe}/delta_lp", ("end",)) for probe in probes),
         *((f"forgetting/{probe}/delta_zs", ("end",)) for probe in probes),
-        ("rewiring/all/wasserstein", ("end",)),
-        ("rewiring/all/wasserstein_null", ("end",)),
-        ("rewiring/all/wasserstein_excess", ("end",)),
-        ("rewiring/all/wasserstein_p", ("end",)),
-        ("rewiring/all/wasserstein_excess_subjects_p", ("end",)),
-        ("alignment/all/hierarchy", ("start", "end")),
-        ("alignment/all/hierarchy_null_sd", ("start",)),
-        ("brain/all/r2", ("start", "end")),
+        *CORTICAL,
     ]
     columns = [describe_column(metric, at) for metric, places in metrics for at in places]
+    return [column for column in columns if find_all(runs, column.metric, column.at)]
+
+
+def choose_subject_columns(runs: Sequence[RunResult]) -> list[Column]:
+    """The columns of the comparison that single subjects of these runs have values of."""
+    names = [(run, label) for run in runs for label in run.subjects]
     return [
-        column for column in columns if any(run.find(column.metric, column.at)[2] is not None for run in runs)
+        column
+        for metric, places in CORTICAL
+        for column in (describe_column(metric, at) for at in places)
+        if any(find_all([run], name_of_subject(metric, label), column.at) for run, label in names)
     ]
 
 

@@ -3,8 +3,8 @@
     python -m harness.readout runs/<study>/<run>
     python -m harness.readout runs/<study>/<run> --step 0 --roi V1 --roi FFC --image cat.jpg
 
-Written to ``figures/`` in the run's folder, or in the subject's (``--subject``) where a run has several. Regions
-named by ``--roi`` are also shown layer by layer.
+Written to ``figures/`` in the run's folder; where it has several subjects, in that of one (``--subject``).
+Regions named by ``--roi`` are also shown layer by layer.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def write_readout(
     Raises
     ------
     InputError
-        For a run, subject, step, region or image that is not there, a mapping without channels, or one that was kept
-        without what it has learned.
+        For a run, subject, step, region or image that is not there, a mapping without channels, or one that
+        was kept without what it has learned.
     """
     if n_clusters not in CLUSTERS:
         raise InputError(f"--clusters: found {n_clusters}, accepted: {CLUSTERS[0]} to {CLUSTERS[-1]}")
