@@ -17,6 +17,8 @@ from harness.subjects import name_of_subject
 
 # tests and intervals against a subject's floor: their mean over subjects is neither
 OF_ONE_SUBJECT = ("_excess_low", "_excess_high", "_p", "_p_fdr")
+# what describes a floor: its mean is of use to draw it, an interval is not
+OF_A_FLOOR = ("_null", "_null_mean", "_null_sd")
 
 
 def combine_subjects(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -24,7 +26,7 @@ def combine_subjects(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float
 
     For ``stage/place/measure``, over the subjects that have it: the mean, under the plain name;
     ``…_subjects``, how many they are; and of two or more ``…_subjects_low`` and ``…_subjects_high``, the
-    95 % interval of the mean (`harness.significance.mean_over_subjects`). For an excess also
+    95 % interval of the mean (`harness.significance.mean_over_subjects`), but of floors. For an excess also
     ``…_subjects_p``, of the test that its mean over subjects is 0, one-sided as the floor's is
     (`harness.rewiring.tail`), and, of ROIs, ``…_subjects_p_fdr``. Then every subject's own rows, as
     ``stage/place/subject/measure``.
@@ -41,7 +43,7 @@ def combine_subjects(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float
             continue
         found = np.array([own[name] for own in rows.values() if name in own])
         values |= {name: float(found.mean()), f"{name}_subjects": len(found)}
-        if len(found) < 2:
+        if len(found) < 2 or name.endswith(OF_A_FLOOR):
             continue
         _, place, measure = name.split("/")
         what = measure.removesuffix("_excess")

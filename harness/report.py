@@ -284,8 +284,8 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
         "Depth of every region, before and after",
         embed_svg(draw_depths(lines, places)),
         "Mean depth that a region’s voxels read from, in the order of the hierarchy: open at step 0, filled "
-        "at the last snapshot. What joins them is strong where the shift stands out of the floor (p < 0.05, "
-        "corrected for the number of regions).",
+        "at the last snapshot. What joins them is strong where the shift stands out of the floor (p < 0.05"
+        f"{' over subjects' if several else ''}, corrected for the number of regions).",
         (
             "selectors/<place>/expected_depth",
             f"rewiring/<place>/depth_shift_{'excess_subjects_' if several else ''}p_fdr",

@@ -137,9 +137,12 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
         for index, ax in enumerate(axes):
             ax.tick_params(labelleft=index % COLUMNS == 0)
             ax.set_xlabel("")
-        _draw_legend(
-            figure, lines, [_point(f"p < {ALPHA:g}"), _point("within the floor", "none"), _floor_patch()]
-        )
+        over = any(line.subjects for line in lines)
+        points = [
+            _point(f"p < {ALPHA:g}" + (" over subjects" if over else "")),
+            _point("not so" if over else "within the floor", "none"),
+        ]
+        _draw_legend(figure, lines, [*points, _floor_patch()])
     return figure
 
 
