@@ -141,19 +141,21 @@ def render(runs: Sequence[RunResult], study: str, unfinished: Sequence[str]) -> 
 def _load_brains(runs: Sequence[RunResult]) -> dict[BrainConfig, Brain]:
     """The brain of every subject, without responses: those of several may not fit into memory."""
     subjects = [subject for run in runs for subject in list_subjects(run.config.brain, run.folder)]
-    brains = {}
-    for config in dict.fromkeys(subject.brain for subject in subjects):
-        brain = load_brain(config)
-        brains[config] = replace(
-            brain,
-            stimuli=(),
-            responses=np.empty((0, brain.n_voxels), np.float32),
-            stimulus_ids=np.empty(0, np.int64),
-            n_repeats=None,
-            session=None,
-            shared=None,
-        )
-    return brains
+    return {
+        config: _leave_rows_out(load_brain(config)) for config in dict.fromkeys(one.brain for one in subjects)
+    }
+
+
+def _leave_rows_out(brain: Brain) -> Brain:
+    return replace(
+        brain,
+        stimuli=(),
+        responses=np.empty((0, brain.n_voxels), np.float32),
+        stimulus_ids=np.empty(0, np.int64),
+        n_repeats=None,
+        session=None,
+        shared=None,
+    )
 
 
 def choose_lines(runs: Sequence[RunResult]) -> list[Line]:
@@ -242,12 +244,13 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
     seeded = any(len(line.runs) > 1 for line in lines)
     several = any(line.subjects for line in lines)
     seeds = " Lines are means over seeds, bands along them one standard deviation." if seeded else ""
-    subjects = (
-        " Thin lines are subjects, thick ones their mean, and bands along these its 95 % interval over "
-        "subjects, cut off where it leaves the panel."
-        if several
-        else ""
-    )
+    of_brain = seeds
+    if several:
+        of_brain = " Lines are means over seeds." if seeded else ""
+        of_brain += (
+            " Of several subjects, thin lines are the subjects, thick ones their mean, and bands along these "
+            "its 95 % interval over subjects, cut off where it leaves the panel."
+        )
     floor = "one more refit of step 0 falls in 95 % of cases" + (", in a subject" if several else "")
     yield Picture(
         "Forgetting beside learning",
@@ -269,7 +272,7 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
             "How much further voxels have moved between layers than a refit alone moves them: the whole "
             f"brain, then each region in the order of the hierarchy, all on one axis. Shaded: where {floor}. "
             f"Filled points have p < 0.05{' over subjects' if several else ''}, in regions after "
-            f"correction for their number; open ones are no evidence of rewiring.{seeds}{subjects}",
+            f"correction for their number; open ones are no evidence of rewiring.{of_brain}",
             tuple(f"rewiring/<place>/wasserstein{end}" for end in ends),
         )
     hierarchy = ("hierarchy", "hierarchy_null_mean", "hierarchy_null_sd")
@@ -277,7 +280,7 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
         "How brain-like the order of layers is",
         embed_svg(draw_alignment(lines)),
         "Left: 1 means that the higher an area, the deeper the layer it reads from; 0, no order. Shaded: "
-        f"where {floor}. Right: how well the brain is predicted at all.{seeds}{subjects}",
+        f"where {floor}. Right: how well the brain is predicted at all.{of_brain}",
         (*(f"alignment/all/{name}" for name in hierarchy), "brain/all/r2"),
     )
     yield Picture(

@@ -84,8 +84,8 @@ class Brains:
         brain: dict[str | None, str] = {}
         files: dict[str | None, dict[str, str]] = {}
         for subject in self.subjects:
-            found = self.load(subject)
-            brain[subject.label], files[subject.label] = found.fingerprint, dict(found.fingerprints)
+            brain[subject.label] = self.load(subject).fingerprint
+            files[subject.label] = dict(self.load(subject).fingerprints)
         if len(self.subjects) == 1:
             return {"brain": brain[None], "brain_files": files[None]}
         return {"brain": brain, "brain_files": files}

@@ -252,6 +252,6 @@ def test_several_subjects_have_means_intervals_and_maps_of_each(
         "p, subjects",
         "mini_clip, subj04",
         "seed 0, subj06",
-        "Thin lines are subjects",
+        "thin lines are the subjects",
     ):
         assert text in page.text
