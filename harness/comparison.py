@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,12 +15,25 @@ from harness.config import flatten, read_config
 from harness.errors import InputError, unknown_name
 from harness.journal import read_rows
 from harness.sections import Config, main_measure
+from harness.subjects import label_subjects, name_of_subject
 
 At = Literal["start", "end"]
 TASK = "<task>"  # in a metric's name: the task of the row, where a study has several
 MAIN = "<main>"  # ... and the measure that stands for it: accuracy, or AUROC of several labels
 MEASURES = {"accuracy": "accuracy", "auroc": "AUROC", MAIN: "accuracy or AUROC"}
 ABSENT = "–"
+Places = tuple[tuple[str, tuple[At, ...]], ...]
+# metrics of the brain that are compared, and where
+CORTICAL: Places = (
+    ("rewiring/all/wasserstein", ("end",)),
+    ("rewiring/all/wasserstein_null", ("end",)),
+    ("rewiring/all/wasserstein_excess", ("end",)),
+    ("rewiring/all/wasserstein_p", ("end",)),
+    ("rewiring/all/wasserstein_excess_subjects_p", ("end",)),
+    ("alignment/all/hierarchy", ("start", "end")),
+    ("alignment/all/hierarchy_null_sd", ("start",)),
+    ("brain/all/r2", ("start", "end")),
+)
 WIDTH = 120  # of a terminal, characters
 
 
@@ -41,8 +55,18 @@ class RunResult:
 
     def curve(self, name: str) -> pd.Series:
         """Values of a metric by optimizer step, in order; empty where there is none."""
-        found = self.rows[self.rows["name"] == name]
-        return found.set_index("step")["value"].sort_index()
+        return self._curves.get(name, pd.Series(dtype="float64"))
+
+    @cached_property
+    def _curves(self) -> dict[str, pd.Series]:
+        # several subjects have tens of thousands of rows, and a report asks a thousand times
+        rows = self.rows.sort_values("step", kind="stable").set_index("step")
+        return {str(name): values for name, values in rows.groupby("name")["value"]}
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Labels of its subjects, if there are several."""
+        return label_subjects(self.config.brain)
 
     @property
     def steps(self) -> list[int]:
@@ -108,6 +132,19 @@ class Column:
         # a zero has no sign, whatever was rounded away
         text = "0.000" if float(text) == 0 else text
         return text.replace("-", "−") + ("" if pd.isna(sd) else f" ±{sd:.3f}")
+
+    def summarise(self, values: Sequence[float]) -> tuple[float, float]:
+        """Mean over seeds, of a p value the largest, and the sample's sd; NaN where there is none."""
+        nan = float("nan")
+        if not values:
+            return nan, nan
+        if self.kind == "p":
+            return max(values), nan
+        return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else nan
+
+    def write_interval(self, low: float, high: float) -> str:
+        """Text of an interval over subjects; empty where there is none."""
+        return "" if pd.isna(low) else f"[{self.write(low)}, {self.write(high)}]"
 
 
 def read_runs(study: Path) -> list[RunResult]:
@@ -192,7 +229,8 @@ def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
     DataFrame
         Index: backbone, task, method, variant and seeds (how many). Columns: metric (its name in
         ``results.jsonl``), at ("start" or "end") and statistic: "value" is the mean over seeds, of a p value
-        the largest; "sd" the sample's standard deviation, NaN for one seed. NaN where there is no value.
+        the largest; "sd" the sample's standard deviation, NaN for one seed; "low" and "high" the interval
+        over subjects, a mean over seeds too, NaN for one subject. NaN where there is no value.
     """
     groups = group_runs(runs)
     columns = choose_columns(runs)
@@ -200,13 +238,11 @@ def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
     for alike in groups.values():
         record: dict[tuple[str, str, str], float] = {}
         for column in columns:
-            found = [run.find(column.metric, column.at)[2] for run in alike]
-            values = [value for value in found if value is not None]
-            middle = max if column.kind == "p" else statistics.fmean
-            spread = column.kind != "p" and len(values) > 1
             key = (column.metric, column.at)
-            record[*key, "value"] = middle(values) if values else float("nan")
-            record[*key, "sd"] = statistics.stdev(values) if spread else float("nan")
+            record[*key, "value"], record[*key, "sd"] = column.summarise(find_all(alike, *key))
+            for end in ("low", "high"):
+                values = find_all(alike, f"{column.metric}_subjects_{end}", column.at)
+                record[*key, end] = statistics.fmean(values) if values else float("nan")
         records.append(record)
     index = [(*group, len(alike)) for group, alike in groups.items()]
     return pd.DataFrame(
@@ -214,6 +250,12 @@ def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
         index=pd.MultiIndex.from_tuples(index, names=[*Group._fields, "seeds"]),
         columns=pd.MultiIndex.from_tuples(records[0], names=["metric", "at", "statistic"]),
     )
+
+
+def find_all(runs: Sequence[RunResult], metric: str, at: At) -> list[float]:
+    """Values of a metric at the first or the last snapshot, of the runs that have one."""
+    found = [run.find(metric, at)[2] for run in runs]
+    return [value for value in found if value is not None]
 
 
 def choose_columns(runs: Sequence[RunResult]) -> list[Column]:
@@ -228,17 +270,20 @@ def choose_columns(runs: Sequence[RunResult]) -> list[Column]:
         # of a probe whose images have several labels there is the second of each pair only
         *((f"forgetting/{probe}/delta_lp{of}", ("end",)) for probe in probes for of in ("", "_auroc")),
         *((f"forgetting/{probe}/delta_zs{of}", ("end",)) for probe in probes for of in ("", "_auroc")),
-        ("rewiring/all/wasserstein", ("end",)),
-        ("rewiring/all/wasserstein_null", ("end",)),
-        ("rewiring/all/wasserstein_excess", ("end",)),
-        ("rewiring/all/wasserstein_p", ("end",)),
-        ("alignment/all/hierarchy", ("start", "end")),
-        ("alignment/all/hierarchy_null_sd", ("start",)),
-        ("brain/all/r2", ("start", "end")),
+        *CORTICAL,
     ]
     columns = [describe_column(metric, at) for metric, places in metrics for at in places]
+    return [column for column in columns if find_all(runs, column.metric, column.at)]
+
+
+def choose_subject_columns(runs: Sequence[RunResult]) -> list[Column]:
+    """The columns of the comparison that single subjects of these runs have values of."""
+    names = [(run, label) for run in runs for label in run.subjects]
     return [
-        column for column in columns if any(run.find(column.metric, column.at)[2] is not None for run in runs)
+        column
+        for metric, places in CORTICAL
+        for column in (describe_column(metric, at) for at in places)
+        if any(find_all([run], name_of_subject(metric, label), column.at) for run, label in names)
     ]
 
 
@@ -280,6 +325,8 @@ def describe_column(metric: str, at: At) -> Column:
             return replace(column, above="rewiring, Wasserstein", heading="excess", kind="signed")
         case "rewiring", "wasserstein_p":
             return replace(column, above="rewiring, Wasserstein", heading="p", kind="p")
+        case "rewiring", "wasserstein_excess_subjects_p":
+            return replace(column, above="rewiring, Wasserstein", heading="p, subjects", kind="p")
         case "alignment", "hierarchy":
             return replace(column, above="hierarchy alignment")
         case "alignment", "hierarchy_null_sd":
@@ -298,7 +345,8 @@ def columns_of(frame: pd.DataFrame) -> list[Column]:
 def format_table(frame: pd.DataFrame) -> str:
     """Write what `compare_runs` returned for a terminal, in stacked tables of at most 120 characters.
 
-    Numbers are means over seeds with their standard deviation; p is the largest over seeds.
+    Numbers are means over seeds with their standard deviation, and with the interval over subjects if there
+    are several; p is the largest over seeds.
     """
     groups = [Group(*index[:-1]) for index in frame.index]
     seeds = [index[-1] for index in frame.index]
@@ -322,8 +370,11 @@ def _write_part(frame: pd.DataFrame, above: str, columns: Sequence[Column]) -> l
     """Lines of the columns under one heading, all of one length."""
     cells = []
     for column in columns:
-        values, spreads = (frame[column.metric, column.at, statistic] for statistic in ("value", "sd"))
-        written = [column.write(value, sd) for value, sd in zip(values, spreads, strict=True)]
+        numbers = (frame[column.metric, column.at, kind] for kind in ("value", "sd", "low", "high"))
+        written = [
+            f"{column.write(value, sd)} {column.write_interval(low, high)}".rstrip()
+            for value, sd, low, high in zip(*numbers, strict=True)
+        ]
         cells.append(_pad([column.heading, *written], right=True))
     lines = ["  ".join(line) for line in zip(*cells, strict=True)]
     return _pad([above, *lines])

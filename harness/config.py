@@ -23,7 +23,7 @@ from pydantic import ValidationError
 import harness
 from harness.errors import InputError, exit_with_one_line, unknown_name
 from harness.files import content_hash
-from harness.sections import Config, Section
+from harness.sections import Config, Section, one_by_one
 
 REPOSITORY = Path(harness.__file__).parents[1]
 CONFIGS = REPOSITORY / "configs"
@@ -74,7 +74,13 @@ def to_yaml(config: Config) -> str:
 
 
 def determining(config: Config) -> dict[str, Any]:
-    """The settings that determine the results of a run, nested: not where it is kept or how fast it runs."""
+    """The settings that determine the results of a run, nested: not where it is kept or how fast it runs.
+
+    A list of one subject is that subject.
+    """
+    brains = one_by_one(config.brain)
+    if len(brains) == 1:
+        config = config.model_copy(update={"brain": brains[0]})
     return config.model_dump(
         mode="json",
         exclude={
@@ -89,7 +95,10 @@ def determining(config: Config) -> dict[str, Any]:
 
 def config_hash(config: Config) -> str:
     """SHA-256 of the settings that determine the results."""
-    return content_hash(determining(config))
+    content = determining(config)
+    if content["brain"]["subjects"] is None:
+        del content["brain"]["subjects"]  # runs of one subject keep the names they had before there were more
+    return content_hash(content)
 
 
 def flatten(config: Config) -> dict[str, str]:

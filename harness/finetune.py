@@ -25,8 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from harness.accelerator import build_accelerator
-from harness.backbones import Backbone, Preprocessing, load_backbone
-from harness.brains import load_brain
+from harness.backbones import Backbone, Preprocessing
 from harness.checkpoints import (
     checkpoint_step,
     find_checkpoint,
@@ -37,6 +36,7 @@ from harness.checkpoints import (
 from harness.config import load_config, to_yaml
 from harness.errors import InputError, exit_with_one_line
 from harness.files import remove, write_atomically, write_json
+from harness.inputs import load_inputs
 from harness.journal import Journal
 from harness.layout import hold_run, list_snapshots, run_folder, snapshot_folder
 from harness.methods import tune
@@ -45,8 +45,7 @@ from harness.methods.schedule import group_parameters, plan_stages
 from harness.provenance import describe_run
 from harness.sections import Config, FinetuneConfig
 from harness.snapshots import describe, encoder_hash, snapshot_steps, write_snapshot
-from harness.track import load_probes, track
-from tasks import load_task
+from harness.track import track
 from tasks.task import Task
 
 
@@ -263,16 +262,14 @@ def run(config: Config) -> Path:
     accelerator = build_accelerator(config.finetune)
     folder = run_folder(config)
     with hold_run(folder) if accelerator.is_main_process else nullcontext():
-        task = load_task(**config.task.model_dump())
-        backbone = load_backbone(config.backbone)
-        # before hours of training: data may not be as they should be
-        brain, probes = load_brain(config.brain), load_probes(config)
+        inputs = load_inputs(config, folder)
+        manifest = describe_run(inputs)  # before hours of training: brains may not be as they should be
         if accelerator.is_main_process:
             with write_atomically(folder / "config.yaml") as temporary:
                 temporary.write_text(to_yaml(config), encoding="utf-8")
-            write_json(folder / "manifest.json", describe_run(task, backbone, brain, probes))
-        finetune(config, folder, task, backbone, accelerator)
-        track(config, folder, task, backbone, brain, accelerator, probes)
+            write_json(folder / "manifest.json", manifest)
+        finetune(config, folder, inputs.task, inputs.backbone, accelerator)
+        track(config, folder, inputs, accelerator)
         if accelerator.is_main_process:
             write_json(folder / "finished.json", {"steps": list_snapshots(folder)})
     return folder

@@ -14,12 +14,12 @@ from typing import SupportsFloat, TypedDict
 
 from harness.errors import InputError
 
-# what MLflow takes, less blanks and brackets: stage/measure or stage/place/measure
-_METRIC_NAME = re.compile(r"[\w.\-]+(/[\w.\-]+){1,2}")
+# what MLflow takes, less blanks: stage/measure, stage/place/measure or stage/place/subject/measure
+_METRIC_NAME = re.compile(r"[\w.\-]+(/[\w.\-]+){1,3}")
 
 
 class Row(TypedDict):
-    """One value of one metric: ``stage/place/measure`` at an optimizer step; timestamp in ms since 1970."""
+    """A metric's value, such as ``stage/place/measure``, at an optimizer step; timestamp in ms since 1970."""
 
     name: str
     step: int

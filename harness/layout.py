@@ -50,6 +50,11 @@ def is_finished(run: Path) -> bool:
     return (run / "finished.json").exists()
 
 
+def subject_folder(run: Path, label: str | None) -> Path:
+    """Folder of a subject's split and mappings: ``subjects/subj01``, or the run's where there is but one."""
+    return run if label is None else run / "subjects" / label
+
+
 def _step_name(step: int) -> str:
     return f"step-{step:06d}"
 
@@ -64,22 +69,30 @@ def list_snapshots(run: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step-")) for path in (run / "snapshots").glob("step-*"))
 
 
-def mapping_folder(run: Path, step: int, refit: int = 0) -> Path:
-    """Folder of a snapshot's mapping: ``mappings/step-000128``, or of a refit: ``…-refit-1``."""
-    return run / "mappings" / (_step_name(step) + (f"-refit-{refit}" if refit else ""))
+def split_file(subject: Path) -> Path:
+    """File of a subject's split, in its folder: ``split.json``."""
+    return subject / "split.json"
 
 
-def refit_folders(run: Path) -> list[Path]:
-    """Folders of the refits of step 0, which give the noise floor, by number."""
-    zero = mapping_folder(run, 0)
+def mapping_folder(subject: Path, step: int, refit: int = 0) -> Path:
+    """Folder of a snapshot's mapping: ``mappings/step-000128``, or of a refit: ``…-refit-1``.
+
+    `subject` is the subject's folder, which is the run's where there is but one.
+    """
+    return subject / "mappings" / (_step_name(step) + (f"-refit-{refit}" if refit else ""))
+
+
+def refit_folders(subject: Path) -> list[Path]:
+    """Folders of a subject's refits of step 0, which give the noise floor, by number."""
+    zero = mapping_folder(subject, 0)
     return sorted(
         zero.parent.glob(f"{zero.name}-refit-*"), key=lambda path: int(path.name.rpartition("-")[2])
     )
 
 
-def start_folder(run: Path) -> Path:
-    """Folder of the fit of step 0 that all others begin from, where they do: ``mappings/start``."""
-    return run / "mappings" / "start"
+def start_folder(subject: Path) -> Path:
+    """Folder of a subject's fit of step 0 that all others begin from, where they do: ``mappings/start``."""
+    return subject / "mappings" / "start"
 
 
 def wise_ft_folder(run: Path) -> Path:
@@ -92,6 +105,6 @@ def probes_file(run: Path, step: int) -> Path:
     return run / "probes" / f"{_step_name(step)}.json"
 
 
-def figure_file(run: Path, name: str, step: int) -> Path:
-    """File of a snapshot's figure: ``figures/readout-step-000128.png``."""
-    return run / "figures" / f"{name}-{_step_name(step)}.png"
+def figure_file(subject: Path, name: str, step: int) -> Path:
+    """File of a snapshot's figure, in a subject's folder: ``figures/readout-step-000128.png``."""
+    return subject / "figures" / f"{name}-{_step_name(step)}.png"

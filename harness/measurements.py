@@ -36,15 +36,10 @@ DELTAS = {"linear": "delta_lp", "knn": "delta_knn", "zero_shot": "delta_zs"}
 Summary = dict[str, dict[str, float]]
 
 
-def measure_snapshots(
-    mappings: Mapping[int, VoxelMapping],
-    refits: Sequence[VoxelMapping],
-    probes: Mapping[int, Mapping[str, Any]],
-    brain: Brain,
-    task: str,
-    seed: int,
+def measure_brain(
+    mappings: Mapping[int, VoxelMapping], refits: Sequence[VoxelMapping], brain: Brain, seed: int
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Values of all metrics, by name, of every snapshot in order of its step.
+    """Values of all metrics of a brain, by name, of every snapshot in order of its step.
 
     Parameters
     ----------
@@ -52,19 +47,14 @@ def measure_snapshots(
         With step 0.
     refits : sequence of Mapping
         More fits of step 0, at least two, for the noise floor.
-    probes : dict of step to what `harness.track` writes
-        ``{"task": {measure: value}, "probe": {task: {measure: value}}, "multi_label": [task, ...]}``.
     brain : Brain
-    task : str
-        Name of the task that was fine-tuned on: what changes there is learning, not forgetting.
     seed : int
         Of the channel clusters.
     """
     step_0 = [describe_fit(mapping, brain, seed) for mapping in (mappings[0], *refits)]
     between = compare_all(step_0, step_0, brain)
     for step in sorted(mappings):
-        values = name_probes(probes[step], probes[0], task)
-        values |= name_mapping(mappings[step], brain)
+        values = name_mapping(mappings[step], brain)
         if step == 0 and "alignment/all/hierarchy" in values:
             heights = [_hierarchy(fit.mapping, brain).hierarchy for fit in step_0]
             values["alignment/all/hierarchy_null_mean"] = float(np.mean(heights))
@@ -78,7 +68,8 @@ def measure_snapshots(
 def name_probes(now: Mapping[str, Any], before: Mapping[str, Any], task: str) -> dict[str, float]:
     """Rows of accuracy, probes and forgetting; deltas are after − before, negative = forgetting.
 
-    They are differences of accuracies; where images have several labels, of mean AUROC: their names say so.
+    `now` and `before` are what `harness.track` writes: ``{"task": {measure: value}, "probe": {task: {measure:
+    value}}}``. `task` was fine-tuned on: what changes there is learning, not forgetting. Deltas are differences of accuracies; where images have several labels, of mean AUROC: their names say so.
     """
     values = {f"task/{task}/{measure}": value for measure, value in now["task"].items()}
     for name, scores in now["probe"].items():

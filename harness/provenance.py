@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
-from harness.backbones import Backbone
-from harness.brains.brain import Brain
 from harness.config import REPOSITORY
+from harness.inputs import Inputs
 from harness.snapshots import encoder_hash
-from tasks.task import Task
 
 PACKAGES = (
     "torch",
@@ -40,19 +37,18 @@ def code_version() -> str:
         return f"palimpsest {_version('palimpsest')}"
 
 
-def describe_run(task: Task, backbone: Backbone, brain: Brain, probes: Sequence[Task] = ()) -> dict[str, Any]:
-    """Content of a run's manifest."""
+def describe_run(inputs: Inputs) -> dict[str, Any]:
+    """Content of a run's manifest; all brains are loaded for it."""
     return {
         "code_version": code_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "fingerprints": {
-            "task": task.fingerprint,
-            "pretrained_encoder": encoder_hash(backbone),
-            "brain": brain.fingerprint,
-            "brain_files": dict(brain.fingerprints),
+            "task": inputs.task.fingerprint,
+            "pretrained_encoder": encoder_hash(inputs.backbone),
+            **inputs.brains.fingerprint(),
         },
-        "tasks": {used.name: used.describe() for used in (task, *probes)},
+        "tasks": {used.name: used.describe() for used in (inputs.task, *inputs.probes)},
         "machine": {
             "system": platform.system(),
             "processor": platform.machine(),

@@ -3,7 +3,8 @@
     python -m harness.query rewiring --by backbone,roi --format csv
 
 prints mean, standard deviation and number of values over whatever is not named in ``--by``, at every
-optimizer step; `metric_curves` gives every single value as a pandas table.
+optimizer step; `metric_curves` gives every single value as a pandas table. Values of a brain of several
+subjects are the means over them; those of each are there with ``--by subject,…``.
 """
 
 from __future__ import annotations
@@ -48,15 +49,17 @@ def metric_curves(
     Returns
     -------
     DataFrame
-        Columns study, run, backbone, objective, task, method, brain, seed; ``roi`` for cortical kinds and
-        ``place`` for the others, ``"all"`` for the whole; measure, step, value. Sorted, index 0, 1, ...
+        Columns study, run, backbone, objective, task, method, brain, seed; ``roi`` and ``subject`` for
+        cortical kinds and ``place`` for the others, ``"all"`` for the whole; measure, step, value. Sorted,
+        index 0, 1, ... Of a run of several subjects, subject ``"all"`` is their mean; the only subject of a
+        run is ``"all"`` too.
 
     Raises
     ------
     InputError
         Where there is no such study or measure, or no store.
     """
-    place = place_column(kind)
+    places = place_columns(kind)
     records = []
     measures = set()
 
@@ -70,22 +73,22 @@ def metric_curves(
         run = {column: tags.get(tag, "") for column, tag in TAGS.items()}
         for row in rows:
             _, *where, last = row["name"].split("/")
-            where_name = where[0] if where else "all"
-            records.append(
-                {**run, place: where_name, "measure": last, "step": row["step"], "value": row["value"]}
-            )
+            # stage/place/subject/measure, of which the last two places may be missing
+            found = dict(zip(places, [*where, "all", "all"], strict=False))
+            records.append({**run, **found, "measure": last, "step": row["step"], "value": row["value"]})
     if measure is not None and measure not in measures:
         raise unknown_name(f"measure of {kind}", measure, measures)
-    frame = pd.DataFrame(records, columns=[*TAGS, place, "measure", "step", "value"])
+    frame = pd.DataFrame(records, columns=[*TAGS, *places, "measure", "step", "value"])
     frame = frame.astype({"step": "int64", "value": "float64"})
-    return frame.sort_values([*TAGS, place, "measure", "step"], ignore_index=True)
+    return frame.sort_values([*TAGS, *places, "measure", "step"], ignore_index=True)
 
 
 def mean_curves(curves: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Mean, standard deviation (of the sample; NaN for one value) and n, for every group and step.
 
     Where ``roi`` is not in `by`, the whole brain's values (``roi == "all"``) are used: regions overlap and
-    differ in size, so that a mean over them means nothing. Measures are never mixed.
+    differ in size, so that a mean over them means nothing. So for ``subject``: single subjects count only
+    where it is in `by`, beside ``"all"``. Measures are never mixed.
 
     Parameters
     ----------
@@ -98,8 +101,9 @@ def mean_curves(curves: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     for column in by:
         if column not in known:
             raise unknown_name("column", column, known)
-    if "roi" in known and "roi" not in by:
-        curves = curves[curves["roi"] == "all"]
+    for column in ("roi", "subject"):
+        if column in known and column not in by:
+            curves = curves[curves[column] == "all"]
     keys = list(dict.fromkeys([*by, "measure", "step"]))
     grouped = curves.groupby(keys, as_index=False)["value"]
     return grouped.agg(["mean", "std", "count"]).rename(columns={"count": "n"})
@@ -116,9 +120,9 @@ def rewiring_curves(
     return mean_curves(metric_curves("rewiring", study=study, measure=measure, runs_dir=runs_dir), by)
 
 
-def place_column(kind: Kind) -> str:
-    """Name of the column that says where: a region of the brain, or a task."""
-    return "roi" if kind in CORTICAL else "place"
+def place_columns(kind: Kind) -> tuple[str, ...]:
+    """Names of the columns that say where: a region of the brain and whose, or a task."""
+    return ("roi", "subject") if kind in CORTICAL else ("place",)
 
 
 def main() -> None:
@@ -136,7 +140,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.format == "parquet" and arguments.output is None:
         raise InputError("--format parquet: found no --output, accepted: a file to write it to")
-    by = arguments.by.split(",") if arguments.by else ["backbone", place_column(arguments.kind)]
+    by = arguments.by.split(",") if arguments.by else ["backbone", place_columns(arguments.kind)[0]]
     measure = arguments.measure or ("wasserstein_excess" if arguments.kind == "rewiring" else None)
     curves = metric_curves(
         arguments.kind, study=arguments.study, measure=measure, runs_dir=arguments.runs_dir

@@ -3,7 +3,8 @@
     python -m harness.readout runs/<study>/<run>
     python -m harness.readout runs/<study>/<run> --step 0 --roi V1 --roi FFC --image cat.jpg
 
-Written to ``figures/`` in the run's folder. Regions named by ``--roi`` are also shown layer by layer.
+Written to ``figures/`` in the run's folder; where it has several subjects, in that of one (``--subject``).
+Regions named by ``--roi`` are also shown layer by layer.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ from harness.features import LayerTokens, extract_tokens
 from harness.figures.cluster_maps import draw_clusters, label_voxels
 from harness.figures.readout import MOST_IMAGES, RoiReading, draw_layers, draw_readout
 from harness.figures.style import save_png
-from harness.layout import figure_file, list_snapshots, mapping_folder, snapshot_folder
+from harness.layout import figure_file, list_snapshots, mapping_folder, snapshot_folder, split_file
 from harness.mapping import Mapping, load_mapping
 from harness.methods import tune
 from harness.projection import Reader, open_reader, project_tokens
 from harness.sections import Config, FlypConfig
 from harness.snapshots import encoder_hash, read_manifest, read_snapshot
 from harness.splits import load_split
+from harness.subjects import Subject, list_subjects
 from tasks import load_task
 
 N_STIMULI = 8  # held-out ones that are shown where no images are given
@@ -46,6 +48,7 @@ def write_readout(
     rois: Sequence[str] = (),
     images: Sequence[Path] = (),
     n_clusters: int = N_CLUSTERS,
+    subject: str | None = None,
 ) -> list[Path]:
     """Draw what one snapshot's mapping reads; returns the files written.
 
@@ -61,12 +64,14 @@ def write_readout(
         Image files; by default the first held-out stimuli of the brain.
     n_clusters : int
         Of the voxels. Their colours are those of step 0's clusters that share the most voxels.
+    subject : str, optional
+        Label of one of several subjects; by default the first.
 
     Raises
     ------
     InputError
-        For a run, step, region or image that is not there, a mapping without channels, or one that was kept
-        without what it has learned.
+        For a run, subject, step, region or image that is not there, a mapping without channels, or one that
+        was kept without what it has learned.
     """
     if n_clusters not in CLUSTERS:
         raise InputError(f"--clusters: found {n_clusters}, accepted: {CLUSTERS[0]} to {CLUSTERS[-1]}")
@@ -74,14 +79,16 @@ def write_readout(
         raise InputError(f"--image: found {len(images)}, accepted: at most {MOST_IMAGES} in a figure")
     pictures = [_open_image(path) for path in images]
     config = read_config(run / "config.yaml")
-    step = _choose_step(run, step)
-    folder = mapping_folder(run, step)
+    chosen_subject = _choose_subject(list_subjects(config.brain, run), subject)
+    own = chosen_subject.folder
+    step = _choose_step(run, own, step)
+    folder = mapping_folder(own, step)
     mapping = load_mapping(folder, with_learned=True)
     reader = open_reader(mapping, folder)
-    brain = load_brain(config.brain)
+    brain = load_brain(chosen_subject.brain)
     chosen = _choose_rois(brain, rois)
     if not pictures:
-        held_out = load_split(run / "split.json").held_out[:N_STIMULI]
+        held_out = load_split(split_file(own)).held_out[:N_STIMULI]
         pictures = [brain.stimuli[int(index)] for index in held_out]
     backbone = read_backbone(config, run, step)
     # on the finest grid there is, whatever the mapping was fitted on
@@ -89,15 +96,16 @@ def write_readout(
     shown = _as_seen(backbone, pictures)
     readings = [read_roi(roi, mapping, reader, tokens) for roi in chosen]
     of = f"{config.backbone.name}, step {step:,} of fine-tuning on {config.task.name}"
-    written = [figure_file(run, "readout", step)]
+    of += "" if chosen_subject.label is None else f", {chosen_subject.label}"
+    written = [figure_file(own, "readout", step)]
     save_png(draw_readout(shown, readings, f"What regions read of images: {of}"), written[0])
     for reading in readings if rois else []:
         title = f"What {reading.name} reads of images, layer by layer: {of}"
-        written.append(figure_file(run, f"readout-{reading.name}", step))
+        written.append(figure_file(own, f"readout-{reading.name}", step))
         save_png(draw_layers(shown, reading, mapping.layers, title), written[-1])
-    step_0 = load_mapping(mapping_folder(run, 0))
+    step_0 = load_mapping(mapping_folder(own, 0))
     clusters = label_voxels([step_0, mapping], n_clusters, config.seed)[-1]
-    written.append(figure_file(run, "clusters", step))
+    written.append(figure_file(own, "clusters", step))
     title = f"Which voxels read alike: {of}"
     save_png(draw_clusters(brain.surface, _choose_rois(brain, ()), clusters, title), written[-1])
     return written
@@ -128,8 +136,19 @@ def read_backbone(config: Config, run: Path, step: int) -> Backbone:
     return model.merged_backbone()
 
 
-def _choose_step(run: Path, step: int | None) -> int:
-    steps = [found for found in list_snapshots(run) if mapping_folder(run, found).exists()]
+def _choose_subject(subjects: Sequence[Subject], label: str | None) -> Subject:
+    if label is None:
+        return subjects[0]
+    known = {subject.label: subject for subject in subjects if subject.label is not None}
+    if not known:
+        raise InputError(f"--subject: found {label}, accepted: nothing, as the run has one subject only")
+    if label not in known:
+        raise unknown_name("subject", label, known)
+    return known[label]
+
+
+def _choose_step(run: Path, own: Path, step: int | None) -> int:
+    steps = [found for found in list_snapshots(run) if mapping_folder(own, found).exists()]
     if not steps:
         raise InputError(f"{run}: no mapping of a snapshot; accepted: the folder of a run that was tracked")
     if step is not None and step not in steps:
@@ -183,9 +202,15 @@ def main() -> None:
     parser.add_argument(
         "--clusters", type=int, default=N_CLUSTERS, help=f"of voxels that read alike (default: {N_CLUSTERS})"
     )
+    parser.add_argument("--subject", help="label of one of several, such as subj01 (default: the first)")
     arguments = parser.parse_args()
     for path in write_readout(
-        arguments.run, arguments.step, arguments.roi, arguments.image, arguments.clusters
+        arguments.run,
+        arguments.step,
+        arguments.roi,
+        arguments.image,
+        arguments.clusters,
+        arguments.subject,
     ):
         print(path)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ from harness.comparison import (
     Column,
     RunResult,
     choose_measure,
+    choose_subject_columns,
     columns_of,
     compare_runs,
+    find_all,
     group_runs,
     probe_tasks,
     read_runs,
@@ -43,7 +45,9 @@ from harness.layout import mapping_folder, refit_folders
 from harness.mapping import Mapping as VoxelMapping
 from harness.mapping import load_mapping
 from harness.sections import BrainConfig
+from harness.subjects import Subject, list_subjects, name_of_subject
 
+SUBJECT_ENDS = tuple(f"_excess_subjects_{end}" for end in ("low", "high", "p", "p_fdr"))
 DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")  # of one backbone's tasks, methods and variants
 
 
@@ -69,7 +73,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Fits:
-    """The mappings of a run that are drawn: all fits of step 0, and that of the last snapshot."""
+    """The mappings of a subject that are drawn: all fits of step 0, and that of the last snapshot."""
 
     step_0: tuple[VoxelMapping, ...]
     end: VoxelMapping
@@ -124,6 +128,7 @@ def render(runs: Sequence[RunResult], study: str, unfinished: Sequence[str]) -> 
         brains=list(brains.values()),
         ceilings=[brain.noise_ceiling for brain in brains.values() if brain.noise_ceiling is not None],
         several_seeds=any(len(line.runs) > 1 for line in lines),
+        several_subjects=any(line.subjects for line in lines),
         zero_shot=any("/delta_zs" in metric for metric, _, _ in frame.columns),
         tables=list(build_tables(frame, lines)),
         pictures=list(draw_pictures(lines, probe_tasks(runs), order_places(list(brains.values())))),
@@ -136,7 +141,23 @@ def render(runs: Sequence[RunResult], study: str, unfinished: Sequence[str]) -> 
 
 
 def _load_brains(runs: Sequence[RunResult]) -> dict[BrainConfig, Brain]:
-    return {config: load_brain(config) for config in dict.fromkeys(run.config.brain for run in runs)}
+    """The brain of every subject, without responses: those of several may not fit into memory."""
+    subjects = [subject for run in runs for subject in list_subjects(run.config.brain, run.folder)]
+    return {
+        config: _leave_rows_out(load_brain(config)) for config in dict.fromkeys(one.brain for one in subjects)
+    }
+
+
+def _leave_rows_out(brain: Brain) -> Brain:
+    return replace(
+        brain,
+        stimuli=(),
+        responses=np.empty((0, brain.n_voxels), np.float32),
+        stimulus_ids=np.empty(0, np.int64),
+        n_repeats=None,
+        session=None,
+        shared=None,
+    )
 
 
 def choose_lines(runs: Sequence[RunResult]) -> list[Line]:
@@ -162,7 +183,7 @@ def order_places(brains: Sequence[Brain]) -> list[str]:
 
 
 def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
-    """The comparison in two tables: what was learned and forgotten; what rewired and how brain-like it is."""
+    """The comparison: what was learned and forgotten; what rewired, of all and then of every subject."""
     cortical = ("rewiring/", "alignment/", "brain/")
     columns = columns_of(frame)
     parts = {
@@ -170,34 +191,68 @@ def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[st
         "Rewired": [column for column in columns if column.metric.startswith(cortical)],
     }
     for title, chosen in parts.items():
-        above: dict[str, int] = {}
-        for column in chosen:
-            above[column.above] = above.get(column.above, 0) + 1
-        rows = [
-            {"line": line, "cells": [_build_cell(column, values, line) for column in chosen]}
+        rows: list[dict[str, Any]] = [
+            {"line": line, "label": None, "cells": [_build_cell(column, values, line) for column in chosen]}
             for line, (_, values) in zip(lines, frame.iterrows(), strict=True)
         ]
-        firsts = set(np.cumsum([0, *above.values()]).tolist())
-        yield {"title": title, "above": above, "columns": chosen, "firsts": firsts, "rows": rows}
+        yield _build_table(title, chosen, rows)
+    chosen = choose_subject_columns([run for line in lines for run in line.runs])
+    rows = [
+        {"line": line, "label": label, "cells": [_build_own_cell(column, line, label) for column in chosen]}
+        for line in lines
+        for label in line.subjects
+    ]
+    if rows:
+        yield _build_table("Rewired, every subject", chosen, rows)
+
+
+def _build_table(title: str, columns: Sequence[Column], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    above: dict[str, int] = {}
+    for column in columns:
+        above[column.above] = above.get(column.above, 0) + 1
+    firsts = set(np.cumsum([0, *above.values()]).tolist())
+    return {"title": title, "above": above, "columns": columns, "firsts": firsts, "rows": rows}
 
 
 def _build_cell(column: Column, values: pd.Series, line: Line) -> dict[str, str]:
-    """A cell's number, its sd over seeds, and where it is: the metric's name, step and every seed's value."""
-    found = [(run, *run.find(column.metric, column.at)) for run in line.runs]
-    where = "\n".join(
+    """A cell's number, its sd over seeds, its interval over subjects, and where it is."""
+    key = (column.metric, column.at)
+    text, _, sd = column.write(values[*key, "value"], values[*key, "sd"]).partition(" ")
+    interval = column.write_interval(values[*key, "low"], values[*key, "high"])
+    return {"text": text, "sd": sd, "interval": interval, "where": _say_where(column, column.metric, line)}
+
+
+def _build_own_cell(column: Column, line: Line, label: str) -> dict[str, str]:
+    """A cell of one subject."""
+    metric = name_of_subject(column.metric, label)
+    value, sd = column.summarise(find_all(line.runs, metric, column.at))
+    text, _, spread = column.write(value, sd).partition(" ")
+    return {"text": text, "sd": spread, "interval": "", "where": _say_where(column, metric, line)}
+
+
+def _say_where(column: Column, metric: str, line: Line) -> str:
+    """A number's name in the results, its step and every seed's value."""
+    found = [(run, *run.find(metric, column.at)) for run in line.runs]
+    return "\n".join(
         f"{name}, step {step}, seed {run.config.seed}: {'not measured' if value is None else f'{value:.6g}'}"
         for run, name, step, value in found
     )
-    key = (column.metric, column.at)
-    text, _, sd = column.write(values[*key, "value"], values[*key, "sd"]).partition(" ")
-    return {"text": text, "sd": sd, "where": where}
 
 
 def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence[str]) -> Iterator[Picture]:
     """Curves over all runs."""
     main = choose_measure([run for line in lines for run in line.runs])
     seeded = any(len(line.runs) > 1 for line in lines)
+    several = any(line.subjects for line in lines)
     seeds = " Lines are means over seeds, bands along them one standard deviation." if seeded else ""
+    of_brain = seeds
+    if several:
+        of_brain = " Lines are means over seeds." if seeded else ""
+        of_brain += (
+            " Of several subjects, thin lines are the subjects, thick ones their mean, and bands along these "
+            "its 95 % interval over subjects, cut off where it leaves the panel."
+        )
+    floor = "one more refit of step 0 falls in 95 % of cases" + (", in a subject" if several else "")
     yield Picture(
         "Forgetting beside learning",
         embed_svg(draw_forgetting(lines, probes)),
@@ -216,32 +271,34 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
         ),
     )
     if any(len(line.steps) > 1 for line in lines):
-        names = ("wasserstein_excess", "wasserstein_excess_high", "wasserstein_p", "wasserstein_p_fdr")
+        ends = ("_excess", *SUBJECT_ENDS) if several else ("_excess", "_excess_high", "_p", "_p_fdr")
         yield Picture(
             "Rewiring over the floor",
             embed_svg(draw_rewiring(lines, places)),
             "How much further voxels have moved between layers than a refit alone moves them: the whole "
-            "brain, then each region in the order of the hierarchy, all on one axis. Shaded: where one more "
-            "refit of step 0 falls in 95 % of cases. Filled points have p < 0.05, in regions after "
-            f"correction for their number; open ones are no evidence of rewiring.{seeds}",
-            tuple(f"rewiring/<place>/{name}" for name in names),
+            f"brain, then each region in the order of the hierarchy, all on one axis. Shaded: where {floor}. "
+            f"Filled points have p < 0.05{' over subjects' if several else ''}, in regions after "
+            f"correction for their number; open ones are no evidence of rewiring.{of_brain}",
+            tuple(f"rewiring/<place>/wasserstein{end}" for end in ends),
         )
     hierarchy = ("hierarchy", "hierarchy_null_mean", "hierarchy_null_sd")
     yield Picture(
         "How brain-like the order of layers is",
         embed_svg(draw_alignment(lines)),
         "Left: 1 means that the higher an area, the deeper the layer it reads from; 0, no order. Shaded: "
-        "where one more refit of step 0 falls in 95 % of cases. Right: how well the brain is predicted at "
-        f"all.{seeds}",
+        f"where {floor}. Right: how well the brain is predicted at all.{of_brain}",
         (*(f"alignment/all/{name}" for name in hierarchy), "brain/all/r2"),
     )
     yield Picture(
         "Depth of every region, before and after",
         embed_svg(draw_depths(lines, places)),
         "Mean depth that a region’s voxels read from, in the order of the hierarchy: open at step 0, filled "
-        "at the last snapshot. What joins them is strong where the shift stands out of the floor (p < 0.05, "
-        "corrected for the number of regions).",
-        ("selectors/<place>/expected_depth", "rewiring/<place>/depth_shift_p_fdr"),
+        "at the last snapshot. What joins them is strong where the shift stands out of the floor (p < 0.05"
+        f"{' over subjects' if several else ''}, corrected for the number of regions).",
+        (
+            "selectors/<place>/expected_depth",
+            f"rewiring/<place>/depth_shift_{'excess_subjects_' if several else ''}p_fdr",
+        ),
     )
 
 
@@ -252,19 +309,37 @@ def _existing(lines: Sequence[Line], *metrics: str) -> tuple[str, ...]:
 def draw_runs(lines: Sequence[Line], brains: Mapping[BrainConfig, Brain]) -> Iterator[dict[str, Any]]:
     """A section for every run: flat maps if its brain has a surface; open for the first seed of a line.
 
-    Of that one, clusters of voxels are mapped too.
+    Of that one, all subjects are drawn, of others the first, and clusters of the first one's voxels.
     """
-    fits = {run.folder: _load_fits(run) for line in lines for run in line.runs}
+    drawn = [
+        (line, run, subject, run is line.runs[0] and first)
+        for line in lines
+        for run in line.runs
+        for first, subject in _choose_drawn(run, run is line.runs[0])
+    ]
+    fits = {subject: _load_fits(subject, run.steps[-1]) for _, run, subject, _ in drawn}
     limit = choose_limit([fit.shift for fit in fits.values()])
-    for line in lines:
-        for place, run in enumerate(line.runs):
-            surface, fit = brains[run.config.brain].surface, fits[run.folder]
-            image = None
-            if surface is not None:
-                image = embed_png(draw_layer_maps(surface, fit.step_0[0], fit.end, fit.shift, limit))
-            # of the first seed only: drawing maps is what takes a report's time
-            clusters = _draw_clusters(surface, fit, run.config.seed) if surface and place == 0 else None
-            yield {"line": line, "run": run, "image": image, "clusters": clusters, "shown": place == 0}
+    for line, run, subject, shown in drawn:
+        surface, fit = brains[subject.brain].surface, fits[subject]
+        image = None
+        if surface is not None:
+            image = embed_png(draw_layer_maps(surface, fit.step_0[0], fit.end, fit.shift, limit))
+        # of the first seed only: drawing maps is what takes a report's time
+        clusters = _draw_clusters(surface, fit, run.config.seed) if surface and shown else None
+        yield {
+            "line": line,
+            "run": run,
+            "label": subject.label,
+            "image": image,
+            "clusters": clusters,
+            "shown": shown,
+        }
+
+
+def _choose_drawn(run: RunResult, all_subjects: bool) -> list[tuple[bool, Subject]]:
+    """Subjects of a run that are drawn, and whether each is the first."""
+    first, *others = list_subjects(run.config.brain, run.folder)
+    return [(True, first), *((False, subject) for subject in others if all_subjects)]
 
 
 def _draw_clusters(surface: Surface, fit: Fits, seed: int) -> str | None:
@@ -276,10 +351,10 @@ def _draw_clusters(surface: Surface, fit: Fits, seed: int) -> str | None:
     return embed_png(draw_cluster_maps(surface, dict(zip(fits, labels, strict=True))), 120)
 
 
-def _load_fits(run: RunResult) -> Fits:
-    folders = [mapping_folder(run.folder, 0), *refit_folders(run.folder)]
+def _load_fits(subject: Subject, last: int) -> Fits:
+    folders = [mapping_folder(subject.folder, 0), *refit_folders(subject.folder)]
     step_0 = tuple(load_mapping(path) for path in folders)
-    end = load_mapping(mapping_folder(run.folder, run.steps[-1]))
+    end = load_mapping(mapping_folder(subject.folder, last))
     return Fits(step_0, end, measure_shift(step_0, end))
 
 

@@ -6,14 +6,24 @@ everything else comes from here.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 # names become folders, tags and parts of metric names
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+SubjectNumber = Annotated[int, Field(ge=1, le=8)]  # of the Natural Scenes Dataset
 
 
 class Section(BaseModel):
@@ -350,7 +360,7 @@ MethodConfig = (
 
 
 class BaseBrainConfig(Section):
-    """What every source of brains is told: which of its voxels are used."""
+    """What every source of brains is told: which of its voxels are used, and whose."""
 
     rois: tuple[Name, ...] | None = Field(
         None, min_length=1, description="only voxels in one of these; null: all there are"
@@ -358,21 +368,86 @@ class BaseBrainConfig(Section):
     min_ceiling: float | None = Field(
         None, ge=0, le=1, description="only voxels of this noise ceiling or more; null: all there are"
     )
+    subjects: tuple[int | str, ...] | None = None
+
+    @field_validator("subjects", check_fields=False)
+    @classmethod
+    def _each_subject_is_named_once(
+        cls, subjects: tuple[int | str, ...] | None
+    ) -> tuple[int | str, ...] | None:
+        if subjects is not None and len(set(subjects)) < len(subjects):
+            raise ValueError(f"found {list(subjects)}, accepted: each subject once")
+        return subjects
+
+    def settings_of(self, subject: int | str) -> dict[str, Any]:
+        """What is set where one of several subjects is alone."""
+        raise NotImplementedError
 
 
-class SimulatedConfig(BaseBrainConfig):
+class NumberedBrainConfig(BaseBrainConfig):
+    """Subjects that a number tells apart, which is `subject` or, of simulated ones, their seed."""
+
+    number: ClassVar[str] = "subject"
+
+    @model_validator(mode="after")
+    def _subjects_or_subject(self) -> NumberedBrainConfig:
+        one = getattr(self, self.number)
+        if self.subjects is not None and self.number in self.model_fields_set and one is not None:
+            found = f"found {self.number} {one} and subjects {list(self.subjects)}"
+            raise ValueError(f"{found}, accepted: one of the two settings")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _write_what_is_in_use(self, write: Callable[[Section], dict[str, Any]]) -> dict[str, Any]:
+        # where there are several, the number of one says nothing, and would not be read again
+        return {
+            key: value for key, value in write(self).items() if not (self.subjects and key == self.number)
+        }
+
+    def settings_of(self, subject: int | str) -> dict[str, Any]:
+        """What is set where one of several subjects is alone."""
+        return {self.number: subject}
+
+
+class FolderBrainConfig(BaseBrainConfig):
+    """Subjects that are told apart by where they lie."""
+
+    root: str = Field(min_length=1)
+    subjects: tuple[Name, ...] | None = Field(
+        None,
+        min_length=1,
+        description="several in one run: names of what root would be of each alone, below root",
+    )
+
+    @field_validator("subjects")
+    @classmethod
+    def _none_has_the_name_of_their_mean(cls, subjects: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if subjects is not None and "all" in subjects:
+            raise ValueError("found all, accepted: any other name, as in results that one is of all subjects")
+        return subjects
+
+    def settings_of(self, subject: int | str) -> dict[str, Any]:
+        """What is set where one of several subjects is alone."""
+        return {"root": str(Path(self.root) / str(subject))}
+
+
+class SimulatedConfig(NumberedBrainConfig):
     """The simulated subject."""
 
+    number: ClassVar[str] = "seed"
     name: Literal["simulated"] = "simulated"
     n_voxels: int = Field(2000, ge=100, le=6000)
     n_stimuli: int = Field(1000, ge=20)
     noise_ceiling: float = Field(
         0.6, gt=0.2, lt=0.9, description="explainable share of the median voxel's variance"
     )
-    seed: Seed = 0
+    seed: Seed = Field(0, description="which subject: other places, tuning, noise and pictures")
+    subjects: tuple[Seed, ...] | None = Field(
+        None, min_length=1, description="several in one run: their seeds; null: the one of seed"
+    )
 
 
-class Algonauts2023Config(BaseBrainConfig):
+class Algonauts2023Config(NumberedBrainConfig):
     """A subject of the Algonauts 2023 challenge (`harness.brains.algonauts2023`)."""
 
     name: Literal["algonauts2023"] = "algonauts2023"
@@ -380,12 +455,15 @@ class Algonauts2023Config(BaseBrainConfig):
     subject: int | None = Field(
         None, ge=1, le=8, description="which one, where root holds several; null: root is the subject's"
     )
+    subjects: tuple[SubjectNumber, ...] | None = Field(
+        None, min_length=1, description="several in one run, where root holds them; null: the one of subject"
+    )
     test_images: bool = Field(
         False, description="whether the test images are stimuli too, where their responses are there"
     )
 
 
-class ArraysConfig(BaseBrainConfig):
+class ArraysConfig(FolderBrainConfig):
     """Responses and coordinates as plain arrays (`harness.brains.arrays`)."""
 
     name: Literal["arrays"] = "arrays"
@@ -393,12 +471,15 @@ class ArraysConfig(BaseBrainConfig):
     standardise: bool = Field(True, description="give every voxel mean 0 and variance 1 over all rows")
 
 
-class NsdConfig(BaseBrainConfig):
+class NsdConfig(NumberedBrainConfig):
     """A subject of the Natural Scenes Dataset (`harness.brains.nsd.subject`)."""
 
     name: Literal["nsd"] = "nsd"
     root: str = Field(min_length=1, description="the folder that holds nsddata and nsddata_betas")
-    subject: int = Field(1, ge=1, le=8)
+    subject: SubjectNumber = 1
+    subjects: tuple[SubjectNumber, ...] | None = Field(
+        None, min_length=1, description="several in one run; null: the one of subject"
+    )
     preparation: Literal["func1pt8mm", "func1mm", "fsaverage", "nativesurface"] = "func1pt8mm"
     betas: Name = Field("betas_fithrf_GLMdenoise_RR", description="folder of responses in the preparation")
     sessions: tuple[Count, ...] | None = Field(
@@ -419,7 +500,7 @@ class NsdConfig(BaseBrainConfig):
     )
 
 
-class GrayordinatesConfig(BaseBrainConfig):
+class GrayordinatesConfig(FolderBrainConfig):
     """Maps of responses on grayordinates, as CIFTI files (`harness.brains.grayordinates`)."""
 
     name: Literal["grayordinates"] = "grayordinates"
@@ -444,6 +525,14 @@ class GrayordinatesConfig(BaseBrainConfig):
 
 
 BrainConfig = SimulatedConfig | Algonauts2023Config | ArraysConfig | NsdConfig | GrayordinatesConfig
+
+
+def one_by_one(config: BrainConfig) -> tuple[BrainConfig, ...]:
+    """The settings of every subject alone."""
+    if config.subjects is None:
+        return (config,)
+    alone = [{"subjects": None, **config.settings_of(subject)} for subject in config.subjects]
+    return tuple(config.model_copy(update=settings) for settings in alone)
 
 
 TokenPrecision = Literal["float32", "float16", "bfloat16"]

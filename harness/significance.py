@@ -125,6 +125,56 @@ def _p_value(excess: float, spread: float, dof: int, alternative: str) -> float:
     return 2 * one_sided if alternative == "two-sided" else one_sided
 
 
+@dataclass(frozen=True)
+class SubjectMean:
+    """Mean of a measure over subjects, and what it says of subjects that were not measured.
+
+    Attributes
+    ----------
+    mean : float
+    low, high : float
+        95 % interval of the mean.
+    p : float
+        p value of mean 0, in [0, 1].
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def mean_over_subjects(
+    values: Float[np.ndarray, " n_subjects"],
+    alternative: Literal["greater", "less", "two-sided"] = "two-sided",
+) -> SubjectMean:
+    """Mean of one value per subject: mean ∓ t(.975, n − 1) · sd / √n, and the t test of it against 0.
+
+    Subjects are what is drawn at random here; how exactly each was measured is in their spread.
+
+    Parameters
+    ----------
+    values : float array [n_subjects], at least two
+    alternative : str
+        As of `noise_floor`: on which side of 0 the mean is tested.
+
+    Returns
+    -------
+    SubjectMean
+        Always finite. Where all subjects agree exactly the interval has no width, and p is 1 for a mean of 0
+        and 0 for one on the tested side.
+    """
+    n_subjects = len(values)
+    assert n_subjects > 1
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / np.sqrt(n_subjects)
+    # as above: rounding is neither spread nor mean
+    rounding = 1e-12 * float(np.abs(values).max())
+    mean = 0.0 if abs(mean) <= rounding else mean
+    error = 0.0 if error <= rounding else error
+    margin = float(stats.t.ppf(0.975, n_subjects - 1)) * error
+    return SubjectMean(mean, mean - margin, mean + margin, _p_value(mean, error, n_subjects - 1, alternative))
+
+
 def correct_over_rois(p: Float[np.ndarray, " n_rois"]) -> Float[np.ndarray, " n_rois"]:
     """Adjust p values for the number of ROIs (Benjamini–Hochberg): reject where ≤ the wanted FDR."""
     return stats.false_discovery_control(p, method="bh") if p.size else p.copy()

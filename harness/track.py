@@ -4,8 +4,9 @@
     accelerate launch harness/track.py runs/<study>/<run>
 
 The work is cut into units, one folder or file each: a mapping and the probes of every snapshot, and the
-refits of step 0 that give the noise floor. Processes share the units out; the main one then derives every
-row of ``results.jsonl`` from what stands on disk, and forwards them to MLflow.
+refits of step 0 that give the noise floor; of several subjects, mappings and refits of each. Processes share
+the units out; the main one then derives every row of ``results.jsonl`` from what stands on disk, and forwards
+them to MLflow.
 """
 
 from __future__ import annotations
@@ -23,113 +24,87 @@ from jaxtyping import Float, Int
 from scipy.special import expit, softmax
 
 from harness.accelerator import build_accelerator
-from harness.backbones import Backbone, TextTower, load_backbone
-from harness.brains import load_brain
-from harness.brains.brain import Brain
-from harness.config import load_config, read_config
+from harness.across_subjects import combine_subjects
+from harness.backbones import TextTower
+from harness.config import read_config
 from harness.errors import InputError, exit_with_one_line
 from harness.families import fit_mapping, prepare_tokens
 from harness.features import LayerTokens, extract_features
 from harness.files import read_json, write_json
+from harness.inputs import Inputs, load_inputs
 from harness.journal import Journal
 from harness.label_scores import score_labels
-from harness.layout import list_snapshots, mapping_folder, probes_file, snapshot_folder, start_folder
+from harness.layout import (
+    list_snapshots,
+    mapping_folder,
+    probes_file,
+    snapshot_folder,
+    split_file,
+    start_folder,
+)
 from harness.mapping import Mapping, load_mapping, save_mapping
-from harness.measurements import measure_snapshots
+from harness.measurements import measure_brain, name_probes
 from harness.methods import TunedModel, tune
 from harness.probes import knn_probe, linear_probe, zero_shot
 from harness.sections import Config, MappingConfig, TrainedMappingConfig
 from harness.snapshots import encoder_hash, read_snapshot
 from harness.splits import Split, load_split, save_split, split_brain
+from harness.subjects import Brains, Subject
 from harness.tracking import TrackedRun
-from tasks import load_task
 from tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One piece of tracking: a snapshot (refit 0), or a refit of it for the noise floor."""
+    """One piece of tracking: of one subject, a snapshot (refit 0) or a refit of it for the noise floor."""
 
+    subject: Subject
     step: int
     refit: int = 0
 
-    def is_done(self, run: Path) -> bool:
-        """Whether everything of it is on disk."""
-        fitted = mapping_folder(run, self.step, self.refit).exists()
-        return fitted and (self.refit > 0 or probes_file(run, self.step).exists())
+    @property
+    def mapping(self) -> Path:
+        """Folder of what is fitted."""
+        return mapping_folder(self.subject.folder, self.step, self.refit)
 
     def seed(self, config: Config) -> int:
-        """Seed of its mapping: its own, so that a snapshot's fit is drawn as the refits of step 0 are."""
-        sequence = np.random.SeedSequence((config.seed, self.step, self.refit))
+        """Seed of its mapping: its own, so that a snapshot's fit is drawn as the refits of step 0 are.
+
+        Subjects have other ones, too: what a draw has added to all of them would not average out.
+        """
+        of_subject = (self.subject.label or "").encode()
+        sequence = np.random.SeedSequence((config.seed, self.step, self.refit, *of_subject))
         return int(sequence.generate_state(1, np.uint32)[0])
 
 
-def plan_units(config: Config, steps: list[int]) -> list[Unit]:
-    """All units of a run: the refits of step 0, then every snapshot."""
-    return [Unit(0, refit) for refit in range(1, config.mapping.floor_refits + 1)] + [
-        Unit(step) for step in steps
+def plan_units(config: Config, subjects: Sequence[Subject], steps: Sequence[int]) -> list[Unit]:
+    """All units of a run: of each subject the refits of step 0, then every snapshot."""
+    refits = [(0, refit) for refit in range(1, config.mapping.floor_refits + 1)]
+    return [
+        Unit(subject, *place) for subject in subjects for place in (*refits, *((step, 0) for step in steps))
     ]
 
 
-def load_probes(config: Config) -> list[Task]:
-    """The probes of a run; the task that is fine-tuned on is none: what changes there is learning.
-
-    A name is that of a file in ``configs/task``. Where that says nothing of sizes, they are those of
-    `probes`, or all that a task has.
-    """
-    found = []
-    for name in config.probes.tasks:
-        if name == config.task.name:
-            continue
-        settings = load_config([f"task={name}"]).task.model_dump()
-        settings["n_test"] = settings["n_test"] or config.probes.n_test
-        if settings["n_per_class"] is None:
-            settings["n_train"] = settings["n_train"] or config.probes.n_train
-        found.append(load_task(**(settings | {"name": name, "seed": config.seed}), at_most=True))
-    return found
-
-
-def track(
-    config: Config,
-    run: Path,
-    task: Task,
-    backbone: Backbone,
-    brain: Brain,
-    accelerator: Accelerator,
-    probes: Sequence[Task] | None = None,
-) -> None:
+def track(config: Config, run: Path, inputs: Inputs, accelerator: Accelerator) -> None:
     """Track all snapshots of a run and write its results; parameters and errors as for `measure`."""
-    units = measure(config, run, task, backbone, brain, accelerator, probes)
+    steps = measure(config, run, inputs, accelerator)
     if accelerator.is_main_process:
-        write_results(config, run, brain, units)
+        write_results(config, run, inputs.brains, steps)
     accelerator.wait_for_everyone()
 
 
-def measure(
-    config: Config,
-    run: Path,
-    task: Task,
-    backbone: Backbone,
-    brain: Brain,
-    accelerator: Accelerator,
-    probes: Sequence[Task] | None = None,
-) -> list[Unit]:
-    """Fit mappings to all snapshots of a folder and probe them; returns the units, all of them done.
+def measure(config: Config, run: Path, inputs: Inputs, accelerator: Accelerator) -> list[int]:
+    """Fit mappings to all snapshots of a folder and probe them; returns their steps.
 
     Parameters
     ----------
     config : Config
     run : Path
-        The run's folder, with snapshots.
-    task : Task
-        The one that was fine-tuned on.
-    backbone : Backbone
-        As pretrained.
-    brain : Brain
+        The folder, with snapshots.
+    inputs : Inputs
+        The folders of its subjects are below `run`.
     accelerator : Accelerator
         Its processes share the units out.
-    probes : sequence of Task, optional
-        The other tasks; without, they are loaded.
 
     Raises
     ------
@@ -141,38 +116,51 @@ def measure(
         raise InputError(
             f"{run / 'snapshots'}: no snapshot to track; accepted: the folder of a fine-tuned run"
         )
-    units = plan_units(config, steps)
-    missing = [unit for unit in units if not unit.is_done(run)]
-    split = _open_split(config, run, brain, accelerator)
-    probes = load_probes(config) if probes is None else probes
-    tracker = _Tracker(config, run, task, probes, backbone, brain, split, accelerator)
-    if missing and accelerator.is_main_process:
-        tracker.prepare_start()
+    brains = inputs.brains
+    tracker = _Tracker(config, run, inputs, accelerator)
+    missing = [unit for unit in plan_units(config, brains.subjects, steps) if not tracker.is_done(unit)]
+    if accelerator.is_main_process:
+        for subject in brains.subjects:
+            _prepare_split(config, subject, brains)
     accelerator.wait_for_everyone()
-    # by step, so that the refits of one snapshot share its tokens; every process has its own
-    own = sorted(missing[accelerator.process_index :: accelerator.num_processes], key=lambda unit: unit.step)
+    process, n_processes = accelerator.process_index, accelerator.num_processes
+    unfitted = [subject for subject in brains.subjects if any(unit.subject == subject for unit in missing)]
+    for subject in unfitted[process::n_processes]:
+        tracker.prepare_start(subject)
+    accelerator.wait_for_everyone()
+    # by subject and step, so that the refits of one snapshot share its tokens; every process has its own
+    place_of = {subject: place for place, subject in enumerate(brains.subjects)}
+    own = sorted(missing[process::n_processes], key=lambda unit: (place_of[unit.subject], unit.step))
     for place, unit in enumerate(own, 1):
         tracker.track(unit, f"{place}/{len(own)}")
     accelerator.wait_for_everyone()
-    return units
+    return steps
 
 
-def write_results(config: Config, run: Path, brain: Brain, units: list[Unit]) -> None:
+def write_results(config: Config, run: Path, brains: Brains, steps: Sequence[int]) -> None:
     """Derive every row from mappings and probes on disk, write them and forward them to MLflow."""
     with Journal(run / "results.jsonl") as journal:
-        for step, values in derive_rows(config, run, brain, units):
+        for step, values in derive_rows(config, run, brains, steps):
             journal.log(step, values)
     forward_rows(config, run)
 
 
 def derive_rows(
-    config: Config, run: Path, brain: Brain, units: list[Unit]
+    config: Config, run: Path, brains: Brains, steps: Sequence[int]
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """Values by name of every snapshot, from mappings and probes on disk."""
-    mappings = {unit.step: load_mapping(mapping_folder(run, unit.step)) for unit in units if not unit.refit}
-    refits = [load_mapping(mapping_folder(run, unit.step, unit.refit)) for unit in units if unit.refit]
-    probes = {step: read_json(probes_file(run, step)) for step in mappings}
-    return measure_snapshots(mappings, refits, probes, brain, config.task.name, config.seed)
+    probes = {step: read_json(probes_file(run, step)) for step in steps}
+    measured: dict[str, dict[int, dict[str, float]]] = {}
+    for subject in brains.subjects:
+        units = plan_units(config, [subject], steps)
+        mappings = {unit.step: load_mapping(unit.mapping) for unit in units if not unit.refit}
+        refits = [load_mapping(unit.mapping) for unit in units if unit.refit]
+        found = dict(measure_brain(mappings, refits, brains.load(subject), config.seed))
+        measured[subject.label or "all"] = found
+    for step in steps:
+        rows = {label: values[step] for label, values in measured.items()}
+        of_brain = combine_subjects(rows) if len(rows) > 1 else rows["all"]
+        yield step, name_probes(probes[step], probes[0], config.task.name) | of_brain
 
 
 def forward_rows(config: Config, run: Path) -> None:
@@ -182,46 +170,51 @@ def forward_rows(config: Config, run: Path) -> None:
         tracked.forward()
 
 
-def _open_split(config: Config, run: Path, brain: Brain, accelerator: Accelerator) -> Split:
-    path = run / "split.json"
-    if accelerator.is_main_process and not path.exists():
+def _prepare_split(config: Config, subject: Subject, brains: Brains) -> None:
+    """Split a subject's stimuli, or check that the split that is there is of its stimuli."""
+    brain, path = brains.load(subject), split_file(subject.folder)
+    if not path.exists():
         save_split(split_brain(brain, config.mapping, config.seed), path, brain.stimulus_ids)
-    accelerator.wait_for_everyone()
-    return load_split(path, brain.stimulus_ids)
+    load_split(path, brain.stimulus_ids)
 
 
 class _Tracker:
-    """Tracks units one after the other; holds the tokens and features of one snapshot at a time."""
+    """Tracks units one after the other; holds the tokens of one snapshot and subject at a time."""
 
     def __init__(
         self,
         config: Config,
         run: Path,
-        task: Task,
-        probes: Sequence[Task],
-        backbone: Backbone,
-        brain: Brain,
-        split: Split,
+        inputs: Inputs,
         accelerator: Accelerator,
     ) -> None:
-        self.config, self.run, self.task, self.probes = config, run, task, probes
-        self.brain, self.split = brain, split
+        self.config, self.run, self.task, self.probes = config, run, inputs.task, inputs.probes
+        self.brains = inputs.brains
         self.device, self.quiet = accelerator.device, not accelerator.is_main_process
-        self.text = backbone.text
-        self.pretrained = encoder_hash(backbone)
-        self.model = tune(backbone, task.n_classes, config.method, config.seed, task)
+        self.text = inputs.backbone.text
+        self.pretrained = encoder_hash(inputs.backbone)
+        self.model = tune(inputs.backbone, self.task.n_classes, config.method, config.seed, self.task)
         self._step: int | None = None
-        self._backbone = backbone
-        self._tokens: LayerTokens | None = None
+        self._backbone = inputs.backbone
+        self._seen: tuple[Subject, Split, LayerTokens] | None = None
 
-    def prepare_start(self) -> None:
-        """Fit the mapping that all others begin from, where that is wanted and there is none."""
-        if self._warm_steps is not None and not start_folder(self.run).exists():
+    def is_done(self, unit: Unit) -> bool:
+        """Whether everything of a unit is on disk."""
+        return unit.mapping.exists() and not self._lacks_probes(unit)
+
+    def _lacks_probes(self, unit: Unit) -> bool:
+        # they are of no subject: the first one's units have them to do
+        probing = unit.refit == 0 and unit.subject == self.brains.subjects[0]
+        return probing and not probes_file(self.run, unit.step).exists()
+
+    def prepare_start(self, subject: Subject) -> None:
+        """Fit the mapping that all others of a subject begin from, where that is wanted and there is none."""
+        if self._warm_steps is not None and not start_folder(subject.folder).exists():
             # one more fit of step 0, with a seed of its own, which nothing is compared with
-            unit = Unit(0, self.config.mapping.floor_refits + 1)
+            unit = Unit(subject, 0, self.config.mapping.floor_refits + 1)
             self._open(unit.step)
-            mapping = self._fit(unit, "tracking: step 0, start", self.config.mapping, None)
-            save_mapping(mapping, start_folder(self.run))
+            name = f"tracking: {_name(subject)}step 0, start"
+            save_mapping(self._fit(unit, name, self.config.mapping, None), start_folder(subject.folder))
 
     @property
     def _warm_steps(self) -> int | None:
@@ -231,40 +224,31 @@ class _Tracker:
     def _open(self, step: int) -> None:
         if self._step != step:
             read_snapshot(snapshot_folder(self.run, step), self.model, self.pretrained)
-            self._step, self._backbone, self._tokens = step, self.model.merged_backbone(), None
+            self._step, self._backbone, self._seen = step, self.model.merged_backbone(), None
 
     def track(self, unit: Unit, label: str) -> None:
         """Do what is missing of one unit."""
         self._open(unit.step)
-        mapping, probes = mapping_folder(self.run, unit.step, unit.refit), probes_file(self.run, unit.step)
-        name = f"tracking {label}: step {unit.step}" + (f", refit {unit.refit}" if unit.refit else "")
-        if not mapping.exists():
+        name = f"tracking {label}: {_name(unit.subject)}step {unit.step}"
+        name += f", refit {unit.refit}" if unit.refit else ""
+        if not unit.mapping.exists():
             config, start = self.config.mapping, None
             if self._warm_steps is not None:
-                start = load_mapping(start_folder(self.run), with_learned=True)
+                start = load_mapping(start_folder(unit.subject.folder), with_learned=True)
                 config = config.model_copy(update={"steps": self._warm_steps})
-            save_mapping(self._fit(unit, name, config, start), mapping)
-        if not unit.refit and not probes.exists():
-            write_json(probes, self._probe(name))
+            save_mapping(self._fit(unit, name, config, start), unit.mapping)
+        if self._lacks_probes(unit):
+            write_json(probes_file(self.run, unit.step), self._probe(name))
 
     def _fit(self, unit: Unit, name: str, config: MappingConfig, start: Mapping | None) -> Mapping:
-        if self._tokens is None:
-            self._tokens = prepare_tokens(
-                self._backbone,
-                self.brain.stimuli,
-                self.split,
-                self.config.mapping,
-                self.config.probes.batch_size,
-                self.device,
-                self.run,
-                self._label(f"{name}, tokens"),
-            )
+        brain = self.brains.load(unit.subject)
+        split, tokens = self._see(unit.subject, name)
         return fit_mapping(
-            self._tokens,
-            self.brain.responses,
-            self.brain.coords,
-            self.brain.bounding_box,
-            self.split,
+            tokens,
+            brain.responses,
+            brain.coords,
+            brain.bounding_box,
+            split,
             config,
             unit.seed(self.config),
             self.config.mapping.bootstrap,
@@ -272,6 +256,25 @@ class _Tracker:
             self._label(f"{name}, mapping"),
             start,
         )
+
+    def _see(self, subject: Subject, name: str) -> tuple[Split, LayerTokens]:
+        """The split of a subject's stimuli, and what the snapshot that is open makes of them."""
+        if self._seen is None or self._seen[0] != subject:
+            self._seen = None  # before the next tokens come
+            brain = self.brains.load(subject)
+            split = load_split(split_file(subject.folder), brain.stimulus_ids)
+            tokens = prepare_tokens(
+                self._backbone,
+                brain.stimuli,
+                split,
+                self.config.mapping,
+                self.config.probes.batch_size,
+                self.device,
+                self.run,
+                self._label(f"{name}, tokens"),
+            )
+            self._seen = (subject, split, tokens)
+        return self._seen[1:]
 
     def _probe(self, name: str) -> dict[str, Any]:
         several = [task.name for task in (self.task, *self.probes) if task.multi_label]
@@ -306,6 +309,10 @@ class _Tracker:
 
     def _label(self, text: str) -> str | None:
         return None if self.quiet else text
+
+
+def _name(subject: Subject) -> str:
+    return "" if subject.label is None else f"{subject.label}, "
 
 
 def probe_features(
@@ -347,10 +354,8 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
     for folder in parser.parse_args().folders:
         config = read_config(folder / "config.yaml")
-        task = load_task(**config.task.model_dump())
         accelerator = build_accelerator(config.finetune)
-        backbone, brain = load_backbone(config.backbone), load_brain(config.brain)
-        track(config, folder, task, backbone, brain, accelerator)
+        track(config, folder, load_inputs(config, folder), accelerator)
 
 
 if __name__ == "__main__":

@@ -26,12 +26,10 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from harness.accelerator import build_accelerator
-from harness.backbones import Backbone, load_backbone
-from harness.brains import load_brain
-from harness.brains.brain import Brain
 from harness.config import read_config
 from harness.errors import InputError, exit_with_one_line
 from harness.files import content_hash, write_atomically
+from harness.inputs import Inputs, load_inputs
 from harness.journal import Journal
 from harness.layout import (
     hold_run,
@@ -41,15 +39,15 @@ from harness.layout import (
     probes_file,
     refit_folders,
     snapshot_folder,
+    split_file,
     start_folder,
+    subject_folder,
     wise_ft_folder,
 )
 from harness.methods import TunedModel, tune
 from harness.sections import Config
 from harness.snapshots import encoder_hash, read_manifest, read_snapshot, write_snapshot
 from harness.track import derive_rows, forward_rows, measure
-from tasks import load_task
-from tasks.task import Task
 
 ALPHAS = tuple(tenth / 10 for tenth in range(11))
 
@@ -76,7 +74,9 @@ def percents(alphas: Sequence[float]) -> list[int]:
     return sorted({0, 100, *(round(100 * alpha) for alpha in alphas)})
 
 
-def write_curve(run: Path, model: TunedModel, pretrained: str, steps: Sequence[int]) -> None:
+def write_curve(
+    run: Path, model: TunedModel, pretrained: str, steps: Sequence[int], labels: Sequence[str | None]
+) -> None:
     """Write the weights at every α, and copy what is known of the ends.
 
     Parameters
@@ -89,6 +89,8 @@ def write_curve(run: Path, model: TunedModel, pretrained: str, steps: Sequence[i
         Hash of the pretrained encoder.
     steps : sequence of int
         α in percent.
+    labels : sequence of str or None
+        Of the run's subjects.
     """
     curve, last = wise_ft_folder(run), list_snapshots(run)[-1]
 
@@ -105,15 +107,16 @@ def write_curve(run: Path, model: TunedModel, pretrained: str, steps: Sequence[i
             write_snapshot(
                 snapshot_folder(curve, step), model, replace(manifest, step=step, weights_hash=found)
             )
-    known = {
-        run / "split.json": curve / "split.json",
-        start_folder(run): start_folder(curve),
-        mapping_folder(run, 0): mapping_folder(curve, 0),
-        mapping_folder(run, last): mapping_folder(curve, 100),
-        probes_file(run, 0): probes_file(curve, 0),
-        probes_file(run, last): probes_file(curve, 100),
-        **{folder: mapping_folder(curve, 0).with_name(folder.name) for folder in refit_folders(run)},
-    }
+    known = {probes_file(run, 0): probes_file(curve, 0), probes_file(run, last): probes_file(curve, 100)}
+    for label in labels:
+        own, there = subject_folder(run, label), subject_folder(curve, label)
+        known |= {
+            split_file(own): split_file(there),
+            start_folder(own): start_folder(there),
+            mapping_folder(own, 0): mapping_folder(there, 0),
+            mapping_folder(own, last): mapping_folder(there, 100),
+            **{folder: mapping_folder(there, 0).with_name(folder.name) for folder in refit_folders(own)},
+        }
     for source, target in known.items():
         if source.exists() and not target.exists():
             with write_atomically(target) as temporary:
@@ -121,15 +124,11 @@ def write_curve(run: Path, model: TunedModel, pretrained: str, steps: Sequence[i
 
 
 def measure_curve(
-    config: Config,
-    run: Path,
-    alphas: Sequence[float],
-    task: Task,
-    backbone: Backbone,
-    brain: Brain,
-    accelerator: Accelerator,
+    config: Config, run: Path, alphas: Sequence[float], inputs: Inputs, accelerator: Accelerator
 ) -> None:
     """Measure the weights at every α, and add what is found to the run's results.
+
+    `inputs` are those of the curve, `harness.layout.wise_ft_folder`.
 
     Raises
     ------
@@ -140,14 +139,16 @@ def measure_curve(
     if not is_finished(run):
         raise InputError(f"{run}: this run has not finished; accepted: one that was fine-tuned and tracked")
     if accelerator.is_main_process:
+        task, backbone = inputs.task, inputs.backbone
         model = tune(backbone, task.n_classes, config.method, config.seed, task)
-        write_curve(run, model, encoder_hash(backbone), steps)
+        labels = [subject.label for subject in inputs.brains.subjects]
+        write_curve(run, model, encoder_hash(backbone), steps, labels)
     accelerator.wait_for_everyone()
     curve = wise_ft_folder(run)
-    units = measure(config, curve, task, backbone, brain, accelerator)
+    measured = measure(config, curve, inputs, accelerator)
     if accelerator.is_main_process:
         with Journal(run / "results.jsonl") as journal:
-            for step, values in derive_rows(config, curve, brain, units):
+            for step, values in derive_rows(config, curve, inputs.brains, measured):
                 journal.log(step, {f"wise_ft.{name}": value for name, value in values.items()})
         forward_rows(config, run)
     accelerator.wait_for_everyone()
@@ -165,9 +166,8 @@ def main() -> None:
         config = read_config(folder / "config.yaml")
         accelerator = build_accelerator(config.finetune)
         with hold_run(folder) if accelerator.is_main_process else nullcontext():
-            task = load_task(**config.task.model_dump())
-            backbone, brain = load_backbone(config.backbone), load_brain(config.brain)
-            measure_curve(config, folder, arguments.alphas, task, backbone, brain, accelerator)
+            inputs = load_inputs(config, wise_ft_folder(folder))
+            measure_curve(config, folder, arguments.alphas, inputs, accelerator)
 
 
 if __name__ == "__main__":

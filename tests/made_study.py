@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from harness.across_subjects import combine_subjects
 from harness.brains.brain import Brain, Roi, Surface
 from harness.config import load_config, to_yaml
 from harness.files import write_json
 from harness.journal import Journal
 from harness.layout import mapping_folder, run_folder
 from harness.mapping import Mapping, save_mapping
-from harness.measurements import measure_snapshots
+from harness.measurements import measure_brain, name_probes
 from harness.sections import Config
+from harness.subjects import list_subjects
 
 STEPS = (0, 1, 4, 16, 64, 72)
 LAYERS = tuple(f"block {index}" for index in range(1, 9))
@@ -106,27 +108,33 @@ def make_probes(config: Config, progress: float, strength: float) -> dict[str, A
 def write_run(
     overrides: Sequence[str], brain: Brain, steps: Sequence[int] = STEPS, shift: float = 0.3
 ) -> Path:
-    """Write a finished run as tracking leaves it; returns its folder."""
+    """Write a finished run as tracking leaves it; returns its folder. Several subjects have equal brains."""
     config = load_config(list(overrides))
     folder = run_folder(config)
     folder.mkdir(parents=True)
     trained = not config.backbone.untrained
     order, strength = (0.6, 1.0) if trained else (0.02, 0.1)
     first = 1000 * config.seed + 100 * len(config.backbone.name)
-    refits = [make_mapping(brain, order, 0.0, first + 1 + j) for j in range(config.mapping.floor_refits)]
     progress = {step: np.log1p(step) / np.log1p(max(*steps, 1)) for step in steps}
-    mappings = {
-        step: make_mapping(brain, order, strength * shift * progress[step], first + 50 + step)
-        for step in steps
-    }
     probes = {step: make_probes(config, progress[step], strength * (1 + 0.1 * config.seed)) for step in steps}
-    for step, mapping in mappings.items():
-        save_mapping(mapping, mapping_folder(folder, step))
-    for refit, mapping in enumerate(refits, 1):
-        save_mapping(mapping, mapping_folder(folder, 0, refit))
+    measured: dict[str, dict[int, dict[str, float]]] = {}
+    for number, subject in enumerate(list_subjects(config.brain, folder)):
+        own = first + 10_000 * number
+        refits = [make_mapping(brain, order, 0.0, own + 1 + j) for j in range(config.mapping.floor_refits)]
+        mappings = {
+            step: make_mapping(brain, order, strength * shift * progress[step], own + 50 + step)
+            for step in steps
+        }
+        for step, mapping in mappings.items():
+            save_mapping(mapping, mapping_folder(subject.folder, step))
+        for refit, mapping in enumerate(refits, 1):
+            save_mapping(mapping, mapping_folder(subject.folder, 0, refit))
+        measured[subject.label or "all"] = dict(measure_brain(mappings, refits, brain, config.seed))
     with Journal(folder / "results.jsonl") as journal:
-        for step, values in measure_snapshots(mappings, refits, probes, brain, config.task.name, config.seed):
-            journal.log(step, values)
+        for step in steps:
+            rows = {label: values[step] for label, values in measured.items()}
+            of_brain = combine_subjects(rows) if len(rows) > 1 else rows["all"]
+            journal.log(step, name_probes(probes[step], probes[0], config.task.name) | of_brain)
     (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     write_json(
         folder / "manifest.json",

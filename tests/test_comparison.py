@@ -12,6 +12,7 @@ from made_study import make_brain, write_run
 from harness.comparison import (
     Group,
     RunResult,
+    choose_subject_columns,
     columns_of,
     compare_runs,
     describe_column,
@@ -221,3 +222,35 @@ def test_rows_are_all_there(studies: Path) -> None:
     assert len(run.rows) == len((run.folder / "results.jsonl").read_text().splitlines())
     assert list(run.curve("brain/all/r2").index) == [0, 8]
     assert run.curve("no/such/metric").empty
+
+
+def test_several_subjects_are_compared_by_their_mean(tmp_path: Path) -> None:
+    base = [f"runs_dir={tmp_path}", "study.name=two", "mapping.floor_refits=2", "brain.subjects=[0,1]"]
+    folder = write_run(base, make_brain(2), steps=(0, 8))
+    runs = read_runs(tmp_path / "two")
+    assert runs[0].subjects == ("subj00", "subj01")
+    frame = compare_runs(runs)
+    excess = "rewiring/all/wasserstein_excess"
+    own = [look_up(folder, f"rewiring/all/{label}/wasserstein_excess", 8) for label in runs[0].subjects]
+    assert frame[excess, "end", "value"].iloc[0] == pytest.approx(np.mean(own))
+    for end in ("low", "high"):
+        assert frame[excess, "end", end].iloc[0] == look_up(folder, f"{excess}_subjects_{end}", 8)
+    assert np.isnan(frame["task/digits/accuracy", "end", "low"].iloc[0])  # of the backbone alone
+    metrics = [column.metric for column in columns_of(frame)]
+    assert f"{excess}_subjects_p" in metrics and "rewiring/all/wasserstein_p" not in metrics
+    own_metrics = [column.metric for column in choose_subject_columns(runs)]
+    assert "rewiring/all/wasserstein_p" in own_metrics and f"{excess}_subjects_p" not in own_metrics
+    text = format_table(frame)
+    assert "p, subjects" in text and max(map(len, text.splitlines())) <= 120
+    column = describe_column(excess, "end")
+    low, high = (frame[excess, "end", end].iloc[0] for end in ("low", "high"))
+    assert f"{column.write(np.mean(own))} {column.write_interval(low, high)}" in text
+
+
+def test_one_subject_and_several_are_variants(tmp_path: Path) -> None:
+    runs = [
+        RunResult(load_config(overrides), Path(str(overrides)), pd.DataFrame())
+        for overrides in ([], ["seed=1"], ["brain.subjects=[0,1]"], ["brain.subjects=[0]"])
+    ]
+    variants = {group.variant: len(alike) for group, alike in group_runs(runs).items()}
+    assert variants == {"brain.subjects=null": 3, "brain.subjects=[0, 1]": 1}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -184,3 +185,48 @@ def test_figures_are_parts_of_the_page() -> None:
     svg = base64.b64decode(content).decode()
     assert "Δ_LP shapes" in svg
     assert "DejaVu" not in svg
+
+
+def make_subjects() -> Line:
+    """Two subjects: excess 0.1 and 0.3 at the last step, floors ∓ 0.02 and ∓ 0.04."""
+    name = "rewiring/{}/wasserstein_excess"
+    values: dict[str, dict[int, float]] = dict(BRAIN)
+    for place in ("all", "V1"):
+        for label, end, margin in (("subj00", 0.1, 0.02), ("subj01", 0.3, 0.04)):
+            own = name.format(f"{place}/{label}")
+            values |= {own: {1: 0.0, 8: end}, f"{own}_high": {1: margin, 8: end + margin}}
+        mean = name.format(place)
+        values |= {mean: {1: 0.0, 8: 0.2}, f"{mean}_subjects_low": {1: -0.1, 8: -1.0}}
+        values |= {f"{mean}_subjects_high": {1: 0.1, 8: 1.4}}
+        values[f"{mean}_subjects_p" + ("_fdr" if place == "V1" else "")] = {1: 0.5, 8: 0.01}
+    rows = [(metric, step, value) for metric, curve in values.items() for step, value in curve.items()]
+    config = load_config(["brain.subjects=[0,1]"])
+    run = RunResult(config, Path("run"), pd.DataFrame(rows, columns=["name", "step", "value"]))
+    return Line("clip", "#0173b2", "-", (run,))
+
+
+def test_subjects_are_thin_lines_and_their_interval_is_a_band() -> None:
+    line = make_subjects()
+    assert line.subjects == ("subj00", "subj01")
+    assert line.interval("rewiring/all/wasserstein_excess")["high"].tolist() == [0.1, 1.4]
+    assert line.interval("brain/all/r2").empty
+    ax = titled(draw_rewiring([line], ["V1"]), "V1")
+    ends = sorted((found.get_linewidth(), found.get_ydata()[-1]) for found in drawn(ax))
+    assert [end for _, end in ends] == [0.1, 0.3, 0.2]  # subjects, and the mean, which is thickest
+    filled = [found for found in drawn(ax, marker="o") if found.get_markerfacecolor() != "white"]
+    assert [list(found.get_xdata()) for found in filled] == [[8]]
+    # a refit's margin in a subject, on average
+    assert spans(ax) == [pytest.approx((-0.03, 0.03))]
+    # the band is drawn whole and cut off by the panel, which the lines decide about
+    (band,) = ax.collections
+    assert band.get_datalim(ax.transData).ymax == pytest.approx(1.4)
+    assert 0.3 < ax.get_ylim()[1] < 0.6
+
+
+def test_shifts_of_several_subjects_are_judged_over_subjects() -> None:
+    values = BRAIN | {"selectors/V1/expected_depth": {0: 0.2, 8: 0.5}}
+    for p, strong in ((0.01, True), (0.5, False)):
+        rows = values | {"rewiring/V1/depth_shift_excess_subjects_p_fdr": {8: p}}
+        run = replace(make_run(rows), config=load_config(["brain.subjects=[0,1]"]))
+        ax = draw_depths([Line("clip", "#0173b2", "-", (run,))], ["V1"]).axes[0]
+        assert (drawn(ax)[0].get_alpha() == 1.0) == strong

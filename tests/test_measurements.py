@@ -5,7 +5,7 @@ import pytest
 
 from harness.brains.brain import Brain, Roi
 from harness.mapping import Mapping
-from harness.measurements import measure_snapshots, name_probes
+from harness.measurements import measure_brain, name_probes
 
 N_VOXELS = 6
 
@@ -59,7 +59,7 @@ def test_rows_by_hand(brain):
     # three fits of step 0; the third has one V1 voxel a layer (half the depth) away from the others
     refits = [mapping(low + high), mapping([1, 0, 0, *high])]
     later = mapping([2, 2, 2, *high], r2=0.25)
-    values = dict(measure_snapshots({0: step_0, 5: later}, refits, {0: PROBES, 5: LATER}, brain, "digits", 0))
+    values = dict(measure_brain({0: step_0, 5: later}, refits, brain, 0))
     first, last = values[0], values[5]
 
     assert first["selectors/V1/expected_depth"] == 0 and first["selectors/FFC/expected_depth"] == 1
@@ -89,7 +89,7 @@ def test_rows_by_hand(brain):
 
 def test_null_of_the_hierarchy_is_over_all_fits_of_step_0(brain):
     fits = [mapping([0, 0, 0, 2, 2, 2]), mapping([2, 2, 2, 0, 0, 0]), mapping([0, 0, 0, 2, 2, 2])]
-    (_, values) = next(iter(measure_snapshots({0: fits[0]}, fits[1:], {0: PROBES}, brain, "digits", 0)))
+    (_, values) = next(iter(measure_brain({0: fits[0]}, fits[1:], brain, 0)))
     assert values["alignment/all/hierarchy_null_mean"] == pytest.approx(1 / 3)
     assert values["alignment/all/hierarchy_null_sd"] == pytest.approx(np.std([1, -1, 1], ddof=1))
 
@@ -101,9 +101,7 @@ def test_what_a_family_does_not_have_gives_no_rows(brain):
     plain = [replace(found, family="layer_ridge", **absent) for found in whole]
 
     def measure(fits):
-        snapshots = {0: fits[0], 5: fits[3]}
-        probes = {0: PROBES, 5: LATER}
-        return dict(measure_snapshots(snapshots, fits[1:3], probes, brain, "digits", 0))
+        return dict(measure_brain({0: fits[0], 5: fits[3]}, fits[1:3], brain, 0))
 
     expected, found = measure(whole), measure(plain)
     missing = ("/scale", "/scale_change", "/space_displacement", "/cluster_agreement", "/principal_angle")

@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 from made_study import make_brain
 
-from harness import provenance
+from harness import provenance, subjects
 from harness.backbones.timm_backbone import load_timm
+from harness.brains.brain import Brain
+from harness.inputs import Inputs
 from harness.provenance import PACKAGES, code_version, describe_run
+from harness.sections import SimulatedConfig
 from harness.snapshots import encoder_hash
+from harness.subjects import Brains, list_subjects
 from tasks import load_task
 
 
@@ -22,17 +26,26 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_a_run_is_described() -> None:
-    task, backbone = load_task("shapes", 2, 2), load_timm("palimpsest_mini", None, 0)
+def make_inputs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Inputs, Brain]:
+    """Small ones, and the brain that they have."""
     brain = replace(make_brain(), fingerprints={"a.npy": "12"})
-    found = json.loads(json.dumps(describe_run(task, backbone, brain)))
+    monkeypatch.setattr(subjects, "load_brain", lambda config: brain)
+    task, probe = (load_task(name, 2, 2) for name in ("shapes", "counts"))
+    brains = Brains(list_subjects(SimulatedConfig(), folder))
+    return Inputs(task, (probe,), load_timm("palimpsest_mini", None, 0), brains), brain
+
+
+def test_a_run_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, brain = make_inputs(tmp_path, monkeypatch)
+    found = json.loads(json.dumps(describe_run(inputs)))
     assert found.keys() == {"code_version", "packages", "python", "fingerprints", "tasks", "machine"}
     assert found["fingerprints"] == {
-        "task": task.fingerprint,
-        "pretrained_encoder": encoder_hash(backbone),
+        "task": inputs.task.fingerprint,
+        "pretrained_encoder": encoder_hash(inputs.backbone),
         "brain": brain.fingerprint,
         "brain_files": {"a.npy": "12"},
     }
+    assert found["tasks"].keys() == {"shapes", "counts"}
     assert set(found["packages"]) == set(PACKAGES)
     assert "not installed" not in found["packages"].values()
     assert found["machine"]["threads"] >= 1
@@ -62,8 +75,7 @@ def test_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
     assert code_version().startswith("palimpsest ")
 
 
-def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "PACKAGES", ("numpy", "no-such-package"))
-    task, backbone = load_task("shapes", 2, 2), load_timm("palimpsest_mini", None, 0)
-    packages = describe_run(task, backbone, make_brain())["packages"]
+    packages = describe_run(make_inputs(tmp_path, monkeypatch)[0])["packages"]
     assert packages["no-such-package"] == "not installed" != packages["numpy"]

@@ -54,7 +54,7 @@ def test_every_value_is_a_row(runs_dir: Path) -> None:
     curves = metric_curves("rewiring", study="demo", runs_dir=runs_dir)
     assert list(curves.columns) == [
         *("study", "run", "backbone", "objective", "task", "method", "brain", "seed"),
-        *("roi", "measure", "step", "value"),
+        *("roi", "subject", "measure", "step", "value"),
     ]
     # backbones, seeds, regions, measures, steps
     assert len(curves) == 2 * 2 * 2 * 2 * 2

@@ -16,7 +16,7 @@ from PIL import Image
 
 from harness.backbones import load_backbone
 from harness.brains import load_brain
-from harness.config import load_config, to_yaml
+from harness.config import load_config, read_config, to_yaml
 from harness.errors import InputError
 from harness.families import fit_mapping, prepare_tokens
 from harness.figures.flatmap import layer_colours
@@ -217,3 +217,25 @@ def test_bad_input_is_named(run: Path, tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
     with pytest.raises(InputError, match=r"config\.yaml: no such file"):
         write_readout(tmp_path)
+
+
+def test_one_of_several_subjects_is_chosen(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--subject: found subj01, accepted: nothing"):
+        write_readout(run, subject="subj01")
+    config = read_config(run / "config.yaml")
+    several = tmp_path / "run"
+    shutil.copytree(run / "snapshots", several / "snapshots")
+    brains = config.model_copy(update={"brain": config.brain.model_copy(update={"subjects": (3, 0)})})
+    (several / "config.yaml").write_text(to_yaml(brains), encoding="utf-8")
+    own = several / "subjects" / "subj00"
+    shutil.copytree(run / "mappings", own / "mappings")
+    shutil.copy(run / "split.json", own)
+    written = write_readout(several, subject="subj00")
+    assert [path.relative_to(own).as_posix() for path in written] == [
+        "figures/readout-step-000002.png",
+        "figures/clusters-step-000002.png",
+    ]
+    with pytest.raises(InputError, match=r"subject 'subj1': .*did you mean 'subj0"):
+        write_readout(several, subject="subj1")
+    with pytest.raises(InputError, match="no mapping of a snapshot"):  # of the first, subj03
+        write_readout(several)

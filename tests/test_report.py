@@ -221,3 +221,37 @@ def test_the_command_prints_where_the_page_is(
     monkeypatch.setattr(sys, "argv", ["report", str(study)])
     main()
     assert capsys.readouterr().out == f"{study / 'report.html'}\n"
+
+
+def test_several_subjects_have_means_intervals_and_maps_of_each(
+    tmp_path: Path, brain: Brain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_brain(monkeypatch, brain)
+    base = ["study.name=three", f"runs_dir={tmp_path}", "mapping.floor_refits=2", "brain.subjects=[4,5,6]"]
+    folder = write_run(base, brain, (0, 2))
+    page = Page(write_report(folder.parent))
+    (run,) = read_runs(folder.parent)
+    tables = list(build_tables(compare_runs([run]), choose_lines([run])))
+    assert [table["title"] for table in tables][2:] == ["Rewired, every subject"]
+    assert [row["label"] for row in tables[2]["rows"]] == ["subj04", "subj05", "subj06"]
+    for row in tables[2]["rows"]:
+        for column, cell in zip(tables[2]["columns"], row["cells"], strict=True):
+            where, measure = column.metric.rsplit("/", 1)
+            name, step, value = run.find(f"{where}/{row['label']}/{measure}", column.at)
+            assert value is not None and cell["text"] == column.write(value)
+            assert cell["where"] == f"{name}, step {step}, seed 0: {value:.6g}"
+    place = [column.metric for column in tables[1]["columns"]].index("rewiring/all/wasserstein_excess")
+    low, high = (
+        run.find(f"rewiring/all/wasserstein_excess_subjects_{end}", "end")[2] for end in ("low", "high")
+    )
+    assert tables[1]["rows"][0]["cells"][place]["interval"] == f"[{low:+.3f}, {high:+.3f}]".replace("-", "−")
+    # maps of every subject, clusters of the first
+    assert sum(address.startswith("data:image/png") for address in page.values("img", "src")) == 3 + 1
+    for text in (
+        "several subjects",
+        "p, subjects",
+        "mini_clip, subj04",
+        "seed 0, subj06",
+        "thin lines are the subjects",
+    ):
+        assert text in page.text

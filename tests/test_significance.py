@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from harness.errors import InputError
-from harness.significance import correct_over_rois, leave_one_out, noise_floor
+from harness.significance import correct_over_rois, leave_one_out, mean_over_subjects, noise_floor
 
 # d(01,02) = 1, d(01,03) = 2, d(02,03) = 3: leave-one-out means 1.5, 2, 2.5; mean 2, sd .5
 BETWEEN = np.array([[0.0, 1, 2], [1, 0, 3], [2, 3, 0]])
@@ -103,3 +103,33 @@ def test_benjamini_hochberg_by_hand():
     found = correct_over_rois(np.array([0.5, 0.01, 0.04, 0.02]))
     np.testing.assert_allclose(found, [0.5, 0.04, 0.16 / 3, 0.04])
     assert correct_over_rois(np.array([])).size == 0
+
+
+def test_mean_over_subjects_by_hand():
+    # sd 1, standard error 1/√3; t(.975) with 2 degrees of freedom is 4.302653
+    found = mean_over_subjects(np.array([1.0, 2.0, 3.0]))
+    assert found.mean == pytest.approx(2.0)
+    assert (found.low, found.high) == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-6)
+    # t = 2√3; the t distribution with 2 degrees of freedom has the tail (1 − t/√(2 + t²))/2 = (1 − √(6/7))/2
+    tail = (1 - np.sqrt(6 / 7)) / 2
+    assert found.p == pytest.approx(2 * tail)
+    values = np.array([1.0, 2.0, 3.0])
+    assert mean_over_subjects(values, "greater").p == pytest.approx(tail)
+    assert mean_over_subjects(values, "less").p == pytest.approx(1 - tail)
+    # with two subjects, t is Cauchy's: t(.975) = tan(.475π), the standard error half their difference
+    low, high = (0.4 - 0.1 * np.tan(0.475 * np.pi), 0.4 + 0.1 * np.tan(0.475 * np.pi))
+    two = mean_over_subjects(np.array([0.3, 0.5]))
+    assert (two.low, two.high) == pytest.approx((low, high))
+
+
+def test_subjects_that_agree_exactly():
+    agreed = mean_over_subjects(np.full(3, 0.1), "greater")
+    assert (agreed.mean, agreed.low, agreed.high, agreed.p) == pytest.approx((0.1, 0.1, 0.1, 0.0))
+    assert mean_over_subjects(np.full(3, 0.1), "less").p == 1.0
+    assert mean_over_subjects(np.zeros(4)).p == 1.0
+
+
+def test_the_interval_over_subjects_holds_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    found = [mean_over_subjects(rng.normal(0.3, 2.0, 4)) for _ in range(2000)]
+    assert np.mean([one.low < 0.3 < one.high for one in found]) == pytest.approx(0.95, abs=0.015)

@@ -8,19 +8,19 @@ from equality import assert_equal
 from overrides import SMALL_TRACKING, TINY
 
 from harness.accelerator import build_accelerator
-from harness.backbones import load_backbone
-from harness.brains import load_brain
 from harness.config import load_config
 from harness.errors import InputError
 from harness.files import read_json
 from harness.finetune import run
+from harness.inputs import load_inputs
 from harness.journal import read_rows
 from harness.layout import list_snapshots, mapping_folder, probes_file, run_folder, start_folder
 from harness.mapping import load_mapping
+from harness.query import mean_curves, metric_curves
 from harness.splits import load_split
+from harness.subjects import list_subjects
 from harness.track import Unit, plan_units, track
 from harness.tracking import read_histories
-from tasks import load_task
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +49,12 @@ def rows_of(folder):
 
 def test_units_are_the_refits_of_step_0_and_every_snapshot(tracked):
     config, folder = tracked
-    units = plan_units(config, list_snapshots(folder))
-    assert units == [Unit(0, 1), Unit(0, 2), Unit(0, 3), Unit(0), Unit(1), Unit(2), Unit(3)]
-    assert all(unit.is_done(folder) for unit in units)
+    (subject,) = list_subjects(config.brain, folder)
+    units = plan_units(config, [subject], list_snapshots(folder))
+    places = [(0, 1), (0, 2), (0, 3), (0, 0), (1, 0), (2, 0), (3, 0)]
+    assert units == [Unit(subject, *place) for place in places]
+    assert all(unit.mapping.exists() for unit in units)
+    assert all(probes_file(folder, step).exists() for step in range(4))
     assert len({unit.seed(config) for unit in units}) == len(units)
 
 
@@ -121,9 +124,7 @@ def test_warm_starts_all_begin_from_one_fit_of_step_0(tracked, monkeypatch):
     shutil.move(folder / "mappings", folder / "kept")
     shutil.copytree(folder / "kept" / "step-000001", mapping_folder(folder, 1))
     AcceleratorState._reset_state(reset_partial_state=True)
-    task = load_task(**config.task.model_dump())
-    backbone, accelerator = load_backbone(config.backbone), build_accelerator(config.finetune)
-    track(warm, folder, task, backbone, load_brain(config.brain), accelerator)
+    track(warm, folder, load_inputs(config, folder), build_accelerator(config.finetune))
     # first a cold fit with a seed of its own, then everything else from there: step 0 and its refits, too
     assert [steps for steps, *_ in calls] == [30, 7, 7, 7, 7, 7, 7]
     assert len({seed for _, seed, _ in calls}) == 7
@@ -152,3 +153,97 @@ def test_broken_probes_are_named(tracked):
         run(config)
     file.write_text(json.dumps(json.loads(whole)))
     assert read_json(file)["task"]["accuracy"] == rows_of(folder)["task/digits/accuracy", 1]
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A run of two simulated subjects."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    config = load_config(
+        [
+            *(*TINY, *SMALL_TRACKING, "method=linear_probe", "finetune.max_steps=1", "brain.subjects=[1,0]"),
+            f"runs_dir={tmp_path_factory.mktemp('runs')}",
+        ]
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        run(config)
+    yield config, run_folder(config)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_subjects_have_splits_and_mappings_of_their_own(several):
+    config, folder = several
+    subjects = list_subjects(config.brain, folder)
+    assert [subject.folder for subject in subjects] == [
+        folder / "subjects/subj01",
+        folder / "subjects/subj00",
+    ]
+    units = plan_units(config, subjects, list_snapshots(folder))
+    assert len(units) == 2 * (2 + 2)
+    assert len({unit.seed(config) for unit in units}) == len(units)
+    assert all(unit.mapping.exists() for unit in units)
+    assert all((subject.folder / "split.json").exists() for subject in subjects)
+    assert not (folder / "mappings").exists() and not (folder / "split.json").exists()
+    assert {path.name for path in (folder / "probes").iterdir()} == {"step-000000.json", "step-000001.json"}
+    found = read_json(folder / "manifest.json")["fingerprints"]
+    assert found["brain"].keys() == found["brain_files"].keys() == {"subj01", "subj00"}
+    assert len(set(found["brain"].values())) == 2
+
+
+def test_plain_rows_are_means_of_the_subjects_rows(several):
+    _, folder = several
+    rows = rows_of(folder)
+    for metric in ("brain/V1/r2", "rewiring/all/wasserstein_excess", "alignment/all/hierarchy"):
+        where, measure = metric.rsplit("/", 1)
+        one, zero = (rows[f"{where}/{label}/{measure}", 1] for label in ("subj01", "subj00"))
+        assert one != zero
+        assert rows[metric, 1] == pytest.approx((one + zero) / 2)
+        assert rows[f"{metric}_subjects", 1] == 2
+        assert rows[f"{metric}_subjects_low", 1] < min(one, zero)
+    # of the backbone and no subject
+    assert not any(name.startswith(("probe/", "task/", "forgetting/")) and "subj" in name for name, _ in rows)
+    assert ("rewiring/V1/wasserstein_p", 1) not in rows and ("rewiring/V1/subj01/wasserstein_p", 1) in rows
+
+
+def test_a_query_has_the_mean_and_every_subject(several):
+    _, folder = several
+    rows = rows_of(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        curves = metric_curves("rewiring", measure="wasserstein_excess", runs_dir=folder.parents[1])
+    assert set(curves["subject"]) == {"all", "subj00", "subj01"}
+    mean = mean_curves(curves, ["roi"])
+    assert (mean["n"] == 1).all()
+    (value,) = mean[mean["roi"] == "V1"]["mean"]
+    assert value == rows["rewiring/V1/wasserstein_excess", 1]
+    own = mean_curves(curves, ["subject"])  # whole brain
+    assert own.set_index("subject")["mean"]["subj00"] == rows["rewiring/all/subj00/wasserstein_excess", 1]
+
+
+def test_what_a_subject_lacks_is_done_again_and_nothing_else(several):
+    config, folder = several
+    journal = (folder / "results.jsonl").read_bytes()
+    lost = mapping_folder(folder / "subjects/subj00", 1)
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("subjects/*/**/*") if path.is_file()}
+    kept = load_mapping(lost)
+    shutil.rmtree(lost)
+    probes_file(folder, 1).unlink()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run(config)
+    np.testing.assert_array_equal(load_mapping(lost).layer, kept.layer)
+    changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
+    assert changed == set(lost.iterdir())
+    assert probes_file(folder, 1).exists()
+    assert (folder / "results.jsonl").read_bytes() == journal
+
+
+def test_a_split_of_other_stimuli_is_named_before_anything_is_fitted(several):
+    config, folder = several
+    path = folder / "subjects/subj00/split.json"
+    whole = path.read_text()
+    path.write_text(json.dumps(json.loads(whole) | {"stimuli": "of others"}))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(InputError, match=f"{path}: made for other stimuli"):
+        run(config)
+    path.write_text(whole)

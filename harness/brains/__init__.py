@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.brains.brain import Brain
+from harness.errors import InputError
 from harness.sections import (
     Algonauts2023Config,
     ArraysConfig,
@@ -10,17 +11,22 @@ from harness.sections import (
     GrayordinatesConfig,
     NsdConfig,
     SimulatedConfig,
+    one_by_one,
 )
 
 
 def load_brain(config: BrainConfig) -> Brain:
-    """Load the brain that a configuration names, cut to the voxels it asks for.
+    """Load the brain of the one subject that a configuration names, cut to the voxels it asks for.
 
     Raises
     ------
     InputError
-        If the data are not as they should be, or nothing of them is asked for.
+        If the data are not as they should be, nothing of them is asked for, or there are several subjects.
     """
+    alone = one_by_one(config)
+    if len(alone) > 1:
+        raise InputError(f"brain.subjects: found {list(config.subjects or ())}, accepted here: one subject")
+    (config,) = alone
     brain = _load_whole(config)
     if config.rois is not None:
         brain = brain.select_rois(config.rois)

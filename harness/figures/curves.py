@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,7 @@ from scipy import stats
 
 from harness.comparison import MEASURES, TASK, RunResult, choose_measure
 from harness.figures.style import FAINT, WIDTH, draw_steps, figure_style
+from harness.subjects import name_of_subject
 
 COLUMNS = 4  # of small multiples
 ALPHA = 0.05  # below which p is drawn as standing out of the floor
@@ -55,6 +57,16 @@ class Line:
         return pd.DataFrame(
             {"mean": values.mean(axis=1), "sd": values.std(axis=1).fillna(0.0), "max": values.max(axis=1)}
         ).sort_index()
+
+    def interval(self, metric: str) -> pd.DataFrame:
+        """Columns low and high by step: 95 % over subjects, a mean over seeds; empty for one subject."""
+        ends = {end: self.curve(f"{metric}_subjects_{end}")["mean"] for end in ("low", "high")}
+        return pd.DataFrame(ends)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Labels of the subjects, if there are several."""
+        return self.runs[0].subjects
 
     @property
     def steps(self) -> list[int]:
@@ -127,18 +139,20 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
             title = "Whole brain: excess rewiring" if place == "all" else place
             _draw_panel(ax, lines, f"{name}_excess", title, p)
             for line in lines:
-                excess, high = line.curve(f"{name}_excess"), line.curve(f"{name}_excess_high")
-                if len(excess):
-                    # the floor is that of step 0: the same at every step
-                    _draw_floor(ax, line, 0.0, float((high["mean"] - excess["mean"]).iloc[-1]))
+                margin = _floor_margin(line, name)
+                if margin is not None:
+                    _draw_floor(ax, line, 0.0, margin)
         _mark_zero([whole, *axes])
         _share_limits([whole, *axes])
         for index, ax in enumerate(axes):
             ax.tick_params(labelleft=index % COLUMNS == 0)
             ax.set_xlabel("")
-        _draw_legend(
-            figure, lines, [_point(f"p < {ALPHA:g}"), _point("within the floor", "none"), _floor_patch()]
-        )
+        over = any(line.subjects for line in lines)
+        points = [
+            _point(f"p < {ALPHA:g}" + (" over subjects" if over else "")),
+            _point("not so" if over else "within the floor", "none"),
+        ]
+        _draw_legend(figure, lines, [*points, _floor_patch()])
     return figure
 
 
@@ -178,7 +192,8 @@ def draw_depths(lines: Sequence[Line], places: Sequence[str]) -> Figure:
                 continue
             line = lines[index]
             curves = [line.curve(f"selectors/{place}/expected_depth")["mean"] for place in places]
-            p = [line.curve(f"rewiring/{place}/depth_shift_p_fdr")["max"] for place in places]
+            tests = [_test_of(line, f"rewiring/{place}/depth_shift_p_fdr") for place in places]
+            p = [line.curve(test)["max"] for test in tests]
             for height, curve, value in zip(heights, curves, p, strict=True):
                 if len(curve):
                     significant = len(value) > 0 and value.iloc[-1] < ALPHA
@@ -215,28 +230,69 @@ def _have(lines: Sequence[Line], metric: str) -> bool:
     return any(len(line.curve(metric)) for line in lines)
 
 
+def _test_of(line: Line, p: str) -> str:
+    """Name of the p value that a line is judged by: of several subjects, that of the mean over them."""
+    return re.sub(r"_p(_fdr)?$", r"_excess_subjects_p\1", p) if line.subjects else p
+
+
+def _floor_margin(line: Line, metric: str) -> float | None:
+    """How far one more refit of step 0 goes, in 95 % of cases: in a subject, on average over subjects."""
+    names = [name_of_subject(metric, label) for label in line.subjects] or [metric]
+    pairs = [
+        (line.curve(f"{name}_excess")["mean"], line.curve(f"{name}_excess_high")["mean"]) for name in names
+    ]
+    # the floor is that of step 0: the same at every step
+    margins = [float((high - excess).iloc[-1]) for excess, high in pairs if len(excess)]
+    return float(np.mean(margins)) if margins else None
+
+
 def _draw_panel(ax: Axes, lines: Sequence[Line], metric: str, title: str, p: str | None = None) -> Axes:
     """Draw a metric of every line, with a band of one standard deviation over seeds.
 
-    Points are filled, but if a metric `p` is named only where it is below .05 (for every seed).
+    Of several subjects, the band is the interval over subjects, cut off where it would dwarf the lines, and
+    thin lines are the subjects. Points are filled, but if a metric `p` is named only where it is below .05
+    (for every seed).
     """
+    bands = []
     for line in lines:
         curve = line.curve(metric)
         steps, mean, sd = (np.asarray(column) for column in (curve.index, curve["mean"], curve["sd"]))
         ax.plot(steps, mean, line.dash, color=line.colour)
-        if sd.any():
+        for label in line.subjects:
+            own = line.curve(name_of_subject(metric, label))["mean"]
+            ax.plot(own.index, own, line.dash, color=line.colour, linewidth=0.6, alpha=0.55)
+        over = line.interval(metric)
+        if len(over):
+            bands.append((line, over))
+        elif sd.any():
             ax.fill_between(steps, mean - sd, mean + sd, color=line.colour, alpha=0.2, linewidth=0)
         filled = np.full(len(steps), True)
         if p is not None:
-            filled = (line.curve(p)["max"].reindex(curve.index) < ALPHA).to_numpy()
+            filled = (line.curve(_test_of(line, p))["max"].reindex(curve.index) < ALPHA).to_numpy()
         for chosen, face in ((filled, line.colour), (~filled, "white")):
             ax.plot(
                 steps[chosen], mean[chosen], "o", color=line.colour, markerfacecolor=face, markeredgewidth=1.1
             )
+    _draw_bands(ax, bands)
     ax.set_title(title)
     ax.set_xlabel("optimizer step")
     draw_steps(ax, sorted({step for line in lines for step in line.steps}))
     return ax
+
+
+def _draw_bands(ax: Axes, bands: Sequence[tuple[Line, pd.DataFrame]]) -> None:
+    """Intervals over subjects, for which a panel grows by at most half of its height on either side."""
+    if not bands:
+        return
+    low, high = ax.get_ylim()
+    room = 0.5 * (high - low)
+    lowest, highest = (
+        min(over["low"].min() for _, over in bands),
+        max(over["high"].max() for _, over in bands),
+    )
+    for line, over in bands:
+        ax.fill_between(over.index, over["low"], over["high"], color=line.colour, alpha=0.16, linewidth=0)
+    ax.set_ylim(max(min(low, lowest), low - room), min(max(high, highest), high + room))
 
 
 def _draw_floor(ax: Axes, line: Line, centre: float, margin: float) -> None:

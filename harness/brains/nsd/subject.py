@@ -60,7 +60,7 @@ def load_nsd(config: NsdConfig) -> Brain:
     )
     sources = sorted(Path(__file__).parents[1].rglob("*.py"))
     key = {
-        "settings": config.model_dump(mode="json", exclude={"rois", "min_ceiling"}),
+        "settings": config.model_dump(mode="json", exclude={"rois", "min_ceiling", "subjects"}),
         "source": content_hash([path.read_bytes() for path in sources]),
         "packages": [f"{name} {version(name)}" for name in ("numpy", "scipy", "nibabel", "h5py")],
         "files": [_identify(path) for path in [*files, pictures.path]],

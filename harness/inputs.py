@@ -1,0 +1,69 @@
+"""What a run is made from, loaded and checked before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.backbones import Backbone, load_backbone
+from harness.config import load_config
+from harness.sections import Config
+from harness.subjects import Brains, list_subjects
+from tasks import load_task
+from tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run is made from.
+
+    Attributes
+    ----------
+    task : Task
+        The one that is fine-tuned on.
+    probes : tuple of Task
+        Others, on which retention is measured.
+    backbone : Backbone
+        As pretrained.
+    brains : Brains
+        Of the run's subjects.
+    """
+
+    task: Task
+    probes: tuple[Task, ...]
+    backbone: Backbone
+    brains: Brains
+
+
+def load_inputs(config: Config, folder: Path) -> Inputs:
+    """Load what a configuration names; subjects' files lie in `folder`. Brains are loaded when asked for.
+
+    Raises
+    ------
+    InputError
+        If something is not there or not as it should be.
+    """
+    return Inputs(
+        task=load_task(**config.task.model_dump()),
+        probes=load_probes(config),
+        backbone=load_backbone(config.backbone),
+        brains=Brains(list_subjects(config.brain, folder)),
+    )
+
+
+def load_probes(config: Config) -> tuple[Task, ...]:
+    """The probes of a run; the task that is fine-tuned on is none: what changes there is learning.
+
+    A name is that of a file in ``configs/task``. Where that says nothing of sizes, they are those of
+    `probes`, or all that a task has.
+    """
+    found = []
+    for name in config.probes.tasks:
+        if name == config.task.name:
+            continue
+        settings = load_config([f"task={name}"]).task.model_dump()
+        settings["n_test"] = settings["n_test"] or config.probes.n_test
+        if settings["n_per_class"] is None:
+            settings["n_train"] = settings["n_train"] or config.probes.n_train
+        found.append(load_task(**(settings | {"name": name, "seed": config.seed}), at_most=True))
+    return tuple(found)
