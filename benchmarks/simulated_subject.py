@@ -292,23 +292,20 @@ def _draw_depths(axes: Axes, rows: list[dict[str, Any]], subject: str, colours: 
 
 
 def _draw_alignment(axes: Axes, rows: list[dict[str, Any]], colours: dict[str, str]) -> None:
-    for place, name in enumerate(BACKBONES):
-        for subject, marker, aside in (("scenes", "o", -0.12), ("images", "s", 0.12)):
-            values = [row["hierarchy"] for row in rows if _is(row, name, subject)]
-            face = colours[name] if subject == "scenes" else "white"
-            axes.plot(
-                np.full(len(values), place + aside), values, marker,
-                color=colours[name], markerfacecolor=face, markersize=5,
-            )  # fmt: skip
-    for subject, marker in (("scenes", "o"), ("images", "s")):
-        face = INK if subject == "scenes" else "white"
-        label = "scenes" if subject == "scenes" else "folder of images"
-        axes.plot([], [], marker, color=INK, markerfacecolor=face, markersize=5, label=label)
+    for row in rows:
+        colour = colours[row["backbone"]]
+        face = colour if row["subject"] == "scenes" else "white"
+        axes.plot(
+            row["hierarchy"], row["slope"], "o", color=colour, markerfacecolor=face, markersize=4.5, zorder=3
+        )
+    for label, face in (("scenes", INK), ("a folder", "white")):
+        axes.plot([], [], "o", color=INK, markerfacecolor=face, markersize=4.5, label=label)
     axes.axhline(0, color=INK, linewidth=0.8)
-    axes.set(ylim=(-1, 1), xlim=(-0.5, len(BACKBONES) - 0.5), ylabel="Spearman, rank and depth")
-    axes.set_xticks(range(len(BACKBONES)), [name.removeprefix("mini_") for name in BACKBONES])
-    axes.legend(loc="lower left")
-    axes.set_title("i  Hierarchy alignment")
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set(xlim=(-1, 1), xlabel="Spearman, rank and depth", ylabel="slope: first to last rank")
+    axes.grid(axis="both")
+    axes.legend(loc="upper left")
+    axes.set_title("i  Alignment, a point a fit")
 
 
 def main() -> None:

@@ -39,14 +39,14 @@ class ImageStatistics:
     texture : float32 array [n_images, 6]
         Mean energy at each wavelength, then how much it differs between orientations: their deviation as a
         share of the mean.
-    number : float32 array [n_images]
+    number : float32 array [n_images, 1]
         Energy at the shortest wavelength, less that at the longest; energies are logarithmic.
     """
 
     shape: Float[np.ndarray, "n_images 12"]
     colour: Float[np.ndarray, "n_images 8"]
     texture: Float[np.ndarray, "n_images 6"]
-    number: Float[np.ndarray, " n_images"]
+    number: Float[np.ndarray, "n_images 1"]
 
 
 def measure_statistics(features: FeatureMaps) -> ImageStatistics:
@@ -59,7 +59,7 @@ def measure_statistics(features: FeatureMaps) -> ImageStatistics:
         shape=shape,
         colour=hues / (hues.sum(axis=1, keepdims=True) + np.float32(_FAINT)),
         texture=np.concatenate([mean, energy.std(axis=2) / (mean + np.float32(_FAINT))], axis=1),
-        number=mean[:, 0] - mean[:, -1],
+        number=mean[:, :1] - mean[:, -1:],
     )
 
 
@@ -106,7 +106,7 @@ class StatisticsStage:
         drive = self.mixture["conjunction"] * one * other
         for kind, weights in self.weights.items():
             drive = drive + self.mixture[kind] * towards(kind, weights)
-        number = np.exp(-((z["number"][:, None] - self.preferred) ** 2) / 2)
+        number = np.exp(-((z["number"] - self.preferred) ** 2) / 2)
         return [np.logaddexp(0, 2 * drive), number]
 
     def respond(self, view: View) -> Float[np.ndarray, "n_images n_voxels"]:

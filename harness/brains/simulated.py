@@ -47,7 +47,7 @@ N_REPEATS = 3
 SMOOTHNESS = 8.0  # of tuning along the cortex: standard deviation, millimetres
 CEILINGS = (0.2, 0.9)  # between which noise ceilings lie
 CHUNK = 64  # images at once: bounds memory
-SILENT = 1e-3  # deviation of a response over the stimuli, in units of its stage, below which it is none
+SILENT = 0.02  # deviation of a response over the stimuli below which it is none; most are 0.3 to 2
 
 
 def load_simulated(config: SimulatedConfig) -> Brain:
