@@ -68,8 +68,14 @@ def measure_brain(
 def name_probes(now: Mapping[str, Any], before: Mapping[str, Any], task: str) -> dict[str, float]:
     """Rows of accuracy, probes and forgetting; deltas are after − before, negative = forgetting.
 
-    `now` and `before` are what `harness.track` writes: ``{"task": {measure: value}, "probe": {task: {measure:
-    value}}}``. `task` was fine-tuned on: what changes there is learning, not forgetting. Deltas are differences of accuracies; where images have several labels, of mean AUROC: their names say so.
+    Deltas are differences of accuracies; where images have several labels, of mean AUROC: their names say so.
+
+    Parameters
+    ----------
+    now, before : dicts that `harness.track` writes
+        ``{"task": {measure: value}, "probe": {task: {measure: value}}, "multi_label": [task]}``.
+    task : str
+        Name of the task that was fine-tuned on: what changes there is learning, not forgetting.
     """
     values = {f"task/{task}/{measure}": value for measure, value in now["task"].items()}
     for name, scores in now["probe"].items():

@@ -438,6 +438,11 @@ class SimulatedConfig(NumberedBrainConfig):
     name: Literal["simulated"] = "simulated"
     n_voxels: int = Field(2000, ge=100, le=6000)
     n_stimuli: int = Field(1000, ge=20)
+    stimuli: str | None = Field(
+        None,
+        min_length=1,
+        description="folder of images to show, also in subfolders; null: scenes of the shapes world",
+    )
     noise_ceiling: float = Field(
         0.6, gt=0.2, lt=0.9, description="explainable share of the median voxel's variance"
     )

@@ -17,6 +17,7 @@ from harness.brains.image_files import (
     hash_images,
     join_pictures,
     list_images,
+    list_images_below,
 )
 from harness.errors import InputError
 
@@ -31,6 +32,22 @@ def test_images_are_listed_by_name_and_nothing_else_is(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty: found no image, accepted: .*\.png"):
         list_images(tmp_path / "empty")
+
+
+def test_images_of_subfolders_are_in_natural_order(tmp_path: Path) -> None:
+    for name in ("b/1.png", "a10/1.png", "a9/10.png", "a9/2.JPG", "a9/deep/1.png", "01.png", "1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for name in (".hidden/1.png", "a9/.2.png", "a9/notes.txt", "folder.png/note"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list_images_below(tmp_path) == [
+        *("01.png", "1.png", "a9/2.JPG", "a9/10.png", "a9/deep/1.png", "a10/1.png", "b/1.png")
+    ]
+    with pytest.raises(InputError, match="none: no such folder"):
+        list_images_below(tmp_path / "none")
+    with pytest.raises(InputError, match=r"folder\.png: found no image"):
+        list_images_below(tmp_path / "folder.png")
 
 
 def test_an_order_that_is_not_certain_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from harness.brains.brain import Brain
 from harness.errors import InputError
 from harness.sections import (
@@ -13,6 +15,9 @@ from harness.sections import (
     SimulatedConfig,
     one_by_one,
 )
+
+if TYPE_CHECKING:
+    from harness.brains.simulated_truth import SimulatedTruth
 
 
 def load_brain(config: BrainConfig) -> Brain:
@@ -33,6 +38,16 @@ def load_brain(config: BrainConfig) -> Brain:
     if config.min_ceiling is not None:
         brain = brain.select_ceiling(config.min_ceiling)
     return brain
+
+
+def load_truth(config: SimulatedConfig) -> SimulatedTruth:
+    """What is known about a simulated subject, for just those voxels that `load_brain` gives.
+
+    Errors are those of `load_brain`.
+    """
+    from harness.brains.simulated import load_whole_truth
+
+    return load_whole_truth(config).select_brain(load_brain(config))
 
 
 def _load_whole(config: BrainConfig) -> Brain:

@@ -3,6 +3,7 @@
     python -m harness.brains brain=algonauts2023 brain.root=/data/alg23/subj01
     python -m harness.brains brain=arrays brain.root=mine.npz backbone=mini_clip
     python -m harness.brains brain=nsd brain.root=/data/nsd brain.subjects=[1,2,5,7]
+    python -m harness.brains brain=simulated brain.stimuli=pictures
 
 Takes the settings of a study; the memory that is named is for its backbone and mapping.
 """
@@ -12,29 +13,39 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from harness.brains import load_brain
+from harness.brains import load_brain, load_truth
 from harness.brains.brain import Brain
 from harness.brains.description import describe_brain, in_bytes
 from harness.config import load_config
 from harness.errors import InputError, exit_with_one_line
-from harness.sections import Config, TrainedMappingConfig, one_by_one
+from harness.sections import BrainConfig, Config, SimulatedConfig, TrainedMappingConfig, one_by_one
 
 
 def look(config: Config) -> list[tuple[str, str]]:
-    """Label and text of every line, one subject after the other; pictures are written below ``runs_dir``."""
-    return [line for alone in one_by_one(config.brain) for line in _look_at(config, load_brain(alone))]
+    """Label and text of every line, one subject after the other; pictures are written below ``runs_dir``.
+
+    Of a simulated subject also what is known about it, beside the picture.
+    """
+    return [line for alone in one_by_one(config.brain) for line in _look_at(config, alone)]
 
 
-def _look_at(config: Config, brain: Brain) -> list[tuple[str, str]]:
+def _look_at(config: Config, alone: BrainConfig) -> list[tuple[str, str]]:
+    brain = load_brain(alone)
     lines = [("brain", brain.name), *describe_brain(brain)]
     lines += [("memory", f"{in_bytes(brain.responses.nbytes)} for responses")]
     lines += [("", f"{_tokens_in_words(config, brain)} for the tokens of one snapshot")]
+    folder = Path(config.runs_dir) / "brains"
+    if isinstance(alone, SimulatedConfig):
+        from harness.brains.simulated_truth import save_truth
+
+        save_truth(load_truth(alone), folder / f"{brain.name}.truth.npz")
+        lines.append(("truth", str(folder / f"{brain.name}.truth.npz")))
     if brain.surface is None:
         return [*lines, ("picture", "none, as there is no surface to draw on")]
     from harness.figures.brain_maps import draw_brain
     from harness.figures.style import save_png
 
-    path = Path(config.runs_dir) / "brains" / f"{brain.name}.png"
+    path = folder / f"{brain.name}.png"
     save_png(draw_brain(brain), path)
     return [*lines, ("picture", str(path))]
 

@@ -33,6 +33,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("PALIMPSEST_CACHE") or user_cache_path("palimpsest"))
 
 
+def kept_at(key: Mapping[str, Any]) -> Path:
+    """The folder in which a brain of this key is kept, whether it is there or not."""
+    return cache_folder() / "brains" / content_hash(key)[:20]
+
+
 def cached_brain(
     key: Mapping[str, Any], make: Callable[[], Brain], open_stimuli: OpenStimuli | None = None
 ) -> Brain:
@@ -50,7 +55,7 @@ def cached_brain(
     open_stimuli : callable, optional
         Opens stimuli that stay where they are: of these, no copy is kept.
     """
-    folder = cache_folder() / "brains" / content_hash(key)[:20]
+    folder = kept_at(key)
     with _alone(folder.name):
         if folder.exists():
             try:

@@ -29,6 +29,8 @@ STRIDE = 2  # maps have one point for every 2 x 2 pixels
 SEMI_SATURATION = 0.03  # amplitude of the luminance, 0 to 1
 _MARGIN = 16  # pixels, mirrored: filters would see an edge at the frame
 _WINDOW = 3.0  # standard deviation of the window that texture is measured in, map points
+N_CONTRASTS = N_ORIENTATIONS + len(WAVELENGTHS) + 1
+_CENTRE, _SURROUND = 1.5, 6.0  # standard deviations of windows that contrast is measured between, map points
 _BEND = 2  # distance along a line over which its bend is seen, map points
 
 # images, channels, rows, columns; number and resolution of channels change from step to step
@@ -146,11 +148,27 @@ def measure_texture(energy: Maps) -> Maps:
     return np.concatenate(maps, axis=1)
 
 
-def _blur(maps: np.ndarray) -> np.ndarray:
-    """Gaussian window of `_WINDOW` over the last two axes, as two small matrix products."""
+def _blur(maps: np.ndarray, window: float = _WINDOW) -> np.ndarray:
+    """Gaussian window over the last two axes, as two small matrix products."""
     down, across = (np.eye(length, dtype=np.float32) for length in maps.shape[-2:])
-    rows, columns = (ndimage.gaussian_filter1d(unit, _WINDOW, axis=0) for unit in (down, across))
+    rows, columns = (ndimage.gaussian_filter1d(unit, window, axis=0) for unit in (down, across))
     return rows @ maps @ columns.T
+
+
+def measure_contrast(features: FeatureMaps) -> Maps:
+    """How much a place differs from its surround: second-order edges, of whatever they are made.
+
+    The distance between a map in a narrow and in a wide Gaussian window (`_CENTRE`, `_SURROUND`), of
+    `N_CONTRASTS` maps: energy of each orientation, less the mean of all (local orientation contrast); energy
+    at each wavelength, whatever its orientation; and energy of all hues, squares of chroma.
+    """
+    shape = (len(features.energy), len(WAVELENGTHS), N_ORIENTATIONS, *features.energy.shape[2:])
+    energy = features.energy.reshape(shape)
+    by_orientation = energy.mean(axis=1)
+    by_orientation = by_orientation - by_orientation.mean(axis=1, keepdims=True)
+    chroma = features.colour.sum(axis=1, keepdims=True)
+    maps = np.concatenate([by_orientation, energy.mean(axis=2), chroma], axis=1)
+    return np.abs(_blur(maps, _CENTRE) - _blur(maps, _SURROUND))
 
 
 def measure_colour(pixels: Float[np.ndarray, "n_images height width 3"]) -> Maps:

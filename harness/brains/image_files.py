@@ -76,12 +76,35 @@ def list_images(folder: Path) -> list[str]:
     return names
 
 
+def list_images_below(folder: Path) -> list[str]:
+    """Names of the images in a folder and its subfolders (``cat/2.png``), in their natural order.
+
+    Numbers count as numbers: ``2.png`` comes before ``10.png``. Hidden files and folders, and files of other
+    kinds, are not seen.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; accepted: a folder of images")
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    names = [path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)]
+    names = [name for name in names if (folder / name).is_file()]
+    if not names:
+        raise InputError(f"{folder}: found no image, accepted: files ending in {', '.join(SUFFIXES)}")
+    # names that are equal as numbers, as 1.png and 01.png, in the order of their characters
+    return sorted(names, key=lambda name: ([by_number(part) for part in name.split("/")], name))
+
+
+def by_number(name: str) -> list[tuple[int, str]]:
+    """Key that sorts names in their natural order, in which numbers count as numbers."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
 def check_order(folder: Path, names: Sequence[str]) -> None:
     """Refuse names whose order is not certain: sorted, ``10.png`` comes before ``9.png``."""
-
-    def by_number(name: str) -> list[tuple[int, str]]:
-        return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
-
     for name, counted in zip(names, sorted(names, key=by_number), strict=True):
         if name != counted:
             raise InputError(

@@ -31,12 +31,14 @@ from harness.brains.gabor import (
     FeatureMaps,
     Maps,
     halve,
+    measure_contrast,
     measure_features,
 )
 from tasks.shapes import IMAGE_SIZE, Scene, render_scenes, sample_scenes
 
 REFERENCE_WORLD = 999  # scenes that responses are measured against, the same for every subject
 N_REFERENCE = 128
+FAINT = 1e-4  # deviation of a feature over the reference below which nothing is to be seen of it
 # how much each kind of feature counts, in standard deviations of its part of the response
 MIDDLE_MIXTURES: dict[str, dict[str, float]] = {
     "V4": {"curvature": 0.5, "texture": 0.6, "colour": 0.6, "outline": 0.0},
@@ -75,15 +77,20 @@ class Voxels:
 
 @dataclass(frozen=True)
 class View:
-    """Scenes as the stages see them: maps of local features, and tables of objects."""
+    """Images as the stages see them: maps of local features, and tables of objects; None: nobody knows."""
 
     features: FeatureMaps
-    objects: Objects
+    objects: Objects | None
 
 
 def look_at(scenes: Sequence[Scene], pixels: UInt8[np.ndarray, "n_images height width 3"]) -> View:
     """What there is to see in rendered scenes."""
     return View(measure_features(pixels), tabulate_objects(scenes))
+
+
+def look_at_images(pixels: UInt8[np.ndarray, "n_images height width 3"]) -> View:
+    """What there is to see in images that come without a list of what they hold."""
+    return View(measure_features(pixels), None)
 
 
 def look_at_reference() -> View:
@@ -132,7 +139,11 @@ class EarlyStage:
 class MiddleStage:
     """V4, V8, LO, PIT: curvature, texture and colour, and outlines of objects, in larger fields.
 
-    Of each kind a voxel has a random direction in the space of features, each feature standardised.
+    Of each kind a voxel has a random direction in the space of features, each feature standardised. Where
+    nobody knows the objects, what stands out from its surround by orientation, scale or colour takes the
+    place of their outlines (`measure_contrast`): lateral occipital areas respond to figures by whatever cue
+    (Grill-Spector et al. 1998, Neuron 21:191) and to second-order orientation (Larsson et al. 2006,
+    J. Neurophysiol. 95:862).
     """
 
     channels: ClassVar[dict[str, int]] = {
@@ -153,14 +164,16 @@ class MiddleStage:
         self.weights: dict[str, np.ndarray] = {}
         for kind, seen in self._see(reference).items():
             self.mean[kind] = seen.mean(axis=0)
-            weights = directions[kind] / seen.std(axis=0)
+            weights = divide_where_seen(directions[kind], seen.std(axis=0))
             mixture = np.array([parts[kind] for parts in mixtures])
             part = np.einsum("icv,cv->iv", seen, weights)
-            self.weights[kind] = (weights * mixture / part.std(axis=0)).astype(np.float32)
+            self.weights[kind] = divide_where_seen(weights * mixture, part.std(axis=0)).astype(np.float32)
 
     def _see(self, view: View) -> dict[str, Float[np.ndarray, "n_images n_channels n_voxels"]]:
         kinds = ("curvature", "texture", "colour")
         seen = {kind: pool(halve(getattr(view.features, kind)), self.window) for kind in kinds}
+        if view.objects is None:
+            return seen | {"outline": pool(halve(measure_contrast(view.features)), self.window)}
         return seen | {"outline": see_outlines(view.objects, self.voxels.place, self.voxels.size)}
 
     def respond(self, view: View) -> Float[np.ndarray, "n_images n_voxels"]:
@@ -186,6 +199,7 @@ class HighStage:
         self.scale = [part.std(axis=0) for part in self._judge(reference)]
 
     def _judge(self, view: View) -> list[Float[np.ndarray, "n_images n_voxels"]]:
+        assert view.objects is not None
         fields = self.voxels.fields
         return [judge_objects(view.objects, fields, self.mixture), count_objects(view.objects, fields)]
 
@@ -196,6 +210,13 @@ class HighStage:
 
 
 STAGES: dict[str, type[Stage]] = {"early": EarlyStage, "middle": MiddleStage, "high": HighStage}
+
+
+def divide_where_seen(
+    values: Float[np.ndarray, "..."], deviation: Float[np.ndarray, "..."]
+) -> Float[np.ndarray, "..."]:
+    """Values in units of their deviation over the reference; 0 where that is below `FAINT`."""
+    return np.where(deviation > FAINT, values / np.where(deviation > FAINT, deviation, 1), 0)
 
 
 def receptive_fields(

@@ -1,0 +1,327 @@
+"""Is the simulated subject to be trusted, and what of its wiring does FactorTopy find?
+
+    OMP_NUM_THREADS=2 python benchmarks/simulated_subject.py --output benchmarks/results/simulated_subject
+
+Noise ceilings are estimated from the three repeats, as for measured data, and held against the true ones.
+FactorTopy is fitted to the responses from the tokens of trained and untrained mini backbones; where it reads
+is held against the receptive fields of V1 to V3, how deep it reads against the hierarchy. The same is done
+for a subject that was shown the same pictures as files, of which it does not know what they contain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import describe_machine, write_figures
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+from harness.alignment import hierarchy_alignment, voxel_ranks
+from harness.backbones import load_backbone
+from harness.brains import load_brain, load_truth
+from harness.brains.brain import Brain
+from harness.brains.ceilings import estimate_ceiling
+from harness.brains.repeats import average_sessions, plan_rows
+from harness.brains.simulated_truth import SimulatedTruth
+from harness.config import load_config
+from harness.figures.style import FAINT, INK, WIDTH, choose_colours, figure_style, save_png
+from harness.fitting import fit
+from harness.mapping import Mapping
+from harness.rewiring import expected_depth
+from harness.splits import split_stimuli
+from harness.token_store import store_tokens
+
+BACKBONES = {"mini_clip": True, "mini_supervised": True, "mini_random": False}
+"""Whether each was pretrained."""
+EARLY = ("V1", "V2", "V3")
+SUBJECTS = ("scenes", "images")
+"""One who is shown scenes whose contents are known, one who is shown the same as a folder of images."""
+SHOWN = (100, 300, 1000)  # stimuli that ceilings are estimated from, besides all
+
+
+def estimate(truth: SimulatedTruth, n_images: int) -> np.ndarray:
+    """Noise ceilings from the repeats of the first stimuli, each repeat a session of its own."""
+    order = np.arange(n_images)
+    numbers = range(1, len(truth.repeats) + 1)
+    rows = plan_rows([order] * len(numbers), numbers, "stimulus")
+    sessions = ((f"repeat {k}", truth.repeats[k - 1, :n_images].copy()) for k in numbers)
+    averaged = average_sessions(sessions, rows, truth.repeats.shape[2], standardise=False)
+    ceiling = estimate_ceiling(averaged, rows, "simulated")
+    assert ceiling is not None and averaged.usable.all()
+    return ceiling
+
+
+def compare_ceilings(truth: SimulatedTruth, estimated: np.ndarray) -> dict[str, float]:
+    """Estimated less true ceilings, and their correlation over voxels."""
+    apart = estimated - truth.noise_ceiling
+    return {
+        "correlation": float(np.corrcoef(estimated, truth.noise_ceiling)[0, 1]),
+        "bias": float(apart.mean()),
+        "sd": float(apart.std()),
+    }
+
+
+def compare_places(mapping: Mapping, brain: Brain, truth: SimulatedTruth, token: float) -> dict[str, Any]:
+    """Where voxels read against their receptive fields, per area and over V1 to V3.
+
+    Correlations over both hemispheres owe much to each having its own half of the field, so x and y are
+    also correlated within hemispheres (mean of both). An error is a distance in half widths of the image.
+    """
+    assert mapping.space is not None
+    found = {}
+    for name, areas in [*((area, [area]) for area in EARLY), ("V1 to V3", EARLY)]:
+        chosen = np.isin(truth.region, areas)
+        read, true = mapping.space[chosen], truth.place[chosen]
+        sides = [brain.hemisphere[chosen] == side for side in ("L", "R")]
+        apart = np.linalg.norm(read - true, axis=1)
+        found[name] = {"median_error": float(np.median(apart)), "in_tokens": float(np.median(apart) / token)}
+        found[name]["error_of_the_centre"] = float(np.median(np.linalg.norm(true, axis=1)))
+        for axis, letter in enumerate("xy"):
+            pairs = [(read[part, axis], true[part, axis]) for part in (np.full(len(read), True), *sides)]
+            whole, *halves = (float(np.corrcoef(*pair)[0, 1]) for pair in pairs)
+            found[name] |= {letter: whole, f"{letter}_within_hemispheres": float(np.mean(halves))}
+            found[name][f"{letter}_slope"] = float(np.polyfit(true[:, axis], read[:, axis], 1)[0])
+    return found
+
+
+def compare_depths(mapping: Mapping, brain: Brain) -> dict[str, Any]:
+    """Depth per area, and how well its order is that of the hierarchy: over voxels and over areas."""
+    depth = expected_depth(mapping.layer)
+    aligned = hierarchy_alignment(depth, voxel_ranks(brain.rois, brain.n_voxels))
+    areas = {roi.name: float(depth[roi.voxels].mean()) for roi in brain.rois}
+    over_areas = spearmanr([roi.rank for roi in brain.rois], list(areas.values())).statistic
+    return {
+        "hierarchy": aligned.hierarchy,
+        "slope": aligned.slope,
+        "hierarchy_of_areas": float(over_areas),
+        "depth": areas,
+        "r2": {roi.name: float(mapping.r2[roi.voxels].mean()) for roi in brain.rois},
+    }
+
+
+def simulate(arguments: argparse.Namespace, folder: Path) -> dict[str, tuple[Brain, SimulatedTruth]]:
+    """Both subjects; they differ only in what is known of the pictures that they are shown."""
+    overrides = [f"brain.n_voxels={arguments.voxels}", f"brain.n_stimuli={arguments.stimuli}"]
+    config = load_config(overrides).brain
+    subjects = {"scenes": (load_brain(config), load_truth(config))}
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for row, image in enumerate(subjects["scenes"][0].stimuli):
+        image.save(pictures / f"{row}.png")
+    config = load_config([*overrides, f"brain.stimuli={pictures}"]).brain
+    return subjects | {"images": (load_brain(config), load_truth(config))}
+
+
+def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is written, and what single voxels have, to be drawn."""
+    with tempfile.TemporaryDirectory() as folder:
+        subjects = simulate(arguments, Path(folder))
+        stimuli = subjects["scenes"][0].stimuli
+        truth = subjects["scenes"][1]
+        shown = sorted({*(n for n in SHOWN if n < arguments.stimuli), arguments.stimuli})
+        estimates = {n: estimate(truth, n) for n in shown}
+        ceilings = [{"stimuli": n, **compare_ceilings(truth, found)} for n, found in estimates.items()]
+        rows: list[dict[str, Any]] = []
+        places: dict[str, np.ndarray] = {}
+        for name in BACKBONES:
+            config = load_config([f"backbone={name}", f"mapping.steps={arguments.steps}"])
+            settings = config.mapping.model_copy(update={"regularization_steps": arguments.steps // 2})
+            split = split_stimuli(len(stimuli), config.mapping.held_out, config.seed)
+            tokens = store_tokens(
+                load_backbone(config.backbone), stimuli, split.train, config.mapping.token_size,
+                "float16", "auto", 128, "cpu", Path(folder), f"tokens of {name}",
+            )  # fmt: skip
+            for subject, (brain, truth) in subjects.items():
+                for seed in range(arguments.seeds):
+                    start = time.perf_counter()
+                    mapping = fit(
+                        tokens, brain.responses, brain.coords, brain.bounding_box, split, settings, seed,
+                        progress=f"{name}, {subject}, seed {seed}",
+                    )  # fmt: skip
+                    found = {
+                        **compare_depths(mapping, brain),
+                        "places": compare_places(mapping, brain, truth, 2 / config.mapping.token_size),
+                        "seconds": time.perf_counter() - start,
+                    }
+                    rows.append({"backbone": name, "subject": subject, "seed": seed, **found})
+                    print(json.dumps(rows[-1]), flush=True)
+                    if (subject, seed) == ("scenes", 0):
+                        places[name] = mapping.space
+    figures = {
+        "sizes": {name: getattr(arguments, name) for name in ("voxels", "stimuli", "steps", "seeds")},
+        "machine": describe_machine(),
+        "ceilings": ceilings,
+        "rows": rows,
+    }
+    return figures, {"truth": subjects["scenes"][1], "ceilings": estimates, "places": places}
+
+
+def draw(figures: dict[str, Any], voxels: dict[str, Any]) -> Figure:
+    """Ceilings, places, depths and their order."""
+    colours = choose_colours(BACKBONES)
+    rows, truth = figures["rows"], voxels["truth"]
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, 12.4), layout="constrained")
+        top, middle, bottom = figure.subfigures(3, 1, height_ratios=(3.2, 6.0, 3.2))
+        left, centre, right = top.subplots(1, 3)
+        _draw_ceilings(left, truth, voxels["ceilings"])
+        _draw_ceiling_errors(centre, figures["ceilings"])
+        _draw_place_errors(right, rows, colours)
+        grid = middle.subplots(2, len(BACKBONES), sharex=True, sharey=True)
+        for column, name in enumerate(BACKBONES):
+            found = [row["places"]["V1 to V3"] for row in rows if _is(row, name, "scenes")]
+            for axis, axes in enumerate(grid[:, column]):
+                _draw_places(axes, truth, voxels["places"][name], axis, found)
+            grid[0, column].set_title(f"{'def'[column]}  {name}: where V1 to V3 read")
+            grid[1, column].set_xlabel("true centre of the field, half widths")
+        grid[0, 0].set_ylabel("x that is read")
+        grid[1, 0].set_ylabel("y that is read")
+        grid[0, 0].legend(loc="lower right", handletextpad=0, markerscale=3)
+        one, other, last = bottom.subplots(1, 3, width_ratios=(1.25, 1.25, 1))
+        _draw_depths(one, rows, "scenes", colours)
+        _draw_depths(other, rows, "images", colours)
+        other.sharey(one)
+        one.set_ylabel("mean depth that is read")
+        one.legend(loc="upper left")
+        one.set_title("g  Depth by area: scenes")
+        other.set_title("h  Depth by area: the same, as a folder")
+        _draw_alignment(last, rows, colours)
+    return figure
+
+
+def _is(row: dict[str, Any], backbone: str, subject: str) -> bool:
+    return bool(row["backbone"] == backbone and row["subject"] == subject)
+
+
+def _draw_diagonal(axes: Axes, low: float, high: float) -> None:
+    axes.plot([low, high], [low, high], color=INK, linewidth=0.8, zorder=3)
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    axes.grid(axis="both")
+
+
+def _draw_ceilings(axes: Axes, truth: SimulatedTruth, estimates: dict[int, np.ndarray]) -> None:
+    fewest, most = min(estimates), max(estimates)
+    for n, colour, size in ((fewest, "0.75", 3), (most, "C0", 4)):
+        label = f"{n:,} stimuli"
+        axes.scatter(truth.noise_ceiling, estimates[n], size, color=colour, linewidths=0, label=label)
+    _draw_diagonal(axes, 0, 1)
+    axes.set(xlabel="true noise ceiling", ylabel="estimated from three repeats")
+    axes.legend(loc="upper left", handletextpad=0, markerscale=3)
+    axes.set_title("a  Noise ceilings of single voxels")
+
+
+def _draw_ceiling_errors(axes: Axes, ceilings: list[dict[str, float]]) -> None:
+    n = [row["stimuli"] for row in ceilings]
+    bias, sd = (np.array([row[name] for row in ceilings]) for name in ("bias", "sd"))
+    axes.errorbar(n, bias, sd, marker="o", capsize=3, color="C0", linewidth=1.2)
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.set(xscale="log", xlabel="stimuli", ylabel="estimated less true (mean, sd over voxels)")
+    axes.set_xticks(n, [f"{value:,}" for value in n])
+    axes.set_xticks([], minor=True)
+    axes.set_title("b  Their error")
+
+
+def _draw_place_errors(axes: Axes, rows: list[dict[str, Any]], colours: dict[str, str]) -> None:
+    for place, area in enumerate(EARLY):
+        for aside, name in zip((-0.2, 0, 0.2), BACKBONES, strict=True):
+            found = [row["places"][area]["median_error"] for row in rows if _is(row, name, "scenes")]
+            label = name if place == 0 else None
+            axes.plot(
+                [place + aside] * len(found), found, "o", color=colours[name], markersize=4, label=label
+            )
+        centre = rows[0]["places"][area]["error_of_the_centre"]
+        axes.plot([place - 0.35, place + 0.35], [centre] * 2, color=INK, linewidth=1)
+        if place == 0:
+            axes.annotate(
+                "reading the centre", (-0.35, centre), (0, -3), textcoords="offset points", va="top"
+            )
+    axes.set_xticks(range(len(EARLY)), EARLY)
+    token = rows[0]["places"]["V1"]["median_error"] / rows[0]["places"]["V1"]["in_tokens"]
+    axes.axhline(token, color=FAINT, linestyle=":", linewidth=1)
+    axes.annotate("width of a token", (2.45, token), (0, 2), textcoords="offset points", ha="right")
+    axes.set(ylim=(0, 0.5), xlim=(-0.5, 2.5), ylabel="median distance, half widths")
+    axes.legend(loc="upper right")
+    axes.set_title("c  Place read to true place")
+
+
+def _draw_places(
+    axes: Axes, truth: SimulatedTruth, space: np.ndarray, axis: int, found: list[dict[str, float]]
+) -> None:
+    for area, colour in zip(EARLY, ("#1b4f72", "#2e9e87", "#e0a030"), strict=True):
+        there = truth.region == area
+        axes.scatter(
+            truth.place[there, axis],
+            space[there, axis],
+            4,
+            color=colour,
+            linewidths=0,
+            alpha=0.75,
+            label=area,
+        )
+    _draw_diagonal(axes, -1, 1)
+    axes.set(xticks=np.linspace(-1, 1, 5), yticks=np.linspace(-1, 1, 5))
+    letter = "xy"[axis]
+    whole, within, slope, error = (
+        np.mean([row[name] for row in found])
+        for name in (letter, f"{letter}_within_hemispheres", f"{letter}_slope", "median_error")
+    )
+    # a hemisphere sees half of the field, which makes for a correlation by itself: so within them, too
+    text = f"{letter}: r {whole:.2f} ({within:.2f} within hemispheres)\nslope {slope:.2f}"
+    if axis == 1:
+        text += f"; median error {error:.2f}"
+    axes.text(0.03, 0.97, text, transform=axes.transAxes, va="top", fontsize=7.5, color=FAINT)
+
+
+def _draw_depths(axes: Axes, rows: list[dict[str, Any]], subject: str, colours: dict[str, str]) -> None:
+    areas = list(rows[0]["depth"])
+    for name in BACKBONES:
+        depth = np.array([list(row["depth"].values()) for row in rows if _is(row, name, subject)])
+        axes.plot(depth.mean(axis=0), color=colours[name], label=name)
+        for one in depth:
+            axes.plot(one, ".", color=colours[name], markersize=4)
+    axes.set_xticks(range(len(areas)), areas)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.set_xlabel("area, in the order of the hierarchy")
+
+
+def _draw_alignment(axes: Axes, rows: list[dict[str, Any]], colours: dict[str, str]) -> None:
+    for row in rows:
+        colour = colours[row["backbone"]]
+        face = colour if row["subject"] == "scenes" else "white"
+        axes.plot(
+            row["hierarchy"], row["slope"], "o", color=colour, markerfacecolor=face, markersize=4.5, zorder=3
+        )
+    for label, face in (("scenes", INK), ("a folder", "white")):
+        axes.plot([], [], "o", color=INK, markerfacecolor=face, markersize=4.5, label=label)
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set(xlim=(-1, 1), xlabel="Spearman, rank and depth", ylabel="slope: first to last rank")
+    axes.grid(axis="both")
+    axes.legend(loc="upper left")
+    axes.set_title("i  Alignment, a point a fit")
+
+
+def main() -> None:
+    """Measure, print each fit as it is made, and draw."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--voxels", type=int, default=2000)
+    parser.add_argument("--stimuli", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output", type=Path, help="without suffix: a .json and a .png are written")
+    arguments = parser.parse_args()
+    figures, voxels = measure(arguments)
+    if arguments.output:
+        write_figures(figures, arguments.output.with_suffix(".json"))
+        save_png(draw(figures, voxels), arguments.output.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
