@@ -25,6 +25,7 @@ def write_checkpoint(
     state: dict[str, Tensor],
     optimizers: Sequence[torch.optim.Optimizer],
     scaler: Any = None,
+    notes: Any = None,
 ) -> None:
     """Write a checkpoint as ``folder/step-…``; when it is whole, older ones are removed.
 
@@ -39,6 +40,8 @@ def write_checkpoint(
         Each with per-parameter states of tensors and numbers.
     scaler : torch.amp.GradScaler, optional
         Of float16 training.
+    notes : what JSON can hold, optional
+        Anything else, for `read_notes`.
     """
     tensors = {f"model.{name}": tensor.contiguous() for name, tensor in state.items()}
     for place, optimizer in enumerate(optimizers):
@@ -53,9 +56,8 @@ def write_checkpoint(
     with write_atomically(target) as temporary:
         temporary.mkdir()
         save_file(tensors, temporary / "state.safetensors")
-        write_json(
-            temporary / "progress.json", {"step": step, "scaler": scaler.state_dict() if scaler else None}
-        )
+        progress = {"step": step, "scaler": scaler.state_dict() if scaler else None, "notes": notes}
+        write_json(temporary / "progress.json", progress)
     for path in folder.iterdir():
         if path != target:
             remove(path)
@@ -69,6 +71,12 @@ def find_checkpoint(folder: Path) -> Path | None:
 def checkpoint_step(path: Path) -> int:
     """Steps done before a checkpoint that `find_checkpoint` found."""
     return int(path.name.removeprefix("step-"))
+
+
+def read_notes(path: Path) -> Any:
+    """The notes of a checkpoint; None where there are none."""
+    progress = read_json(path / "progress.json")
+    return progress.get("notes") if isinstance(progress, dict) else None
 
 
 def read_checkpoint(

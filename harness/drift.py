@@ -6,7 +6,7 @@ moved inside, whoever reads it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float
@@ -18,15 +18,14 @@ Features = Float[np.ndarray, "n_images n_channels"]
 
 
 def representation_drift(
-    before: Sequence[Features], after: Sequence[Features], layers: Sequence[str]
+    before: Mapping[str, Features], after: Mapping[str, Features]
 ) -> dict[str, dict[str, float]]:
     """Similarity and distance of every layer's features of the same images, by layer.
 
     Parameters
     ----------
-    before, after : sequences of float arrays [n_images, n_channels], one per layer
+    before, after : dicts of layer to float array [n_images, n_channels]
         At step 0, and now; at least 4 images.
-    layers : sequence of str
 
     Returns
     -------
@@ -37,7 +36,8 @@ def representation_drift(
         mean and variance; features that do not vary at step 0 have none.
     """
     found: dict[str, dict[str, float]] = {}
-    for layer, one, other in zip(layers, before, after, strict=True):
+    for layer, one in before.items():
+        other = after[layer]
         found[layer] = {
             "cka": linear_cka(one, other),
             "cka_unbiased": linear_cka(one, other, unbiased=True),
@@ -49,15 +49,15 @@ def representation_drift(
 
 
 def weight_distance(
-    before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], groups: Mapping[str, Sequence[str]]
+    before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], layers: Mapping[str, str]
 ) -> dict[str, dict[str, float]]:
-    """How far each group of weights has moved, by group.
+    """How far the weights of each layer have moved, by layer.
 
     Parameters
     ----------
     before, after : dicts of name to float array
         At step 0, and now.
-    groups : dict of layer to names of its weights
+    layers : dict of name to the layer it is of
 
     Returns
     -------
@@ -69,39 +69,17 @@ def weight_distance(
     InputError
         If a weight is missing or has another shape.
     """
-    found: dict[str, dict[str, float]] = {}
-    for layer, names in groups.items():
-        moved = size = 0.0
-        for name in names:
-            if name not in after or after[name].shape != before[name].shape:
-                found_shape = after[name].shape if name in after else "none"
-                raise InputError(
-                    f"weight distance: {name}: found {found_shape}, accepted: {before[name].shape}"
-                )
-            one = before[name].astype(np.float64)
-            moved += float(np.square(after[name] - one).sum())
-            size += float(np.square(one).sum())
-        found[layer] = {"weight_distance": float(np.sqrt(moved))}
-        if size > 0:
-            found[layer]["weight_distance_relative"] = float(np.sqrt(moved / size))
-    return found
-
-
-def gradient_shares(squares: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Gradient norm of every layer and its share, from the sums of squared gradients.
-
-    Parameters
-    ----------
-    squares : dict of layer to ‖g_l‖²
-
-    Returns
-    -------
-    dict of layer to ``{"grad_norm", "grad_share"}``
-        ‖g_l‖ and ‖g_l‖² / Σ_k ‖g_k‖², shares that add up to 1; absent where there is no gradient at all.
-    """
-    total = sum(squares.values())
-    found = {layer: {"grad_norm": float(np.sqrt(square))} for layer, square in squares.items()}
-    if total > 0:
-        for layer, square in squares.items():
-            found[layer]["grad_share"] = square / total
+    moved: dict[str, float] = {}
+    size: dict[str, float] = {}
+    for name, layer in layers.items():
+        if name not in after or after[name].shape != before[name].shape:
+            there = after[name].shape if name in after else "none"
+            raise InputError(f"weight distance: {name}: found {there}, accepted: {before[name].shape}")
+        one = before[name].astype(np.float64)
+        moved[layer] = moved.get(layer, 0.0) + float(np.square(after[name] - one).sum())
+        size[layer] = size.get(layer, 0.0) + float(np.square(one).sum())
+    found = {layer: {"weight_distance": float(np.sqrt(square))} for layer, square in moved.items()}
+    for layer, square in size.items():
+        if square > 0:
+            found[layer]["weight_distance_relative"] = float(np.sqrt(moved[layer] / square))
     return found

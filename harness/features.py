@@ -138,6 +138,30 @@ def extract_features(
     return torch.cat([backbone(inputs).float().cpu() for _, inputs in batches])
 
 
+@torch.no_grad()
+def extract_layer_means(
+    backbone: Backbone,
+    images: Sequence[Image.Image],
+    order: Sequence[int],
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    progress: str | None = None,
+) -> dict[str, Float[np.ndarray, "n_images _"]]:
+    """What every layer says of an image as a whole: the mean of its local tokens; last, the ``features``.
+
+    Parameters are those of `iterate_tokens`.
+    """
+    backbone = backbone.to(device).eval()
+    parts: list[list[Tensor]] = []
+    for _, inputs in _batches(backbone, images, order, batch_size, device, progress):
+        features, (grids, _) = backbone.features_and_tokens(inputs)
+        parts.append([*(grid.mean(dim=(2, 3)).float().cpu() for grid in grids), features.float().cpu()])
+    names = (*backbone.layers, "features")
+    return {
+        name: torch.cat(layer).numpy() for name, layer in zip(names, zip(*parts, strict=True), strict=True)
+    }
+
+
 def _batches(
     backbone: Backbone,
     images: Sequence[Image.Image],

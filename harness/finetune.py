@@ -30,12 +30,14 @@ from harness.checkpoints import (
     checkpoint_step,
     find_checkpoint,
     read_checkpoint,
+    read_notes,
     seed_step,
     write_checkpoint,
 )
 from harness.config import load_config, to_yaml
 from harness.errors import InputError, exit_with_one_line
 from harness.files import remove, write_atomically, write_json
+from harness.gradient_norms import GradientNorms
 from harness.inputs import load_inputs
 from harness.journal import Journal
 from harness.layout import hold_run, list_snapshots, run_folder, snapshot_folder
@@ -156,6 +158,7 @@ def finetune(config: Config, folder: Path, task: Task, backbone: Backbone, accel
     }
     model = tune(backbone, task.n_classes, config.method, config.seed, task)
     objective = build_objective(config, model, task, backbone, accelerator)
+    gradients = GradientNorms(model.parameters_by_layer())
     checkpoint = find_checkpoint(folder / "checkpoints")
     start = checkpoint_step(checkpoint) if checkpoint else 0
 
@@ -187,6 +190,7 @@ def finetune(config: Config, folder: Path, task: Task, backbone: Backbone, accel
             prepared, optimizer = accelerator.prepare(objective, optimizer)
             if checkpoint:
                 read_checkpoint(checkpoint, model, [optimizer], accelerator.scaler)
+                gradients.load(read_notes(checkpoint))
                 checkpoint = None
             prepared.train()
             for step in range(max(start, stage.start), stage.stop):
@@ -194,7 +198,7 @@ def finetune(config: Config, folder: Path, task: Task, backbone: Backbone, accel
                 rate = stage.lr_factor * learning_rate(settings, step - stage.start, stage.n_steps)
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group.get("lr_scale", 1.0)
-                terms, norm = take_step(prepared, optimizer, batches, settings, accelerator)
+                terms, norm = take_step(prepared, optimizer, batches, settings, accelerator, gradients)
                 loss = sum(terms.values())
                 if not math.isfinite(loss):
                     raise InputError(
@@ -208,7 +212,7 @@ def finetune(config: Config, folder: Path, task: Task, backbone: Backbone, accel
                     rows |= {"train/grad_norm": norm} if math.isfinite(norm) else {}
                     if len(terms) > 1:
                         rows |= {f"train/{name}": value for name, value in terms.items()}
-                    journal.log(done, rows)
+                    journal.log(done, rows | (gradients.take() if done in wanted else {}))
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
                 bar.update()
                 keep(done)
@@ -219,7 +223,12 @@ def finetune(config: Config, folder: Path, task: Task, backbone: Backbone, accel
                     and done < stage.stop
                 ):
                     write_checkpoint(
-                        folder / "checkpoints", done, model.changing_state(), [optimizer], accelerator.scaler
+                        folder / "checkpoints",
+                        done,
+                        model.changing_state(),
+                        [optimizer],
+                        accelerator.scaler,
+                        gradients.state(),
                     )
             accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
             prepared, optimizer = accelerator.free_memory(prepared, optimizer)
@@ -234,6 +243,7 @@ def take_step(
     batches: Iterator[tuple[Tensor, Tensor]],
     settings: FinetuneConfig,
     accelerator: Accelerator,
+    gradients: GradientNorms,
 ) -> tuple[dict[str, float], float]:
     """One optimizer step; the terms of its loss, over all images of the step, and the gradient's norm."""
     totals: dict[str, Tensor] = {}
@@ -251,9 +261,11 @@ def take_step(
             if accelerator.sync_gradients:
                 trained = [part for group in optimizer.param_groups for part in group["params"]]
                 norm = accelerator.clip_grad_norm_(trained, settings.clip_norm or math.inf)
+                squares = gradients.squares()
             optimizer.step()
             optimizer.zero_grad()
     values = accelerator.reduce(torch.stack(list(totals.values())), "mean").tolist()
+    gradients.add(squares, float(norm))
     return dict(zip(totals, values, strict=True)), float(norm)
 
 

@@ -66,18 +66,21 @@ def measure_brain(
 
 
 def name_probes(now: Mapping[str, Any], before: Mapping[str, Any], task: str) -> dict[str, float]:
-    """Rows of accuracy, probes and forgetting; deltas are after − before, negative = forgetting.
+    """Rows of accuracy, probes, forgetting and drift; deltas are after − before, negative = forgetting.
 
     Deltas are differences of accuracies; where images have several labels, of mean AUROC: their names say so.
 
     Parameters
     ----------
     now, before : dicts that `harness.track` writes
-        ``{"task": {measure: value}, "probe": {task: {measure: value}}, "multi_label": [task]}``.
+        ``{"task": {measure: value}, "probe": {task: {measure: value}}, "multi_label": [task],
+        "drift": {layer: {measure: value}}}``.
     task : str
         Name of the task that was fine-tuned on: what changes there is learning, not forgetting.
     """
     values = {f"task/{task}/{measure}": value for measure, value in now["task"].items()}
+    for layer, moved in now.get("drift", {}).items():
+        values |= {f"drift/{layer}/{measure}": value for measure, value in moved.items()}
     for name, scores in now["probe"].items():
         values |= {f"probe/{name}/{measure}": value for measure, value in scores.items()}
         if name != task:

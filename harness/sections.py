@@ -698,6 +698,7 @@ class ProbesConfig(Section):
     n_test: Count = Field(500, description="test images of each, or all if it has fewer")
     steps: Count = Field(200, description="of the linear probe's optimizer")
     knn_k: Count = 10
+    n_drift: int = Field(500, ge=4, description="stimuli on which representations are compared with step 0")
     batch_size: Count = Field(128, description="images per forward pass")
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ from scipy.special import expit, softmax
 
 from harness.accelerator import build_accelerator
 from harness.across_subjects import combine_subjects
-from harness.backbones import TextTower
+from harness.backbones import Backbone, TextTower
 from harness.config import read_config
+from harness.drift import representation_drift, weight_distance
 from harness.errors import InputError, exit_with_one_line
 from harness.families import fit_mapping, prepare_tokens
-from harness.features import LayerTokens, extract_features
+from harness.features import LayerTokens, extract_features, extract_layer_means
 from harness.files import read_json, write_json
 from harness.inputs import Inputs, load_inputs
 from harness.journal import Journal
@@ -197,6 +199,7 @@ class _Tracker:
         self._step: int | None = None
         self._backbone = inputs.backbone
         self._seen: tuple[Subject, Split, LayerTokens] | None = None
+        self._pretrained = inputs.backbone
 
     def is_done(self, unit: Unit) -> bool:
         """Whether everything of a unit is on disk."""
@@ -299,7 +302,30 @@ class _Tracker:
             )
             if task is self.task:
                 found["task"] = score_head(self.model, features[1], labels[1])
+        return found | {"drift": self._measure_drift(name)}
+
+    def _measure_drift(self, name: str) -> dict[str, dict[str, float]]:
+        """How far layers have moved since step 0: weights, and answers to the first subject's stimuli."""
+        before, after = (dict(part.encoder.named_parameters()) for part in (self._pretrained, self._backbone))
+        layers = {
+            name: layer for name, layer in self._pretrained.parameter_layers().items() if name in before
+        }
+        found = weight_distance(_to_numpy(before), _to_numpy(after), layers)
+        now = self._see_layers(self._backbone, f"{name}, drift")
+        for layer, measures in representation_drift(self._layers_at_start, now).items():
+            found.setdefault(layer, {}).update(measures)
         return found
+
+    @cached_property
+    def _layers_at_start(self) -> dict[str, Float[np.ndarray, "n_images _"]]:
+        return self._see_layers(self._pretrained, "tracking: drift, step 0")
+
+    def _see_layers(self, backbone: Backbone, name: str) -> dict[str, Float[np.ndarray, "n_images _"]]:
+        stimuli = self.brains.load(self.brains.subjects[0]).stimuli
+        n_images = min(self.config.probes.n_drift, len(stimuli))
+        order = np.linspace(0, len(stimuli) - 1, n_images).round().astype(int).tolist()
+        batch_size = self.config.probes.batch_size
+        return extract_layer_means(backbone, stimuli, order, batch_size, self.device, self._label(name))
 
     def _features(self, split: Any, name: str) -> Float[np.ndarray, "n_images n_channels"]:
         images = split["image"]
@@ -309,6 +335,10 @@ class _Tracker:
 
     def _label(self, text: str) -> str | None:
         return None if self.quiet else text
+
+
+def _to_numpy(tensors: dict[str, torch.nn.Parameter]) -> dict[str, np.ndarray]:
+    return {name: tensor.detach().cpu().float().numpy() for name, tensor in tensors.items()}
 
 
 def _name(subject: Subject) -> str:

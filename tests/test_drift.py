@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.drift import gradient_shares, representation_drift, weight_distance
+from harness.drift import representation_drift, weight_distance
 from harness.errors import InputError
 from harness.forgetting import linear_cka
 
@@ -14,14 +14,14 @@ RNG = np.random.default_rng(0)
 
 def test_nothing_moved() -> None:
     features = RNG.standard_normal((20, 5)).astype(np.float32)
-    found = representation_drift([features], [features.copy()], ["a"])
+    found = representation_drift({"a": features}, {"a": features.copy()})
     assert found["a"] == pytest.approx({"cka": 1.0, "cka_unbiased": 1.0, "distance": 0.0})
 
 
 def test_rotation_has_a_distance_but_no_dissimilarity() -> None:
     features = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
     turned = features @ np.array([[0.0, 1], [-1, 0]])
-    found = representation_drift([features], [turned], ["a"])["a"]
+    found = representation_drift({"a": features}, {"a": turned})["a"]
     assert found["cka"] == pytest.approx(1.0)
     # each row moves by (1, 1) in squares: 2; the variance of each of two channels is 1/2
     assert found["distance"] == pytest.approx(2.0)
@@ -30,7 +30,7 @@ def test_rotation_has_a_distance_but_no_dissimilarity() -> None:
 def test_layers_are_measured_apart() -> None:
     one, two = RNG.standard_normal((2, 30, 4))
     other = RNG.standard_normal((30, 6))
-    found = representation_drift([one, two], [one, other[:, :4]], ["first", "second"])
+    found = representation_drift({"first": one, "second": two}, {"first": one, "second": other[:, :4]})
     assert found["first"]["distance"] == 0
     assert found["second"]["cka_unbiased"] == pytest.approx(linear_cka(two, other[:, :4], unbiased=True))
     assert found["second"]["cka"] < 0.5
@@ -38,14 +38,14 @@ def test_layers_are_measured_apart() -> None:
 
 def test_features_that_did_not_vary_have_no_relative_distance() -> None:
     constant = np.ones((5, 3))
-    found = representation_drift([constant], [RNG.standard_normal((5, 3))], ["a"])["a"]
+    found = representation_drift({"a": constant}, {"a": RNG.standard_normal((5, 3))})["a"]
     assert found == {"cka": 0.0, "cka_unbiased": 0.0}
 
 
 def test_weight_distance_by_hand() -> None:
     before = {"w": np.array([[3.0, 0.0]]), "b": np.array([4.0]), "other": np.zeros(2)}
     after = {"w": np.array([[3.0, 1.0]]), "b": np.array([6.0]), "other": np.array([0.0, 0.5])}
-    found = weight_distance(before, after, {"one": ["w", "b"], "two": ["other"]})
+    found = weight_distance(before, after, {"w": "one", "b": "one", "other": "two"})
     assert found["one"] == pytest.approx(
         {"weight_distance": np.sqrt(5), "weight_distance_relative": np.sqrt(5) / 5}
     )
@@ -55,10 +55,4 @@ def test_weight_distance_by_hand() -> None:
 @pytest.mark.parametrize("after", [{}, {"w": np.zeros(3)}])
 def test_weights_that_do_not_fit_are_named(after: dict[str, np.ndarray]) -> None:
     with pytest.raises(InputError, match=r"weight distance: w: found .*, accepted: \(2,\)"):
-        weight_distance({"w": np.zeros(2)}, after, {"one": ["w"]})
-
-
-def test_gradient_shares_by_hand() -> None:
-    found = gradient_shares({"a": 9.0, "b": 16.0})
-    assert found == {"a": {"grad_norm": 3.0, "grad_share": 0.36}, "b": {"grad_norm": 4.0, "grad_share": 0.64}}
-    assert gradient_shares({"a": 0.0}) == {"a": {"grad_norm": 0.0}}
+        weight_distance({"w": np.zeros(2)}, after, {"w": "one"})

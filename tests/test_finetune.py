@@ -91,9 +91,21 @@ def test_snapshots_are_on_schedule_and_rows_are_complete(tmp_path):
     assert list_snapshots(tmp_path) == [0, 1, 2, 3, 4, 6, 8, 9]  # doubling, epoch ends 3 and 6, the last
     rows, _ = read_rows(tmp_path / "results.jsonl")
     names = [(row["name"], row["step"]) for row in rows]
-    assert names == [
-        (name, step) for step in range(1, 10) for name in ("train/loss", "train/lr", "train/grad_norm")
+    each = ("train/loss", "train/lr", "train/grad_norm")
+    assert [name for name in names if name[0].startswith("train/")] == [
+        (name, step) for step in range(1, 10) for name in each
     ]
+    # gradients of layers, on the snapshots' steps, are means over the steps since the last one
+    shares = {step: [] for step in (1, 2, 3, 4, 6, 8, 9)}
+    squares = dict.fromkeys(shares, 0.0)
+    norms = {row["step"]: row["value"] for row in rows if row["name"] == "train/grad_norm"}
+    for row in rows:
+        if row["name"].endswith("/grad_share"):
+            shares[row["step"]].append(row["value"])
+        if row["name"].startswith("drift/") and row["name"].endswith("/grad_norm"):
+            squares[row["step"]] += row["value"] ** 2
+    assert all(sum(values) == pytest.approx(1) and len(values) == 10 for values in shares.values())
+    assert squares[1] == pytest.approx(norms[1] ** 2)
     assert rows[0]["value"] == pytest.approx(np.log(10))  # the head starts at zero
     assert not (tmp_path / "checkpoints").exists()
 

@@ -65,6 +65,27 @@ def test_depths(backbones: dict[str, Backbone], name: str, expected: dict[str, i
     assert set(depths.values()) == set(range(max(depths.values()) + 1))
 
 
+def test_parameters_by_layer(backbones: dict[str, Backbone]) -> None:
+    """By the names that layer tokens have; in a ResNet, whose blocks are not its layers, by depth."""
+    for name, stem, first, top in (
+        ("mini", "pos_embed", "blocks.0.attn.qkv.weight", None),
+        ("mini_clip", "trunk.cls_token", "trunk.blocks.0.norm1.weight", "head.proj.weight"),
+        ("tiny_clip", "conv1.weight", "transformer.resblocks.0.attn.in_proj_weight", "proj"),
+    ):
+        layers = backbones[name].parameter_layers()
+        assert layers[stem] == "stem"
+        assert layers[first] == backbones[name].layers[0]
+        assert top is None or layers[top] == "top"
+        assert set(backbones[name].layers) <= set(layers.values())
+    layers = backbones["resnet"].parameter_layers()
+    assert (layers["conv1.0.weight"], layers["layer1.0.conv1.weight"]) == ("stem", "depth-01")
+    model = tune(backbones["mini"], 3, FullConfig(), 0)
+    found = model.parameters_by_layer()
+    first, *_, last = found
+    assert (first, last) == ("stem", "head")
+    assert sum(map(len, found.values())) == len(list(model.parameters()))
+
+
 @pytest.mark.parametrize("name", ["mini", "mini_clip", "tiny_clip", "resnet"])
 def test_rates_fall_from_the_head_down(backbones: dict[str, Backbone], name: str) -> None:
     model = tune(backbones[name], 3, FullConfig(layer_decay=0.5), 0)

@@ -82,6 +82,27 @@ def test_unchanged_backbone_does_not_forget_or_rewire(tracked):
     assert rows["rewiring/all/wasserstein", 3] > 0  # refits do differ: that is what the floor is for
 
 
+def test_unchanged_backbone_does_not_drift(tracked):
+    _, folder = tracked
+    rows = rows_of(folder)
+    for step in range(4):
+        found = {
+            name: value for (name, at), value in rows.items() if at == step and name.startswith("drift/")
+        }
+        assert {name.split("/")[2] for name in found} >= {
+            "cka",
+            "cka_unbiased",
+            "distance",
+            "weight_distance",
+        }
+        for name, value in found.items():
+            if name.endswith(("/cka", "/cka_unbiased")):
+                assert value == pytest.approx(1)
+            elif not name.startswith("drift/head/"):
+                assert value == 0, name
+    assert {"drift/stem/weight_distance", "drift/blocks.7/cka", "drift/features/distance"} <= set(found)
+
+
 def test_mlflow_has_the_same_rows(tracked):
     _, folder = tracked
     ((tags, found),) = read_histories(

@@ -158,6 +158,18 @@ class Backbone(nn.Module, abc.ABC):
         found: dict[str, int] = group_parameters(encoder, encoder.group_matcher(coarse=False), reverse=True)
         return found
 
+    def parameter_layers(self) -> dict[str, str]:
+        """Which layer each parameter of the encoder is of, by name: before the first, ``stem``, or ``top``.
+
+        Where blocks are not the layers that `tokens` gives (in stages of blocks), they are ``depth-01`` …
+        """
+        depths = self.depths()
+        n_blocks = max(depths.values())
+        names = ["stem", *self.layers, "top"]
+        if n_blocks not in (len(self.layers), len(self.layers) + 1):
+            names = ["stem", *(f"depth-{depth:02d}" for depth in range(1, n_blocks + 1))]
+        return {name: names[depth] for name, depth in depths.items()}
+
 
 def split_tokens(
     grids: Sequence[Tensor], prefixes: Sequence[Tensor | None]

@@ -83,6 +83,15 @@ class TunedModel(nn.Module):
         encoder = self.backbone.encoder
         return {name: part for name, part in encoder.named_parameters() if part.requires_grad}
 
+    def parameters_by_layer(self) -> dict[str, list[nn.Parameter]]:
+        """All parameters by the layer they are of: those of the backbone, ``head``, and ``texts`` of FLYP."""
+        layers = self.backbone.parameter_layers()
+        found: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            layer = layers.get(name.removeprefix("backbone.encoder."), name.partition(".")[0])
+            found.setdefault(layer, []).append(parameter)
+        return found
+
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
         """Depth of a parameter by its name, the head on top; where timm looks for it in its own networks."""
         depths = {f"backbone.encoder.{name}": depth for name, depth in self.backbone.depths().items()}
