@@ -38,6 +38,7 @@ from harness.comparison import (
 from harness.errors import exit_with_one_line
 from harness.figures.cluster_maps import draw_cluster_maps, label_voxels
 from harness.figures.curves import Dash, Line, draw_alignment, draw_depths, draw_forgetting, draw_rewiring
+from harness.figures.drift import PANELS, draw_drift, find_layers
 from harness.figures.layer_maps import DepthShift, choose_limit, draw_layer_maps, measure_shift
 from harness.figures.style import choose_colours, embed_png, embed_svg
 from harness.files import read_json, write_atomically
@@ -280,6 +281,16 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
             f"Filled points have p < 0.05{' over subjects' if several else ''}, in regions after "
             f"correction for their number; open ones are no evidence of rewiring.{of_brain}",
             tuple(f"rewiring/<place>/wasserstein{end}" for end in ends),
+        )
+    measures = [measure for measure in PANELS if any(find_layers(line, measure) for line in lines)]
+    if measures and any(len(line.steps) > 1 for line in lines):
+        yield Picture(
+            "Drift inside",
+            embed_svg(draw_drift(lines)),
+            "The last snapshot against step 0, layer by layer, whoever reads it. Left: how little of the "
+            "stimuli’s similarities is kept. Middle: how far weights have moved. Right: where gradients were "
+            f"since the snapshot before.{seeds}",
+            tuple(f"drift/<layer>/{measure}" for measure in measures),
         )
     hierarchy = ("hierarchy", "hierarchy_null_mean", "hierarchy_null_sd")
     yield Picture(

@@ -16,6 +16,7 @@ from scipy import stats
 from harness.comparison import RunResult
 from harness.config import load_config
 from harness.figures.curves import Line, draw_alignment, draw_depths, draw_forgetting, draw_rewiring
+from harness.figures.drift import draw_drift, find_layers
 from harness.figures.style import choose_colours, choose_ticks, embed_png, embed_svg
 
 
@@ -230,3 +231,21 @@ def test_shifts_of_several_subjects_are_judged_over_subjects() -> None:
         run = replace(make_run(rows), config=load_config(["brain.subjects=[0,1]"]))
         ax = draw_depths([Line("clip", "#0173b2", "-", (run,))], ["V1"]).axes[0]
         assert (drawn(ax)[0].get_alpha() == 1.0) == strong
+
+
+def test_drift_is_drawn_from_input_to_output() -> None:
+    """The last snapshot of every layer; of similarity, what is lost."""
+    values = {
+        "drift/stem/weight_distance_relative": {0: 0.0, 8: 0.1},
+        "drift/blocks.0/weight_distance_relative": {0: 0.0, 8: 0.3},
+        "drift/blocks.0/cka_unbiased": {0: 1.0, 8: 0.75},
+        "drift/features/cka_unbiased": {0: 1.0, 8: 0.5},
+    }
+    line = make_line(BRAIN | values)
+    assert find_layers(line, "weight_distance_relative") == ["stem", "blocks.0"]
+    figure = draw_drift([line])
+    (similarity,) = drawn(titled(figure, "1 − CKA, unbiased"), marker="o")
+    assert similarity.get_ydata().tolist() == [0.25, 0.5]
+    (weights,) = drawn(titled(figure, "Weights: ‖θ − θ₀‖ / ‖θ₀‖"), marker="o")
+    assert weights.get_ydata().tolist() == [0.1, 0.3]
+    assert not titled(figure, "Share of the squared gradient").lines

@@ -74,6 +74,23 @@ class Line:
         return sorted({step for run in self.runs for step in run.steps})
 
 
+def make_panels(n_rows: int, n_columns: int, height: float) -> tuple[Figure, np.ndarray]:
+    """A figure of a report's width and its panels [n_rows, n_columns], each `height` inches high."""
+    layout = ConstrainedLayoutEngine(wspace=0.04, hspace=0.04)
+    figure = Figure(figsize=(WIDTH, 0.4 + height * n_rows), layout=layout)
+    return figure, figure.subplots(n_rows, n_columns, squeeze=False)
+
+
+def draw_legend(figure: Figure, lines: Sequence[Line], more: Sequence[Line2D | Patch] = ()) -> None:
+    """Name all lines above the panels, and `more` after them."""
+    handles = [
+        Line2D([], [], color=line.colour, linestyle=line.dash, marker="o", label=line.label) for line in lines
+    ]
+    figure.legend(
+        handles=[*handles, *more], loc="outside upper left", ncols=len(handles) + len(more), handlelength=1.8
+    )
+
+
 def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
     """Accuracy on the task beside forgetting on every probe, over steps.
 
@@ -83,7 +100,7 @@ def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
     main = choose_measure([run for line in lines for run in line.runs])
     with figure_style():
         n_rows, n_columns = 1 + bool(zero_shot), 1 + len(probes)
-        figure, axes = _panels(n_rows, n_columns, 2.5)
+        figure, axes = make_panels(n_rows, n_columns, 2.5)
         _draw_panel(axes[0, 0], lines, f"task/{TASK}/{main}", f"Task {MEASURES[main]}, head")
         deltas = [
             _draw_panel(ax, lines, _delta(lines, probe, "delta_lp"), f"Δ_LP {probe}")
@@ -103,7 +120,7 @@ def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
             ax.set_ylim(0, 1.02)
         _mark_zero(deltas)
         _share_limits(deltas)
-        _draw_legend(figure, lines)
+        draw_legend(figure, lines)
     return figure
 
 
@@ -152,14 +169,14 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
             _point(f"p < {ALPHA:g}" + (" over subjects" if over else "")),
             _point("not so" if over else "within the floor", "none"),
         ]
-        _draw_legend(figure, lines, [*points, _floor_patch()])
+        draw_legend(figure, lines, [*points, _floor_patch()])
     return figure
 
 
 def draw_alignment(lines: Sequence[Line]) -> Figure:
     """Hierarchy alignment over steps, with the spread of step 0's refits, and brain R²."""
     with figure_style():
-        figure, axes = _panels(1, 2, 2.9)
+        figure, axes = make_panels(1, 2, 2.9)
         hierarchy = "alignment/all/hierarchy"
         _draw_panel(axes[0, 0], lines, hierarchy, "Hierarchy alignment")
         for line in lines:
@@ -172,7 +189,7 @@ def draw_alignment(lines: Sequence[Line]) -> Figure:
         _mark_zero([axes[0, 0]])
         _draw_panel(axes[0, 1], lines, "brain/all/r2", "Brain R², held-out stimuli")
         axes[0, 1].set_ylim(bottom=min(0.0, axes[0, 1].get_ylim()[0]))
-        _draw_legend(figure, lines, [_floor_patch()])
+        draw_legend(figure, lines, [_floor_patch()])
     return figure
 
 
@@ -184,7 +201,7 @@ def draw_depths(lines: Sequence[Line], places: Sequence[str]) -> Figure:
     with figure_style():
         n_columns = min(max(len(lines), 2), COLUMNS)
         n_rows = math.ceil(len(lines) / n_columns)
-        figure, axes = _panels(n_rows, n_columns, 0.9 + 0.2 * len(places))
+        figure, axes = make_panels(n_rows, n_columns, 0.9 + 0.2 * len(places))
         heights = np.arange(len(places))[::-1]
         for index, ax in enumerate(axes.flat):
             if index >= len(lines):
@@ -216,14 +233,8 @@ def draw_depths(lines: Sequence[Line], places: Sequence[str]) -> Figure:
             ax.grid(axis="x")
         strong = Line2D([], [], color=FAINT, linewidth=2.4, label=f"shift out of the floor, p < {ALPHA:g}")
         weak = Line2D([], [], color=FAINT, alpha=0.4, linewidth=1.2, label="within the floor")
-        _draw_legend(figure, [], [_point("step 0", "none"), _point("last snapshot"), strong, weak])
+        draw_legend(figure, [], [_point("step 0", "none"), _point("last snapshot"), strong, weak])
     return figure
-
-
-def _panels(n_rows: int, n_columns: int, height: float) -> tuple[Figure, np.ndarray]:
-    layout = ConstrainedLayoutEngine(wspace=0.04, hspace=0.04)
-    figure = Figure(figsize=(WIDTH, 0.4 + height * n_rows), layout=layout)
-    return figure, figure.subplots(n_rows, n_columns, squeeze=False)
 
 
 def _have(lines: Sequence[Line], metric: str) -> bool:
@@ -317,12 +328,3 @@ def _point(label: str, fill: Literal["full", "none"] = "full") -> Line2D:
 
 def _floor_patch() -> Patch:
     return Patch(color=FAINT, alpha=0.16, linewidth=0, label=FLOOR)
-
-
-def _draw_legend(figure: Figure, lines: Sequence[Line], more: Sequence[Line2D | Patch] = ()) -> None:
-    handles = [
-        Line2D([], [], color=line.colour, linestyle=line.dash, marker="o", label=line.label) for line in lines
-    ]
-    figure.legend(
-        handles=[*handles, *more], loc="outside upper left", ncols=len(handles) + len(more), handlelength=1.8
-    )
