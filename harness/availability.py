@@ -1,4 +1,4 @@
-"""What a run needs from outside, and whether it is here: looked up in caches and on disk, never on a network."""
+"""What a run needs from outside, and whether it is here: looked up in caches and on disk, without network."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def tuning_seconds(speed: Speed, n_steps: int, batch_size: int, method: str) -> 
 def tracking_seconds(
     speed: Speed, n_snapshots: int, n_seen: int, n_fits: int, n_fit_steps: int | None
 ) -> float | None:
-    """Seconds of tracking: of each snapshot `n_seen` images forward, and all fits; None if fits are unknown."""
+    """Seconds of tracking: of each snapshot `n_seen` images forward, and all fits; None: unknown fits."""
     if speed.fit_step is None or n_fit_steps is None:
         return None
     return n_snapshots * n_seen * speed.forward + n_fits * speed.fit_start + n_fit_steps * speed.fit_step

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -40,6 +41,12 @@ from harness.sections import (
 
 NAME_WIDTH = 47
 UNKNOWN = "?"
+LEGEND = """\
+weights: as pretrained and as tuned, gradients, AdamW's moments and what the method keeps; without
+activations. tokens: of one snapshot. disk: snapshots and mappings. ?: not known beforehand."""
+ESTIMATE = """
+from a few passes of untrained networks and a short fit, without reading, decoding and probes' own
+fits; ? where the network does not fit in memory, or the mapping is solved and not trained."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ def describe_network(config: BackboneConfig) -> Network:
 
 
 def count_trained(config: Config, network: Network) -> tuple[int, int]:
-    """Parameters that the method trains, and bytes of a snapshot; a head of unknown width counts as one class.
+    """Parameters that the method trains, and bytes of a snapshot; a head of unknown width has one class.
 
     Raises
     ------
@@ -225,20 +232,18 @@ def estimate_seconds(config: Config, run: PlannedRun, speed: Speed, n_stimuli: i
     return tracking + tuning_seconds(speed, run.n_steps, config.finetune.batch_size, config.method.name)
 
 
-def describe_bytes(n_bytes: float | None) -> str:
+def describe_bytes(n_bytes: int | float | None) -> str:
     """``1.5 GB``: powers of 1,000."""
     if n_bytes is None:
         return UNKNOWN
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 999.5:
-            break
-        n_bytes /= 1000
-    else:
-        unit = "TB"
-    return f"{n_bytes:.{1 if n_bytes < 9.95 else 0}f} {unit}"
+    value, units = float(n_bytes), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
+        value /= 1000
+        del units[0]
+    return f"{value:.{1 if value < 9.95 else 0}f} {units[0]}"
 
 
-def describe_seconds(seconds: float | None) -> str:
+def describe_seconds(seconds: int | float | None) -> str:
     """``40 s``, ``12 min``, ``3.5 h``, ``2.1 d``."""
     if seconds is None:
         return UNKNOWN
@@ -250,10 +255,12 @@ def describe_seconds(seconds: float | None) -> str:
 
 def format_runs(runs: Sequence[PlannedRun]) -> str:
     """The runs as a table of at most 110 columns, and what is left to do in all."""
-    head = f"{'run':<{NAME_WIDTH}} {'steps':>6} {'snap':>4} {'fits':>4} {'weights':>8} {'tokens':>8} {'disk':>8} "
-    lines = [head + f"{'time':>7}  state"]
+    head = f"{'run':<{NAME_WIDTH}} {'steps':>6} {'snap':>4} {'fits':>4} {'weights':>8} "
+    lines = [head + f"{'tokens':>8} {'disk':>8} {'time':>7}  state"]
     for run in runs:
-        numbers = (UNKNOWN if value is None else str(value) for value in (run.n_steps, run.n_snapshots, run.n_fits))
+        numbers = (
+            UNKNOWN if value is None else str(value) for value in (run.n_steps, run.n_snapshots, run.n_fits)
+        )
         steps, snapshots, fits = numbers
         name = run.name if len(run.name) <= NAME_WIDTH else f"{run.name[: NAME_WIDTH - 9]}…{run.name[-8:]}"
         lines.append(
@@ -281,14 +288,13 @@ def format_runs(runs: Sequence[PlannedRun]) -> str:
     return "\n".join(lines)
 
 
-def describe_sum(values: Sequence[float | None], describe: object) -> str:
+def describe_sum(values: Sequence[int | float | None], describe: Callable[[Any], str]) -> str:
     """The sum of what is known, and of how many runs it is not."""
-    assert callable(describe)
     known = [value for value in values if value is not None]
     n_unknown = len(values) - len(known)
     if n_unknown and not known:
         return "unknown"
-    return str(describe(sum(known))) + (f", and {n_unknown} run(s) unknown" if n_unknown else "")
+    return describe(sum(known)) + (f", and {n_unknown} run(s) unknown" if n_unknown else "")
 
 
 def format_needs(needs: Sequence[Need], sizes: dict[str, int]) -> str:
@@ -339,11 +345,9 @@ def print_plan(configs: Sequence[Config], measure: bool = True) -> None:
     print()
     print(format_needs(needs, sizes))
     print()
-    print("weights: as pretrained and as tuned, gradients, AdamW's moments and what the method keeps; without")
-    print("activations. tokens: of one snapshot. disk: snapshots and mappings. ?: not known beforehand.")
+    print(LEGEND)
     if stopwatch is None:
         print("Time was not measured (--plan=quick).")
     else:
-        print(f"Time is estimated on this machine ({stopwatch.device.type}, {torch.get_num_threads()} threads)")
-        print("from a few passes of untrained networks and a short fit, without reading, decoding and probes'")
-        print("own fits; ? where the network does not fit in memory, or the mapping is solved and not trained.")
+        machine = f"{stopwatch.device.type}, {torch.get_num_threads()} threads"
+        print(f"Time is estimated on this machine ({machine}){ESTIMATE}")

@@ -656,8 +656,8 @@ class StudyConfig(Section):
     name: Name = "default"
     grid: dict[str, list[Any]] = Field(
         {},
-        description="setting or group -> values; one run per combination. A value that is a mapping, with the "
-        "axis among its names, sets several settings together",
+        description="setting or group -> values; one run per combination. A value that is a mapping sets "
+        "several settings together, the axis among them",
     )
     leave_out: list[Any] = Field([], description="values of the grid that are not run")
 

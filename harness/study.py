@@ -77,9 +77,7 @@ def _value_on(axis: str, value: Any) -> str:
     return _as_text(value[axis] if isinstance(value, dict) else value)
 
 
-def _left_in(
-    grid: dict[str, list[Any]], leave_out: list[Any], given: dict[str, str]
-) -> dict[str, list[Any]]:
+def _left_in(grid: dict[str, list[Any]], leave_out: list[Any], given: dict[str, str]) -> dict[str, list[Any]]:
     """The grid without the values to leave out."""
     unwanted = {_as_text(value) for value in leave_out}
     known = {_value_on(axis, value) for axis, values in grid.items() for value in values}

@@ -1,4 +1,4 @@
-"""How fast this machine does the pieces of a run: a few passes of untrained networks, a short fit of noise."""
+"""How fast this machine does the pieces of a run: passes of untrained networks, a short fit of noise."""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ def load_backbone(config: BackboneConfig, pretrained: bool = True) -> Backbone:
         raise InputError(
             f"backbone.weights: found {config.weights}, accepted: a hub tag; a file is backbone.checkpoint"
         )
-    checkpoint = locate_checkpoint(config.checkpoint) if pretrained and config.checkpoint is not None else None
+    checkpoint = (
+        locate_checkpoint(config.checkpoint) if pretrained and config.checkpoint is not None else None
+    )
     # each library takes seconds to import
     if config.library == "timm":
         for name, value, accepted in (("quick_gelu", config.quick_gelu, None), ("text", config.text, True)):
