@@ -205,15 +205,27 @@ def _unknown_setting(setting: str) -> InputError:
 
 
 def _check_grid_axis(axis: str, values: list[Any]) -> None:
-    if axis.partition(".")[0] in ("study", "runs_dir"):
-        raise InputError(f"study.grid: found {axis}, accepted: settings that determine a run's results")
-    if axis not in set(settings()):
-        raise InputError(f"study.grid: {_unknown_setting(axis)}")
+    _check_varied(axis)
     if not values:
         raise InputError(f"study.grid.{axis}: found [], accepted: one value or more")
     for value in values:
-        if axis in GROUPS and value not in group_options(axis):
-            raise unknown_name(axis, str(value), group_options(axis))
+        together = value if isinstance(value, dict) else {axis: value}
+        if axis not in together:
+            raise InputError(
+                f"study.grid.{axis}: found {json.dumps(value)}, accepted: settings with {axis} among them"
+            )
+        for name, chosen in together.items():
+            _check_varied(name)
+            if name in GROUPS and chosen not in group_options(name):
+                raise unknown_name(name, str(chosen), group_options(name))
+
+
+def _check_varied(name: str) -> None:
+    """That a setting is there, and one that determines results."""
+    if name.partition(".")[0] in ("study", "runs_dir"):
+        raise InputError(f"study.grid: found {name}, accepted: settings that determine a run's results")
+    if name not in set(settings()):
+        raise InputError(f"study.grid: {_unknown_setting(name)}")
 
 
 def main() -> None:

@@ -654,7 +654,12 @@ class StudyConfig(Section):
     """A name for runs that belong together, and which there are."""
 
     name: Name = "default"
-    grid: dict[str, list[Any]] = Field({}, description="setting or group -> values; one run per combination")
+    grid: dict[str, list[Any]] = Field(
+        {},
+        description="setting or group -> values; one run per combination. A value that is a mapping sets "
+        "several settings together, the axis among them",
+    )
+    leave_out: list[Any] = Field([], description="values of the grid that are not run")
 
 
 class FinetuneConfig(Section):

@@ -65,3 +65,49 @@ def test_study_without_a_finished_run_says_so(monkeypatch, tmp_path):
 def test_unknown_study_is_one_line():
     with pytest.raises(InputError, match=r"unknown study 'demmo'.*did you mean 'demo'"):
         list(study.expand_grid(["study=demmo"]))
+
+
+def test_settings_are_set_together():
+    grid = "study.grid={method: [full, {method: lora, finetune.lr: 1e-3, finetune.clip_norm: null}]}"
+    runs = [(config.method.name, config.finetune.lr) for _, config in study.expand_grid([grid])]
+    assert runs == [("full", 5e-4), ("lora", 1e-3)]
+    # the command line wins, and what goes with the value that it chooses is kept
+    assert [config.finetune.lr for _, config in study.expand_grid([grid, "finetune.lr=0.1"])] == [0.1, 0.1]
+    ((_, config),) = study.expand_grid([grid, "method=lora"])
+    assert config.finetune.lr == 1e-3 and config.finetune.clip_norm is None
+    ((_, config),) = study.expand_grid([grid, "method=bitfit"])
+    assert (config.method.name, config.finetune.lr) == ("bitfit", 5e-4)
+
+
+def test_settings_that_cannot_be_set_together_are_named():
+    with pytest.raises(InputError, match=r"study.grid.method: found .*accepted: settings with method among"):
+        list(study.expand_grid(["study.grid={method: [{finetune.lr: 1e-3}]}"]))
+    with pytest.raises(InputError, match=r"unknown setting 'finetune.lrr'.*did you mean 'finetune.lr'"):
+        list(study.expand_grid(["study.grid={method: [{method: lora, finetune.lrr: 1e-3}]}"]))
+    with pytest.raises(InputError, match="unknown method 'lorra'"):
+        list(study.expand_grid(["study.grid={method: [{method: lorra, finetune.lr: 1e-3}]}"]))
+
+
+def test_values_are_left_out():
+    runs = study.expand_grid(["study=demo", "study.leave_out=[mini_clip,mini_random]"])
+    assert [config.backbone.name for _, config in runs] == ["mini_supervised"]
+    seeds = study.expand_grid(["study.grid={seed: [0, 1, 2]}", "study.leave_out=[1]"])
+    assert [config.seed for _, config in seeds] == [0, 2]
+    with pytest.raises(InputError, match=r"study.leave_out 'mini_clap'.*did you mean 'mini_clip'"):
+        list(study.expand_grid(["study=demo", "study.leave_out=[mini_clap]"]))
+    everything = "study.leave_out=[mini_clip,mini_supervised,mini_random]"
+    with pytest.raises(InputError, match=r"study.leave_out: found all values of backbone"):
+        list(study.expand_grid(["study=demo", everything]))
+
+
+def test_weights_that_nobody_has_are_said_before_anything_runs(monkeypatch, tmp_path):
+    monkeypatch.setattr(study, "launch", lambda combination: pytest.fail("a run was launched"))
+    monkeypatch.delenv("PALIMPSEST_MOCOV3_B16", raising=False)
+    with pytest.raises(InputError, match=r"mocov3_b16.yaml may say more; study.leave_out=\[mocov3_b16\]"):
+        study.run_study(["study=objectives", f"runs_dir={tmp_path}", "task=eurosat"])
+    monkeypatch.setenv("PALIMPSEST_MOCOV3_B16", str(tmp_path / "none.pth"))
+    with pytest.raises(InputError, match=r"nothing was begun: weights of mocov3_b16: .*none.pth"):
+        study.run_study(["study=objectives", f"runs_dir={tmp_path}", "task=eurosat"])
+    left = study.expand_grid(["study=objectives", "task=eurosat", "study.leave_out=[mocov3_b16]"])
+    sizes = {config.backbone.name: config.backbone.image_size for _, config in left}
+    assert len(sizes) == 5 and sizes["sam_b16"] == 512

@@ -9,13 +9,20 @@ from harness.config import REPOSITORY
 from harness.errors import InputError
 from harness.sections import BackboneConfig
 
-__all__ = ["Backbone", "Preprocessing", "TextTower", "load_backbone"]
+__all__ = ["Backbone", "Preprocessing", "TextTower", "load_backbone", "locate_checkpoint"]
 
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".tar")
 
 
-def load_backbone(config: BackboneConfig) -> Backbone:
-    """Load the pretrained backbone that a configuration names, in evaluation mode.
+def load_backbone(config: BackboneConfig, pretrained: bool = True) -> Backbone:
+    """Load the backbone that a configuration names, in evaluation mode.
+
+    Parameters
+    ----------
+    config : BackboneConfig
+    pretrained : bool
+        False leaves it as its initialisation does, to be measured or counted: no file is read, and within
+        ``torch.device("meta")`` it takes no memory (of open_clip's, only with `text` false).
 
     Raises
     ------
@@ -27,7 +34,9 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         raise InputError(
             f"backbone.weights: found {config.weights}, accepted: a hub tag; a file is backbone.checkpoint"
         )
-    checkpoint = _locate(config.checkpoint) if config.checkpoint is not None else None
+    checkpoint = (
+        locate_checkpoint(config.checkpoint) if pretrained and config.checkpoint is not None else None
+    )
     # each library takes seconds to import
     if config.library == "timm":
         for name, value, accepted in (("quick_gelu", config.quick_gelu, None), ("text", config.text, True)):
@@ -36,7 +45,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         from harness.backbones.timm_backbone import load_timm
 
         backbone: Backbone = load_timm(
-            config.model, config.weights, config.seed, checkpoint, config.image_size
+            config.model, config.weights, config.seed, checkpoint, config.image_size, pretrained
         )
     else:
         from harness.backbones.clip_backbone import load_clip
@@ -49,12 +58,13 @@ def load_backbone(config: BackboneConfig) -> Backbone:
             config.image_size,
             quick_gelu=config.quick_gelu,
             text=config.text,
+            pretrained=pretrained,
         )
     backbone.preprocessing = backbone.preprocessing.changed(config.preprocessing)
     return backbone.eval()
 
 
-def _locate(checkpoint: str) -> Path:
+def locate_checkpoint(checkpoint: str) -> Path:
     """The file as seen from the current folder, or else from the repository."""
     path = Path(checkpoint).expanduser()
     within = REPOSITORY / path

@@ -197,12 +197,13 @@ def load_clip(
     image_size: int | None = None,
     quick_gelu: bool | None = None,
     text: bool = True,
+    pretrained: bool = True,
 ) -> ClipBackbone:
     """Load a model; arguments and errors as for `harness.backbones.timm_backbone.load_timm`.
 
     Parameters
     ----------
-    model, weights, seed, checkpoint, image_size
+    model, weights, seed, checkpoint, image_size, pretrained
         As there; the tag also tells the activation.
     quick_gelu : bool, optional
         Whether the network has OpenAI's GELU, x · sigmoid(1.702 x); None: what tag and name say.
@@ -235,9 +236,11 @@ def load_clip(
         options["force_image_size"] = image_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if weights is None or checkpoint is not None:
-            with _without_remark_on_random_weights():
-                network = open_clip.create_model(model, load_weights=False, **options)
+        if weights is None or checkpoint is not None or not pretrained:
+            with without_remark_on_random_weights():
+                network = open_clip.create_model(
+                    model, load_weights=False, device=torch.get_default_device(), **options
+                )
         else:
             with hub_or_message(f"{model} ({weights})"):
                 network = open_clip.create_model(model, pretrained=weights, **options)
@@ -270,7 +273,7 @@ def _load_file(network: nn.Module, path: Path) -> None:
 
 
 @contextmanager
-def _without_remark_on_random_weights() -> Iterator[None]:
+def without_remark_on_random_weights() -> Iterator[None]:
     """Keep back open_clip's warning, which misleads: the weights are read next, or meant to be random."""
 
     def keep(record: logging.LogRecord) -> bool:

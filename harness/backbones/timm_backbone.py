@@ -119,6 +119,7 @@ def load_timm(
     seed: int,
     checkpoint: Path | None = None,
     image_size: int | None = None,
+    pretrained: bool = True,
 ) -> TimmBackbone:
     """Load a network.
 
@@ -134,6 +135,8 @@ def load_timm(
         File of weights, used instead of the hub; with neither, the network is untrained.
     image_size : int, optional
         Edge of the input, pixels; position embeddings are resampled to it. None: as trained.
+    pretrained : bool
+        Whether the weights that the tag names are loaded; it tells the preprocessing all the same.
 
     Raises
     ------
@@ -150,7 +153,7 @@ def load_timm(
     name = model if weights is None else f"{model}.{weights}"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if weights is None or checkpoint is not None:
+        if weights is None or checkpoint is not None or not pretrained:
             encoder: Any = timm.create_model(name, num_classes=0)
         else:
             encoder = _from_the_network(name)

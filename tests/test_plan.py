@@ -1,0 +1,212 @@
+import pytest
+import torch
+
+from harness import availability, plan, study
+from harness.availability import DOWNLOAD, HERE, MISSING, Need
+from harness.backbones import hub
+from harness.config import group_options, load_config
+from harness.costs import (
+    Speed,
+    count_fit_steps,
+    count_fits,
+    count_images_seen,
+    count_training_images,
+    mapping_bytes,
+    numbers_kept,
+    plan_steps,
+    token_bytes,
+    tracking_seconds,
+    training_bytes,
+    tuning_seconds,
+)
+from harness.errors import InputError
+from harness.files import write_json
+from harness.sections import LayerRidgeConfig
+from harness.timing import measure_fit, measure_network
+
+SMALL = ["backbone=mini_supervised", "task=digits"]
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*arguments, **more):
+        raise AssertionError("a plan asked the network")
+
+    monkeypatch.setattr(hub, "answers", refuse)
+    monkeypatch.setattr("socket.create_connection", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+
+
+def test_training_images_are_known_from_settings_or_not_at_all():
+    def count(*overrides):
+        return count_training_images(load_config(list(overrides)).task)
+
+    assert count("task=digits") == 1257
+    assert count("task=shapes", "task.n_train=64") == 64
+    assert count("task=counts", "task.n_per_class=7") == 21
+    assert count("task=dermamnist", "task.n_per_class=10") == 70
+    assert count("task=eurosat") is None
+    assert count("task=eurosat", "task.n_per_class=10") is None
+    assert count("task=chestmnist", "task.n_per_class=10") is None  # several labels an image
+
+
+def test_steps_and_snapshots_by_hand():
+    sizes = ["task.n_train=100", "finetune.batch_size=30", "finetune.epochs=4"]
+    settings = [*SMALL, *sizes, "snapshots.first=2", "snapshots.ratio=2"]
+    # 3 steps an epoch; 2, 4, 8 and the ends of epochs
+    assert plan_steps(load_config(settings)) == (12, [0, 2, 3, 4, 6, 8, 9, 12])
+    unknown = ["task=eurosat", "finetune.epochs=8", "snapshots.first=2", "snapshots.ratio=2"]
+    assert plan_steps(load_config(unknown)) == (None, None)
+    assert plan_steps(load_config([*unknown, "finetune.max_steps=9"])) == (None, None)
+    assert plan_steps(load_config([*unknown, "finetune.max_steps=8"])) == (8, None)
+    without = [*unknown, "finetune.max_steps=8", "snapshots.at_epoch_ends=false"]
+    assert plan_steps(load_config(without)) == (8, [0, 2, 4, 8])
+    with pytest.raises(InputError, match="at most 20, the training images"):
+        plan_steps(load_config([*SMALL, "task.n_train=20"]))
+
+
+def test_fits_by_hand():
+    settings = [*SMALL, "mapping.floor_refits=3", "mapping.steps=100"]
+    assert count_fits(load_config(settings), 5) == 8
+    assert count_fit_steps(load_config(settings), 8) == 800
+    warm = load_config([*settings, "mapping.warm_steps=10", "brain.subjects=[1,2]"])
+    assert count_fits(warm, 5) == 2 * (1 + 3 + 5)
+    assert count_fit_steps(warm, 18) == 2 * 100 + 16 * 10
+    assert count_fit_steps(load_config([*SMALL, "mapping=layer_ridge"]), 8) is None
+
+
+def test_bytes_by_hand():
+    mapping = load_config(["mapping.n_channels=4", "mapping.token_size=3"]).mapping
+    # 2 bytes of float16, 9 places and the global token
+    assert token_bytes(100, (8, 16), mapping) == 100 * 24 * 10 * 2
+    assert token_bytes(100, (8, 16), LayerRidgeConfig(token_size=3)) == 100 * 24 * 10 * 4
+    # layer 2, place 2, scale 1, weights 4, bias 1, scores 2; two projections of 24 to 4
+    assert mapping_bytes(50, (8, 16), mapping) == 4 * (50 * 12 + 2 * 24 * 4)
+    assert mapping_bytes(50, (8, 16), LayerRidgeConfig()) == 4 * 50 * 4
+    assert training_bytes(100, 60, 10) == 4 * (100 + 100 + 3 * 60 + 10)
+    assert [numbers_kept(name, 9, 5) for name in ("full", "ldifs", "l2_sp", "ewc")] == [0, 9, 5, 10]
+
+
+def test_seconds_by_hand():
+    speed = Speed(forward=0.25, train=1.0, update=0.5, fit_step=2.0, fit_start=3.0)
+    assert tuning_seconds(speed, 10, 4, "full") == 10 * (4 * 1.0 + 0.5)
+    assert tuning_seconds(speed, 10, 4, "lwf") == 10 * (4 * 1.25 + 0.5)
+    assert tracking_seconds(speed, 3, 8, 5, 40) == 3 * 8 * 0.25 + 5 * 3 + 40 * 2
+    assert tracking_seconds(speed, 3, 8, 5, None) is None
+    settings = ["probes.tasks=[shapes,digits]", "probes.n_train=20", "probes.n_test=10", "task.n_test=5"]
+    # of the task 1,257 and 5, of the one probe that is another task 30
+    assert count_images_seen(load_config([*SMALL, *settings]), 100) == 100 + 1257 + 5 + 30
+
+
+def test_units_are_readable():
+    assert [plan.describe_bytes(number) for number in (7, 1200, 34e6, 999.6e6, 2e12)] == [
+        "7.0 B", "1.2 kB", "34 MB", "1.0 GB", "2.0 TB",
+    ]  # fmt: skip
+    assert [plan.describe_seconds(number) for number in (7, 600, 7200, 259200, None)] == [
+        "7 s", "10 min", "2.0 h", "3.0 d", "?",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", group_options("study"))
+def test_every_study_resolves_without_a_network(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("PALIMPSEST_MOCOV3_B16", str(tmp_path / "vit-b-300ep.pth.tar"))
+    configs = [config for _, config in study.expand_grid([f"study={name}"])]
+    assert {config.study.name for config in configs} == {name}
+    needs = availability.list_needs(configs)
+    assert {need.what for need in needs if need.state == MISSING} == (
+        {"weights of mocov3_b16"} if name == "objectives" else set()
+    )
+    for config in configs:
+        steps, snapshots = plan_steps(config)
+        assert steps is not None and snapshots is not None and snapshots[-1] == steps
+
+
+def test_networks_are_counted_without_memory():
+    # docs/backbones.md: 86 M and 63 M of text, 12 layers of 768
+    clip = plan.describe_network(load_config(["backbone=clip_b16"]).backbone)
+    assert round(clip.n_encoder / 1e6) == 86 and round((clip.n_all - clip.n_encoder) / 1e6) == 63
+    assert clip.widths == (768,) * 12
+    giant = plan.describe_network(load_config(["backbone=dinov2_g14"]).backbone)
+    assert giant.n_all == giant.n_encoder > 1.1e9
+    config = load_config([*SMALL, "method=linear_probe"])
+    network = plan.describe_network(config.backbone)
+    # a head of 10 classes on 128 features
+    assert plan.count_trained(config, network) == (1290, 4 * 1290)
+    with pytest.raises(InputError, match="flyp with backbone mini_supervised, which has no text tower"):
+        flyp = load_config([*SMALL, "method=flyp"])
+        plan.count_trained(flyp, network)
+
+
+def test_caches_and_files_are_looked_at(monkeypatch, tmp_path):
+    found = availability.find_weights(load_config(["backbone=imagenet_b16"]).backbone)
+    repository = "timm/vit_base_patch16_224.augreg_in21k_ft_in1k"
+    asked = []
+
+    def look(repo, file, revision=None):
+        asked.append((repo, file))
+        return "path" if file == "model.safetensors" else None
+
+    assert [need.place for need in found] == [f"hub: {repository}"]
+    monkeypatch.setattr(availability, "try_to_load_from_cache", look)
+    (need,) = availability.find_weights(load_config(["backbone=imagenet_b16"]).backbone)
+    assert need.state == HERE and asked == [(repository, "model.safetensors")]
+    (need,) = availability.find_weights(load_config(["backbone=clip_b16"]).backbone)
+    assert need.state == DOWNLOAD and asked[-1][0] == "laion/CLIP-ViT-B-16-DataComp.L-s1B-b8K"
+    _, tokenizer = availability.find_weights(load_config(["backbone=siglip_b16"]).backbone)
+    assert tokenizer.what == "tokenizer of siglip_b16" and tokenizer.state == DOWNLOAD
+    (need,) = availability.find_weights(load_config(["backbone=mini_clip"]).backbone)
+    assert need.state == HERE
+    assert availability.find_images(load_config(["task=digits"]).task) == []
+    medical = ["task=bloodmnist", f"task.root={tmp_path}"]
+    (need,) = availability.find_images(load_config(medical).task)
+    assert need.state == MISSING and need.place == str(tmp_path / "bloodmnist.npz")
+    (tmp_path / "bloodmnist.npz").touch()
+    (need,) = availability.find_images(load_config(medical).task)
+    assert need.state == HERE
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    (need,) = availability.find_images(load_config(["task=eurosat"]).task)
+    assert need == Need("images of eurosat", DOWNLOAD, "hub: tanganke/eurosat")
+    (tmp_path / "tanganke___eurosat" / "default").mkdir(parents=True)
+    (need,) = availability.find_images(load_config(["task=eurosat"]).task)
+    assert need.state == HERE
+
+
+def test_plan_is_printed_and_nothing_is_run(monkeypatch, tmp_path, capsys):
+    settings = ["study=demo", f"runs_dir={tmp_path}"]
+    folders = [study.run_folder(config) for _, config in study.expand_grid(settings)]
+    write_json(folders[0] / "finished.json", {"steps": [0]})
+    monkeypatch.setattr(study, "launch", lambda combination: pytest.fail("a run was launched"))
+    monkeypatch.setattr("sys.argv", ["study", "--plan=quick", *settings])
+    study.main()
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 110
+    row = next(line for line in said.splitlines() if line.startswith("mini_supervised")).split()
+    # 300 images, 15 steps an epoch, 5 epochs; 0, 15 and 75, 3 refits
+    assert row[1:4] == ["75", "3", "6"] and row[-2:] == ["to", "do"]
+    assert "3 runs, 1 of them finished" in said and "fits: 12" in said and "Time was not measured" in said
+    assert "missing, and not downloaded by a run: nothing" in said
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [folders[0] / "finished.json"]
+    monkeypatch.setattr("sys.argv", ["study", "--plam", *settings])
+    with pytest.raises(InputError, match="option '--plam': accepted are --plan and --plan=quick"):
+        study.main()
+
+
+def test_time_is_estimated_from_measured_pieces(monkeypatch, capsys):
+    speed = Speed(forward=0.001, train=0.01, update=0.0, fit_step=0.1, fit_start=0.0)
+    monkeypatch.setattr(plan.Stopwatch, "speed", lambda self, config, n_voxels: speed)
+    (config,) = (run for _, run in study.expand_grid(["study=demo", "backbone=mini_supervised"]))
+    plan.print_plan([config])
+    # 75 steps of 20 images; 3 times 800 stimuli, 500 images of the task, 350 of 3 probes; 6 fits of 100
+    seconds = 75 * 20 * 0.01 + 3 * (800 + 500 + 1050) * 0.001 + 600 * 0.1
+    said = capsys.readouterr().out
+    assert f"{seconds:.0f} s  to do" in said and "estimated on this machine" in said
+
+
+def test_pieces_can_be_measured():
+    config = load_config([*SMALL, "mapping.batch_size=4"])
+    device = torch.device("cpu")
+    speed = measure_network(config.backbone, config.method, "no", device)
+    assert 0 < speed.forward < speed.train and speed.update > 0
+    step, start = measure_fit((8, 8), 100, config.mapping, device)
+    assert step >= 0 and start >= 0
+    assert measure_fit((8, 8), 100, LayerRidgeConfig(), device) is None
