@@ -1,6 +1,8 @@
 """Does FactorTopy find wiring that was planted? By noise ceiling and number of stimuli.
 
-    OMP_NUM_THREADS=2 python benchmarks/recovery.py --output benchmarks/results/recovery
+    OMP_NUM_THREADS=2 python benchmarks/recovery.py --output benchmarks/results/recovery_2cores
+    OMP_NUM_THREADS=2 python benchmarks/recovery.py --voxels 6000 --stimuli 3000 --layouts hierarchy \
+        --ceilings 0.3 0.5 0.7 0.9 --output benchmarks/results/recovery_6000_voxels_2cores
 
 Tokens are those of a mini backbone for scenes of the shapes world, voxels lie on the cortex of the simulated
 subject. Every area reads from one layer, at one scale; places and weights vary smoothly along the cortex.
@@ -177,7 +179,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "tokens",
     )
     rows = []
-    for layout in LAYOUTS:
+    for layout in arguments.layouts:
         planted = plant(tokens, brain, seed=0, layout=layout)
         numbers = arguments.stimuli if layout == "hierarchy" else AREAS_AT
         for n_train, ceiling in product(numbers, arguments.ceilings):
@@ -234,6 +236,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=1000)
     parser.add_argument("--stimuli", type=int, nargs="+", default=STIMULI, choices=STIMULI)
     parser.add_argument("--ceilings", type=float, nargs="+", default=CEILINGS)
+    parser.add_argument("--layouts", nargs="+", default=LAYOUTS, choices=LAYOUTS)
     parser.add_argument("--output", type=Path, help="without suffix: a .json and a .png are written")
     arguments = parser.parse_args()
     figures = measure(arguments)

@@ -11,6 +11,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.file_download import repo_folder_name
 
 from harness.config import load_config
+from harness.errors import InputError
 from harness.sections import (
     BackboneConfig,
     Config,
@@ -125,6 +126,8 @@ def _timm_weights(what: str, name: str) -> Need:
     from timm.models._hub import check_cached_file
 
     settings = get_pretrained_cfg(name)
+    if settings is None:
+        raise InputError(f"backbone.weights: timm knows no weights of {name}")
     repository, url = settings.hf_hub_id, settings.url
     if url and check_cached_file(url, check_hash=False):
         return Need(what, HERE, "torch's cache")

@@ -225,7 +225,7 @@ def test_a_resumed_pretraining_equals_an_uninterrupted_one(
         name=name,
         library=library,
         model=f"palimpsest_mini{model}",
-        weights=str(resumed),
+        checkpoint=str(resumed),
         objective=objective,
     )
     encoder = load_backbone(settings).encoder.state_dict()

@@ -150,7 +150,7 @@ def predict_again(
     state |= {"weight": torch.from_numpy(mapping.weights), "bias": torch.from_numpy(mapping.bias)}
     problems = model.load_state_dict(state, strict=False)
     assert not problems.unexpected_keys
-    assert set(problems.missing_keys) <= {"encoding", "bounding_box"}
+    assert set(problems.missing_keys) <= {"places", "expansion", "bounding_box"}
     with torch.no_grad():
         return model(framed.local, framed.global_, model.selectors()).numpy()
 
