@@ -22,6 +22,7 @@ import numpy as np
 from machine import describe_machine, write_figures
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 from scipy.stats import spearmanr
 
 from harness.alignment import hierarchy_alignment, voxel_ranks
@@ -237,12 +238,13 @@ def _draw_ceiling_errors(axes: Axes, ceilings: list[dict[str, float]]) -> None:
 def _draw_place_errors(axes: Axes, rows: list[dict[str, Any]], colours: dict[str, str]) -> None:
     for place, area in enumerate(EARLY):
         for aside, name in zip((-0.2, 0, 0.2), BACKBONES, strict=True):
-            of_fits = [row["places"][area] for row in rows if _is(row, name, "scenes")]
-            found = [of_fit["median_error"] for of_fit in of_fits]
-            label = name if place == 0 else None
-            axes.plot(
-                [place + aside] * len(found), found, "o", color=colours[name], markersize=4, label=label
-            )
+            for kind, face in (("raw_error", "white"), ("median_error", colours[name])):
+                found = [row["places"][area][kind] for row in rows if _is(row, name, "scenes")]
+                label = name if place == 0 and kind == "median_error" else None
+                axes.plot(
+                    [place + aside] * len(found), found, "o",
+                    color=colours[name], markerfacecolor=face, markersize=4, label=label,
+                )  # fmt: skip
         centre = rows[0]["places"][area]["error_of_the_centre"]
         axes.plot([place - 0.35, place + 0.35], [centre] * 2, color=INK, linewidth=1)
         if place == 0:
@@ -253,7 +255,8 @@ def _draw_place_errors(axes: Axes, rows: list[dict[str, Any]], colours: dict[str
     token = rows[0]["places"]["V1"]["median_error"] / rows[0]["places"]["V1"]["in_tokens"]
     axes.axhline(token, color=FAINT, linestyle=":", linewidth=1)
     axes.annotate("width of a token", (2.45, token), (0, 2), textcoords="offset points", ha="right")
-    axes.set(ylim=(0, 0.5), xlim=(-0.5, 2.5), ylabel="median distance, half widths")
+    axes.set(ylim=(0, 0.6), xlim=(-0.5, 2.5), ylabel="median distance, half widths")
+    axes.plot([], [], "o", color=INK, markerfacecolor="white", markersize=4, label="stem left out of account")
     axes.legend(loc="upper right")
     axes.set_title("c  Place read to true place")
 
@@ -310,6 +313,7 @@ def _draw_alignment(axes: Axes, rows: list[dict[str, Any]], colours: dict[str, s
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set(xlim=(-1, 1), xlabel="Spearman, rank and depth", ylabel="slope: first to last rank")
+    axes.yaxis.set_major_locator(MultipleLocator(0.05))
     axes.grid(axis="both")
     axes.legend(loc="upper left")
     axes.set_title("i  Alignment, a point a fit")
