@@ -4,8 +4,9 @@
 
 Noise ceilings are estimated from the three repeats, as for measured data, and held against the true ones.
 FactorTopy is fitted to the responses from the tokens of trained and untrained mini backbones; where it reads
-is held against the receptive fields of V1 to V3, how deep it reads against the hierarchy. The same is done
-for a subject that was shown the same pictures as files, of which it does not know what they contain.
+is held against the receptive fields of V1 to V3, how deep it reads against the hierarchy. The same is done,
+with one fit each, for a subject that was shown the same pictures as files, of which it does not know what
+they contain.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from machine import describe_machine, write_figures
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 from scipy.stats import spearmanr
 
 from harness.alignment import hierarchy_alignment, voxel_ranks
@@ -41,6 +43,9 @@ from harness.token_store import store_tokens
 BACKBONES = {"mini_clip": True, "mini_supervised": True, "mini_random": False}
 """Whether each was pretrained."""
 EARLY = ("V1", "V2", "V3")
+# the stem of the mini backbones (three convolutions of 3 × 3, stride 2, padding 1) centres token k on pixel
+# 8 k, 3.5 pixels of 64 before the middle of its cell, which is where a mapping takes it to be: half widths
+STEM = 3.5 / 32
 SUBJECTS = ("scenes", "images")
 """One who is shown scenes whose contents are known, one who is shown the same as a folder of images."""
 SHOWN = (100, 300, 1000)  # stimuli that ceilings are estimated from, besides all
@@ -72,16 +77,18 @@ def compare_places(mapping: Mapping, brain: Brain, truth: SimulatedTruth, token:
     """Where voxels read against their receptive fields, per area and over V1 to V3.
 
     Correlations over both hemispheres owe much to each having its own half of the field, so x and y are
-    also correlated within hemispheres (mean of both). An error is a distance in half widths of the image.
+    also correlated within hemispheres (mean of both). An error is a distance in half widths of the image,
+    where tokens are taken to be where the stem has them; `raw_error`: where the mapping has them.
     """
     assert mapping.space is not None
     found = {}
     for name, areas in [*((area, [area]) for area in EARLY), ("V1 to V3", EARLY)]:
         chosen = np.isin(truth.region, areas)
-        read, true = mapping.space[chosen], truth.place[chosen]
+        read, true = mapping.space[chosen] - STEM, truth.place[chosen]
         sides = [brain.hemisphere[chosen] == side for side in ("L", "R")]
         apart = np.linalg.norm(read - true, axis=1)
         found[name] = {"median_error": float(np.median(apart)), "in_tokens": float(np.median(apart) / token)}
+        found[name]["raw_error"] = float(np.median(np.linalg.norm(read + STEM - true, axis=1)))
         found[name]["error_of_the_centre"] = float(np.median(np.linalg.norm(true, axis=1)))
         for axis, letter in enumerate("xy"):
             pairs = [(read[part, axis], true[part, axis]) for part in (np.full(len(read), True), *sides)]
@@ -139,7 +146,7 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
                 "float16", "auto", 128, "cpu", Path(folder), f"tokens of {name}",
             )  # fmt: skip
             for subject, (brain, truth) in subjects.items():
-                for seed in range(arguments.seeds):
+                for seed in range(arguments.seeds if subject == "scenes" else 1):
                     start = time.perf_counter()
                     mapping = fit(
                         tokens, brain.responses, brain.coords, brain.bounding_box, split, settings, seed,
@@ -153,7 +160,7 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
                     rows.append({"backbone": name, "subject": subject, "seed": seed, **found})
                     print(json.dumps(rows[-1]), flush=True)
                     if (subject, seed) == ("scenes", 0):
-                        places[name] = mapping.space
+                        places[name] = mapping.space - STEM
     figures = {
         "sizes": {name: getattr(arguments, name) for name in ("voxels", "stimuli", "steps", "seeds")},
         "machine": describe_machine(),
@@ -231,11 +238,13 @@ def _draw_ceiling_errors(axes: Axes, ceilings: list[dict[str, float]]) -> None:
 def _draw_place_errors(axes: Axes, rows: list[dict[str, Any]], colours: dict[str, str]) -> None:
     for place, area in enumerate(EARLY):
         for aside, name in zip((-0.2, 0, 0.2), BACKBONES, strict=True):
-            found = [row["places"][area]["median_error"] for row in rows if _is(row, name, "scenes")]
-            label = name if place == 0 else None
-            axes.plot(
-                [place + aside] * len(found), found, "o", color=colours[name], markersize=4, label=label
-            )
+            for kind, face in (("raw_error", "white"), ("median_error", colours[name])):
+                found = [row["places"][area][kind] for row in rows if _is(row, name, "scenes")]
+                label = name if place == 0 and kind == "median_error" else None
+                axes.plot(
+                    [place + aside] * len(found), found, "o",
+                    color=colours[name], markerfacecolor=face, markersize=4, label=label,
+                )  # fmt: skip
         centre = rows[0]["places"][area]["error_of_the_centre"]
         axes.plot([place - 0.35, place + 0.35], [centre] * 2, color=INK, linewidth=1)
         if place == 0:
@@ -246,7 +255,8 @@ def _draw_place_errors(axes: Axes, rows: list[dict[str, Any]], colours: dict[str
     token = rows[0]["places"]["V1"]["median_error"] / rows[0]["places"]["V1"]["in_tokens"]
     axes.axhline(token, color=FAINT, linestyle=":", linewidth=1)
     axes.annotate("width of a token", (2.45, token), (0, 2), textcoords="offset points", ha="right")
-    axes.set(ylim=(0, 0.5), xlim=(-0.5, 2.5), ylabel="median distance, half widths")
+    axes.set(ylim=(0, 0.6), xlim=(-0.5, 2.5), ylabel="median distance, half widths")
+    axes.plot([], [], "o", color=INK, markerfacecolor="white", markersize=4, label="stem left out of account")
     axes.legend(loc="upper right")
     axes.set_title("c  Place read to true place")
 
@@ -303,6 +313,7 @@ def _draw_alignment(axes: Axes, rows: list[dict[str, Any]], colours: dict[str, s
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set(xlim=(-1, 1), xlabel="Spearman, rank and depth", ylabel="slope: first to last rank")
+    axes.yaxis.set_major_locator(MultipleLocator(0.05))
     axes.grid(axis="both")
     axes.legend(loc="upper left")
     axes.set_title("i  Alignment, a point a fit")
