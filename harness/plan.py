@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import torch
 
-from harness.availability import DOWNLOAD, HERE, MISSING, Need, list_needs
+from harness.availability import MISSING, list_needs
 from harness.backbones import load_backbone, locate_checkpoint
 from harness.brains import load_brain
 from harness.costs import (
@@ -29,6 +28,7 @@ from harness.costs import (
 from harness.errors import InputError
 from harness.layout import is_finished, run_folder, run_name
 from harness.methods import tune
+from harness.plan_table import PlannedRun, format_needs, format_runs
 from harness.sections import (
     BackboneConfig,
     BrainConfig,
@@ -39,8 +39,6 @@ from harness.sections import (
     one_by_one,
 )
 
-NAME_WIDTH = 47
-UNKNOWN = "?"
 LEGEND = """\
 weights: as pretrained and as tuned, gradients, AdamW's moments and what the method keeps; without
 activations. tokens: of one snapshot. disk: snapshots and mappings. ?: not known beforehand."""
@@ -64,32 +62,6 @@ class Network:
     n_encoder: int
     n_all: int
     widths: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """What one run of a study is expected to do; None: not known before it is begun.
-
-    Attributes
-    ----------
-    name : str
-    finished : bool
-    n_steps, n_snapshots, n_fits : int or None
-        Of the optimizer; measured; snapshots and refits of all subjects.
-    weights, tokens, disk : int or None
-        Bytes: in memory for fine-tuning without activations; of one snapshot's tokens; kept on disk.
-    seconds : float or None
-    """
-
-    name: str
-    finished: bool
-    n_steps: int | None
-    n_snapshots: int | None
-    n_fits: int | None
-    weights: int
-    tokens: int | None
-    disk: int | None
-    seconds: float | None = None
 
 
 @cache
@@ -230,88 +202,6 @@ def estimate_seconds(config: Config, run: PlannedRun, speed: Speed, n_stimuli: i
     if tracking is None:
         return None
     return tracking + tuning_seconds(speed, run.n_steps, config.finetune.batch_size, config.method.name)
-
-
-def describe_bytes(n_bytes: int | float | None) -> str:
-    """``1.5 GB``: powers of 1,000."""
-    if n_bytes is None:
-        return UNKNOWN
-    value, units = float(n_bytes), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 999.5 and len(units) > 1:
-        value /= 1000
-        del units[0]
-    return f"{value:.{1 if value < 9.95 else 0}f} {units[0]}"
-
-
-def describe_seconds(seconds: int | float | None) -> str:
-    """``40 s``, ``12 min``, ``3.5 h``, ``2.1 d``."""
-    if seconds is None:
-        return UNKNOWN
-    for limit, size, unit, digits in ((100, 1, "s", 0), (5940, 60, "min", 0), (172800, 3600, "h", 1)):
-        if seconds < limit:
-            return f"{seconds / size:.{digits}f} {unit}"
-    return f"{seconds / 86400:.1f} d"
-
-
-def format_runs(runs: Sequence[PlannedRun]) -> str:
-    """The runs as a table of at most 110 columns, and what is left to do in all."""
-    head = f"{'run':<{NAME_WIDTH}} {'steps':>6} {'snap':>4} {'fits':>4} {'weights':>8} "
-    lines = [head + f"{'tokens':>8} {'disk':>8} {'time':>7}  state"]
-    for run in runs:
-        numbers = (
-            UNKNOWN if value is None else str(value) for value in (run.n_steps, run.n_snapshots, run.n_fits)
-        )
-        steps, snapshots, fits = numbers
-        name = run.name if len(run.name) <= NAME_WIDTH else f"{run.name[: NAME_WIDTH - 9]}…{run.name[-8:]}"
-        lines.append(
-            f"{name:<{NAME_WIDTH}} {steps:>6} {snapshots:>4} {fits:>4} {describe_bytes(run.weights):>8} "
-            f"{describe_bytes(run.tokens):>8} {describe_bytes(run.disk):>8} "
-            f"{describe_seconds(run.seconds):>7}  {'finished' if run.finished else 'to do'}"
-        )
-    left = [run for run in runs if not run.finished]
-    lines += ["", f"{len(runs)} runs, {len(runs) - len(left)} of them finished; what is left:"]
-    for name, values, describe in (
-        ("optimizer steps", [run.n_steps for run in left], "{:,}".format),
-        ("snapshots", [run.n_snapshots for run in left], "{:,}".format),
-        ("fits", [run.n_fits for run in left], "{:,}".format),
-        ("disk", [run.disk for run in left], describe_bytes),
-        ("time, one after the other", [run.seconds for run in left], describe_seconds),
-    ):
-        lines.append(f"  {name}: {describe_sum(values, describe)}")
-    if left:
-        most = max(run.weights for run in left)
-        tokens = [run.tokens for run in left if run.tokens is not None]
-        lines.append(
-            f"  memory, most of any run: {describe_bytes(most)} of weights in fine-tuning, "
-            f"{describe_bytes(max(tokens, default=None))} of tokens in tracking"
-        )
-    return "\n".join(lines)
-
-
-def describe_sum(values: Sequence[int | float | None], describe: Callable[[Any], str]) -> str:
-    """The sum of what is known, and of how many runs it is not."""
-    known = [value for value in values if value is not None]
-    n_unknown = len(values) - len(known)
-    if n_unknown and not known:
-        return "unknown"
-    return describe(sum(known)) + (f", and {n_unknown} run(s) unknown" if n_unknown else "")
-
-
-def format_needs(needs: Sequence[Need], sizes: dict[str, int]) -> str:
-    """What comes from outside, by what has to be done about it; `sizes` are bytes by name."""
-    titles = {
-        MISSING: "missing, and not downloaded by a run",
-        DOWNLOAD: "to be downloaded",
-        HERE: "here already (as far as names tell)",
-    }
-    lines = []
-    for state, title in titles.items():
-        found = sorted(need for need in set(needs) if need.state == state)
-        lines += [f"{title}: {len(found) or 'nothing'}"]
-        for need in found:
-            size = f", about {describe_bytes(sizes[need.what])}" if need.what in sizes else ""
-            lines.append(f"  {need.what} ({need.place}{size})")
-    return "\n".join(lines)
 
 
 def print_plan(configs: Sequence[Config], measure: bool = True) -> None:

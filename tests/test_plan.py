@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from harness import availability, plan, study
+from harness import availability, plan, plan_table, study
 from harness.availability import DOWNLOAD, HERE, MISSING, Need
 from harness.backbones import hub
 from harness.config import group_options, load_config
@@ -99,10 +99,10 @@ def test_seconds_by_hand():
 
 
 def test_units_are_readable():
-    assert [plan.describe_bytes(number) for number in (7, 1200, 34e6, 999.6e6, 2e12)] == [
+    assert [plan_table.describe_bytes(number) for number in (7, 1200, 34e6, 999.6e6, 2e12)] == [
         "7.0 B", "1.2 kB", "34 MB", "1.0 GB", "2.0 TB",
     ]  # fmt: skip
-    assert [plan.describe_seconds(number) for number in (7, 600, 7200, 259200, None)] == [
+    assert [plan_table.describe_seconds(number) for number in (7, 600, 7200, 259200, None)] == [
         "7 s", "10 min", "2.0 h", "3.0 d", "?",
     ]  # fmt: skip
 
