@@ -176,7 +176,7 @@ def test_a_tag_tells_the_activation_of_a_file(monkeypatch: pytest.MonkeyPatch, t
     assert openai["force_quick_gelu"] is True and openai["load_weights"] is False
     assert "force_quick_gelu" not in siglip and siglip["force_preprocess_cfg"]["resize_mode"] == "squash"
     assert siglip["force_preprocess_cfg"]["mean"] == (0.5, 0.5, 0.5)
-    assert untold == {"load_weights": False}
+    assert untold == {"load_weights": False, "device": torch.get_default_device()}
 
 
 def test_an_activation_that_the_name_contradicts() -> None:
