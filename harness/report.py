@@ -288,8 +288,8 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
             "Drift inside",
             embed_svg(draw_drift(lines)),
             "The last snapshot against step 0, layer by layer, whoever reads it. Left: how little of the "
-            "stimuli’s similarities is kept. Middle: how far weights have moved. Right: where gradients were "
-            f"since the snapshot before.{seeds}",
+            "stimuli’s similarities is kept. Middle: how far weights have moved. Right: how steep "
+            f"the loss was there, a mean over the steps since the snapshot before.{seeds}",
             tuple(f"drift/<layer>/{measure}" for measure in measures),
         )
     hierarchy = ("hierarchy", "hierarchy_null_mean", "hierarchy_null_sd")

@@ -240,6 +240,8 @@ def test_drift_is_drawn_from_input_to_output() -> None:
         "drift/blocks.0/weight_distance_relative": {0: 0.0, 8: 0.3},
         "drift/blocks.0/cka_unbiased": {0: 1.0, 8: 0.75},
         "drift/features/cka_unbiased": {0: 1.0, 8: 0.5},
+        "drift/stem/grad_norm": {8: 0.0},
+        "drift/head/grad_norm": {8: 10.0},
     }
     line = make_line(BRAIN | values)
     assert find_layers(line, "weight_distance_relative") == ["stem", "blocks.0"]
@@ -248,4 +250,8 @@ def test_drift_is_drawn_from_input_to_output() -> None:
     assert similarity.get_ydata().tolist() == [0.25, 0.5]
     (weights,) = drawn(titled(figure, "Weights: ‖θ − θ₀‖ / ‖θ₀‖"), marker="o")
     assert weights.get_ydata().tolist() == [0.1, 0.3]
-    assert not titled(figure, "Share of the squared gradient").lines
+    gradients = titled(figure, "Gradient norm")
+    assert gradients.get_yscale() == "log"
+    assert drawn(gradients, marker="o")[0].get_ydata().tolist() == [0.0, 10.0]
+    still = make_line(BRAIN | {"drift/stem/grad_norm": {8: 0.0}})
+    assert titled(draw_drift([still]), "Gradient norm").get_yscale() == "linear"

@@ -16,7 +16,7 @@ from harness.figures.style import figure_style
 PANELS = {
     "cka_unbiased": "1 − CKA, unbiased",
     "weight_distance_relative": "Weights: ‖θ − θ₀‖ / ‖θ₀‖",
-    "grad_share": "Share of the squared gradient",
+    "grad_norm": "Gradient norm",
 }
 
 
@@ -32,7 +32,10 @@ def draw_drift(lines: Sequence[Line]) -> Figure:
                 _draw_line(ax, line, measure)
             ax.set_title(heading)
             ax.set_xlabel("layer: 0 first, 1 last")
-            ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
+            if measure == "grad_norm" and _have_values(ax):
+                ax.set_yscale("log")  # the head's is many times those of the layers
+            else:
+                ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
         draw_legend(figure, lines)
     return figure
 
@@ -43,6 +46,10 @@ def find_layers(line: Line, measure: str) -> list[str]:
     return [
         name.split("/")[1] for name in names if name.startswith("drift/") and name.endswith(f"/{measure}")
     ]
+
+
+def _have_values(ax: Axes) -> bool:
+    return any((np.asarray(drawn.get_ydata()) > 0).any() for drawn in ax.lines)
 
 
 def _draw_line(ax: Axes, line: Line, measure: str) -> None:
