@@ -191,10 +191,11 @@ def test_plan_is_printed_and_nothing_is_run(monkeypatch, tmp_path, capsys):
         study.main()
 
 
-def test_time_is_estimated_from_measured_pieces(monkeypatch, capsys):
+def test_time_is_estimated_from_measured_pieces(tmp_path, monkeypatch, capsys):
     speed = Speed(forward=0.001, train=0.01, update=0.0, fit_step=0.1, fit_start=0.0)
     monkeypatch.setattr(plan.Stopwatch, "speed", lambda self, config, n_voxels: speed)
     (config,) = (run for _, run in study.expand_grid(["study=demo", "backbone=mini_supervised"]))
+    config = config.model_copy(update={"runs_dir": str(tmp_path)})  # not where a demo may have finished
     plan.print_plan([config])
     # 75 steps of 20 images; 3 times 800 stimuli, 500 images of the task, 350 of 3 probes; 6 fits of 100
     seconds = 75 * 20 * 0.01 + 3 * (800 + 500 + 1050) * 0.001 + 600 * 0.1
