@@ -54,9 +54,8 @@ def compact_encoding(
     """
     precise = bounding_box.double()
     waves = _waves(_steps(coords.double(), precise))
-    longest = (precise[1] - precise[0]).max()
     values, expansions = [], []
-    for axis, extent in enumerate((precise[1] - precise[0]) * (N_STEPS / longest)):
+    for axis, extent in enumerate(_steps(precise[1:], precise)[0]):
         grid = torch.linspace(-_MARGIN, extent.item() + _MARGIN, _N_GRID, dtype=torch.float64)
         _, strength, directions = torch.linalg.svd(_waves(grid[:, None])[:, 0], full_matrices=False)
         kept = directions[strength > 0.1 * torch.finfo(coords.dtype).eps * strength[0]]
@@ -76,8 +75,9 @@ def _steps(
             f"bounding_box: expected a finite minimum and maximum per axis that differ along at least one, "
             f"found {bounding_box.tolist()}"
         )
-    steps = (coords - lowest) * (N_STEPS / longest)
-    inside = (steps > -_MARGIN) & (steps < (highest - lowest) * (N_STEPS / longest) + _MARGIN)
+    per_unit = N_STEPS / longest
+    steps = (coords - lowest) * per_unit
+    inside = (steps > -_MARGIN) & (steps < (highest - lowest) * per_unit + _MARGIN)
     if not inside.all():
         voxel = int((~inside.all(dim=1)).nonzero()[0])
         raise InputError(

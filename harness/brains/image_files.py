@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -67,13 +67,7 @@ def list_images(folder: Path) -> list[str]:
     InputError
         If there is no such folder, or no image in it.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; accepted: a folder of images")
-    names = [path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
-    names = sorted(name for name in names if not name.startswith("."))
-    if not names:
-        raise InputError(f"{folder}: found no image, accepted: files ending in {', '.join(SUFFIXES)}")
-    return names
+    return sorted(_find_images(folder, folder.glob("*")))
 
 
 def list_images_below(folder: Path) -> list[str]:
@@ -87,15 +81,22 @@ def list_images_below(folder: Path) -> list[str]:
     InputError
         If there is no such folder, or no image in it.
     """
+    files = (path for path in folder.rglob("*") if path.is_file())
+    # names that are equal as numbers, as 1.png and 01.png, in the order of their characters
+    return sorted(
+        _find_images(folder, files), key=lambda name: ([by_number(part) for part in name.split("/")], name)
+    )
+
+
+def _find_images(folder: Path, paths: Iterable[Path]) -> list[str]:
+    """Names of the images among `paths` in a folder, in their order."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; accepted: a folder of images")
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    found = [path.relative_to(folder) for path in paths if path.suffix.lower() in SUFFIXES]
     names = [path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)]
-    names = [name for name in names if (folder / name).is_file()]
     if not names:
         raise InputError(f"{folder}: found no image, accepted: files ending in {', '.join(SUFFIXES)}")
-    # names that are equal as numbers, as 1.png and 01.png, in the order of their characters
-    return sorted(names, key=lambda name: ([by_number(part) for part in name.split("/")], name))
+    return names
 
 
 def by_number(name: str) -> list[tuple[int, str]]:

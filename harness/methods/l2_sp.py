@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from harness.backbones import Backbone
-from harness.methods.objective import Objective, Terms
+from harness.methods.objective import Objective, Terms, copy_weights
 from harness.methods.tuned import TunedModel
 from harness.sections import L2SpConfig, L2SpLdifsConfig
 from tasks.task import Task
@@ -38,9 +38,8 @@ class L2Sp(Objective):
         device: torch.device | str,
     ) -> None:
         super().__init__(model, task)
-        pretrained = backbone.encoder.named_parameters()
         # no buffers: those are sent between processes at every step
-        self._start = {name: weight.detach().clone().to(device) for name, weight in pretrained}
+        self._start = copy_weights(backbone, device)
         self._method = method
 
     def forward(self, images: Float[Tensor, "n_images 3 height width"], labels: Tensor) -> Terms:

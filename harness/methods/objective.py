@@ -42,6 +42,12 @@ def copy_frozen(backbone: Backbone, device: torch.device | str) -> Backbone:
     return copied.requires_grad_(False).eval().to(device)
 
 
+def copy_weights(backbone: Backbone, device: torch.device | str) -> dict[str, Tensor]:
+    """The pretrained encoder's weights, by name."""
+    pretrained = backbone.encoder.named_parameters()
+    return {name: weight.detach().clone().to(device) for name, weight in pretrained}
+
+
 def copy_teacher(backbone: Backbone, model: TunedModel, device: torch.device | str) -> Backbone:
     """The pretrained backbone, to be asked what its student is asked, both within `same_rounding`.
 
