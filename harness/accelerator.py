@@ -8,12 +8,17 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
+from harness.allocator import keep_freed_memory
 from harness.errors import InputError
 from harness.sections import FinetuneConfig
 
 
 def build_accelerator(settings: FinetuneConfig) -> Accelerator:
-    """The accelerator of this process; an `InputError` for a precision that its device does not have."""
+    """The accelerator of this process; an `InputError` for a precision that its device does not have.
+
+    From here on this process keeps what it frees (`harness.allocator`).
+    """
+    keep_freed_memory()
     cuda = torch.cuda.is_available()
     if settings.precision == "fp16" and not cuda:
         raise InputError("finetune.precision: found 'fp16', accepted without a GPU: 'no', 'bf16'")

@@ -112,7 +112,7 @@ class _Read(torch.autograd.Function):
         n_features, _, n_mixed, n_images = framed.shape
         order = cell.argsort()
         counts = torch.bincount(cell).tolist()
-        readout, mixture = readout[order], mixture[order]
+        readout, mixture = readout.index_select(0, order), mixture.index_select(0, order)
         # neighbours in a row lie side by side: with the upper two tokens, the lower two, and the global one.
         # Apart, as allocators keep arrays of this size for the next step, but give larger ones back
         products = [readout.new_empty(len(order), n * n_mixed * n_images) for n in PARTS]
@@ -131,7 +131,7 @@ class _Read(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         framed, whole, readout, mixture, order, *products = ctx.saved_tensors
         n_features, _, n_mixed, n_images = framed.shape
-        gradient = gradient[order]
+        gradient = gradient.index_select(0, order)
         parts = _parts(mixture, n_mixed)
         to_mixture = torch.empty_like(mixture)
         for to_part, product in zip(_parts(to_mixture, n_mixed), products, strict=True):
@@ -175,6 +175,7 @@ def _rows(framed: Tensor, first: int, below: int) -> list[Tensor]:
 
 
 def _put_back(values: Tensor, order: Tensor) -> Tensor:
-    found = torch.empty_like(values)
-    found[order] = values
-    return found
+    # rows are gathered in a third of the time in which they are scattered
+    places = torch.empty_like(order)
+    places[order] = torch.arange(len(order), device=order.device)
+    return values.index_select(0, places)

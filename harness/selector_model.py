@@ -92,9 +92,9 @@ class SelectorModel(nn.Module):
             chosen.space,
             chosen.layer,
             chosen.scale,
-            self.weight[voxels],
+            take_voxels(self.weight, voxels),
         )
-        return read / self.weight.shape[1] + self.bias[voxels]
+        return read / self.weight.shape[1] + take_voxels(self.bias, voxels)
 
     def regularizer(self, selectors: Selectors | None = None) -> Float[Tensor, ""]:
         """Negative entropy of the layer selectors (-1 to 0) plus the scales' squared distance from a half.
@@ -110,3 +110,11 @@ class SelectorModel(nn.Module):
         # where a share is so small that it is 0, the gradient of its entropy is infinite
         shares = chosen.layer.clamp(min=torch.finfo(chosen.layer.dtype).tiny)
         return undecided - torch.special.entr(shares).sum(dim=1).mean() / math.log(n_layers)
+
+
+def take_voxels(values: Tensor, voxels: slice) -> Tensor:
+    """A part of what is learned for every voxel [n_voxels, ...].
+
+    All of it as it is: the gradient of a slice begins as zeros for every voxel.
+    """
+    return values if voxels == EVERY else values[voxels]
