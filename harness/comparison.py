@@ -14,7 +14,8 @@ import pandas as pd
 from harness.config import flatten, read_config
 from harness.errors import InputError, unknown_name
 from harness.journal import read_rows
-from harness.sections import Config, main_measure
+from harness.sections import Config, main_measure, tasks_in_order
+from harness.sequences import name_measure
 from harness.subjects import label_subjects, name_of_subject
 
 At = Literal["start", "end"]
@@ -34,6 +35,17 @@ CORTICAL: Places = (
     ("alignment/all/hierarchy_null_sd", ("start",)),
     ("brain/all/r2", ("start", "end")),
 )
+# measures of several tasks, one after the other, with their headings; for which ways to score a task
+SEQUENCE = {
+    "average_accuracy": "ACC",
+    "backward_transfer": "BWT",
+    "forgetting_chaudhry": "forgetting (Chaudhry)",
+    "forgetting_max_all": "forgetting (max of all)",
+    "relative_forgetting": "relative",
+    "forward_transfer": "FWT",
+    "transfer": "transfer",
+}
+SCORED_BY = {"head": "head", "linear": "linear probe", "zero_shot": "zero-shot"}
 WIDTH = 120  # of a terminal, characters
 
 
@@ -73,10 +85,21 @@ class RunResult:
         """Optimizer steps of the snapshots that were tracked, in order."""
         return [int(step) for step in self.curve("brain/all/r2").index]
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that were fine-tuned on, in order."""
+        return tuple(task.name for task in tasks_in_order(self.config.task))
+
+    @property
+    def task_ends(self) -> list[int]:
+        """Optimizer steps at which the tasks of a sequence ended, in order; empty of one task."""
+        names = [name for name in self._curves if name.startswith("sequence/")]
+        return sorted({int(step) for name in names for step in self._curves[name].index})
+
     def resolve(self, metric: str) -> str:
         """Name of a metric in this run: with its task and the task's main measure."""
         name = metric.replace(TASK, self.config.task.name)
-        return name.replace(MAIN, main_measure(self.config.task))
+        return name.replace(MAIN, main_measure(tasks_in_order(self.config.task)[0]))
 
     def find(self, metric: str, at: At) -> tuple[str, int, float | None]:
         """Name, step and value of a metric at the first or the last snapshot; None where there is none."""
@@ -260,13 +283,19 @@ def find_all(runs: Sequence[RunResult], metric: str, at: At) -> list[float]:
 
 def choose_columns(runs: Sequence[RunResult]) -> list[Column]:
     """The columns of the comparison of these runs; those that no run has a value of are left out."""
-    tasks = list(dict.fromkeys(run.config.task.name for run in runs))
-    task = tasks[0] if len(tasks) == 1 else TASK
-    main = choose_measure(runs)
     probes = probe_tasks(runs)
     metrics: list[tuple[str, tuple[At, ...]]] = [
-        (f"task/{task}/{main}", ("start", "end")),
-        (f"probe/{task}/linear_{main}", ("start", "end")),
+        *(
+            (metric, ("start", "end"))
+            for task, main in task_measures(runs)
+            for metric in (f"task/{task}/{main}", f"probe/{task}/linear_{main}")
+        ),
+        *(
+            (f"sequence/{scoring}/{name_measure(measure, of_auroc)}", ("end",))
+            for scoring in SCORED_BY
+            for measure in SEQUENCE
+            for of_auroc in (False, True)
+        ),
         # of a probe whose images have several labels there is the second of each pair only
         *((f"forgetting/{probe}/delta_lp{of}", ("end",)) for probe in probes for of in ("", "_auroc")),
         *((f"forgetting/{probe}/delta_zs{of}", ("end",)) for probe in probes for of in ("", "_auroc")),
@@ -289,13 +318,25 @@ def choose_subject_columns(runs: Sequence[RunResult]) -> list[Column]:
 
 def choose_measure(runs: Sequence[RunResult]) -> str:
     """The measure that stands for the task of these runs; `MAIN` where it is not one for all of them."""
-    measures = {main_measure(run.config.task) for run in runs}
+    measures = {main_measure(task) for run in runs for task in tasks_in_order(run.config.task)}
     return measures.pop() if len(measures) == 1 else MAIN
+
+
+def task_measures(runs: Sequence[RunResult]) -> list[tuple[str, str]]:
+    """Tasks that these runs were fine-tuned on, and the measure that stands for each.
+
+    Where every run has one task and not all the same, `TASK` stands for them all.
+    """
+    measures = {task.name: main_measure(task) for run in runs for task in tasks_in_order(run.config.task)}
+    if len(measures) == 1 or any(len(run.tasks) > 1 for run in runs):
+        return list(measures.items())
+    return [(TASK, choose_measure(runs))]
 
 
 def probe_tasks(runs: Sequence[RunResult]) -> list[str]:
     """Tasks on which forgetting was measured, in the order of the configuration."""
-    return list(dict.fromkeys(probe for run in runs for probe in run.config.probes.tasks))
+    probes = [probe for run in runs for probe in run.config.probes.tasks if probe not in run.tasks]
+    return list(dict.fromkeys(probes))
 
 
 def describe_column(metric: str, at: At) -> Column:
@@ -317,6 +358,12 @@ def describe_column(metric: str, at: At) -> Column:
         case "forgetting", "delta_zs" | "delta_zs_auroc":
             named = place + " (AUROC)" * measure.endswith("auroc")
             return replace(column, above="Δ_ZS, zero-shot", heading=named, kind="signed")
+        case "sequence", _:
+            bare = measure.removesuffix("_auroc")
+            heading = "average AUROC" if bare == "average" else SEQUENCE.get(bare, bare)
+            signed = bare in ("backward_transfer", "forward_transfer", "forgetting_chaudhry")
+            named = f"sequence, {SCORED_BY.get(place, place)}" + " (AUROC)" * measure.endswith("auroc")
+            return replace(column, above=named, heading=heading, kind="signed" if signed else "number")
         case "rewiring", "wasserstein":
             return replace(column, above="rewiring, Wasserstein", heading="raw")
         case "rewiring", "wasserstein_null":

@@ -42,7 +42,7 @@ def load_config(overrides: list[str]) -> Config:
     if len(names) < 2:
         config = _validate(_compose(overrides, *names))
     else:
-        # one task after the other: each is composed as it would be alone, so what is set of task holds for all
+        # each is composed as it would be alone, so what is set of task holds for all
         containers = {name: _compose(overrides, name) for name in names}
         for name, container in containers.items():
             _check_alone(name, container)
@@ -65,7 +65,9 @@ def _find_sequence(overrides: list[str]) -> list[str]:
                 if name not in group_options("task"):
                     raise unknown_name("task", name, group_options("task"))
                 if names.count(name) > 1:
-                    raise InputError(f"task: found {name} {names.count(name)} times, accepted: every task once")
+                    raise InputError(
+                        f"task: found {name} {names.count(name)} times, accepted: every task once"
+                    )
             return names
     return []
 

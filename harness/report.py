@@ -33,6 +33,7 @@ from harness.comparison import (
     group_runs,
     probe_tasks,
     read_runs,
+    task_measures,
     unfinished_runs,
 )
 from harness.errors import exit_with_one_line
@@ -40,6 +41,7 @@ from harness.figures.cluster_maps import draw_cluster_maps, label_voxels
 from harness.figures.curves import Dash, Line, draw_alignment, draw_depths, draw_forgetting, draw_rewiring
 from harness.figures.drift import PANELS, draw_drift, find_layers
 from harness.figures.layer_maps import DepthShift, choose_limit, draw_layer_maps, measure_shift
+from harness.figures.sequences import choose_scorings, draw_matrices
 from harness.figures.style import choose_colours, embed_png, embed_svg
 from harness.files import read_json, write_atomically
 from harness.layout import mapping_folder, refit_folders
@@ -126,6 +128,8 @@ def render(runs: Sequence[RunResult], study: str, unfinished: Sequence[str]) -> 
         study=study,
         runs=runs,
         tasks=names,
+        sequences=any(len(run.tasks) > 1 for run in runs),
+        trained={task for run in runs for task in run.tasks},
         brains=list(brains.values()),
         ceilings=[brain.noise_ceiling for brain in brains.values() if brain.noise_ceiling is not None],
         several_seeds=any(len(line.runs) > 1 for line in lines),
@@ -188,7 +192,10 @@ def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[st
     cortical = ("rewiring/", "alignment/", "brain/")
     columns = columns_of(frame)
     parts = {
-        "Learned and forgotten": [column for column in columns if not column.metric.startswith(cortical)],
+        "Learned and forgotten": [
+            column for column in columns if not column.metric.startswith((*cortical, "sequence/"))
+        ],
+        "One task after another": [column for column in columns if column.metric.startswith("sequence/")],
         "Rewired": [column for column in columns if column.metric.startswith(cortical)],
     }
     for title, chosen in parts.items():
@@ -242,7 +249,9 @@ def _say_where(column: Column, metric: str, line: Line) -> str:
 
 def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence[str]) -> Iterator[Picture]:
     """Curves over all runs."""
-    main = choose_measure([run for line in lines for run in line.runs])
+    runs = [run for line in lines for run in line.runs]
+    main, sequences = choose_measure(runs), [line for line in lines if line.runs[0].task_ends]
+    tasks = task_measures(runs) if sequences else [(TASK, main)]
     seeded = any(len(line.runs) > 1 for line in lines)
     several = any(line.subjects for line in lines)
     seeds = " Lines are means over seeds, bands along them one standard deviation." if seeded else ""
@@ -254,15 +263,18 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
             "its 95 % interval over subjects, cut off where it leaves the panel."
         )
     floor = "one more refit of step 0 falls in 95 % of cases" + (", in a subject" if several else "")
+    if sequences:
+        yield _picture_sequences(sequences, seeds)
     yield Picture(
         "Forgetting beside learning",
         embed_svg(draw_forgetting(lines, probes)),
         f"While {MEASURES[main]} on the task rises, a curve below 0 says that the backbone’s features serve "
-        f"a task that was not fine-tuned less well than before. All Δ share one axis.{seeds}",
+        "a task that was not fine-tuned less well than before. All Δ share one axis."
+        f"{' Dotted: the next task of a sequence begins.' if sequences else ''}{seeds}",
         _existing(
             lines,
-            f"task/{TASK}/{main}",
-            f"probe/{TASK}/linear_{main}",
+            *(f"task/{task}/{measure}" for task, measure in tasks),
+            *(f"probe/{task}/linear_{measure}" for task, measure in tasks),
             *(
                 f"forgetting/{probe}/{delta}{of}"
                 for delta in ("delta_lp", "delta_zs")
@@ -309,6 +321,25 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
         (
             "selectors/<place>/expected_depth",
             f"rewiring/<place>/depth_shift_{'excess_subjects_' if several else ''}p_fdr",
+        ),
+    )
+
+
+def _picture_sequences(lines: Sequence[Line], seeds: str) -> Picture:
+    """The matrices of runs on several tasks."""
+    measures = {measure for line in lines for _, measure in task_measures(line.runs)}
+    return Picture(
+        "One task after another",
+        embed_svg(draw_matrices(lines)),
+        "How well every task (columns) is done when each task has ended (rows); framed: the task that has "
+        "just been trained. Down a column, from the frame on, is what later tasks leave of it; above the "
+        "frame, what it gained from others before it was trained, which a head that starts at zero cannot "
+        f"show: its numbers there are chance.{seeds.replace('Lines', 'Numbers').split(', bands')[0]}"
+        f"{'.' if seeds else ''}",
+        tuple(
+            f"task/<task>/{measure}" if scoring == "head" else f"probe/<task>/{scoring}_{measure}"
+            for scoring in choose_scorings(lines)
+            for measure in sorted(measures)
         ),
     )
 

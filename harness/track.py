@@ -27,6 +27,7 @@ from scipy.special import expit, softmax
 from harness.accelerator import build_accelerator
 from harness.across_subjects import combine_subjects
 from harness.backbones import Backbone, TextTower
+from harness.batches import last_steps, plan_sequence
 from harness.config import read_config
 from harness.drift import representation_drift, weight_distance
 from harness.errors import InputError, exit_with_one_line
@@ -48,7 +49,8 @@ from harness.mapping import Mapping, load_mapping, save_mapping
 from harness.measurements import measure_brain, name_probes
 from harness.methods import TunedModel, tune
 from harness.probes import knn_probe, linear_probe, zero_shot
-from harness.sections import Config, MappingConfig, TrainedMappingConfig
+from harness.sections import Config, FlypConfig, MappingConfig, TrainedMappingConfig, tasks_in_order
+from harness.sequences import name_sequence
 from harness.snapshots import encoder_hash, read_snapshot
 from harness.splits import Split, load_split, save_split, split_brain
 from harness.subjects import Brains, Subject
@@ -91,7 +93,7 @@ def track(config: Config, run: Path, inputs: Inputs, accelerator: Accelerator) -
     """Track all snapshots of a run and write its results; parameters and errors as for `measure`."""
     steps = measure(config, run, inputs, accelerator)
     if accelerator.is_main_process:
-        write_results(config, run, inputs.brains, steps)
+        write_results(config, run, inputs, steps)
     accelerator.wait_for_everyone()
 
 
@@ -139,12 +141,26 @@ def measure(config: Config, run: Path, inputs: Inputs, accelerator: Accelerator)
     return steps
 
 
-def write_results(config: Config, run: Path, brains: Brains, steps: Sequence[int]) -> None:
+def write_results(config: Config, run: Path, inputs: Inputs, steps: Sequence[int]) -> None:
     """Derive every row from mappings and probes on disk, write them and forward them to MLflow."""
     with Journal(run / "results.jsonl") as journal:
-        for step, values in derive_rows(config, run, brains, steps):
+        for step, values in derive_rows(config, run, inputs.brains, steps):
             journal.log(step, values)
+        if len(inputs.tasks) > 1:
+            for step, values in derive_sequence(config, run, inputs.tasks, steps):
+                journal.log(step, values)
     forward_rows(config, run)
+
+
+def derive_sequence(
+    config: Config, run: Path, tasks: Sequence[Task], steps: Sequence[int]
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Measures of a sequence at the end of every task that there is a snapshot of, from probes on disk."""
+    ends = last_steps(plan_sequence(config, [len(task.train) for task in tasks]))
+    reached = [step for step in ends if step in steps]
+    probes = {step: read_json(probes_file(run, step)) for step in (0, *reached)}
+    names = [task.name for task in tasks]
+    yield from name_sequence(probes, names, reached, isinstance(config.method, FlypConfig))
 
 
 def derive_rows(
@@ -152,6 +168,7 @@ def derive_rows(
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """Values by name of every snapshot, from mappings and probes on disk."""
     probes = {step: read_json(probes_file(run, step)) for step in steps}
+    tasks = [task.name for task in tasks_in_order(config.task)]
     measured: dict[str, dict[int, dict[str, float]]] = {}
     for subject in brains.subjects:
         units = plan_units(config, [subject], steps)
@@ -162,7 +179,7 @@ def derive_rows(
     for step in steps:
         rows = {label: values[step] for label, values in measured.items()}
         of_brain = combine_subjects(rows) if len(rows) > 1 else rows["all"]
-        yield step, name_probes(probes[step], probes[0], config.task.name) | of_brain
+        yield step, name_probes(probes[step], probes[0], *tasks) | of_brain
 
 
 def forward_rows(config: Config, run: Path) -> None:
@@ -190,12 +207,13 @@ class _Tracker:
         inputs: Inputs,
         accelerator: Accelerator,
     ) -> None:
-        self.config, self.run, self.task, self.probes = config, run, inputs.task, inputs.probes
+        self.config, self.run, self.tasks, self.probes = config, run, inputs.tasks, inputs.probes
         self.brains = inputs.brains
         self.device, self.quiet = accelerator.device, not accelerator.is_main_process
         self.text = inputs.backbone.text
         self.pretrained = encoder_hash(inputs.backbone)
-        self.model = tune(inputs.backbone, self.task.n_classes, config.method, config.seed, self.task)
+        widths = [task.n_classes for task in self.tasks]
+        self.model = tune(inputs.backbone, widths, config.method, config.seed, self.tasks)
         self._step: int | None = None
         self._backbone = inputs.backbone
         self._seen: tuple[Subject, Split, LayerTokens] | None = None
@@ -280,10 +298,12 @@ class _Tracker:
         return self._seen[1:]
 
     def _probe(self, name: str) -> dict[str, Any]:
-        several = [task.name for task in (self.task, *self.probes) if task.multi_label]
+        several = [task.name for task in (*self.tasks, *self.probes) if task.multi_label]
+        alone = len(self.tasks) == 1
         found: dict[str, Any] = {"probe": {}, "multi_label": several}
         seen: dict[str, Float[np.ndarray, "n_images n_channels"]] = {}
-        for task in [self.task, *self.probes]:
+        for place, task in enumerate([*self.tasks, *self.probes]):
+            trained = place < len(self.tasks)
             features, labels = [], []
             # two probes may ask other questions of the same images
             for split, key in zip((task.train, task.test), task.image_hashes, strict=True):
@@ -297,11 +317,17 @@ class _Tracker:
                 features[1],
                 labels[1],
                 self.config,
-                None if task is self.task else self.text,
+                # of a sequence, later tasks are not trained yet
+                None if trained and alone else self.text,
                 task,
             )
-            if task is self.task:
-                found["task"] = score_head(self.model, features[1], labels[1])
+            if trained:
+                self.model.choose_head(place)
+                scores = score_head(self.model, features[1], labels[1])
+                if alone:
+                    found["task"] = scores
+                else:
+                    found.setdefault("heads", {})[task.name] = scores
         return found | {"drift": self._measure_drift(name)}
 
     def _measure_drift(self, name: str) -> dict[str, dict[str, float]]:
