@@ -199,6 +199,8 @@ def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[st
         "Rewired": [column for column in columns if column.metric.startswith(cortical)],
     }
     for title, chosen in parts.items():
+        if not chosen:
+            continue
         rows: list[dict[str, Any]] = [
             {"line": line, "label": None, "cells": [_build_cell(column, values, line) for column in chosen]}
             for line, (_, values) in zip(lines, frame.iterrows(), strict=True)
