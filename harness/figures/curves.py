@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from scipy import stats
 
 from harness.comparison import MEASURES, TASK, RunResult, choose_measure, task_measures
-from harness.figures.style import FAINT, WIDTH, draw_steps, figure_style
+from harness.figures.style import FAINT, WIDTH, draw_steps, draw_task_steps, figure_style
 from harness.subjects import name_of_subject
 
 COLUMNS = 4  # of small multiples
@@ -95,12 +95,12 @@ def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
     """Accuracy on the task beside forgetting on every probe, over steps.
 
     A second row shows the linear probe on the task, and zero-shot forgetting, if any run has it. Where a run
-    has several tasks, each has a panel, and a faint line stands where the next one begins.
+    has several tasks, each has a panel.
     """
     zero_shot = [probe for probe in probes if _have(lines, _delta(lines, probe, "delta_zs"))]
     runs = [run for line in lines for run in line.runs]
-    ends = sorted({step for run in runs for step in run.task_ends[:-1]})
-    tasks = task_measures(runs) if ends else [(TASK, choose_measure(runs))]
+    several = any(run.task_ends for run in runs)
+    tasks = task_measures(runs) if several else [(TASK, choose_measure(runs))]
     with figure_style():
         n_rows, n_own = 1 + bool(zero_shot), len(tasks)
         figure, axes = make_panels(n_rows, n_own + len(probes), 2.5)
@@ -123,9 +123,6 @@ def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
                     ax.set_axis_off()
         for ax in axes[:, :n_own].flat:
             ax.set_ylim(0, 1.02)
-        for ax in axes.flat:
-            for step in ends:
-                ax.axvline(step, color=FAINT, linewidth=0.8, linestyle=":", zorder=0)
         _mark_zero(deltas)
         _share_limits(deltas)
         draw_legend(figure, lines)
@@ -295,7 +292,11 @@ def _draw_panel(ax: Axes, lines: Sequence[Line], metric: str, title: str, p: str
     _draw_bands(ax, bands)
     ax.set_title(title)
     ax.set_xlabel("optimizer step")
-    draw_steps(ax, sorted({step for line in lines for step in line.steps}))
+    ends = sorted({step for line in lines for run in line.runs for step in run.task_ends})
+    if ends:
+        draw_task_steps(ax, ends)
+    else:
+        draw_steps(ax, sorted({step for line in lines for step in line.steps}))
     return ax
 
 
