@@ -17,7 +17,7 @@ from harness.sections import (
 )
 from harness.snapshots import sequence_steps
 from harness.subjects import list_subjects
-from harness.track import plan_units
+from harness.units import plan_units
 
 # training images and classes of the tasks that ship with the project
 EMBEDDED = {"digits": (1257, 10), "shapes": (1000, 12), "textures": (1000, 6), "counts": (1000, 3)}

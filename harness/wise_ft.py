@@ -45,9 +45,10 @@ from harness.layout import (
     wise_ft_folder,
 )
 from harness.methods import TunedModel, tune
+from harness.results import derive_rows, forward_rows
 from harness.sections import Config
 from harness.snapshots import encoder_hash, read_manifest, read_snapshot, write_snapshot
-from harness.track import derive_rows, forward_rows, measure
+from harness.track import measure
 
 ALPHAS = tuple(tenth / 10 for tenth in range(11))
 

@@ -17,7 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy import stats
 
-from harness.comparison import MEASURES, TASK, RunResult, choose_measure, task_measures
+from harness.columns import MEASURES, TASK
+from harness.comparison import RunResult, choose_measure, task_measures
 from harness.figures.style import FAINT, WIDTH, draw_steps, draw_task_steps, figure_style
 from harness.subjects import name_of_subject
 

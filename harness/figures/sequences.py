@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
-from harness.comparison import MEASURES, describe_column, task_measures
+from harness.columns import MEASURES, describe_column
+from harness.comparison import task_measures
 from harness.figures.curves import Line
 from harness.figures.style import INK, WIDTH, figure_style
 from harness.sequences import name_measure
