@@ -39,7 +39,7 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
     """Curves over all runs."""
     runs = [run for line in lines for run in line.runs]
     main, sequences = choose_measure(runs), [line for line in lines if line.runs[0].task_ends]
-    tasks = task_measures(runs) if sequences else [(TASK, main)]
+    tasks = task_measures(runs) if any(len(run.tasks) > 1 for run in runs) else [(TASK, main)]
     seeded = any(len(line.runs) > 1 for line in lines)
     several = any(line.subjects for line in lines)
     seeds = " Lines are means over seeds, bands along them one standard deviation." if seeded else ""

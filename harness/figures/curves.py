@@ -100,7 +100,7 @@ def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
     """
     zero_shot = [probe for probe in probes if _have(lines, _delta(lines, probe, "delta_zs"))]
     runs = [run for line in lines for run in line.runs]
-    several = any(run.task_ends for run in runs)
+    several = any(len(run.tasks) > 1 for run in runs)
     tasks = task_measures(runs) if several else [(TASK, choose_measure(runs))]
     with figure_style():
         n_rows, n_own = 1 + bool(zero_shot), len(tasks)
