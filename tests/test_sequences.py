@@ -26,6 +26,7 @@ from harness.comparison import compare_runs, format_table, read_runs
 from harness.config import flatten, load_config, read_config, to_yaml
 from harness.costs import count_images_seen, plan_steps
 from harness.errors import InputError
+from harness.figures.curves import draw_forgetting
 from harness.figures.sequences import draw_matrices, read_matrix
 from harness.files import read_json, read_weights
 from harness.finetune import finetune, run
@@ -417,6 +418,11 @@ def test_the_comparison_and_the_report_show_it(finished: Path) -> None:
     ]  # fmt: skip
     assert "BWT" in head.get_xlabel() and "FWT" not in head.get_xlabel() and "FWT" in probe.get_xlabel()
     assert not empty.axison
+    # every task has a panel, and steps are linear, so that no task is squeezed
+    curves = draw_forgetting([line], ["shapes"]).axes
+    titles = [ax.get_title(loc="left") for ax in curves]
+    assert titles == ["digits accuracy, head", "textures accuracy, head", "Δ_LP shapes"]
+    assert all(ax.get_xscale() == "linear" and ax.get_xticks().tolist() == [0, 4, 8] for ax in curves)
     page = write_report(finished.parent).read_text()
     assert page.count("One task after another") >= 2 and "<b>BWT</b>" in page
 
