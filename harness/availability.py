@@ -21,6 +21,7 @@ from harness.sections import (
     TableTaskConfig,
     TaskConfig,
     one_by_one,
+    tasks_in_order,
 )
 
 HERE, DOWNLOAD, MISSING = "here", "download", "missing"
@@ -58,11 +59,16 @@ def list_needs(configs: Iterable[Config]) -> list[Need]:
         if key not in looked_up:
             looked_up[key] = find_weights(config.backbone)
         needs.update(looked_up[key])
-        needs.update(find_images(config.task))
+        trained = {task.name: task for task in tasks_in_order(config.task)}
+        for task in trained.values():
+            needs.update(find_images(task))
         for name in config.probes.tasks:
-            if name != config.task.name and name not in looked_up:
-                looked_up[name] = find_images(load_config([f"task={name}"]).task)
-            needs.update(looked_up.get(name, []) if name != config.task.name else [])
+            if name in trained:
+                continue
+            if name not in looked_up:
+                (probe,) = tasks_in_order(load_config([f"task={name}"]).task)
+                looked_up[name] = find_images(probe)
+            needs.update(looked_up[name])
         for brain in one_by_one(config.brain):
             if (root := getattr(brain, "root", None)) is not None:
                 needs.add(_local(f"brain {brain.name}", Path(root)))

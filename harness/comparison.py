@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
+from harness.columns import MAIN, SCORED_BY, SEQUENCE, TASK, At, Column, describe_column
 from harness.config import flatten, read_config
 from harness.errors import InputError, unknown_name
 from harness.journal import read_rows
-from harness.sections import Config, main_measure
+from harness.sections import Config, main_measure, tasks_in_order
+from harness.sequences import name_measure
 from harness.subjects import label_subjects, name_of_subject
 
-At = Literal["start", "end"]
-TASK = "<task>"  # in a metric's name: the task of the row, where a study has several
-MAIN = "<main>"  # ... and the measure that stands for it: accuracy, or AUROC of several labels
-MEASURES = {"accuracy": "accuracy", "auroc": "AUROC", MAIN: "accuracy or AUROC"}
-ABSENT = "–"
 Places = tuple[tuple[str, tuple[At, ...]], ...]
 # metrics of the brain that are compared, and where
 CORTICAL: Places = (
@@ -73,10 +70,21 @@ class RunResult:
         """Optimizer steps of the snapshots that were tracked, in order."""
         return [int(step) for step in self.curve("brain/all/r2").index]
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that were fine-tuned on, in order."""
+        return tuple(task.name for task in tasks_in_order(self.config.task))
+
+    @property
+    def task_ends(self) -> list[int]:
+        """Optimizer steps at which the tasks of a sequence ended, in order; empty of one task."""
+        names = [name for name in self._curves if name.startswith("sequence/")]
+        return sorted({int(step) for name in names for step in self._curves[name].index})
+
     def resolve(self, metric: str) -> str:
         """Name of a metric in this run: with its task and the task's main measure."""
         name = metric.replace(TASK, self.config.task.name)
-        return name.replace(MAIN, main_measure(self.config.task))
+        return name.replace(MAIN, main_measure(tasks_in_order(self.config.task)[0]))
 
     def find(self, metric: str, at: At) -> tuple[str, int, float | None]:
         """Name, step and value of a metric at the first or the last snapshot; None where there is none."""
@@ -99,52 +107,6 @@ class Group(NamedTuple):
         parts += [self.task] if len({group.task for group in groups}) > 1 else []
         parts += [self.method] if len({group.method for group in groups}) > 1 else []
         return ", ".join([*parts, *([self.variant] if self.variant else [])])
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the comparison.
-
-    Attributes
-    ----------
-    metric : str
-        Name in ``results.jsonl``; ``<task>`` in it stands for the row's task, ``<main>`` for its measure.
-    at : "start" (step 0) or "end" (the last snapshot)
-    above, heading : str
-        Heading of the group of columns, and of this one.
-    kind : str
-        How it is written: "number", "signed" (+ or −) or "p".
-    """
-
-    metric: str
-    at: At
-    above: str
-    heading: str
-    kind: Literal["number", "signed", "p"] = "number"
-
-    def write(self, value: float, sd: float = float("nan")) -> str:
-        """Text of a value, and of its standard deviation over seeds where there is one."""
-        if pd.isna(value):
-            return ABSENT
-        if self.kind == "p":
-            return "<.001" if value < 0.001 else f"{value:.3f}"
-        text = f"{value:+.3f}" if self.kind == "signed" else f"{value:.3f}"
-        # a zero has no sign, whatever was rounded away
-        text = "0.000" if float(text) == 0 else text
-        return text.replace("-", "−") + ("" if pd.isna(sd) else f" ±{sd:.3f}")
-
-    def summarise(self, values: Sequence[float]) -> tuple[float, float]:
-        """Mean over seeds, of a p value the largest, and the sample's sd; NaN where there is none."""
-        nan = float("nan")
-        if not values:
-            return nan, nan
-        if self.kind == "p":
-            return max(values), nan
-        return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else nan
-
-    def write_interval(self, low: float, high: float) -> str:
-        """Text of an interval over subjects; empty where there is none."""
-        return "" if pd.isna(low) else f"[{self.write(low)}, {self.write(high)}]"
 
 
 def read_runs(study: Path) -> list[RunResult]:
@@ -260,13 +222,19 @@ def find_all(runs: Sequence[RunResult], metric: str, at: At) -> list[float]:
 
 def choose_columns(runs: Sequence[RunResult]) -> list[Column]:
     """The columns of the comparison of these runs; those that no run has a value of are left out."""
-    tasks = list(dict.fromkeys(run.config.task.name for run in runs))
-    task = tasks[0] if len(tasks) == 1 else TASK
-    main = choose_measure(runs)
     probes = probe_tasks(runs)
     metrics: list[tuple[str, tuple[At, ...]]] = [
-        (f"task/{task}/{main}", ("start", "end")),
-        (f"probe/{task}/linear_{main}", ("start", "end")),
+        *(
+            (metric, ("start", "end"))
+            for task, main in task_measures(runs)
+            for metric in (f"task/{task}/{main}", f"probe/{task}/linear_{main}")
+        ),
+        *(
+            (f"sequence/{scoring}/{name_measure(measure, of_auroc)}", ("end",))
+            for scoring in SCORED_BY
+            for measure in SEQUENCE
+            for of_auroc in (False, True)
+        ),
         # of a probe whose images have several labels there is the second of each pair only
         *((f"forgetting/{probe}/delta_lp{of}", ("end",)) for probe in probes for of in ("", "_auroc")),
         *((f"forgetting/{probe}/delta_zs{of}", ("end",)) for probe in probes for of in ("", "_auroc")),
@@ -289,51 +257,25 @@ def choose_subject_columns(runs: Sequence[RunResult]) -> list[Column]:
 
 def choose_measure(runs: Sequence[RunResult]) -> str:
     """The measure that stands for the task of these runs; `MAIN` where it is not one for all of them."""
-    measures = {main_measure(run.config.task) for run in runs}
+    measures = {main_measure(task) for run in runs for task in tasks_in_order(run.config.task)}
     return measures.pop() if len(measures) == 1 else MAIN
+
+
+def task_measures(runs: Sequence[RunResult]) -> list[tuple[str, str]]:
+    """Tasks that these runs were fine-tuned on, and the measure that stands for each.
+
+    Where every run has one task and not all the same, `TASK` stands for them all.
+    """
+    measures = {task.name: main_measure(task) for run in runs for task in tasks_in_order(run.config.task)}
+    if len(measures) == 1 or any(len(run.tasks) > 1 for run in runs):
+        return list(measures.items())
+    return [(TASK, choose_measure(runs))]
 
 
 def probe_tasks(runs: Sequence[RunResult]) -> list[str]:
     """Tasks on which forgetting was measured, in the order of the configuration."""
-    return list(dict.fromkeys(probe for run in runs for probe in run.config.probes.tasks))
-
-
-def describe_column(metric: str, at: At) -> Column:
-    """Headings and form of a column of the comparison."""
-    stage, place, measure = metric.split("/")
-    when = "before" if at == "start" else "after"
-    column = Column(metric, at, metric, when)
-    match stage, measure:
-        case "task", "accuracy" | "auroc" | "<main>":
-            return replace(column, above=f"{place}: {MEASURES[measure]}")
-        case "probe", "linear_accuracy":
-            return replace(column, above=f"{place}: linear probe")
-        case "probe", "linear_auroc" | "linear_<main>":
-            named = MEASURES[measure.removeprefix("linear_")]
-            return replace(column, above=f"{place}: linear probe, {named}")
-        case "forgetting", "delta_lp" | "delta_lp_auroc":
-            named = place + " (AUROC)" * measure.endswith("auroc")
-            return replace(column, above="Δ_LP, linear probe", heading=named, kind="signed")
-        case "forgetting", "delta_zs" | "delta_zs_auroc":
-            named = place + " (AUROC)" * measure.endswith("auroc")
-            return replace(column, above="Δ_ZS, zero-shot", heading=named, kind="signed")
-        case "rewiring", "wasserstein":
-            return replace(column, above="rewiring, Wasserstein", heading="raw")
-        case "rewiring", "wasserstein_null":
-            return replace(column, above="rewiring, Wasserstein", heading="floor")
-        case "rewiring", "wasserstein_excess":
-            return replace(column, above="rewiring, Wasserstein", heading="excess", kind="signed")
-        case "rewiring", "wasserstein_p":
-            return replace(column, above="rewiring, Wasserstein", heading="p", kind="p")
-        case "rewiring", "wasserstein_excess_subjects_p":
-            return replace(column, above="rewiring, Wasserstein", heading="p, subjects", kind="p")
-        case "alignment", "hierarchy":
-            return replace(column, above="hierarchy alignment")
-        case "alignment", "hierarchy_null_sd":
-            return replace(column, above="hierarchy alignment", heading="refit sd")
-        case "brain", "r2":
-            return replace(column, above="brain R²")
-    return column
+    probes = [probe for run in runs for probe in run.config.probes.tasks if probe not in run.tasks]
+    return list(dict.fromkeys(probes))
 
 
 def columns_of(frame: pd.DataFrame) -> list[Column]:

@@ -1,7 +1,8 @@
 """Configurations: composed, checked, written, read and told apart.
 
 Settings are composed by Hydra from the groups in ``configs/`` and overrides such as ``backbone=mini_random``
-(an option of a group) or ``finetune.lr=1e-4`` (a value), then checked by `harness.sections`.
+(an option of a group) or ``finetune.lr=1e-4`` (a value), then checked by `harness.sections`. A list of tasks,
+``task=[digits,textures]``, is a sequence, whose tasks are composed one by one.
 """
 
 from __future__ import annotations
@@ -38,16 +39,65 @@ def load_config(overrides: list[str]) -> Config:
     InputError
         Where an override is malformed, an option or a setting does not exist, or a value is not accepted.
     """
-    composed = [_as_hydra_override(text) for text in overrides]
-    try:
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            container = OmegaConf.to_container(compose("config", composed), resolve=True)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise InputError(f"configuration in {CONFIGS}: {' '.join(str(error).split())}") from None
-    config = _validate(container)
+    names = _find_sequence(overrides)
+    if len(names) < 2:
+        config = _validate(_compose(overrides, *names))
+    else:
+        # each is composed as it would be alone, so what is set of task holds for all
+        containers = {name: _compose(overrides, name) for name in names}
+        for name, container in containers.items():
+            _check_alone(name, container)
+        tasks = [container["task"] for container in containers.values()]
+        config = _validate(containers[names[0]] | {"task": {"source": "sequence", "tasks": tasks}})
     for axis, values in config.study.grid.items():
         _check_grid_axis(axis, values)
     return config
+
+
+def _find_sequence(overrides: list[str]) -> list[str]:
+    """Names of the tasks where they are given as a list, ``task=[digits,textures]``; else none."""
+    for text in overrides:
+        _, value = _parse_override(text)
+        if text.startswith("task=") and isinstance(value, list):
+            if not value:
+                raise InputError("task: found [], accepted: one task or more, such as task=[digits,textures]")
+            names = [str(name) for name in value]
+            for name in names:
+                if name not in group_options("task"):
+                    raise unknown_name("task", name, group_options("task"))
+                if names.count(name) > 1:
+                    raise InputError(
+                        f"task: found {name} {names.count(name)} times, accepted: every task once"
+                    )
+            return names
+    return []
+
+
+def _compose(overrides: list[str], task: str | None = None) -> dict[str, Any]:
+    """Compose the groups and the overrides; a list of tasks among these is replaced by one of them."""
+    if task is not None:
+        overrides = [f"task={task}" if text.startswith("task=") else text for text in overrides]
+    composed = [_as_hydra_override(text) for text in overrides]
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            container: Any = OmegaConf.to_container(compose("config", composed), resolve=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise InputError(f"configuration in {CONFIGS}: {' '.join(str(error).split())}") from None
+    found: dict[str, Any] = container
+    return found
+
+
+def _check_alone(name: str, container: dict[str, Any]) -> None:
+    """Check one task of a sequence as if it were the only one, so that errors name its settings."""
+    try:
+        _validate(container)
+    except InputError as error:
+        if "task." not in str(error):
+            raise
+        raise InputError(
+            f"{error}; this is {name} in a sequence: what is set of task holds for every task of it, "
+            "what a file in configs/task says for one"
+        ) from None
 
 
 def read_config(path: Path) -> Config:
@@ -111,7 +161,11 @@ def flatten(config: Config) -> dict[str, str]:
         else:
             yield prefix, value if isinstance(value, str) else json.dumps(value)
 
-    return dict(leaves("", determining(config)))
+    content = determining(config)
+    if "tasks" in content["task"]:
+        # by name, and not as one long list
+        content["task"]["tasks"] = {task["name"]: task for task in content["task"]["tasks"]}
+    return dict(leaves("", content))
 
 
 def settings(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
@@ -125,22 +179,31 @@ def settings(section: type[Section] = Config, prefix: str = "") -> Iterator[str]
 
 def _as_hydra_override(text: str) -> str:
     """Check one override; values may be given for settings that no file mentions, hence ``++``."""
-    malformed = InputError(f"override {text!r}: accepted is one key=value, such as finetune.lr=1e-4")
-    try:
-        override = OverridesParser.create().parse_override(text)
-    except HydraException:
-        raise malformed from None
-    group = override.key_or_group
-    if not group or override.is_delete() or override.is_sweep_override() or override.package is not None:
-        raise malformed
+    group, value = _parse_override(text)
     if group.partition(".")[0] not in Config.model_fields:
         raise _unknown_setting(group)
     if group not in GROUPS:
         return "++" + text.lstrip("+")
-    option = str(override.value())
+    option = str(value)
     if option not in group_options(group):
         raise unknown_name(group, option, group_options(group))
     return f"{group}={option}"
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    """Name and value of one override."""
+    sequence = "; tasks one after another are task=[digits,textures]" if text.startswith("task=") else ""
+    malformed = InputError(
+        f"override {text!r}: accepted is one key=value, such as finetune.lr=1e-4{sequence}"
+    )
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException:
+        raise malformed from None
+    name = override.key_or_group
+    if not name or override.is_delete() or override.is_sweep_override() or override.package is not None:
+        raise malformed
+    return name, override.value()
 
 
 def _validate(container: Any) -> Config:
@@ -216,8 +279,10 @@ def _check_grid_axis(axis: str, values: list[Any]) -> None:
             )
         for name, chosen in together.items():
             _check_varied(name)
-            if name in GROUPS and chosen not in group_options(name):
-                raise unknown_name(name, str(chosen), group_options(name))
+            # a list of tasks is a sequence: one value of the axis
+            for option in chosen if name == "task" and isinstance(chosen, list) else [chosen]:
+                if name in GROUPS and option not in group_options(name):
+                    raise unknown_name(name, str(option), group_options(name))
 
 
 def _check_varied(name: str) -> None:

@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.finetune import plan_batches
-from harness.sections import Config, EmbeddedTaskConfig, MappingConfig, TaskConfig, TrainedMappingConfig
-from harness.snapshots import snapshot_steps
+from harness.batches import plan_batches
+from harness.sections import (
+    Config,
+    EmbeddedTaskConfig,
+    MappingConfig,
+    TaskConfig,
+    TrainedMappingConfig,
+    tasks_in_order,
+)
+from harness.snapshots import sequence_steps
 from harness.subjects import list_subjects
-from harness.track import plan_units
+from harness.units import plan_units
 
 # training images and classes of the tasks that ship with the project
 EMBEDDED = {"digits": (1257, 10), "shapes": (1000, 12), "textures": (1000, 6), "counts": (1000, 3)}
@@ -41,6 +48,8 @@ def count_training_images(task: TaskConfig) -> int | None:
 def plan_steps(config: Config) -> tuple[int | None, list[int] | None]:
     """Optimizer steps and the steps of the snapshots; None where they hang on a number that is not known.
 
+    Those of a sequence are all its tasks'.
+
     An epoch has one step or more, so with as many epochs as ``finetune.max_steps`` the size of the task
     does not matter.
 
@@ -49,15 +58,19 @@ def plan_steps(config: Config) -> tuple[int | None, list[int] | None]:
     InputError
         For a batch that is larger than the task.
     """
-    n_images, settings = count_training_images(config.task), config.finetune
-    if n_images is not None:
-        plan = plan_batches(config, n_images, 0, 1)
-        return plan.n_steps, snapshot_steps(config.snapshots, plan.n_steps, plan.steps_per_epoch)
-    if settings.max_steps is None or settings.epochs < settings.max_steps:
-        return None, None
-    if config.snapshots.at_epoch_ends:
-        return settings.max_steps, None
-    return settings.max_steps, snapshot_steps(config.snapshots, settings.max_steps, settings.max_steps)
+    settings, lengths, known = config.finetune, [], True
+    for task in tasks_in_order(config.task):
+        n_images = count_training_images(task)
+        if n_images is not None:
+            plan = plan_batches(config, n_images, 0, 1)
+            lengths.append((plan.n_steps, plan.steps_per_epoch))
+        elif settings.max_steps is None or settings.epochs < settings.max_steps:
+            return None, None
+        else:
+            lengths.append((settings.max_steps, settings.max_steps))
+            known = known and not config.snapshots.at_epoch_ends
+    n_steps = sum(n_own for n_own, _ in lengths)
+    return n_steps, sequence_steps(config.snapshots, lengths) if known else None
 
 
 def count_fits(config: Config, n_snapshots: int) -> int:
@@ -79,9 +92,10 @@ def count_fit_steps(config: Config, n_fits: int) -> int | None:
 
 
 def count_images_seen(config: Config, n_stimuli: int) -> int:
-    """Images that a snapshot is shown to be tracked; of the task itself those whose number is known."""
-    probes = [name for name in config.probes.tasks if name != config.task.name]
-    own = (count_training_images(config.task) or 0) + (config.task.n_test or 0)
+    """Images that a snapshot is shown to be tracked; of what is trained on those whose number is known."""
+    tasks = tasks_in_order(config.task)
+    probes = set(config.probes.tasks) - {task.name for task in tasks}
+    own = sum((count_training_images(task) or 0) + (task.n_test or 0) for task in tasks)
     of_probes = len(probes) * (config.probes.n_train + config.probes.n_test)
     return n_stimuli * len(list_subjects(config.brain, Path())) + of_probes + own
 

@@ -1,6 +1,7 @@
 """Entry point: fine-tune a backbone on a task, take snapshots, then track what is not tracked yet.
 
     accelerate launch harness/finetune.py backbone=mini_clip task=digits method=full seed=0
+    accelerate launch harness/finetune.py task=[digits,textures]        # one task after the other
 
 The same command again continues where it was stopped, and ends with the same weights, bit for bit on a CPU.
 """
@@ -10,22 +11,19 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import datasets
-import numpy as np
 import torch
 from accelerate import Accelerator
-from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from harness.accelerator import build_accelerator
-from harness.backbones import Backbone, Preprocessing
+from harness.backbones import Backbone
+from harness.batches import last_steps, learning_rate, load_batches, plan_sequence
 from harness.checkpoints import (
     checkpoint_step,
     find_checkpoint,
@@ -43,102 +41,25 @@ from harness.journal import Journal
 from harness.layout import hold_run, list_snapshots, run_folder, snapshot_folder
 from harness.methods import tune
 from harness.methods.objectives import build_objective
-from harness.methods.schedule import group_parameters, plan_stages
+from harness.methods.schedule import chain_stages, group_parameters
 from harness.provenance import describe_run
 from harness.sections import Config, FinetuneConfig
-from harness.snapshots import describe, encoder_hash, snapshot_steps, write_snapshot
+from harness.snapshots import describe, encoder_hash, sequence_steps, write_snapshot
 from harness.track import track
 from tasks.task import Task
 
 
-class TaskImages(Dataset):
-    """Images of a split, preprocessed for one backbone; items are (image [3, height, width], label)."""
-
-    def __init__(self, split: datasets.Dataset, preprocessing: Preprocessing) -> None:
-        self._split = split
-        self._preprocessing = preprocessing
-
-    def __len__(self) -> int:
-        return len(self._split)
-
-    def __getitem__(self, index: int) -> tuple[Float[Tensor, "3 height width"], Shaped[Tensor, "*n_classes"]]:
-        item = self._split[int(index)]
-        return self._preprocessing([item["image"]])[0], torch.as_tensor(item["label"])
-
-
-@dataclass(frozen=True)
-class BatchPlan(Sampler):
-    """Which images a process sees, micro-batch by micro-batch, from any step on: a function of the seed.
-
-    Every epoch is a permutation from (seed, epoch), its last incomplete batch left out. A step's batch is
-    the same whatever the number of processes and the accumulation.
-    """
-
-    n_images: int
-    batch_size: int
-    accumulation: int
-    process: int
-    n_processes: int
-    seed: int
-    n_steps: int
-    start: int = 0
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps in an epoch."""
-        return self.n_images // self.batch_size
-
-    def batch(self, step: int) -> Int[np.ndarray, " batch_size"]:
-        """Indices of all images of a step."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.n_images)
-        return order[place * self.batch_size : (place + 1) * self.batch_size]
-
-    def __len__(self) -> int:
-        return (self.n_steps - self.start) * self.accumulation
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.start, self.n_steps):
-            own = self.batch(step)[self.process :: self.n_processes]
-            yield from (part.tolist() for part in np.split(own, self.accumulation))
-
-
-def plan_batches(config: Config, n_images: int, process: int, n_processes: int) -> BatchPlan:
-    """Check that the batch can be had and shared out, and plan all steps."""
-    settings = config.finetune
-    if settings.batch_size > n_images:
-        raise InputError(
-            f"finetune.batch_size: found {settings.batch_size}, accepted: at most {n_images}, "
-            "the training images"
-        )
-    shares = n_processes * settings.accumulation
-    if settings.batch_size % shares:
-        raise InputError(
-            f"finetune.batch_size: found {settings.batch_size}, accepted: a multiple of {shares}, "
-            f"{n_processes} process(es) times accumulation {settings.accumulation}"
-        )
-    n_steps = settings.epochs * (n_images // settings.batch_size)
-    return BatchPlan(
-        n_images,
-        settings.batch_size,
-        settings.accumulation,
-        process,
-        n_processes,
-        config.seed,
-        min(n_steps, settings.max_steps or n_steps),
-    )
-
-
-def learning_rate(settings: FinetuneConfig, step: int, n_steps: int) -> float:
-    """Linear warm-up to `lr`, then cosine to zero."""
-    warmup = round(settings.warmup_fraction * n_steps)
-    if step < warmup:
-        return settings.lr * (step + 1) / warmup
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(n_steps - warmup, 1)))
-
-
-def finetune(config: Config, folder: Path, task: Task, backbone: Backbone, accelerator: Accelerator) -> None:
+def finetune(
+    config: Config,
+    folder: Path,
+    task: Task | Sequence[Task],
+    backbone: Backbone,
+    accelerator: Accelerator,
+) -> None:
     """Train and write snapshots, from wherever an earlier try got to.
+
+    Several tasks are trained one after the other, each under a head of its own and with optimizers of its
+    own; steps count on.
 
     Raises
     ------
@@ -146,8 +67,10 @@ def finetune(config: Config, folder: Path, task: Task, backbone: Backbone, accel
         For a batch that cannot be shared out, or a loss that is no longer finite.
     """
     settings = config.finetune
-    plan = plan_batches(config, len(task.train), accelerator.process_index, accelerator.num_processes)
-    wanted = snapshot_steps(config.snapshots, plan.n_steps, plan.steps_per_epoch)
+    tasks = (task,) if isinstance(task, Task) else tuple(task)
+    sizes = [len(one.train) for one in tasks]
+    plans = plan_sequence(config, sizes, accelerator.process_index, accelerator.num_processes)
+    wanted = sequence_steps(config.snapshots, [(plan.n_steps, plan.steps_per_epoch) for plan in plans])
     if set(wanted) <= set(list_snapshots(folder)):
         return
     pretrained = encoder_hash(backbone)
@@ -156,8 +79,8 @@ def finetune(config: Config, folder: Path, task: Task, backbone: Backbone, accel
         "model": config.backbone.model,
         **backbone.flags,
     }
-    model = tune(backbone, task.n_classes, config.method, config.seed, task)
-    objective = build_objective(config, model, task, backbone, accelerator)
+    model = tune(backbone, [one.n_classes for one in tasks], config.method, config.seed, tasks)
+    objective = build_objective(config, model, tasks[0], backbone, accelerator)
     gradients = GradientNorms(model.parameters_by_layer())
     checkpoint = find_checkpoint(folder / "checkpoints")
     start = checkpoint_step(checkpoint) if checkpoint else 0
@@ -169,21 +92,27 @@ def finetune(config: Config, folder: Path, task: Task, backbone: Backbone, accel
 
     if start == 0:
         keep(0)
-    plan = replace(plan, start=start)
-    loader = DataLoader(
-        TaskImages(task.train, backbone.preprocessing),
-        batch_sampler=plan,
-        num_workers=settings.num_workers,
-        pin_memory=accelerator.device.type == "cuda",
-        # workers draw nothing, but without a generator of its own the loader would move torch's
-        generator=torch.Generator(),
-    )
-    batches = iter(loader)
-    bar = tqdm(initial=start, total=plan.n_steps, desc="fine-tuning", disable=not accelerator.is_main_process)
+    stages = chain_stages(config.method, settings.lr, [plan.n_steps for plan in plans])
+    begins = [0, *last_steps(plans)]
+    loaded: int | None = None
+    batches: Iterator[tuple[Tensor, Tensor]] = iter(())
+    bar = tqdm(initial=start, total=begins[-1], desc="fine-tuning", disable=not accelerator.is_main_process)
     with bar, Journal(folder / "results.jsonl") if accelerator.is_main_process else nullcontext() as journal:
-        for stage in plan_stages(config.method, settings.lr, plan.n_steps):
+        for stage in stages:
             if stage.stop <= start:
                 continue
+            if stage.place != loaded:
+                loaded = stage.place
+                plan = replace(plans[loaded], start=max(start - begins[loaded], 0))
+                batches = load_batches(
+                    tasks[loaded].train,
+                    backbone.preprocessing,
+                    plan,
+                    settings.num_workers,
+                    accelerator.device,
+                )
+            objective.task = tasks[stage.place]
+            model.choose_head(stage.place)
             model.open(stage.head_only)
             groups = group_parameters(model, config.method, settings.weight_decay)
             optimizer = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
@@ -280,7 +209,7 @@ def run(config: Config) -> Path:
             with write_atomically(folder / "config.yaml") as temporary:
                 temporary.write_text(to_yaml(config), encoding="utf-8")
             write_json(folder / "manifest.json", manifest)
-        finetune(config, folder, inputs.task, inputs.backbone, accelerator)
+        finetune(config, folder, inputs.tasks, inputs.backbone, accelerator)
         track(config, folder, inputs, accelerator)
         if accelerator.is_main_process:
             write_json(folder / "finished.json", {"steps": list_snapshots(folder)})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.backbones import Backbone, load_backbone
 from harness.config import load_config
-from harness.sections import Config
+from harness.sections import Config, tasks_in_order
 from harness.subjects import Brains, list_subjects
 from tasks import load_task
 from tasks.task import Task
@@ -20,19 +20,27 @@ class Inputs:
     Attributes
     ----------
     task : Task
-        The one that is fine-tuned on.
+        The one that is fine-tuned on; of a sequence, the first.
     probes : tuple of Task
         Others, on which retention is measured.
     backbone : Backbone
         As pretrained.
     brains : Brains
         Of the run's subjects.
+    later : tuple of Task
+        The others of a sequence, in order.
     """
 
     task: Task
     probes: tuple[Task, ...]
     backbone: Backbone
     brains: Brains
+    later: tuple[Task, ...] = ()
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """All that are fine-tuned on, in order."""
+        return (self.task, *self.later)
 
 
 def load_inputs(config: Config, folder: Path) -> Inputs:
@@ -43,23 +51,26 @@ def load_inputs(config: Config, folder: Path) -> Inputs:
     InputError
         If something is not there or not as it should be.
     """
+    task, *later = (load_task(**one.model_dump()) for one in tasks_in_order(config.task))
     return Inputs(
-        task=load_task(**config.task.model_dump()),
+        task=task,
         probes=load_probes(config),
         backbone=load_backbone(config.backbone),
         brains=Brains(list_subjects(config.brain, folder)),
+        later=tuple(later),
     )
 
 
 def load_probes(config: Config) -> tuple[Task, ...]:
-    """The probes of a run; the task that is fine-tuned on is none: what changes there is learning.
+    """The probes of a run; a task that is fine-tuned on is none: what changes there is learning.
 
     A name is that of a file in ``configs/task``. Where that says nothing of sizes, they are those of
     `probes`, or all that a task has.
     """
     found = []
+    trained = {task.name for task in tasks_in_order(config.task)}
     for name in config.probes.tasks:
-        if name == config.task.name:
+        if name in trained:
             continue
         settings = load_config([f"task={name}"]).task.model_dump()
         settings["n_test"] = settings["n_test"] or config.probes.n_test

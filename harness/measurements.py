@@ -65,7 +65,7 @@ def measure_brain(
         yield step, values
 
 
-def name_probes(now: Mapping[str, Any], before: Mapping[str, Any], task: str) -> dict[str, float]:
+def name_probes(now: Mapping[str, Any], before: Mapping[str, Any], *tasks: str) -> dict[str, float]:
     """Rows of accuracy, probes, forgetting and drift; deltas are after − before, negative = forgetting.
 
     Deltas are differences of accuracies; where images have several labels, of mean AUROC: their names say so.
@@ -74,16 +74,18 @@ def name_probes(now: Mapping[str, Any], before: Mapping[str, Any], task: str) ->
     ----------
     now, before : dicts that `harness.track` writes
         ``{"task": {measure: value}, "probe": {task: {measure: value}}, "multi_label": [task],
-        "drift": {layer: {measure: value}}}``.
-    task : str
-        Name of the task that was fine-tuned on: what changes there is learning, not forgetting.
+        "drift": {layer: {measure: value}}}``; of a sequence ``{"heads": {task: {measure: value}}, …}``.
+    *tasks : str
+        Names of the tasks that are fine-tuned on: what changes there is not what pretraining has left.
     """
-    values = {f"task/{task}/{measure}": value for measure, value in now["task"].items()}
+    values: dict[str, float] = {}
+    for task, scores in (now["heads"] if "heads" in now else {tasks[0]: now["task"]}).items():
+        values |= {f"task/{task}/{measure}": value for measure, value in scores.items()}
     for layer, moved in now.get("drift", {}).items():
         values |= {f"drift/{layer}/{measure}": value for measure, value in moved.items()}
     for name, scores in now["probe"].items():
         values |= {f"probe/{name}/{measure}": value for measure, value in scores.items()}
-        if name != task:
+        if name not in tasks:
             several = name in now.get("multi_label", ())
             for probe, short in DELTAS.items():
                 measure = f"{probe}_auroc" if several else f"{probe}_accuracy"

@@ -37,6 +37,7 @@ from harness.sections import (
     MethodConfig,
     SimulatedConfig,
     one_by_one,
+    tasks_in_order,
 )
 
 LEGEND = """\
@@ -99,11 +100,14 @@ def count_trained(config: Config, network: Network) -> tuple[int, int]:
                 "accepted: a contrastive one of open_clip"
             )
         return network.n_all, 4 * network.n_all
-    return _count_opened(config.backbone, config.method, count_classes(config.task) or 1)
+    n_classes = tuple(count_classes(task) or 1 for task in tasks_in_order(config.task))
+    return _count_opened(config.backbone, config.method, n_classes)
 
 
 @cache
-def _count_opened(config: BackboneConfig, method: MethodConfig, n_classes: int) -> tuple[int, int]:
+def _count_opened(
+    config: BackboneConfig, method: MethodConfig, n_classes: tuple[int, ...]
+) -> tuple[int, int]:
     bare = config.model_copy(update={"text": False}) if config.library == "open_clip" else config
     with torch.device("meta"):
         model = tune(load_backbone(bare, pretrained=False), n_classes, method, 0)

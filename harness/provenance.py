@@ -45,10 +45,11 @@ def describe_run(inputs: Inputs) -> dict[str, Any]:
         "python": platform.python_version(),
         "fingerprints": {
             "task": inputs.task.fingerprint,
+            **{f"task {task.name}": task.fingerprint for task in inputs.later},
             "pretrained_encoder": encoder_hash(inputs.backbone),
             **inputs.brains.fingerprint(),
         },
-        "tasks": {used.name: used.describe() for used in (inputs.task, *inputs.probes)},
+        "tasks": {used.name: used.describe() for used in (*inputs.tasks, *inputs.probes)},
         "machine": {
             "system": platform.system(),
             "processor": platform.machine(),

@@ -32,7 +32,7 @@ from harness.layout import figure_file, list_snapshots, mapping_folder, snapshot
 from harness.mapping import Mapping, load_mapping
 from harness.methods import tune
 from harness.projection import Reader, open_reader, project_tokens
-from harness.sections import Config, FlypConfig
+from harness.sections import Config, FlypConfig, tasks_in_order
 from harness.snapshots import encoder_hash, read_manifest, read_snapshot
 from harness.splits import load_split
 from harness.subjects import Subject, list_subjects
@@ -130,8 +130,9 @@ def read_backbone(config: Config, run: Path, step: int) -> Backbone:
     folder = snapshot_folder(run, step)
     backbone = load_backbone(config.backbone)
     # only FLYP's head is made of what the task's classes are called
-    task = load_task(**config.task.model_dump()) if isinstance(config.method, FlypConfig) else None
-    model = tune(backbone, read_manifest(folder).n_classes, config.method, config.seed, task)
+    of_texts = isinstance(config.method, FlypConfig)
+    tasks = [load_task(**one.model_dump()) for one in tasks_in_order(config.task)] if of_texts else None
+    model = tune(backbone, read_manifest(folder).n_classes, config.method, config.seed, tasks)
     read_snapshot(folder, model, encoder_hash(backbone))
     return model.merged_backbone()
 

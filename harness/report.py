@@ -20,12 +20,9 @@ import pandas as pd
 from harness.brains import load_brain
 from harness.brains.brain import Brain, Surface
 from harness.channels import N_CLUSTERS
+from harness.columns import Column
 from harness.comparison import (
-    MEASURES,
-    TASK,
-    Column,
     RunResult,
-    choose_measure,
     choose_subject_columns,
     columns_of,
     compare_runs,
@@ -37,39 +34,18 @@ from harness.comparison import (
 )
 from harness.errors import exit_with_one_line
 from harness.figures.cluster_maps import draw_cluster_maps, label_voxels
-from harness.figures.curves import Dash, Line, draw_alignment, draw_depths, draw_forgetting, draw_rewiring
-from harness.figures.drift import PANELS, draw_drift, find_layers
+from harness.figures.curves import Dash, Line
 from harness.figures.layer_maps import DepthShift, choose_limit, draw_layer_maps, measure_shift
-from harness.figures.style import choose_colours, embed_png, embed_svg
+from harness.figures.style import choose_colours, embed_png
 from harness.files import read_json, write_atomically
 from harness.layout import mapping_folder, refit_folders
 from harness.mapping import Mapping as VoxelMapping
 from harness.mapping import load_mapping
+from harness.pictures import draw_pictures
 from harness.sections import BrainConfig
 from harness.subjects import Subject, list_subjects, name_of_subject
 
-SUBJECT_ENDS = tuple(f"_excess_subjects_{end}" for end in ("low", "high", "p", "p_fdr"))
 DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")  # of one backbone's tasks, methods and variants
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the page.
-
-    Attributes
-    ----------
-    title, caption : str
-        The caption says what to see.
-    address : str
-        Of the image, which lies in the page.
-    metrics : tuple of str
-        What was drawn, by name in ``results.jsonl``.
-    """
-
-    title: str
-    address: str
-    caption: str
-    metrics: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -126,6 +102,8 @@ def render(runs: Sequence[RunResult], study: str, unfinished: Sequence[str]) -> 
         study=study,
         runs=runs,
         tasks=names,
+        sequences=any(len(run.tasks) > 1 for run in runs),
+        trained={task for run in runs for task in run.tasks},
         brains=list(brains.values()),
         ceilings=[brain.noise_ceiling for brain in brains.values() if brain.noise_ceiling is not None],
         several_seeds=any(len(line.runs) > 1 for line in lines),
@@ -188,10 +166,15 @@ def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[st
     cortical = ("rewiring/", "alignment/", "brain/")
     columns = columns_of(frame)
     parts = {
-        "Learned and forgotten": [column for column in columns if not column.metric.startswith(cortical)],
+        "Learned and forgotten": [
+            column for column in columns if not column.metric.startswith((*cortical, "sequence/"))
+        ],
+        "One task after another": [column for column in columns if column.metric.startswith("sequence/")],
         "Rewired": [column for column in columns if column.metric.startswith(cortical)],
     }
     for title, chosen in parts.items():
+        if not chosen:
+            continue
         rows: list[dict[str, Any]] = [
             {"line": line, "label": None, "cells": [_build_cell(column, values, line) for column in chosen]}
             for line, (_, values) in zip(lines, frame.iterrows(), strict=True)
@@ -238,83 +221,6 @@ def _say_where(column: Column, metric: str, line: Line) -> str:
         f"{name}, step {step}, seed {run.config.seed}: {'not measured' if value is None else f'{value:.6g}'}"
         for run, name, step, value in found
     )
-
-
-def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence[str]) -> Iterator[Picture]:
-    """Curves over all runs."""
-    main = choose_measure([run for line in lines for run in line.runs])
-    seeded = any(len(line.runs) > 1 for line in lines)
-    several = any(line.subjects for line in lines)
-    seeds = " Lines are means over seeds, bands along them one standard deviation." if seeded else ""
-    of_brain = seeds
-    if several:
-        of_brain = " Lines are means over seeds." if seeded else ""
-        of_brain += (
-            " Of several subjects, thin lines are the subjects, thick ones their mean, and bands along these "
-            "its 95 % interval over subjects, cut off where it leaves the panel."
-        )
-    floor = "one more refit of step 0 falls in 95 % of cases" + (", in a subject" if several else "")
-    yield Picture(
-        "Forgetting beside learning",
-        embed_svg(draw_forgetting(lines, probes)),
-        f"While {MEASURES[main]} on the task rises, a curve below 0 says that the backbone’s features serve "
-        f"a task that was not fine-tuned less well than before. All Δ share one axis.{seeds}",
-        _existing(
-            lines,
-            f"task/{TASK}/{main}",
-            f"probe/{TASK}/linear_{main}",
-            *(
-                f"forgetting/{probe}/{delta}{of}"
-                for delta in ("delta_lp", "delta_zs")
-                for probe in probes
-                for of in ("", "_auroc")
-            ),
-        ),
-    )
-    if any(len(line.steps) > 1 for line in lines):
-        ends = ("_excess", *SUBJECT_ENDS) if several else ("_excess", "_excess_high", "_p", "_p_fdr")
-        yield Picture(
-            "Rewiring over the floor",
-            embed_svg(draw_rewiring(lines, places)),
-            "How much further voxels have moved between layers than a refit alone moves them: the whole "
-            f"brain, then each region in the order of the hierarchy, all on one axis. Shaded: where {floor}. "
-            f"Filled points have p < 0.05{' over subjects' if several else ''}, in regions after "
-            f"correction for their number; open ones are no evidence of rewiring.{of_brain}",
-            tuple(f"rewiring/<place>/wasserstein{end}" for end in ends),
-        )
-    measures = [measure for measure in PANELS if any(find_layers(line, measure) for line in lines)]
-    if measures and any(len(line.steps) > 1 for line in lines):
-        yield Picture(
-            "Drift inside",
-            embed_svg(draw_drift(lines)),
-            "The last snapshot against step 0, layer by layer, whoever reads it. Left: how little of the "
-            "stimuli’s similarities is kept. Middle: how far weights have moved. Right: how steep "
-            f"the loss was there, a mean over the steps since the snapshot before.{seeds}",
-            tuple(f"drift/<layer>/{measure}" for measure in measures),
-        )
-    hierarchy = ("hierarchy", "hierarchy_null_mean", "hierarchy_null_sd")
-    yield Picture(
-        "How brain-like the order of layers is",
-        embed_svg(draw_alignment(lines)),
-        "Left: 1 means that the higher an area, the deeper the layer it reads from; 0, no order. Shaded: "
-        f"where {floor}. Right: how well the brain is predicted at all.{of_brain}",
-        (*(f"alignment/all/{name}" for name in hierarchy), "brain/all/r2"),
-    )
-    yield Picture(
-        "Depth of every region, before and after",
-        embed_svg(draw_depths(lines, places)),
-        "Mean depth that a region’s voxels read from, in the order of the hierarchy: open at step 0, filled "
-        "at the last snapshot. What joins them is strong where the shift stands out of the floor (p < 0.05"
-        f"{' over subjects' if several else ''}, corrected for the number of regions).",
-        (
-            "selectors/<place>/expected_depth",
-            f"rewiring/<place>/depth_shift_{'excess_subjects_' if several else ''}p_fdr",
-        ),
-    )
-
-
-def _existing(lines: Sequence[Line], *metrics: str) -> tuple[str, ...]:
-    return tuple(metric for metric in metrics if any(len(line.curve(metric)) for line in lines))
 
 
 def draw_runs(lines: Sequence[Line], brains: Mapping[BrainConfig, Brain]) -> Iterator[dict[str, Any]]:

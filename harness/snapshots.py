@@ -6,6 +6,7 @@ pretrained backbone; the manifest says which one that was, by the hash of its we
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,8 +34,8 @@ class SnapshotManifest:
         Of the encoder that fine-tuning started from.
     method : str
         Decides what is stored.
-    n_classes : int
-        Width of the head.
+    n_classes : int or list of int
+        Width of the head; of a sequence of tasks, of every one in order.
     preprocessing : dict
         Fields of `harness.backbones.Preprocessing`.
     architecture : dict
@@ -45,7 +46,7 @@ class SnapshotManifest:
     weights_hash: str
     pretrained_hash: str
     method: str
-    n_classes: int
+    n_classes: int | list[int]
     preprocessing: dict[str, object]
     architecture: dict[str, object]
 
@@ -63,6 +64,18 @@ def snapshot_steps(config: SnapshotsConfig, n_steps: int, steps_per_epoch: int) 
         place *= config.ratio
     if config.at_epoch_ends:
         steps.update(range(steps_per_epoch, n_steps, steps_per_epoch))
+    return sorted(steps)
+
+
+def sequence_steps(config: SnapshotsConfig, lengths: Sequence[tuple[int, int]]) -> list[int]:
+    """Steps to keep of tasks trained one after the other: those of each task, counted on.
+
+    `lengths` are optimizer steps, and steps per epoch, of every task. The end of each is always kept.
+    """
+    steps, before = {0}, 0
+    for n_steps, steps_per_epoch in lengths:
+        steps.update(before + step for step in snapshot_steps(config, n_steps, steps_per_epoch))
+        before += n_steps
     return sorted(steps)
 
 
@@ -86,7 +99,7 @@ def describe(
         weights_hash=content_hash(model.changing_state()),
         pretrained_hash=pretrained_hash,
         method=method,
-        n_classes=model.head.out_features,
+        n_classes=model.n_classes,
         preprocessing=asdict(model.backbone.preprocessing),
         architecture=architecture,
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.comparison import compare_runs, format_table, read_runs
-from harness.config import GROUPS, REPOSITORY, load_config
+from harness.config import GROUPS, REPOSITORY, group_options, load_config
 from harness.errors import InputError, exit_with_one_line, unknown_name
 from harness.layout import is_finished, run_folder, run_name
 from harness.report import write_report
@@ -57,7 +58,8 @@ def _advice(overrides: list[str], parts: Iterable[list[str]]) -> str:
             load_config([*overrides, *part])
         except InputError:
             name, value = _name_and_value(part[0])
-            file = f"; configs/{name}/{value}.yaml may say more" if name in GROUPS else ""
+            named = name in GROUPS and value in group_options(name)
+            file = f"; configs/{name}/{value}.yaml may say more" if named else ""
             return f"{file}; study.leave_out=[{value}] does without"
     return ""
 
@@ -70,6 +72,10 @@ def _name_and_value(override: str) -> tuple[str, str]:
 def _as_text(value: Any) -> str:
     """A value as an override gives it."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"[\s\"']", "", text)
 
 
 def _value_on(axis: str, value: Any) -> str:
@@ -98,7 +104,9 @@ def _left_in(grid: dict[str, list[Any]], leave_out: list[Any], given: dict[str, 
 def _choices(axis: str, values: list[Any], given: dict[str, str]) -> list[list[str]]:
     """Overrides of every value of an axis: what the command line sets itself is not among them."""
     if axis in given:
-        values = [value for value in values if _value_on(axis, value) == given[axis]][:1] or [{}]
+        # a list may be spelled with blanks and quotes, or without
+        wanted = _bare(given[axis])
+        values = [value for value in values if _bare(_value_on(axis, value)) == wanted][:1] or [{}]
     together = [value if isinstance(value, dict) else {axis: value} for value in values]
     return [
         [f"{name}={_as_text(value)}" for name, value in settings.items() if name not in given]

@@ -12,8 +12,6 @@ them to MLflow.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,73 +23,39 @@ from jaxtyping import Float, Int
 from scipy.special import expit, softmax
 
 from harness.accelerator import build_accelerator
-from harness.across_subjects import combine_subjects
 from harness.backbones import Backbone, TextTower
 from harness.config import read_config
 from harness.drift import representation_drift, weight_distance
 from harness.errors import InputError, exit_with_one_line
 from harness.families import fit_mapping, prepare_tokens
 from harness.features import LayerTokens, extract_features, extract_layer_means
-from harness.files import read_json, write_json
+from harness.files import write_json
 from harness.inputs import Inputs, load_inputs
-from harness.journal import Journal
 from harness.label_scores import score_labels
 from harness.layout import (
     list_snapshots,
-    mapping_folder,
     probes_file,
     snapshot_folder,
     split_file,
     start_folder,
 )
 from harness.mapping import Mapping, load_mapping, save_mapping
-from harness.measurements import measure_brain, name_probes
 from harness.methods import TunedModel, tune
 from harness.probes import knn_probe, linear_probe, zero_shot
+from harness.results import write_results
 from harness.sections import Config, MappingConfig, TrainedMappingConfig
 from harness.snapshots import encoder_hash, read_snapshot
 from harness.splits import Split, load_split, save_split, split_brain
 from harness.subjects import Brains, Subject
-from harness.tracking import TrackedRun
+from harness.units import Unit, plan_units
 from tasks.task import Task
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One piece of tracking: of one subject, a snapshot (refit 0) or a refit of it for the noise floor."""
-
-    subject: Subject
-    step: int
-    refit: int = 0
-
-    @property
-    def mapping(self) -> Path:
-        """Folder of what is fitted."""
-        return mapping_folder(self.subject.folder, self.step, self.refit)
-
-    def seed(self, config: Config) -> int:
-        """Seed of its mapping: its own, so that a snapshot's fit is drawn as the refits of step 0 are.
-
-        Subjects have other ones, too: what a draw has added to all of them would not average out.
-        """
-        of_subject = (self.subject.label or "").encode()
-        sequence = np.random.SeedSequence((config.seed, self.step, self.refit, *of_subject))
-        return int(sequence.generate_state(1, np.uint32)[0])
-
-
-def plan_units(config: Config, subjects: Sequence[Subject], steps: Sequence[int]) -> list[Unit]:
-    """All units of a run: of each subject the refits of step 0, then every snapshot."""
-    refits = [(0, refit) for refit in range(1, config.mapping.floor_refits + 1)]
-    return [
-        Unit(subject, *place) for subject in subjects for place in (*refits, *((step, 0) for step in steps))
-    ]
 
 
 def track(config: Config, run: Path, inputs: Inputs, accelerator: Accelerator) -> None:
     """Track all snapshots of a run and write its results; parameters and errors as for `measure`."""
     steps = measure(config, run, inputs, accelerator)
     if accelerator.is_main_process:
-        write_results(config, run, inputs.brains, steps)
+        write_results(config, run, inputs, steps)
     accelerator.wait_for_everyone()
 
 
@@ -139,39 +103,6 @@ def measure(config: Config, run: Path, inputs: Inputs, accelerator: Accelerator)
     return steps
 
 
-def write_results(config: Config, run: Path, brains: Brains, steps: Sequence[int]) -> None:
-    """Derive every row from mappings and probes on disk, write them and forward them to MLflow."""
-    with Journal(run / "results.jsonl") as journal:
-        for step, values in derive_rows(config, run, brains, steps):
-            journal.log(step, values)
-    forward_rows(config, run)
-
-
-def derive_rows(
-    config: Config, run: Path, brains: Brains, steps: Sequence[int]
-) -> Iterator[tuple[int, dict[str, float]]]:
-    """Values by name of every snapshot, from mappings and probes on disk."""
-    probes = {step: read_json(probes_file(run, step)) for step in steps}
-    measured: dict[str, dict[int, dict[str, float]]] = {}
-    for subject in brains.subjects:
-        units = plan_units(config, [subject], steps)
-        mappings = {unit.step: load_mapping(unit.mapping) for unit in units if not unit.refit}
-        refits = [load_mapping(unit.mapping) for unit in units if unit.refit]
-        found = dict(measure_brain(mappings, refits, brains.load(subject), config.seed))
-        measured[subject.label or "all"] = found
-    for step in steps:
-        rows = {label: values[step] for label, values in measured.items()}
-        of_brain = combine_subjects(rows) if len(rows) > 1 else rows["all"]
-        yield step, name_probes(probes[step], probes[0], config.task.name) | of_brain
-
-
-def forward_rows(config: Config, run: Path) -> None:
-    """Send the rows of a run's journal to MLflow."""
-    manifest = read_json(run / "manifest.json")
-    with TrackedRun(config, run, {"code_version": manifest["code_version"]}) as tracked:
-        tracked.forward()
-
-
 def _prepare_split(config: Config, subject: Subject, brains: Brains) -> None:
     """Split a subject's stimuli, or check that the split that is there is of its stimuli."""
     brain, path = brains.load(subject), split_file(subject.folder)
@@ -190,12 +121,13 @@ class _Tracker:
         inputs: Inputs,
         accelerator: Accelerator,
     ) -> None:
-        self.config, self.run, self.task, self.probes = config, run, inputs.task, inputs.probes
+        self.config, self.run, self.tasks, self.probes = config, run, inputs.tasks, inputs.probes
         self.brains = inputs.brains
         self.device, self.quiet = accelerator.device, not accelerator.is_main_process
         self.text = inputs.backbone.text
         self.pretrained = encoder_hash(inputs.backbone)
-        self.model = tune(inputs.backbone, self.task.n_classes, config.method, config.seed, self.task)
+        widths = [task.n_classes for task in self.tasks]
+        self.model = tune(inputs.backbone, widths, config.method, config.seed, self.tasks)
         self._step: int | None = None
         self._backbone = inputs.backbone
         self._seen: tuple[Subject, Split, LayerTokens] | None = None
@@ -280,10 +212,12 @@ class _Tracker:
         return self._seen[1:]
 
     def _probe(self, name: str) -> dict[str, Any]:
-        several = [task.name for task in (self.task, *self.probes) if task.multi_label]
+        several = [task.name for task in (*self.tasks, *self.probes) if task.multi_label]
+        alone = len(self.tasks) == 1
         found: dict[str, Any] = {"probe": {}, "multi_label": several}
         seen: dict[str, Float[np.ndarray, "n_images n_channels"]] = {}
-        for task in [self.task, *self.probes]:
+        for place, task in enumerate([*self.tasks, *self.probes]):
+            trained = place < len(self.tasks)
             features, labels = [], []
             # two probes may ask other questions of the same images
             for split, key in zip((task.train, task.test), task.image_hashes, strict=True):
@@ -297,11 +231,17 @@ class _Tracker:
                 features[1],
                 labels[1],
                 self.config,
-                None if task is self.task else self.text,
+                # of a sequence, later tasks are not trained yet
+                None if trained and alone else self.text,
                 task,
             )
-            if task is self.task:
-                found["task"] = score_head(self.model, features[1], labels[1])
+            if trained:
+                self.model.choose_head(place)
+                scores = score_head(self.model, features[1], labels[1])
+                if alone:
+                    found["task"] = scores
+                else:
+                    found.setdefault("heads", {})[task.name] = scores
         return found | {"drift": self._measure_drift(name)}
 
     def _measure_drift(self, name: str) -> dict[str, dict[str, float]]:

@@ -45,9 +45,10 @@ from harness.layout import (
     wise_ft_folder,
 )
 from harness.methods import TunedModel, tune
+from harness.results import derive_rows, forward_rows
 from harness.sections import Config
 from harness.snapshots import encoder_hash, read_manifest, read_snapshot, write_snapshot
-from harness.track import derive_rows, forward_rows, measure
+from harness.track import measure
 
 ALPHAS = tuple(tenth / 10 for tenth in range(11))
 
@@ -139,8 +140,8 @@ def measure_curve(
     if not is_finished(run):
         raise InputError(f"{run}: this run has not finished; accepted: one that was fine-tuned and tracked")
     if accelerator.is_main_process:
-        task, backbone = inputs.task, inputs.backbone
-        model = tune(backbone, task.n_classes, config.method, config.seed, task)
+        tasks, backbone = inputs.tasks, inputs.backbone
+        model = tune(backbone, [task.n_classes for task in tasks], config.method, config.seed, tasks)
         labels = [subject.label for subject in inputs.brains.subjects]
         write_curve(run, model, encoder_hash(backbone), steps, labels)
     accelerator.wait_for_everyone()

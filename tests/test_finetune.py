@@ -17,10 +17,11 @@ from overrides import SMALL_TRACKING, TINY
 from harness import finetune as module
 from harness.accelerator import build_accelerator
 from harness.backbones import load_backbone
+from harness.batches import learning_rate, plan_batches
 from harness.config import REPOSITORY, load_config
 from harness.errors import InputError
 from harness.files import read_weights
-from harness.finetune import finetune, learning_rate, plan_batches
+from harness.finetune import finetune
 from harness.journal import read_rows
 from harness.layout import list_snapshots, run_folder, snapshot_folder
 from harness.snapshots import read_manifest

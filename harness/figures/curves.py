@@ -17,8 +17,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy import stats
 
-from harness.comparison import MEASURES, TASK, RunResult, choose_measure
-from harness.figures.style import FAINT, WIDTH, draw_steps, figure_style
+from harness.columns import MEASURES, TASK
+from harness.comparison import RunResult, choose_measure, task_measures
+from harness.figures.style import FAINT, WIDTH, draw_steps, draw_task_steps, figure_style
 from harness.subjects import name_of_subject
 
 COLUMNS = 4  # of small multiples
@@ -94,29 +95,34 @@ def draw_legend(figure: Figure, lines: Sequence[Line], more: Sequence[Line2D | P
 def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
     """Accuracy on the task beside forgetting on every probe, over steps.
 
-    A second row shows the linear probe on the task, and zero-shot forgetting, if any run has it.
+    A second row shows the linear probe on the task, and zero-shot forgetting, if any run has it. Where a run
+    has several tasks, each has a panel.
     """
     zero_shot = [probe for probe in probes if _have(lines, _delta(lines, probe, "delta_zs"))]
-    main = choose_measure([run for line in lines for run in line.runs])
+    runs = [run for line in lines for run in line.runs]
+    several = any(len(run.tasks) > 1 for run in runs)
+    tasks = task_measures(runs) if several else [(TASK, choose_measure(runs))]
     with figure_style():
-        n_rows, n_columns = 1 + bool(zero_shot), 1 + len(probes)
-        figure, axes = make_panels(n_rows, n_columns, 2.5)
-        _draw_panel(axes[0, 0], lines, f"task/{TASK}/{main}", f"Task {MEASURES[main]}, head")
+        n_rows, n_own = 1 + bool(zero_shot), len(tasks)
+        figure, axes = make_panels(n_rows, n_own + len(probes), 2.5)
+        for ax, (task, main) in zip(axes[0], tasks, strict=False):
+            title = f"{'Task' if task == TASK else task} {MEASURES[main]}, head"
+            _draw_panel(ax, lines, f"task/{task}/{main}", title)
         deltas = [
             _draw_panel(ax, lines, _delta(lines, probe, "delta_lp"), f"Δ_LP {probe}")
-            for ax, probe in zip(axes[0, 1:], probes, strict=True)
+            for ax, probe in zip(axes[0, n_own:], probes, strict=True)
         ]
         if zero_shot:
-            _draw_panel(
-                axes[1, 0], lines, f"probe/{TASK}/linear_{main}", f"Task {MEASURES[main]}, linear probe"
-            )
-            for ax, probe in zip(axes[1, 1:], probes, strict=True):
+            for ax, (task, main) in zip(axes[1], tasks, strict=False):
+                title = f"{'Task' if task == TASK else task} {MEASURES[main]}, linear probe"
+                _draw_panel(ax, lines, f"probe/{task}/linear_{main}", title)
+            for ax, probe in zip(axes[1, n_own:], probes, strict=True):
                 if probe in zero_shot:
                     name = _delta(lines, probe, "delta_zs")
                     deltas.append(_draw_panel(ax, lines, name, f"Δ_ZS {probe}"))
                 else:
                     ax.set_axis_off()
-        for ax in axes[:, 0]:
+        for ax in axes[:, :n_own].flat:
             ax.set_ylim(0, 1.02)
         _mark_zero(deltas)
         _share_limits(deltas)
@@ -287,7 +293,11 @@ def _draw_panel(ax: Axes, lines: Sequence[Line], metric: str, title: str, p: str
     _draw_bands(ax, bands)
     ax.set_title(title)
     ax.set_xlabel("optimizer step")
-    draw_steps(ax, sorted({step for line in lines for step in line.steps}))
+    ends = sorted({step for line in lines for run in line.runs for step in run.task_ends})
+    if ends:
+        draw_task_steps(ax, ends)
+    else:
+        draw_steps(ax, sorted({step for line in lines for step in line.steps}))
     return ax
 
 

@@ -97,6 +97,20 @@ def draw_steps(ax: Axes, steps: Sequence[int]) -> None:
     ax.set_xticks([], minor=True)
 
 
+def draw_task_steps(ax: Axes, ends: Sequence[int]) -> None:
+    """A linear axis of optimizer steps for several tasks, one after the other; dotted where the next begins.
+
+    `ends` are the steps at which tasks end, in order: a logarithmic axis would leave the later ones no room.
+    """
+    last = ends[-1]
+    ax.set_xlim(-0.03 * last, 1.03 * last)
+    apart = math.ceil(len(ends) / 5)
+    ticks = [0, *ends[::-1][::apart][::-1]]
+    ax.set_xticks(ticks, [f"{step:,}" for step in ticks])
+    for step in ends[:-1]:
+        ax.axvline(step, color=FAINT, linewidth=0.8, linestyle=":", zorder=0)
+
+
 def choose_ticks(steps: Sequence[int], most: int = 6) -> list[int]:
     """Steps to write on the axis of `draw_steps`: both ends, and others where there is room."""
     ordered = sorted(set(steps))

@@ -48,7 +48,7 @@ class L2Sp(Objective):
         distance = squared_distance(self.model.trained_weights(), self._start)
         if isinstance(self._method, L2SpLdifsConfig):
             return terms | {"penalty": self._method.alpha * distance}
-        head = torch.stack([weight.square().sum() for weight in self.model.head.parameters()]).sum()
+        head = torch.stack([weight.square().sum() for weight in self.model.current_head.parameters()]).sum()
         return terms | {
             "penalty": self._method.alpha / 2 * distance,
             "head_penalty": self._method.beta / 2 * head,

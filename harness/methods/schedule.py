@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
@@ -22,12 +23,15 @@ class Stage:
         Of the learning rate, which warms up and falls within the stage.
     head_only : bool
         Whether only the head is trained, whatever the method trains.
+    place : int
+        Of its task in the run's sequence, counted from 0.
     """
 
     start: int
     stop: int
     lr_factor: float = 1.0
     head_only: bool = False
+    place: int = 0
 
     @property
     def n_steps(self) -> int:
@@ -53,6 +57,18 @@ def plan_stages(method: MethodConfig, lr: float, n_steps: int) -> list[Stage]:
         Stage(0, n_probe, method.probe_lr / lr, head_only=True),
         Stage(n_probe, n_steps, method.lr_factor),
     ]
+
+
+def chain_stages(method: MethodConfig, lr: float, n_steps: Sequence[int]) -> list[Stage]:
+    """The stages of all tasks of a run, one task after the other; `n_steps` are those of each task."""
+    chained: list[Stage] = []
+    for place, n_own in enumerate(n_steps):
+        before = chained[-1].stop if chained else 0
+        chained += [
+            replace(stage, start=before + stage.start, stop=before + stage.stop, place=place)
+            for stage in plan_stages(method, lr, n_own)
+        ]
+    return chained
 
 
 def group_parameters(model: TunedModel, method: MethodConfig, weight_decay: float) -> list[dict[str, Any]]:

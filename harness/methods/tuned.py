@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
@@ -31,14 +31,18 @@ class TunedModel(nn.Module):
     ----------
     backbone : Backbone
         With adapters inside, where the method has them.
-    head : nn.Linear
-        With `texts` not trained, but made of them.
+    head : nn.Linear or nn.ModuleList
+        With `texts` not trained, but made of them. Of several tasks, a list of heads, of which one is in use.
     texts : ClassTexts or None
         The classes as sentences, where a text tower is trained too.
     """
 
     def __init__(
-        self, backbone: Backbone, head: nn.Linear, adapted: PeftModel | None, texts: ClassTexts | None = None
+        self,
+        backbone: Backbone,
+        head: nn.Linear | nn.ModuleList,
+        adapted: PeftModel | None,
+        texts: ClassTexts | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -46,6 +50,7 @@ class TunedModel(nn.Module):
         self.texts = texts
         self._adapted = (adapted,)  # in a tuple: its parameters are the backbone's, not others
         self._fixed = {name for name, part in self.named_parameters() if not part.requires_grad}
+        self._place = 0
         self.rebuild_head()
 
     def forward(
@@ -55,13 +60,37 @@ class TunedModel(nn.Module):
         return self.classify(self.backbone(images))
 
     def classify(self, features: Float[Tensor, "n_images n_channels"]) -> Float[Tensor, "n_images n_classes"]:
-        """Logits of the backbone's features."""
-        return self.head(features if self.texts is None else functional.normalize(features, dim=1))
+        """Logits of the backbone's features, by the head in use."""
+        return self.current_head(features if self.texts is None else functional.normalize(features, dim=1))
+
+    @property
+    def heads(self) -> list[nn.Linear]:
+        """The heads of all tasks, in order."""
+        heads = self.head if isinstance(self.head, nn.ModuleList) else [self.head]
+        return [head for head in heads if isinstance(head, nn.Linear)]
+
+    @property
+    def current_head(self) -> nn.Linear:
+        """The head in use."""
+        return self.heads[self._place]
+
+    @property
+    def n_classes(self) -> int | list[int]:
+        """Width of the head; of several tasks, of every one in order."""
+        widths = [head.out_features for head in self.heads]
+        return widths if isinstance(self.head, nn.ModuleList) else widths[0]
+
+    def choose_head(self, place: int) -> None:
+        """Use the head of one of several tasks, counted from 0; `open` then opens no other."""
+        self._place = place
+        if self.texts is not None:
+            self.texts.choose(place)
 
     def rebuild_head(self) -> None:
-        """Make the head of the text tower as it is now, where there is one."""
+        """Make every head of the text tower as it is now, where there is one."""
         if self.texts is not None:
-            self.head.weight.data.copy_(self.texts.head())
+            for place, head in enumerate(self.heads):
+                head.weight.data.copy_(self.texts.head(place))
 
     def train(self, mode: bool = True) -> TunedModel:
         """As in torch, but what has only fixed parameters is always in evaluation mode."""
@@ -73,10 +102,13 @@ class TunedModel(nn.Module):
         return self
 
     def open(self, head_only: bool = False) -> None:
-        """Give gradients to what the method trains, or of that to the head only."""
+        """Give gradients to what the method trains, or of that to the head only; to no other task's head."""
         for name, parameter in self.named_parameters():
             wanted = name.startswith("head.") or not head_only
             parameter.requires_grad_(wanted and name not in self._fixed)
+        for head in self.heads:
+            if head is not self.current_head:
+                head.requires_grad_(False)
 
     def trained_weights(self) -> dict[str, nn.Parameter]:
         """Parameters of the encoder that are trained, by their names there."""
@@ -122,7 +154,11 @@ class TunedModel(nn.Module):
 
 
 def tune(
-    backbone: Backbone, n_classes: int, method: MethodConfig, seed: int, task: Task | None = None
+    backbone: Backbone,
+    n_classes: int | Sequence[int],
+    method: MethodConfig,
+    seed: int,
+    task: Task | Sequence[Task] | None = None,
 ) -> TunedModel:
     """Open a copy of a backbone to training.
 
@@ -130,12 +166,13 @@ def tune(
     ----------
     backbone : Backbone
         As pretrained; not changed.
-    n_classes : int
-        Width of the new head, which starts at zero: every class is equally likely.
+    n_classes : int or sequence of int
+        Width of the new head, which starts at zero: every class is equally likely. Of several tasks, of every
+        one: each has its own.
     method : MethodConfig
     seed : int
         Of the adapters' initialisation.
-    task : Task, optional
+    task : Task or sequence of Task, optional
         Whose classes FLYP reads as sentences; no other method needs it.
 
     Raises
@@ -145,23 +182,30 @@ def tune(
         bias, or no text tower where one is needed.
     """
     backbone = copy.deepcopy(backbone).requires_grad_(isinstance(method, AllWeightsConfig | FlypConfig))
-    # no random initialisation first: the caller's randomness is left alone
-    head = nn.utils.skip_init(nn.Linear, backbone.n_features, n_classes)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
+    widths = [n_classes] if isinstance(n_classes, int) else list(n_classes)
+    heads = [_make_head(backbone.n_features, width) for width in widths]
+    head = heads[0] if len(heads) == 1 else nn.ModuleList(heads)
     adapted, texts = None, None
     if isinstance(method, AllWeightsConfig):
         _freeze_blocks(backbone, method.frozen_blocks)
     elif isinstance(method, BitFitConfig):
         _open_biases(backbone)
     elif isinstance(method, FlypConfig):
-        texts = _open_texts(backbone, task)
+        texts = _open_texts(backbone, [*task] if isinstance(task, Sequence) else [task])
         head.requires_grad_(False)
     elif isinstance(method, LoraConfig):
         from harness.methods.lora import add_adapters
 
         adapted = add_adapters(backbone, method, seed)
     return TunedModel(backbone, head, adapted, texts)
+
+
+def _make_head(n_features: int, n_classes: int) -> nn.Linear:
+    # no random initialisation first: the caller's randomness is left alone
+    head = nn.utils.skip_init(nn.Linear, n_features, n_classes)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
 
 
 def _freeze_blocks(backbone: Backbone, n_frozen: int) -> None:
@@ -187,13 +231,19 @@ def _open_biases(backbone: Backbone) -> None:
         parameter.requires_grad_(True)
 
 
-def _open_texts(backbone: Backbone, task: Task | None) -> ClassTexts:
+def _open_texts(backbone: Backbone, tasks: Sequence[Task | None]) -> ClassTexts:
     if backbone.text is None:
         raise InputError(
             "method: found flyp with a backbone that has no text tower, "
             "accepted: a contrastive one of open_clip, such as backbone=mini_clip"
         )
-    if task is None or not task.templates:
-        name = "none" if task is None else task.name
-        raise InputError(f"method: found flyp with task {name}, accepted: a task whose classes texts can say")
-    return ClassTexts(backbone.text.copy_to_train(), task.class_names, task.templates)
+    sentences = []
+    for task in tasks:
+        if task is None or not task.templates:
+            found = f"method: found flyp with task {'none' if task is None else task.name}"
+            raise InputError(f"{found}, accepted: a task whose classes texts can say")
+        sentences.append((task.class_names, task.templates))
+    texts = ClassTexts(backbone.text.copy_to_train(), *sentences[0])
+    for names, templates in sentences[1:]:
+        texts.add(names, templates)
+    return texts

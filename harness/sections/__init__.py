@@ -50,9 +50,11 @@ from harness.sections.task import (
     LabelConfig,
     MedmnistTaskConfig,
     OutsideTaskConfig,
+    SequenceConfig,
     TableTaskConfig,
     TaskConfig,
     main_measure,
+    tasks_in_order,
 )
 
 __all__ = [
@@ -92,6 +94,7 @@ __all__ = [
     "PreprocessingConfig",
     "Section",
     "Seed",
+    "SequenceConfig",
     "SimulatedConfig",
     "SnapshotsConfig",
     "TableTaskConfig",
@@ -101,4 +104,5 @@ __all__ = [
     "TrainedMappingConfig",
     "main_measure",
     "one_by_one",
+    "tasks_in_order",
 ]

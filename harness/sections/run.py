@@ -11,7 +11,7 @@ from harness.sections.base import Count, Name, Section, Seed
 from harness.sections.brain import BrainConfig
 from harness.sections.mapping import MappingConfig
 from harness.sections.method import MethodConfig
-from harness.sections.task import TaskConfig
+from harness.sections.task import SequenceConfig, TaskConfig
 
 
 class StudyConfig(Section):
@@ -29,8 +29,10 @@ class StudyConfig(Section):
 class FinetuneConfig(Section):
     """AdamW with linear warm-up and cosine decay."""
 
-    epochs: Count = 10
-    max_steps: Count | None = Field(None, description="ends earlier, after this many optimizer steps")
+    epochs: Count = Field(10, description="of every task")
+    max_steps: Count | None = Field(
+        None, description="ends earlier, after this many optimizer steps of every task"
+    )
     batch_size: Count = Field(32, description="images per step, over processes and accumulation")
     lr: float = Field(5e-4, gt=0)
     weight_decay: float = Field(0.05, ge=0)
@@ -77,7 +79,7 @@ class Config(Section):
     seed: Seed = Field(0, description="of head, batches, augmentation, probes and mappings")
     runs_dir: str = Field("runs", min_length=1, description="relative: to the current folder")
     backbone: BackboneConfig
-    task: TaskConfig = Field(discriminator="source")
+    task: TaskConfig | SequenceConfig = Field(discriminator="source")
     method: MethodConfig = Field(discriminator="name")
     brain: BrainConfig = Field(discriminator="name")
     mapping: MappingConfig = Field(discriminator="family")

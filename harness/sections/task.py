@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -153,6 +153,35 @@ class MedmnistTaskConfig(OutsideTaskConfig):
 
 
 TaskConfig = EmbeddedTaskConfig | ImagefolderTaskConfig | TableTaskConfig | HubTaskConfig | MedmnistTaskConfig
+
+
+class SequenceConfig(Section):
+    """Tasks that one run is fine-tuned on, one after the other; ``task=[digits,textures]`` makes it."""
+
+    source: Literal["sequence"] = "sequence"
+    tasks: tuple[Annotated[TaskConfig, Field(discriminator="source")], ...] = Field(
+        min_length=2, description="in order; what the command line sets of task holds for each"
+    )
+
+    @model_validator(mode="after")
+    def _every_task_once(self) -> SequenceConfig:
+        names = [task.name for task in self.tasks]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"found {name} {names.count(name)} times, accepted: every task once")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Names of the tasks in order, such as ``digits+textures``; of many, the first and how many more."""
+        whole = "+".join(task.name for task in self.tasks)
+        # a part of file names, which have room for 255 characters
+        return whole if len(whole) <= 100 else f"{self.tasks[0].name}+{len(self.tasks) - 1}more"
+
+
+def tasks_in_order(task: TaskConfig | SequenceConfig) -> tuple[TaskConfig, ...]:
+    """The tasks that a run is fine-tuned on; one, if it is no sequence."""
+    return task.tasks if isinstance(task, SequenceConfig) else (task,)
 
 
 def main_measure(task: TaskConfig) -> Literal["accuracy", "auroc"]:
