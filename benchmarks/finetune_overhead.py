@@ -34,7 +34,7 @@ from machine import describe_machine, write_figures
 import harness.finetune
 from harness.accelerator import build_accelerator
 from harness.backbones import Backbone, load_backbone
-from harness.batches import TaskImages, learning_rate, plan_batches
+from harness.batches import TaskImages, count_workers, learning_rate, plan_batches
 from harness.config import load_config
 from harness.inputs import load_inputs
 from harness.layout import list_snapshots
@@ -126,7 +126,9 @@ def run_ours(config: Config, task: Task, backbone: Backbone) -> tuple[list[float
     return _differences(moments), apart, found["model"].changing_state()
 
 
-def run_bare(config: Config, task: Task, backbone: Backbone, device: torch.device) -> tuple[list[float], dict]:
+def run_bare(
+    config: Config, task: Task, backbone: Backbone, device: torch.device
+) -> tuple[list[float], dict]:
     """The loop as one would write it by hand: seconds of every step, and the weights at the end."""
     settings = config.finetune
     plan = plan_batches(config, len(task.train), 0, 1)
@@ -137,7 +139,7 @@ def run_bare(config: Config, task: Task, backbone: Backbone, device: torch.devic
     loader = torch.utils.data.DataLoader(
         TaskImages(task.train, backbone.preprocessing),
         batch_sampler=plan,
-        num_workers=settings.num_workers or 0,
+        num_workers=count_workers(settings.num_workers, device, 1),
         pin_memory=device.type == "cuda",
     )
     dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]

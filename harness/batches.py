@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 import datasets
@@ -17,6 +19,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from harness.backbones import Preprocessing
 from harness.errors import InputError
 from harness.sections import Config, FinetuneConfig
+
+
+MOST_WORKERS = 8
 
 
 class TaskImages(Dataset):
@@ -62,8 +67,7 @@ class BatchPlan(Sampler):
         """Indices of all images of a step."""
         epoch, place = divmod(step, self.steps_per_epoch)
         key = (self.seed, epoch, self.place) if self.place else (self.seed, epoch)
-        order = np.random.default_rng(key).permutation(self.n_images)
-        return order[place * self.batch_size : (place + 1) * self.batch_size]
+        return _permute(key, self.n_images)[place * self.batch_size : (place + 1) * self.batch_size]
 
     def __len__(self) -> int:
         return (self.n_steps - self.start) * self.accumulation
@@ -72,6 +76,11 @@ class BatchPlan(Sampler):
         for step in range(self.start, self.n_steps):
             own = self.batch(step)[self.process :: self.n_processes]
             yield from (part.tolist() for part in np.split(own, self.accumulation))
+
+
+@lru_cache(maxsize=1)  # of the epoch that is under way
+def _permute(key: tuple[int, ...], n_images: int) -> Int[np.ndarray, " n_images"]:
+    return np.random.default_rng(key).permutation(n_images)
 
 
 def plan_batches(config: Config, n_images: int, process: int, n_processes: int, place: int = 0) -> BatchPlan:
@@ -120,19 +129,38 @@ def load_batches(
     split: datasets.Dataset,
     preprocessing: Preprocessing,
     plan: BatchPlan,
-    num_workers: int,
+    settings: FinetuneConfig,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and labels of a plan, micro-batch by micro-batch."""
+    """Images and labels of a plan, micro-batch by micro-batch, on the device and in the memory format wanted.
+
+    Beside a GPU they are made ready by processes of their own and copied while the step before is at work.
+    """
     loader = DataLoader(
         TaskImages(split, preprocessing),
         batch_sampler=plan,
-        num_workers=num_workers,
+        num_workers=count_workers(settings.num_workers, device, plan.n_processes),
         pin_memory=device.type == "cuda",
         # workers draw nothing, but without a generator of its own the loader would move torch's
         generator=torch.Generator(),
     )
-    return iter(loader)
+    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    for images, labels in loader:
+        yield (
+            images.to(device, non_blocking=True, memory_format=layout),
+            labels.to(device, non_blocking=True),
+        )
+
+
+def count_workers(wanted: int | None, device: torch.device, n_processes: int) -> int:
+    """Processes that load images for one of `n_processes`: as many as `wanted`, if not None.
+
+    Beside a GPU else the cores that this process can count as its own, less one, and at most `MOST_WORKERS`;
+    on a CPU none, as they would take its cores from the training.
+    """
+    if wanted is not None or device.type == "cpu":
+        return wanted or 0
+    return min(MOST_WORKERS, max(1, (os.cpu_count() or 1) // n_processes - 1))
 
 
 def learning_rate(settings: FinetuneConfig, step: int, n_steps: int) -> float:

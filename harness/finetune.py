@@ -80,6 +80,8 @@ def finetune(
         **backbone.flags,
     }
     model = tune(backbone, [one.n_classes for one in tasks], config.method, config.seed, tasks)
+    if settings.channels_last:
+        model.to(memory_format=torch.channels_last)
     objective = build_objective(config, model, tasks[0], backbone, accelerator)
     gradients = GradientNorms(model.parameters_by_layer())
     checkpoint = find_checkpoint(folder / "checkpoints")
@@ -104,13 +106,8 @@ def finetune(
             if stage.place != loaded:
                 loaded = stage.place
                 plan = replace(plans[loaded], start=max(start - begins[loaded], 0))
-                batches = load_batches(
-                    tasks[loaded].train,
-                    backbone.preprocessing,
-                    plan,
-                    settings.num_workers,
-                    accelerator.device,
-                )
+                train = tasks[loaded].train
+                batches = load_batches(train, backbone.preprocessing, plan, settings, accelerator.device)
             objective.task = tasks[stage.place]
             model.choose_head(stage.place)
             model.open(stage.head_only)
@@ -180,9 +177,7 @@ def take_step(
         images, labels = next(batches)
         with accelerator.accumulate(objective):
             with accelerator.autocast():
-                terms = objective(
-                    images.to(accelerator.device, non_blocking=True), labels.to(accelerator.device)
-                )
+                terms = objective(images, labels)
             loss = torch.stack(list(terms.values())).sum()
             accelerator.backward(loss)
             for name, term in terms.items():

@@ -40,7 +40,12 @@ class FinetuneConfig(Section):
     clip_norm: float | None = Field(1.0, gt=0, description="of the gradient; null: never clipped")
     precision: Literal["no", "fp16", "bf16"] = "no"
     accumulation: Count = Field(1, description="backward passes per optimizer step")
-    num_workers: int = Field(0, ge=0, description="of the data loader, per process")
+    num_workers: int | None = Field(
+        None, ge=0, description="of the data loader, per process; null: none on a CPU, up to 8 beside a GPU"
+    )
+    channels_last: bool = Field(
+        False, description="memory format of images and kernels; for convolutions on a GPU, with precision"
+    )
 
     @model_validator(mode="after")
     def _batch_can_be_shared(self) -> FinetuneConfig:
