@@ -20,6 +20,7 @@ MINI = "palimpsest_mini"
 SMALL = {"depth": 2, "embed_dim": 48, "num_heads": 3}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("vit_base_patch16_224", SMALL),
+    "vit_gap": ("vit_huge_patch14_gap_224", SMALL),
     "dinov2": ("vit_base_patch14_dinov2", SMALL),
     "dinov2_reg": ("vit_base_patch14_reg4_dinov2", SMALL),
     "dinov3": ("vit_base_patch16_dinov3", SMALL),
