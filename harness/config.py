@@ -6,6 +6,8 @@ Settings are composed by Hydra from the groups in ``configs/`` and overrides suc
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from typing import Any, get_args
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -38,10 +41,17 @@ def load_config(overrides: list[str]) -> Config:
     InputError
         Where an override is malformed, an option or a setting does not exist, or a value is not accepted.
     """
-    composed = [_as_hydra_override(text) for text in overrides]
+    parsed = [_parse_override(text) for text in overrides]
+    chosen = tuple(f"{each.key_or_group}={each.value()}" for each in parsed if each.key_or_group in GROUPS)
     try:
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            container = OmegaConf.to_container(compose("config", composed), resolve=True)
+        composed = copy.deepcopy(_compose(CONFIGS, _stamps(), chosen))
+        for override in parsed:
+            if override.key_or_group not in GROUPS:
+                # also of settings that no file mentions
+                OmegaConf.update(
+                    composed, override.key_or_group, override.value(), merge=True, force_add=True
+                )
+        container = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise InputError(f"configuration in {CONFIGS}: {' '.join(str(error).split())}") from None
     config = _validate(container)
@@ -123,8 +133,8 @@ def settings(section: type[Section] = Config, prefix: str = "") -> Iterator[str]
                 yield from settings(option, f"{prefix}{name}.")
 
 
-def _as_hydra_override(text: str) -> str:
-    """Check one override; values may be given for settings that no file mentions, hence ``++``."""
+def _parse_override(text: str) -> Override:
+    """Check one override: that it gives a value to a setting or chooses an option that there is."""
     malformed = InputError(f"override {text!r}: accepted is one key=value, such as finetune.lr=1e-4")
     try:
         override = OverridesParser.create().parse_override(text)
@@ -135,12 +145,25 @@ def _as_hydra_override(text: str) -> str:
         raise malformed
     if group.partition(".")[0] not in Config.model_fields:
         raise _unknown_setting(group)
-    if group not in GROUPS:
-        return "++" + text.lstrip("+")
     option = str(override.value())
-    if option not in group_options(group):
+    if group in GROUPS and option not in group_options(group):
         raise unknown_name(group, option, group_options(group))
-    return f"{group}={option}"
+    return override
+
+
+@functools.lru_cache(maxsize=256)
+def _compose(folder: Path, stamps: tuple[object, ...], chosen: tuple[str, ...]) -> Any:
+    """What Hydra makes of the chosen options, which takes a tenth of a second; values are not yet resolved.
+
+    `stamps` are those of the files in the folder: it is composed again where one has changed.
+    """
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        return compose("config", list(chosen))
+
+
+def _stamps() -> tuple[object, ...]:
+    found = ((path, path.stat()) for path in CONFIGS.rglob("*.yaml"))
+    return tuple(sorted((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in found))
 
 
 def _validate(container: Any) -> Config:

@@ -21,9 +21,7 @@ from harness.errors import InputError, exit_with_one_line, unknown_name
 from harness.files import write_atomically
 from harness.tracking import read_histories, tracking_uri
 
-Kind = Literal[
-    "train", "task", "probe", "forgetting", "drift", "brain", "selectors", "rewiring", "alignment"
-]
+Kind = Literal["train", "task", "probe", "forgetting", "drift", "brain", "selectors", "rewiring", "alignment"]
 
 # where the place of a metric is a region of the brain, or "all" of it
 CORTICAL = ("brain", "selectors", "rewiring", "alignment")

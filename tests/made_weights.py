@@ -87,7 +87,9 @@ def as_convnext(state: State) -> Any:
 
 def as_dinov3_convnext(state: State) -> Any:
     """As ConvNeXt's, without a classifier, the last norm there twice."""
-    theirs = {name: part for name, part in as_convnext(state)["model"].items() if not name.startswith("head.")}
+    theirs = {
+        name: part for name, part in as_convnext(state)["model"].items() if not name.startswith("head.")
+    }
     return theirs | {f"norms.3.{part}": theirs[f"norm.{part}"] for part in ("weight", "bias")}
 
 

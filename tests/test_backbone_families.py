@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from made_backbones import FAMILIES, add_tiny_clip, make_tiny_clip, make_tiny_siglip, register_small
+from made_backbones import FAMILIES, add_tiny_resnet, make_tiny_clip, make_tiny_siglip, register_small
 from made_weights import perturb
 from torch import Tensor, nn
 from torch.nn import functional
@@ -46,12 +46,9 @@ def make(family: str, size: int, folder: Path) -> Backbone:
     if family == "siglip":
         backbone = make_tiny_siglip(folder, image_size=size, text=False)
     elif family == "clip":
-        make_tiny_clip(folder, 48)
-        backbone = load_clip("palimpsest_tiny_clip_48", None, 0, image_size=size, text=False)
+        backbone = make_tiny_clip(folder, 48, image_size=size, text=False)
     elif family == "clip_resnet":
-        vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}
-        name = add_tiny_clip(folder, "palimpsest_tiny_rn", vision)
-        backbone = load_clip(name, None, 0, image_size=size, text=False)
+        backbone = load_clip(add_tiny_resnet(folder), None, 0, image_size=size, text=False)
     else:
         backbone = load_timm(register_small(family), None, 0, image_size=size)
     perturb(backbone)

@@ -18,7 +18,7 @@ import torch
 import yaml
 from accelerate.state import AcceleratorState
 from filelock import FileLock
-from made_backbones import add_tiny_clip, make_tiny_clip, make_tiny_siglip, register_small
+from made_backbones import add_tiny_resnet, add_tiny_siglip, add_tiny_vit, register_small
 from made_recordings import make_arrays, write_arrays
 from made_weights import (
     State,
@@ -35,15 +35,16 @@ from made_weights import (
     perturb,
     write_weights,
 )
+from safetensors.torch import save_file
 
 from harness.backbones import Backbone, load_backbone
 from harness.backbones.clip_backbone import load_clip
 from harness.backbones.timm_backbone import load_timm
-from harness.config import CONFIGS, group_options, load_config
+from harness.config import CONFIGS, group_options, load_config, read_config
 from harness.files import read_weights
 from harness.finetune import run
 from harness.journal import read_rows
-from harness.layout import is_finished, list_snapshots, mapping_folder, probes_file, run_folder, snapshot_folder
+from harness.layout import list_snapshots, mapping_folder, probes_file, run_folder, snapshot_folder
 from harness.mapping import load_mapping
 from harness.query import metric_curves
 from harness.sections import Config
@@ -97,8 +98,8 @@ class Kind:
 
 KINDS = (
     Kind("clip_b16", "flyp", "clip", None, as_open_clip),
-    Kind("clip_rn50_openai", "full", "clip_resnet", 64),
-    Kind("siglip_b16", "lwf", "siglip", 32, settings=("method.n_proxy=8",)),
+    Kind("clip_rn50_openai", "full", "clip_resnet", 64, settings=("backbone.text=false",)),
+    Kind("siglip_b16", "lwf", "siglip", 32, settings=("method.n_proxy=8", "backbone.text=false")),
     Kind("siglip2_b16", "lora", "siglip", 32),
     Kind("imagenet_s16", "full", "vit", 32, settings=("method.layer_decay=0.5",)),
     Kind("dino_s16", "lp_ft", "vit", 32),
@@ -140,22 +141,25 @@ def test_every_family_and_every_method_has_a_run() -> None:
 # small networks
 
 
-def make_network(kind: Kind, folder: Path) -> tuple[str, Backbone]:
-    """Name under which its library knows the small network of a kind, and the network."""
+def name_network(kind: Kind, folder: Path) -> str:
+    """Name of the small network of a kind, of which its library is told."""
+    assert kind.network is not None
     if kind.network == "clip":
-        name, network = "palimpsest_tiny_clip_48", make_tiny_clip(folder, 48)
-    elif kind.network == "siglip":
-        name, network = "palimpsest_tiny_sigmoid", make_tiny_siglip(folder)
-    elif kind.network == "clip_resnet":
-        vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}
-        name = add_tiny_clip(folder, "palimpsest_tiny_rn", vision)
-        network = load_clip(name, None, 0)
-    else:
-        assert kind.network is not None
-        name = register_small(kind.network)
-        network = load_timm(name, None, 0)
-    perturb(network.encoder)
-    return name, network
+        return add_tiny_vit(folder, 48)
+    if kind.network == "siglip":
+        return add_tiny_siglip(folder)
+    return add_tiny_resnet(folder) if kind.network == "clip_resnet" else register_small(kind.network)
+
+
+def make_network(name: str) -> tuple[Backbone, State]:
+    """A small network, and all its weights: with those of its text tower."""
+    if not name.startswith("palimpsest_tiny"):
+        backbone = load_timm(name, None, 0)
+        perturb(backbone.encoder)
+        return backbone, backbone.encoder.state_dict()
+    backbone = load_clip(name, None, 0)
+    perturb(backbone.encoder)
+    return backbone, backbone.text._model.state_dict()
 
 
 @pytest.fixture(scope="session")
@@ -175,27 +179,33 @@ def one_store(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
 
 
-def finish(kind: Kind, root: Path) -> tuple[Config, State | None]:
-    """Run a kind, unless that was done; its configuration, and the weights in its file."""
-    overrides = [*TINY, f"backbone={kind.backbone}", f"method={kind.method}", *kind.settings]
-    state = None
-    with FileLock(root / f"{kind}.lock"):
-        if kind.network is not None:
-            folder = root / kind.backbone  # an override does not take the = of a setting
-            folder.mkdir(exist_ok=True)
-            name, network = make_network(kind, folder)
-            both = network.text._model if network.text is not None else network.encoder
-            path = write_weights(folder / "weights", both.state_dict(), kind.publish)
-            size = "null" if kind.image_size is None else kind.image_size
-            overrides += [f"backbone.model={name}", "backbone.weights=null", f"backbone.checkpoint={path}"]
-            overrides += [f"backbone.image_size={size}"]
-            state = network.encoder.state_dict()
-        config = load_config([*overrides, f"brain.root={root / 'recording'}", f"runs_dir={root}/runs"])
-        if not is_finished(run_folder(config)):
+def finish(kind: Kind, root: Path) -> Path:
+    """Folder of the run of a kind, which is done unless it was."""
+    folder = root / kind.backbone
+    with FileLock(root / f"{kind.backbone}.lock"):
+        if not (folder / "run").exists():
+            config = configure(kind, root)
             AcceleratorState._reset_state(reset_partial_state=True)
             run(config)
             AcceleratorState._reset_state(reset_partial_state=True)
-    return config, state
+            (folder / "run").symlink_to(run_folder(config))
+    return (folder / "run").resolve()
+
+
+def configure(kind: Kind, root: Path) -> Config:
+    """Settings of a kind's run; its small network is made, and the file of its weights."""
+    folder = root / kind.backbone
+    folder.mkdir()
+    overrides = [*TINY, f"backbone={kind.backbone}", f"method={kind.method}", *kind.settings]
+    if kind.network is not None:
+        name = name_network(kind, folder)
+        network, weights = make_network(name)
+        save_file(network.encoder.state_dict(), folder / "made.safetensors")
+        path = write_weights(folder / "weights", weights, kind.publish)
+        size = "null" if kind.image_size is None else kind.image_size
+        overrides += [f"backbone.model={name}", "backbone.weights=null", f"backbone.checkpoint={path}"]
+        overrides += [f"backbone.image_size={size}"]
+    return load_config([*overrides, f"brain.root={root / 'recording'}", f"runs_dir={root}/runs"])
 
 
 # what a method may change
@@ -229,21 +239,22 @@ def may_change(kind: Kind, backbone: Backbone) -> set[str]:
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_run(kind: Kind, root: Path) -> None:
-    config, state = finish(kind, root)
-    folder = run_folder(config)
+    folder = finish(kind, root)
     assert tuple(list_snapshots(folder)) == STEPS
 
     # the weights are those of the file, position embeddings at another size
-    backbone = load_backbone(config.backbone)
+    if kind.network is not None:
+        name_network(kind, root / kind.backbone)  # its library knows it in the process that made the run
+    backbone = load_backbone(read_config(folder / "config.yaml").backbone)
     encoder = backbone.encoder.state_dict()
-    if state is not None:
-        same = {name for name in encoder if torch.equal(encoder[name], state.get(name, torch.zeros(0)))}
-        assert {name for name in encoder.keys() - same if "pos_embed" not in name} == set()
+    if kind.network is not None:
+        made = read_weights(root / kind.backbone / "made.safetensors")
+        assert made.keys() == encoder.keys()
+        other = {name for name in encoder if not torch.equal(encoder[name], made[name])}
+        assert all("pos_embed" in name for name in other)
 
     # what changes is what the method may change, from the pretrained weights on
-    first, *_, last = (
-        read_weights(snapshot_folder(folder, step) / "weights.safetensors") for step in STEPS
-    )
+    first, *_, last = (read_weights(snapshot_folder(folder, step) / "weights.safetensors") for step in STEPS)
     assert first.keys() == last.keys()
     assert {name for name in first if not torch.equal(first[name], last[name])} == may_change(kind, backbone)
     for name, part in first.items():
@@ -291,12 +302,12 @@ def test_a_run(kind: Kind, root: Path) -> None:
 def test_a_query_has_every_run_at_every_step(root: Path) -> None:
     expected = []
     for kind in KINDS:
-        config, _ = finish(kind, root)
-        tags = (config.backbone.name, config.backbone.objective, config.method.name)
-        expected += [(run_folder(config).name, *tags, step) for step in STEPS]
+        name = finish(kind, root).name
+        _, _, objective = family(kind.backbone)
+        expected += [(name, kind.backbone, objective, kind.method, step) for step in STEPS]
     places = {"brain": ("r2", "roi", "all"), "probe": ("linear_accuracy", "place", "shapes")}
-    for kind, (measure, column, place) in places.items():
-        curves = metric_curves(kind, study="default", measure=measure)  # type: ignore[arg-type]
+    for stage, (measure, column, place) in places.items():
+        curves = metric_curves(stage, study="default", measure=measure)  # type: ignore[arg-type]
         curves = curves[curves[column] == place]
         assert np.isfinite(curves["value"]).all()
         found = curves[["run", "backbone", "objective", "method", "step"]].itertuples(index=False)
