@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from made_backbones import FAMILIES, add_tiny_resnet, make_tiny_clip, make_tiny_siglip, register_small
+from made_backbones import FAMILIES, add_tiny_resnet, add_tiny_vit, make_tiny_siglip, register_small
 from made_weights import perturb
 from torch import Tensor, nn
 from torch.nn import functional
@@ -46,7 +46,7 @@ def make(family: str, size: int, folder: Path) -> Backbone:
     if family == "siglip":
         backbone = make_tiny_siglip(folder, image_size=size, text=False)
     elif family == "clip":
-        backbone = make_tiny_clip(folder, 48, image_size=size, text=False)
+        backbone = load_clip(add_tiny_vit(folder, 48), None, 0, image_size=size, text=False)
     elif family == "clip_resnet":
         backbone = load_clip(add_tiny_resnet(folder), None, 0, image_size=size, text=False)
     else:
