@@ -1,6 +1,7 @@
-"""What the study's loop costs beside a bare PyTorch loop, and what snapshots and tracking cost beside fine-tuning.
+"""What our loop costs beside a bare PyTorch loop, and what snapshots and tracking cost beside fine-tuning.
 
-    OMP_NUM_THREADS=2 python benchmarks/finetune_overhead.py --output benchmarks/results/finetune_overhead_2cores
+    OMP_NUM_THREADS=2 python benchmarks/finetune_overhead.py \
+        --output benchmarks/results/finetune_overhead_2cores
 
 Both loops train the same network, from the same weights, on the same batches with AdamW, a warm-up, a cosine
 and clipping; they take turns in one process and end with the same weights, which is checked. The bare one
@@ -24,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -162,7 +164,7 @@ def run_bare(
 
 
 def _differences(moments: list[float]) -> list[float]:
-    return [after - before for before, after in zip(moments[:-1], moments[1:], strict=True)]
+    return [after - before for before, after in pairwise(moments)]
 
 
 def measure_overhead(case: Case, turns: int, device: torch.device) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from harness.backbones import Preprocessing
 from harness.errors import InputError
 from harness.sections import Config, FinetuneConfig
 
-
 MOST_WORKERS = 8
 
 

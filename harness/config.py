@@ -7,6 +7,8 @@ Settings are composed by Hydra from the groups in ``configs/`` and overrides suc
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from typing import Any, get_args
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -39,12 +42,13 @@ def load_config(overrides: list[str]) -> Config:
     InputError
         Where an override is malformed, an option or a setting does not exist, or a value is not accepted.
     """
-    names = _find_sequence(overrides)
+    parsed = [_parse_override(text) for text in overrides]
+    names = _find_sequence(parsed)
     if len(names) < 2:
-        config = _validate(_compose(overrides, *names))
+        config = _validate(_resolve(parsed, *names))
     else:
         # each is composed as it would be alone, so what is set of task holds for all
-        containers = {name: _compose(overrides, name) for name in names}
+        containers = {name: _resolve(parsed, name) for name in names}
         for name, container in containers.items():
             _check_alone(name, container)
         tasks = [container["task"] for container in containers.values()]
@@ -54,37 +58,37 @@ def load_config(overrides: list[str]) -> Config:
     return config
 
 
-def _find_sequence(overrides: list[str]) -> list[str]:
+def _find_sequence(overrides: list[Override]) -> list[str]:
     """Names of the tasks where they are given as a list, ``task=[digits,textures]``; else none."""
-    for text in overrides:
-        _, value = _parse_override(text)
-        if text.startswith("task=") and isinstance(value, list):
-            if not value:
-                raise InputError("task: found [], accepted: one task or more, such as task=[digits,textures]")
-            names = [str(name) for name in value]
-            for name in names:
-                if name not in group_options("task"):
-                    raise unknown_name("task", name, group_options("task"))
-                if names.count(name) > 1:
-                    raise InputError(
-                        f"task: found {name} {names.count(name)} times, accepted: every task once"
-                    )
-            return names
-    return []
+    lists = [override.value() for override in overrides if override.key_or_group == "task"]
+    names = [str(name) for value in lists if isinstance(value, list) for name in value]
+    if [] in lists:
+        raise InputError("task: found [], accepted: one task or more, such as task=[digits,textures]")
+    for name in names:
+        if name not in group_options("task"):
+            raise unknown_name("task", name, group_options("task"))
+        if names.count(name) > 1:
+            raise InputError(f"task: found {name} {names.count(name)} times, accepted: every task once")
+    return names
 
 
-def _compose(overrides: list[str], task: str | None = None) -> dict[str, Any]:
-    """Compose the groups and the overrides; a list of tasks among these is replaced by one of them."""
+def _resolve(overrides: list[Override], task: str | None = None) -> dict[str, Any]:
+    """Options and values together; a list of tasks among the overrides is replaced by one of them."""
+    values = {each.key_or_group: each.value() for each in overrides}
     if task is not None:
-        overrides = [f"task={task}" if text.startswith("task=") else text for text in overrides]
-    composed = [_as_hydra_override(text) for text in overrides]
+        values["task"] = task
+    chosen = tuple(f"{name}={value}" for name, value in values.items() if name in GROUPS)
     try:
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            container: Any = OmegaConf.to_container(compose("config", composed), resolve=True)
+        composed = copy.deepcopy(_compose(CONFIGS, _stamps(), chosen))
+        for name, value in values.items():
+            if name not in GROUPS:
+                # also of settings that no file mentions
+                OmegaConf.update(composed, name, value, merge=True, force_add=True)
+        found: Any = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise InputError(f"configuration in {CONFIGS}: {' '.join(str(error).split())}") from None
-    found: dict[str, Any] = container
-    return found
+    container: dict[str, Any] = found
+    return container
 
 
 def _check_alone(name: str, container: dict[str, Any]) -> None:
@@ -177,21 +181,8 @@ def settings(section: type[Section] = Config, prefix: str = "") -> Iterator[str]
                 yield from settings(option, f"{prefix}{name}.")
 
 
-def _as_hydra_override(text: str) -> str:
-    """Check one override; values may be given for settings that no file mentions, hence ``++``."""
-    group, value = _parse_override(text)
-    if group.partition(".")[0] not in Config.model_fields:
-        raise _unknown_setting(group)
-    if group not in GROUPS:
-        return "++" + text.lstrip("+")
-    option = str(value)
-    if option not in group_options(group):
-        raise unknown_name(group, option, group_options(group))
-    return f"{group}={option}"
-
-
-def _parse_override(text: str) -> tuple[str, Any]:
-    """Name and value of one override."""
+def _parse_override(text: str) -> Override:
+    """Check one override: that it gives a value to a setting or chooses an option that there is."""
     sequence = "; tasks one after another are task=[digits,textures]" if text.startswith("task=") else ""
     malformed = InputError(
         f"override {text!r}: accepted is one key=value, such as finetune.lr=1e-4{sequence}"
@@ -200,10 +191,31 @@ def _parse_override(text: str) -> tuple[str, Any]:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
         raise malformed from None
-    name = override.key_or_group
-    if not name or override.is_delete() or override.is_sweep_override() or override.package is not None:
+    group = override.key_or_group
+    if not group or override.is_delete() or override.is_sweep_override() or override.package is not None:
         raise malformed
-    return name, override.value()
+    if group.partition(".")[0] not in Config.model_fields:
+        raise _unknown_setting(group)
+    option = override.value()
+    several = group == "task" and isinstance(option, list)
+    if group in GROUPS and not several and str(option) not in group_options(group):
+        raise unknown_name(group, str(option), group_options(group))
+    return override
+
+
+@functools.lru_cache(maxsize=256)
+def _compose(folder: Path, stamps: tuple[object, ...], chosen: tuple[str, ...]) -> Any:
+    """What Hydra makes of the chosen options, which takes a tenth of a second; values are not yet resolved.
+
+    `stamps` are those of the files in the folder: it is composed again where one has changed.
+    """
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        return compose("config", list(chosen))
+
+
+def _stamps() -> tuple[object, ...]:
+    found = ((path, path.stat()) for path in CONFIGS.rglob("*.yaml"))
+    return tuple(sorted((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in found))
 
 
 def _validate(container: Any) -> Config:

@@ -22,7 +22,7 @@ from harness.files import write_atomically
 from harness.tracking import read_histories, tracking_uri
 
 Kind = Literal[
-    "train", "task", "probe", "forgetting", "sequence", "brain", "selectors", "rewiring", "alignment"
+    "train", "task", "probe", "forgetting", "sequence", "drift", "brain", "selectors", "rewiring", "alignment"
 ]
 
 # where the place of a metric is a region of the brain, or "all" of it

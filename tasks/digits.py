@@ -36,14 +36,16 @@ def build(config: EmbeddedTaskConfig, at_most: bool = False) -> Task:
         train = train[draw_per_class(data.target[train], config.n_per_class, None, WORDS)]
     grey = np.round(data.images * (255 / 16)).astype(np.uint8)
     size = (config.image_size, config.image_size)
-    images = [
-        Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).convert("RGB") for pixels in grey
-    ]
+
+    def enlarge(indices: np.ndarray) -> list[Image.Image]:
+        small = map(Image.fromarray, grey[indices])
+        return [image.resize(size, Image.Resampling.BICUBIC).convert("RGB") for image in small]
+
     labels = data.target.astype(np.int64)
     return build_task(
         "digits",
-        ([images[index] for index in train], labels[train]),
-        ([images[index] for index in test], labels[test]),
+        (enlarge(train), labels[train]),
+        (enlarge(test), labels[test]),
         class_names=WORDS,
         templates=("a photo of the number {}", "a handwritten digit {}"),
         leaks=config.leaks,

@@ -20,6 +20,7 @@ MINI = "palimpsest_mini"
 SMALL = {"depth": 2, "embed_dim": 48, "num_heads": 3}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("vit_base_patch16_224", SMALL),
+    "vit_gap": ("vit_huge_patch14_gap_224", SMALL),
     "dinov2": ("vit_base_patch14_dinov2", SMALL),
     "dinov2_reg": ("vit_base_patch14_reg4_dinov2", SMALL),
     "dinov3": ("vit_base_patch16_dinov3", SMALL),
@@ -60,7 +61,17 @@ def register_small(family: str) -> str:
 
 
 def make_tiny_clip(folder: Path, image_size: int, **options: Any) -> Backbone:
-    """open_clip's own ViT, very small: three blocks over 4 x 4 places; options are those of `load_clip`."""
+    """open_clip's own ViT, very small; options are those of `load_clip`."""
+    return load_clip(add_tiny_vit(folder, image_size), None, 0, **options).eval()
+
+
+def make_tiny_siglip(folder: Path, **options: Any) -> Backbone:
+    """SigLIP as open_clip has it: timm's network with attention pooling under its wrapper."""
+    return load_clip(add_tiny_siglip(folder), None, 0, **options).eval()
+
+
+def add_tiny_vit(folder: Path, image_size: int) -> str:
+    """Tell open_clip of a ViT of three blocks over 4 x 4 places."""
     vision = {
         "image_size": image_size,
         "patch_size": image_size // 4,
@@ -68,12 +79,17 @@ def make_tiny_clip(folder: Path, image_size: int, **options: Any) -> Backbone:
         "width": 64,
         "head_width": 32,
     }
-    name = add_tiny_clip(folder, f"palimpsest_tiny_clip_{image_size}", vision)
-    return load_clip(name, None, 0, **options).eval()
+    return add_tiny_clip(folder, f"palimpsest_tiny_clip_{image_size}", vision)
 
 
-def make_tiny_siglip(folder: Path, **options: Any) -> Backbone:
-    """SigLIP as open_clip has it: timm's network with attention pooling under its wrapper."""
+def add_tiny_resnet(folder: Path) -> str:
+    """Tell open_clip of a ResNet of one block a stage."""
+    vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}
+    return add_tiny_clip(folder, "palimpsest_tiny_rn", vision)
+
+
+def add_tiny_siglip(folder: Path) -> str:
+    """Tell open_clip of timm's small network with attention pooling."""
     vision = {
         "image_size": 224,
         "timm_model_name": register_small("siglip"),
@@ -81,8 +97,7 @@ def make_tiny_siglip(folder: Path, **options: Any) -> Backbone:
         "timm_proj": "none",
     }
     # open_clip would look for a tokenizer on the network if SigLIP were in its name
-    name = add_tiny_clip(folder, "palimpsest_tiny_sigmoid", vision, embed_dim=48, custom_text=True)
-    return load_clip(name, None, 0, **options).eval()
+    return add_tiny_clip(folder, "palimpsest_tiny_sigmoid", vision, embed_dim=48, custom_text=True)
 
 
 def add_tiny_clip(

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from made_backbones import FAMILIES, add_tiny_clip, make_tiny_clip, make_tiny_siglip, register_small
+from made_backbones import FAMILIES, add_tiny_resnet, add_tiny_vit, make_tiny_siglip, register_small
+from made_weights import perturb
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,6 +23,7 @@ from harness.snapshots import describe, encoder_hash, read_snapshot, write_snaps
 # two resolutions a family; both differ from what it was made for
 SIZES = {
     "vit": (32, 64),
+    "vit_gap": (28, 56),
     "dinov2": (28, 56),
     "dinov2_reg": (28, 56),
     "dinov3": (32, 64),
@@ -44,17 +46,12 @@ def make(family: str, size: int, folder: Path) -> Backbone:
     if family == "siglip":
         backbone = make_tiny_siglip(folder, image_size=size, text=False)
     elif family == "clip":
-        make_tiny_clip(folder, 48)
-        backbone = load_clip("palimpsest_tiny_clip_48", None, 0, image_size=size, text=False)
+        backbone = load_clip(add_tiny_vit(folder, 48), None, 0, image_size=size, text=False)
     elif family == "clip_resnet":
-        vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}
-        name = add_tiny_clip(folder, "palimpsest_tiny_rn", vision)
-        backbone = load_clip(name, None, 0, image_size=size, text=False)
+        backbone = load_clip(add_tiny_resnet(folder), None, 0, image_size=size, text=False)
     else:
         backbone = load_timm(register_small(family), None, 0, image_size=size)
-    generator = torch.Generator().manual_seed(4)
-    for parameter in backbone.parameters():  # also of what starts at zero or as the same everywhere
-        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    perturb(backbone)
     return backbone.eval()
 
 
@@ -90,6 +87,11 @@ def by_hand_vit(vit: Any, images: Tensor) -> list[Any]:
     return run_blocks(places + own, [vit.cls_token + vit.pos_embed[:, :1]], vit.blocks)
 
 
+def by_hand_vit_gap(vit: Any, images: Tensor) -> list[Any]:
+    places = patches(images, vit.patch_embed.proj)
+    return run_blocks(places + vit.pos_embed.unflatten(1, places.shape[1:3]), [], vit.blocks)
+
+
 def by_hand_dinov2_reg(vit: Any, images: Tensor) -> list[Any]:
     places = patches(images, vit.patch_embed.proj)
     own = vit.pos_embed.unflatten(1, places.shape[1:3])
@@ -103,9 +105,7 @@ def by_hand_dinov3(vit: Any, images: Tensor) -> list[Any]:
 
 
 def by_hand_siglip(tower: Any, images: Tensor) -> list[Any]:
-    vit = tower.trunk
-    places = patches(images, vit.patch_embed.proj)
-    return run_blocks(places + vit.pos_embed.unflatten(1, places.shape[1:3]), [], vit.blocks)
+    return by_hand_vit_gap(tower.trunk, images)
 
 
 def by_hand_sam(vit: Any, images: Tensor) -> list[Any]:
@@ -163,6 +163,7 @@ def by_hand_clip_resnet(network: Any, images: Tensor) -> list[Any]:
 
 BY_HAND = {
     "vit": by_hand_vit,
+    "vit_gap": by_hand_vit_gap,
     "dinov2": by_hand_vit,
     "dinov2_reg": by_hand_dinov2_reg,
     "dinov3": by_hand_dinov3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,19 @@ import pytest
 import timm
 import torch
 from made_backbones import MINI, configuration, make_tiny_clip, make_tiny_siglip, register_small
+from made_weights import (
+    State,
+    as_convnext,
+    as_dinov2_reg,
+    as_dinov3,
+    as_dinov3_convnext,
+    as_ijepa,
+    as_mae,
+    as_moco_v3,
+    as_open_clip,
+    as_sam,
+    write_weights,
+)
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -50,44 +64,35 @@ def test_what_a_training_script_writes(tmp_path: Path) -> None:
         assert_loaded("test_vit", path, {name: part.half().float() for name, part in state.items()})
 
 
-def test_moco_v3(tmp_path: Path) -> None:
-    # as written by the authors' main_moco.py: encoder, momentum encoder and predictor under one wrapper
-    state, path = trained("test_vit", num_classes=0), tmp_path / "vit.pth.tar"
-    projector = {"head.0.weight": torch.ones(8, 64), "head.1.running_mean": torch.ones(8)}
-    content = {f"module.base_encoder.{name}": part for name, part in {**state, **projector}.items()}
-    content |= {f"module.momentum_encoder.{name}": part + 1 for name, part in state.items()}
-    content["module.predictor.0.weight"] = torch.ones(8, 8)
-    torch.save({"epoch": 300, "arch": "vit_base", "state_dict": content, "scaler": {"scale": 1.0}}, path)
-    assert_loaded("test_vit", path, state)
-
-
-def test_mae(tmp_path: Path) -> None:
-    state, path = trained("test_vit", num_classes=0), tmp_path / "mae_pretrain_vit.pth"
-    torch.save({"model": state}, path)
-    assert_loaded("test_vit", path, state)
+@pytest.mark.parametrize("publish", [as_mae, as_moco_v3, as_ijepa])
+def test_what_other_objectives_authors_write(tmp_path: Path, publish: Callable[[State], Any]) -> None:
+    state = trained("test_vit", num_classes=0)
+    assert_loaded("test_vit", write_weights(tmp_path / "vit", state, publish), state)
 
 
 def test_dinov2_with_registers(tmp_path: Path) -> None:
-    # as its authors publish it: an embedding of the class token's place, and a mask token
-    name = register_small("dinov2_reg")
+    name, place = register_small("dinov2_reg"), torch.randn(1, 1, 48)
     state, path = load_timm(name, None, 5, image_size=28).encoder.state_dict(), tmp_path / "dinov2.pth"
-    place = torch.randn(1, 1, 48)
-    theirs = {key: part for key, part in state.items() if key not in ("reg_token", "pos_embed")}
-    theirs |= {"register_tokens": state["reg_token"], "mask_token": torch.zeros(1, 48)}
-    theirs["pos_embed"] = torch.cat([place, state["pos_embed"]], dim=1)
-    torch.save(theirs, path)
+    torch.save(as_dinov2_reg(state, place), path)
     found = load_timm(name, None, 0, path, image_size=28).encoder
     torch.testing.assert_close(found.cls_token, state["cls_token"] + place)
     torch.testing.assert_close(found.reg_token.data, state["reg_token"])
     torch.testing.assert_close(found.blocks[1].ls1.gamma.data, state["blocks.1.ls1.gamma"])
 
 
-def test_sam(tmp_path: Path) -> None:
-    name, path = register_small("sam"), tmp_path / "sam_vit_b.pth"
+@pytest.mark.parametrize(
+    ("family", "publish"),
+    [
+        ("sam", as_sam),
+        ("dinov3", as_dinov3),
+        ("convnext", as_convnext),
+        ("convnext", as_dinov3_convnext),
+    ],
+)
+def test_authors_own_names(tmp_path: Path, family: str, publish: Callable[[State], Any]) -> None:
+    name = register_small(family)
     state = load_timm(name, None, 5).encoder.state_dict()
-    theirs = {f"image_encoder.{key.replace('mlp.fc', 'mlp.lin')}": part for key, part in state.items()}
-    torch.save({**theirs, "mask_decoder.iou_token.weight": torch.ones(1, 4)}, path)
-    assert_loaded(name, path, state)
+    assert_loaded(name, write_weights(tmp_path / family, state, publish), state)
 
 
 def test_a_file_of_another_resolution(tmp_path: Path) -> None:
@@ -117,9 +122,8 @@ def test_what_open_clip_writes(tmp_path: Path) -> None:
     make_tiny_clip(tmp_path, 32)
     name = "palimpsest_tiny_clip_32"
     model = load_clip(name, None, 7).text._model
-    state = {f"module.{key}": part for key, part in model.state_dict().items()}
     path = tmp_path / "epoch_3.pt"
-    torch.save({"epoch": 3, "name": "run", "state_dict": state, "optimizer": {}}, path)
+    torch.save(as_open_clip(model.state_dict()), path)
     found = load_clip(name, None, 0, path)
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():

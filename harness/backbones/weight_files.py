@@ -17,7 +17,8 @@ from harness.errors import InputError
 from harness.files import read_weights
 
 # where training scripts put the weights beside optimizer and epoch
-SECTIONS = ("state_dict", "model", "teacher", "module")
+# (encoder: I-JEPA's, which timm takes too)
+SECTIONS = ("state_dict", "model", "teacher", "module", "encoder")
 # MoCo v3 keeps the encoder beside its momentum copy and the predictor
 BASE_ENCODER = "module.base_encoder."
 # what wrappers (data parallel, compile, a model around the network) put before every name

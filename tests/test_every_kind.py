@@ -1,0 +1,314 @@
+"""A run of each kind: every family of networks and every method, from the weights' file to a query.
+
+Networks are small and of random weights, in files as their authors publish them, under the options of
+``configs/backbone/``. Not every pair: each family and each method at least once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from accelerate.state import AcceleratorState
+from filelock import FileLock
+from made_backbones import add_tiny_resnet, add_tiny_siglip, add_tiny_vit, register_small
+from made_recordings import make_arrays, write_arrays
+from made_weights import (
+    State,
+    as_convnext,
+    as_dinov2,
+    as_dinov2_reg,
+    as_dinov3,
+    as_dinov3_convnext,
+    as_ijepa,
+    as_mae,
+    as_moco_v3,
+    as_open_clip,
+    as_sam,
+    perturb,
+    write_weights,
+)
+from safetensors.torch import save_file
+
+from harness.backbones import Backbone, load_backbone
+from harness.backbones.clip_backbone import load_clip
+from harness.backbones.timm_backbone import load_timm
+from harness.config import CONFIGS, group_options, load_config, read_config
+from harness.files import read_weights
+from harness.finetune import run
+from harness.journal import read_rows
+from harness.layout import list_snapshots, mapping_folder, probes_file, run_folder, snapshot_folder
+from harness.mapping import load_mapping
+from harness.query import metric_curves
+from harness.sections import Config
+
+STEPS = (0, 1, 3)
+TINY = [
+    "task.n_train=8",
+    "task.n_test=6",
+    "finetune.batch_size=4",
+    "finetune.max_steps=3",
+    "snapshots.ratio=3",
+    "snapshots.at_epoch_ends=false",
+    "brain=arrays",
+    "mapping.steps=2",
+    "mapping.floor_refits=2",
+    "mapping.n_channels=2",
+    "mapping.token_size=2",
+    "probes.tasks=[shapes]",
+    "probes.n_train=16",
+    "probes.n_test=6",
+    "probes.steps=2",
+]
+# of a network's name, what says how large it is
+SIZE = re.compile(r"tiny|small|base|large|huge|giant|plus|[BLHg]|bigG|gopt|SO400M|\d+|patch\d+")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A run: an option of ``configs/backbone/``, a method, and what else is set.
+
+    Attributes
+    ----------
+    network : str
+        The small network that stands for the option's.
+    image_size : int or None
+        Of what it is shown; None: its own.
+    publish : callable or None
+        From weights to what is in their file; None: safetensors.
+    """
+
+    backbone: str
+    method: str
+    network: str | None = None
+    image_size: int | None = None
+    publish: Callable[[State], Any] | None = None
+    settings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "-".join([self.backbone, self.method, *self.settings])
+
+
+KINDS = (
+    Kind("clip_b16", "flyp", "clip", None, as_open_clip),
+    Kind("clip_rn50_openai", "full", "clip_resnet", 64, settings=("backbone.text=false",)),
+    Kind("siglip_b16", "lwf", "siglip", 32, settings=("method.n_proxy=8", "backbone.text=false")),
+    Kind("siglip2_b16", "lora", "siglip", 32),
+    Kind("imagenet_s16", "full", "vit", 32, settings=("method.layer_decay=0.5",)),
+    Kind("dino_s16", "lp_ft", "vit", 32),
+    Kind("mae_b16", "l2_sp", "vit", 32, as_mae),
+    Kind("mocov3_b16", "linear_probe", "vit", 32, as_moco_v3),
+    Kind("ijepa_h14", "l2_sp_ldifs", "vit_gap", 28, as_ijepa),
+    Kind("dinov2_s14", "bitfit", "dinov2", 28, as_dinov2),
+    Kind("dinov2_reg_s14", "lora", "dinov2_reg", 28, as_dinov2_reg),
+    Kind("dinov3_s16", "ewc", "dinov3", 32, as_dinov3, ("method.n_proxy=8",)),
+    Kind("sam_b16", "full", "sam", 48, as_sam, ("method.frozen_blocks=1",)),
+    Kind("convnext_t", "ldifs", "convnext", 64, as_convnext),
+    Kind("dinov3_convnext_t", "lwf", "convnext", 64, as_dinov3_convnext, ("method.n_proxy=8",)),
+    Kind("resnet50", "full", "resnet", 64),
+    Kind("mini_clip", "ldifs"),
+    Kind("mini_supervised", "bitfit"),
+    Kind("mini_random", "linear_probe"),
+)
+WITH_PENALTY = ("l2_sp", "l2_sp_ldifs", "ldifs", "ewc", "lwf")
+
+
+def family(option: str) -> tuple[str, str, str]:
+    """Library, architecture without its size, and what it was pretrained for."""
+    said = yaml.safe_load((CONFIGS / "backbone" / f"{option}.yaml").read_text(encoding="utf-8"))
+    parts = [part for part in re.split(r"[-_]", said["model"]) if not SIZE.fullmatch(part)]
+    return said["library"], "-".join(parts), said["objective"]
+
+
+def test_every_family_and_every_method_has_a_run() -> None:
+    options = [option for option in group_options("backbone") if option not in ("timm", "open_clip")]
+    families = {option: family(option) for option in options}
+    assert sorted(families[kind.backbone] for kind in KINDS) == sorted(set(families.values()))
+    assert {kind.method for kind in KINDS} == set(group_options("method"))
+    # what methods may be told besides
+    assert {"method.layer_decay", "method.frozen_blocks"} <= {
+        setting.partition("=")[0] for kind in KINDS for setting in kind.settings
+    }
+
+
+# small networks
+
+
+def name_network(kind: Kind, folder: Path) -> str:
+    """Name of the small network of a kind, of which its library is told."""
+    assert kind.network is not None
+    if kind.network == "clip":
+        return add_tiny_vit(folder, 48)
+    if kind.network == "siglip":
+        return add_tiny_siglip(folder)
+    return add_tiny_resnet(folder) if kind.network == "clip_resnet" else register_small(kind.network)
+
+
+def make_network(name: str) -> tuple[Backbone, State]:
+    """A small network, and all its weights: with those of its text tower."""
+    if not name.startswith("palimpsest_tiny"):
+        backbone = load_timm(name, None, 0)
+        perturb(backbone.encoder)
+        return backbone, backbone.encoder.state_dict()
+    backbone = load_clip(name, None, 0)
+    perturb(backbone.encoder)
+    return backbone, backbone.text._model.state_dict()
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """One folder for all processes of the tests: each run is done by one of them."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "kinds"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "recording.lock"):
+        if not (folder / "recording").exists():
+            write_arrays(folder / "recording", make_arrays(), 8)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_store(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+
+
+def finish(kind: Kind, root: Path) -> Path:
+    """Folder of the run of a kind, which is done unless it was."""
+    folder = root / kind.backbone
+    with FileLock(root / f"{kind.backbone}.lock"):
+        if not (folder / "run").exists():
+            config = configure(kind, root)
+            AcceleratorState._reset_state(reset_partial_state=True)
+            run(config)
+            AcceleratorState._reset_state(reset_partial_state=True)
+            (folder / "run").symlink_to(run_folder(config))
+    return (folder / "run").resolve()
+
+
+def configure(kind: Kind, root: Path) -> Config:
+    """Settings of a kind's run; its small network is made, and the file of its weights."""
+    folder = root / kind.backbone
+    folder.mkdir()
+    overrides = [*TINY, f"backbone={kind.backbone}", f"method={kind.method}", *kind.settings]
+    if kind.network is not None:
+        name = name_network(kind, folder)
+        network, weights = make_network(name)
+        save_file(network.encoder.state_dict(), folder / "made.safetensors")
+        path = write_weights(folder / "weights", weights, kind.publish)
+        size = "null" if kind.image_size is None else kind.image_size
+        overrides += [f"backbone.model={name}", "backbone.weights=null", f"backbone.checkpoint={path}"]
+        overrides += [f"backbone.image_size={size}"]
+    return load_config([*overrides, f"brain.root={root / 'recording'}", f"runs_dir={root}/runs"])
+
+
+# what a method may change
+
+
+def may_change(kind: Kind, backbone: Backbone) -> set[str]:
+    """Names of all that a snapshot of a method has and that is not as it was, by the method's definition."""
+    names = {name for name, _ in backbone.encoder.named_parameters()}
+    head = {"head.weight", "head.bias"}
+    if kind.method == "linear_probe":
+        return head
+    if kind.method == "bitfit":
+        return head | {f"backbone.encoder.{name}" for name in names if name.endswith("bias")}
+    if kind.method == "lora":
+        prefix = "trunk.blocks" if kind.network == "siglip" else "blocks"
+        parts = [f"{prefix}.{block}.{part}" for block in (0, 1) for part in ("attn.qkv", "attn.proj")]
+        parts += [f"{prefix}.{block}.mlp.{part}" for block in (0, 1) for part in ("fc1", "fc2")]
+        return head | {
+            f"backbone.encoder.{part}.lora_{factor}.default.weight" for part in parts for factor in "AB"
+        }
+    if "method.frozen_blocks=1" in kind.settings:
+        names = {name for name in names if not name.startswith(("pos_embed", "patch_embed.", "blocks.0."))}
+    # statistics of batches, where there are any
+    names |= backbone.encoder.state_dict().keys() - dict(backbone.encoder.named_parameters()).keys()
+    found = {f"backbone.encoder.{name}" for name in names}
+    if kind.method != "flyp":
+        return found | head
+    texts = {name for name, _ in backbone.text._model.named_parameters() if not name.startswith("visual.")}
+    return found | {f"texts.encoder.model.{name}" for name in texts}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_run(kind: Kind, root: Path) -> None:
+    folder = finish(kind, root)
+    assert tuple(list_snapshots(folder)) == STEPS
+
+    # the weights are those of the file, position embeddings at another size
+    if kind.network is not None:
+        name_network(kind, root / kind.backbone)  # its library knows it in the process that made the run
+    backbone = load_backbone(read_config(folder / "config.yaml").backbone)
+    encoder = backbone.encoder.state_dict()
+    if kind.network is not None:
+        made = read_weights(root / kind.backbone / "made.safetensors")
+        assert made.keys() == encoder.keys()
+        other = {name for name in encoder if not torch.equal(encoder[name], made[name])}
+        assert all("pos_embed" in name for name in other)
+
+    # what changes is what the method may change, from the pretrained weights on
+    first, *_, last = (read_weights(snapshot_folder(folder, step) / "weights.safetensors") for step in STEPS)
+    assert first.keys() == last.keys()
+    assert {name for name in first if not torch.equal(first[name], last[name])} == may_change(kind, backbone)
+    for name, part in first.items():
+        own = name.removeprefix("backbone.encoder.")
+        if own in encoder:
+            assert torch.equal(part, encoder[own]), name
+        elif name.startswith("head.") or ".lora_B." in name:
+            assert not part.any(), name
+    if "method.layer_decay=0.5" in kind.settings:
+        moved = {
+            block: max(
+                float((last[name] - first[name]).abs().max()) for name in first if f".blocks.{block}." in name
+            )
+            for block in (0, 1)
+        }
+        assert moved[0] == pytest.approx(moved[1] / 2, rel=0.2)
+
+    # rows of everything at every step
+    rows = {(row["name"], row["step"]): row["value"] for row in read_rows(folder / "results.jsonl")[0]}
+    assert np.isfinite(list(rows.values())).all()
+    layer = backbone.layers[-1]
+    for step in STEPS:
+        assert load_mapping(mapping_folder(folder, step)).layers == backbone.layers
+        assert probes_file(folder, step).exists()
+        for name in ("brain/V1/r2", "selectors/all/expected_depth", "task/digits/accuracy"):
+            assert (name, step) in rows
+        for name in ("probe/shapes/linear_accuracy", "probe/shapes/knn_accuracy", f"drift/{layer}/cka"):
+            assert (name, step) in rows
+        assert (("probe/shapes/zero_shot_accuracy", step) in rows) == (backbone.text is not None)
+        assert (("rewiring/all/wasserstein_excess", step) in rows) == (step > 0)
+        # nothing has moved at the start, nor ever where only a head is trained
+        still = step == 0 or kind.method == "linear_probe"
+        distances = [rows[f"drift/{place}/distance", step] for place in backbone.layers]
+        assert all(distance == 0 for distance in distances) if still else step == 1 or distances[-1] > 0
+        if still:
+            assert rows["forgetting/shapes/delta_lp", step] == 0
+
+    # penalties begin at exactly 0; the row of a step is of the weights before it
+    penalties = [rows[name, 1] for name in ("train/penalty", "train/head_penalty") if (name, 1) in rows]
+    assert penalties == [0.0] * (kind.method in WITH_PENALTY) + [0.0] * (kind.method == "l2_sp")
+    if penalties:
+        assert rows["train/penalty", 3] > 0
+
+
+def test_a_query_has_every_run_at_every_step(root: Path) -> None:
+    expected = []
+    for kind in KINDS:
+        name = finish(kind, root).name
+        _, _, objective = family(kind.backbone)
+        expected += [(name, kind.backbone, objective, kind.method, step) for step in STEPS]
+    places = {"brain": ("r2", "roi", "all"), "probe": ("linear_accuracy", "place", "shapes")}
+    for stage, (measure, column, place) in places.items():
+        curves = metric_curves(stage, study="default", measure=measure)  # type: ignore[arg-type]
+        curves = curves[curves[column] == place]
+        assert np.isfinite(curves["value"]).all()
+        found = curves[["run", "backbone", "objective", "method", "step"]].itertuples(index=False)
+        assert sorted(map(tuple, found)) == sorted(expected)
