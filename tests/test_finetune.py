@@ -17,7 +17,7 @@ from overrides import SMALL_TRACKING, TINY
 from harness import finetune as module
 from harness.accelerator import build_accelerator
 from harness.backbones import load_backbone
-from harness.batches import learning_rate, plan_batches
+from harness.batches import MOST_WORKERS, count_workers, learning_rate, load_batches, plan_batches
 from harness.config import REPOSITORY, load_config
 from harness.errors import InputError
 from harness.files import read_weights
@@ -74,6 +74,46 @@ def test_plan_refuses_batches_that_cannot_be_had():
         plan_batches(load_config([]), 100, 0, 3)
 
 
+def test_workers_are_wanted_or_found():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    cores = os.cpu_count() or 1
+    assert count_workers(None, cpu, 1) == 0
+    assert count_workers(None, gpu, 1) == min(MOST_WORKERS, max(1, cores - 1))
+    assert count_workers(None, gpu, 2 * cores) == 1
+    assert count_workers(3, cpu, 1) == 3
+    assert count_workers(0, gpu, 1) == 0
+
+
+def test_batches_are_the_same_from_workers_and_in_another_memory_format():
+    config = load_config([*TINY])
+    task = load_task("digits", config.task.n_train, config.task.n_test)
+    preprocessing = load_backbone(config.backbone).preprocessing
+    plan = plan_batches(config, len(task.train), 0, 1)
+
+    def batches(*overrides):
+        settings = load_config([*TINY, *overrides]).finetune
+        return list(load_batches(task.train, preprocessing, plan, settings, torch.device("cpu")))
+
+    plain = batches()
+    others = batches("finetune.num_workers=2"), batches("finetune.channels_last=true")
+    assert len(plain) == plan.n_steps
+    for other in others:
+        for (images, labels), (same_images, same_labels) in zip(plain, other, strict=True):
+            assert torch.equal(images, same_images) and torch.equal(labels, same_labels)
+    assert plain[0][0].is_contiguous()
+    assert others[1][0][0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_memory_format_changes_no_results(tmp_path):
+    train(tmp_path / "plain", "finetune.epochs=1")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(tmp_path / "last", "finetune.epochs=1", "finetune.channels_last=true")
+    plain, last = final_weights(tmp_path / "plain"), final_weights(tmp_path / "last")
+    assert any(tensor.ndim == 4 for tensor in plain.values())
+    for name, tensor in plain.items():
+        torch.testing.assert_close(last[name], tensor, atol=2e-4, rtol=1e-3)
+
+
 def test_learning_rate_warms_up_and_falls_along_a_cosine():
     settings = load_config(["finetune.lr=1.0", "finetune.warmup_fraction=0.2"]).finetune
     rates = [learning_rate(settings, step, 10) for step in range(10)]
@@ -124,9 +164,12 @@ def test_accumulation_and_method_do_not_change_what_they_should_not(tmp_path):
     assert set(final_weights(tmp_path / "probe")) == {"head.weight", "head.bias"}
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_stopped_training_ends_with_the_same_weights(tmp_path, monkeypatch, method):
-    overrides = [f"method={method}", *(["method.dropout=0.5"] if method == "lora" else [])]
+@pytest.mark.parametrize(
+    "overrides",
+    [["method=full"], ["method=lora", "method.dropout=0.5"], ["finetune.channels_last=true"]],
+    ids=["full", "lora", "channels_last"],
+)
+def test_stopped_training_ends_with_the_same_weights(tmp_path, monkeypatch, overrides):
     train(tmp_path / "whole", *overrides)
     AcceleratorState._reset_state(reset_partial_state=True)
 
