@@ -38,13 +38,10 @@ from harness.accelerator import build_accelerator
 from harness.backbones import Backbone, load_backbone
 from harness.batches import TaskImages, count_workers, learning_rate, plan_batches
 from harness.config import load_config
-from harness.inputs import load_inputs
 from harness.layout import list_snapshots
 from harness.methods import tune
 from harness.methods.schedule import group_parameters
-from harness.provenance import describe_run
 from harness.sections import Config
-from harness.track import track
 from tasks import load_task
 from tasks.task import Task
 
@@ -59,9 +56,9 @@ class Case:
     settings: tuple[str, ...] = ()
 
 
-MINI = Case("mini_clip", 32, 300)
+MINI = Case("mini_clip", 32, 80)
 CASES = {
-    "cpu": (MINI, Case("imagenet_s16", 8, 12), Case("resnet50", 8, 12)),
+    "cpu": (MINI, Case("imagenet_s16", 8, 10), Case("resnet50", 8, 10)),
     "cuda": (MINI, Case("imagenet_b16", 64, 100, ("finetune.precision=bf16",)), Case("resnet50", 64, 100)),
 }
 KEPT_APART = ("write_snapshot", "describe", "write_checkpoint")
@@ -83,14 +80,17 @@ def configure(case: Case, *settings: str) -> Config:
 
 
 @contextmanager
-def clock_steps() -> Iterator[tuple[list[float], dict[str, float]]]:
-    """Moments at which our loop begins its steps, on a clock that stands still in what is kept apart."""
+def clock_steps(*parts: str) -> Iterator[tuple[list[float], dict[str, float]]]:
+    """Moments at which our loop begins its steps, on a clock that stands still in what is kept apart.
+
+    Also the seconds of every part: what is kept apart, and other functions that `harness.finetune` calls.
+    """
     moments: list[float] = []
-    apart = dict.fromkeys(KEPT_APART, 0.0)
+    seconds = dict.fromkeys((*KEPT_APART, *parts), 0.0)
     seed_step = harness.finetune.seed_step
 
     def begin(*arguments: Any) -> None:
-        moments.append(time.perf_counter() - sum(apart.values()))
+        moments.append(time.perf_counter() - sum(seconds[name] for name in KEPT_APART))
         seed_step(*arguments)
 
     def timed(name: str) -> Callable[..., Any]:
@@ -101,12 +101,12 @@ def clock_steps() -> Iterator[tuple[list[float], dict[str, float]]]:
             try:
                 return work(*arguments, **named)
             finally:
-                apart[name] += time.perf_counter() - start
+                seconds[name] += time.perf_counter() - start
 
         return wrapper
 
-    with patch.multiple(harness.finetune, seed_step=begin, **{name: timed(name) for name in KEPT_APART}):
-        yield moments, apart
+    with patch.multiple(harness.finetune, seed_step=begin, **{name: timed(name) for name in seconds}):
+        yield moments, seconds
 
 
 def run_ours(config: Config, task: Task, backbone: Backbone) -> tuple[list[float], dict[str, float], dict]:
@@ -202,25 +202,18 @@ def _ratio(seconds: dict[str, list[list[float]]], turn: int) -> float:
 
 def measure_parts() -> dict[str, Any]:
     """Seconds of the parts of a run of the demo, and their share of fine-tuning without snapshots."""
-    config = load_config(["study=demo", "backbone=mini_clip"])
-    accelerator = build_accelerator(config.finetune)
-    with tempfile.TemporaryDirectory() as name, clock_steps() as (_, apart):
-        folder = Path(name)
-        start = time.perf_counter()
-        inputs = load_inputs(config, folder)
-        describe_run(inputs)
-        loaded = time.perf_counter()
-        harness.finetune.finetune(config, folder, inputs.tasks, inputs.backbone, accelerator)
-        tuned = time.perf_counter()
-        track(config, folder, inputs, accelerator)
-        tracked = time.perf_counter()
+    with (
+        tempfile.TemporaryDirectory() as name,
+        clock_steps("load_inputs", "describe_run", "finetune", "track") as (_, found),
+    ):
+        folder = harness.finetune.run(load_config(["study=demo", "backbone=mini_clip", f"runs_dir={name}"]))
         n_snapshots = len(list_snapshots(folder))
     seconds = {
-        "loading and checking": loaded - start,
-        "fine-tuning": tuned - loaded - sum(apart.values()),
-        "snapshots": apart["describe"] + apart["write_snapshot"],
-        "checkpoints": apart["write_checkpoint"],
-        "tracking": tracked - tuned,
+        "loading and checking": found["load_inputs"] + found["describe_run"],
+        "fine-tuning": found["finetune"] - sum(found[name] for name in KEPT_APART),
+        "snapshots": found["describe"] + found["write_snapshot"],
+        "checkpoints": found["write_checkpoint"],
+        "tracking": found["track"],
     }
     return {
         "n_snapshots": n_snapshots,

@@ -1,8 +1,8 @@
 """Does FactorTopy find wiring that was planted? By noise ceiling and number of stimuli.
 
     OMP_NUM_THREADS=2 python benchmarks/recovery.py --output benchmarks/results/recovery_2cores
-    OMP_NUM_THREADS=2 python benchmarks/recovery.py --voxels 6000 --stimuli 3000 --layouts hierarchy \
-        --ceilings 0.3 0.5 0.7 0.9 --output benchmarks/results/recovery_6000_voxels_2cores
+    OMP_NUM_THREADS=2 python benchmarks/recovery.py --voxels 6000 --stimuli 3000 --steps 1800 \
+        --layouts hierarchy --ceilings 0.3 0.5 0.7 0.9 --output benchmarks/results/recovery_6000_voxels_2cores
 
 Tokens are those of a mini backbone for scenes of the shapes world, voxels lie on the cortex of the simulated
 subject. Every area reads from one layer, at one scale; places and weights vary smoothly along the cortex.
