@@ -31,7 +31,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from machine import describe_machine, write_figures
+from machine import Stolen, describe_machine, write_figures
 
 import harness.finetune
 from harness.accelerator import build_accelerator
@@ -253,10 +253,12 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     cases = [replace(case, steps=arguments.steps or case.steps) for case in CASES[arguments.device]]
+    stolen = Stolen()
     figures: dict[str, Any] = {"machine": describe_machine(arguments.device)}
     figures["overhead"] = [measure_overhead(case, arguments.turns, device) for case in cases]
     figures["parts"] = measure_parts()
     figures["settings"] = {case.backbone: measure_settings(case) for case in cases}
+    figures["stolen_share"] = stolen.share()
     for row in figures["overhead"]:
         ours, bare = (row["median_seconds_a_step"][name] for name in ("ours", "bare"))
         turns = ", ".join(f"{value:+.1%}" for value in sorted(row["overhead_by_turn"]))
@@ -267,6 +269,8 @@ def main() -> None:
     shares = figures["parts"]["share_of_fine_tuning"]
     print("a run of the demo: " + ", ".join(f"{part} {share:.0%}" for part, share in shares.items()))
     print(json.dumps(figures["settings"], indent=2))
+    if figures["stolen_share"] is not None:
+        print(f"{figures['stolen_share']:.1%} of the cores' time went to the host's other guests meanwhile")
     if arguments.output:
         write_figures(figures, arguments.output.with_suffix(".json"))
 
