@@ -4,19 +4,21 @@
         --output benchmarks/results/finetune_overhead_2cores
 
 Both loops train the same network, from the same weights, on the same batches with AdamW, a warm-up, a cosine
-and clipping; they take turns in one process and end with the same weights, which is checked. The bare one
-does nothing else. Ours is `harness.finetune.finetune`: accelerate, a journal row per step, gradient norms per
-layer, checkpoints and snapshots. The time between the beginnings of two steps is counted, less what snapshots
-and checkpoints took; the loops' overhead is the ratio of medians over all steps, and of every turn by itself.
+and clipping. They go in lockstep in one process, a step of the bare one before each of ours, so that what
+disturbs the machine disturbs both; they end with the same weights, which is checked. The bare one does no
+more. Ours is `harness.finetune.finetune`: accelerate, a journal row per step, gradient norms per layer,
+checkpoints and snapshots, of which these two are kept apart. The overhead is the ratio of the medians of all
+steps, and beside it the quartiles of the ratio of single steps.
 
 Then one run is made as a user makes it, with snapshots, mappings and probes of the demo, and the seconds of
 its parts are held against those of fine-tuning. Last, the settings that may make fine-tuning faster:
-data-loader workers, channels-last memory and bfloat16.
+data-loader workers, channels-last memory and, on a GPU, bfloat16.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import sys
@@ -31,6 +33,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from accelerate.state import AcceleratorState
 from machine import Stolen, describe_machine, write_figures
 
 import harness.finetune
@@ -56,9 +59,9 @@ class Case:
     settings: tuple[str, ...] = ()
 
 
-MINI = Case("mini_clip", 32, 80)
+MINI = Case("mini_clip", 32, 100)
 CASES = {
-    "cpu": (MINI, Case("imagenet_s16", 8, 10), Case("resnet50", 8, 10)),
+    "cpu": (MINI, Case("imagenet_s16", 8, 14), Case("resnet50", 8, 14)),
     "cuda": (MINI, Case("imagenet_b16", 64, 100, ("finetune.precision=bf16",)), Case("resnet50", 64, 100)),
 }
 KEPT_APART = ("write_snapshot", "describe", "write_checkpoint")
@@ -80,17 +83,26 @@ def configure(case: Case, *settings: str) -> Config:
 
 
 @contextmanager
-def clock_steps(*parts: str) -> Iterator[tuple[list[float], dict[str, float]]]:
+def clock_steps(
+    *parts: str, bare: Iterator[float] | None = None
+) -> Iterator[tuple[list[float], dict[str, float]]]:
     """Moments at which our loop begins its steps, on a clock that stands still in what is kept apart.
 
     Also the seconds of every part: what is kept apart, and other functions that `harness.finetune` calls.
+    Before each of our steps, while the clock stands still, `bare` makes one.
     """
     moments: list[float] = []
     seconds = dict.fromkeys((*KEPT_APART, *parts), 0.0)
+    aside = 0.0
     seed_step = harness.finetune.seed_step
 
     def begin(*arguments: Any) -> None:
-        moments.append(time.perf_counter() - sum(seconds[name] for name in KEPT_APART))
+        nonlocal aside
+        moments.append(time.perf_counter() - aside - sum(seconds[name] for name in KEPT_APART))
+        if bare is not None:
+            start = time.perf_counter()
+            next(bare)
+            aside += time.perf_counter() - start
         seed_step(*arguments)
 
     def timed(name: str) -> Callable[..., Any]:
@@ -107,9 +119,13 @@ def clock_steps(*parts: str) -> Iterator[tuple[list[float], dict[str, float]]]:
 
     with patch.multiple(harness.finetune, seed_step=begin, **{name: timed(name) for name in seconds}):
         yield moments, seconds
+        # the end of the last step
+        moments.append(time.perf_counter() - aside - sum(seconds[name] for name in KEPT_APART))
 
 
-def run_ours(config: Config, task: Task, backbone: Backbone) -> tuple[list[float], dict[str, float], dict]:
+def run_ours(
+    config: Config, task: Task, backbone: Backbone, bare: Iterator[float] | None = None
+) -> tuple[list[float], dict[str, float], dict[str, torch.Tensor]]:
     """Seconds of every step, seconds of what is kept apart, and the weights at the end."""
     accelerator = build_accelerator(config.finetune)
     found: dict[str, Any] = {}
@@ -120,84 +136,78 @@ def run_ours(config: Config, task: Task, backbone: Backbone) -> tuple[list[float
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        clock_steps() as (moments, apart),
         patch.object(harness.finetune, "tune", remember),
+        clock_steps(bare=bare) as (moments, apart),
     ):
         harness.finetune.finetune(config, Path(folder), task, backbone, accelerator)
-        moments.append(time.perf_counter() - sum(apart.values()))
-    return _differences(moments), apart, found["model"].changing_state()
+    return [after - before for before, after in pairwise(moments)], apart, found["model"].changing_state()
 
 
-def run_bare(
-    config: Config, task: Task, backbone: Backbone, device: torch.device
-) -> tuple[list[float], dict]:
-    """The loop as one would write it by hand: seconds of every step, and the weights at the end."""
-    settings = config.finetune
-    plan = plan_batches(config, len(task.train), 0, 1)
-    model = tune(backbone, task.n_classes, config.method, config.seed).to(device).train()
-    model.open(head_only=False)
-    groups = group_parameters(model, config.method, settings.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
-    loader = torch.utils.data.DataLoader(
-        TaskImages(task.train, backbone.preprocessing),
-        batch_sampler=plan,
-        num_workers=count_workers(settings.num_workers, device, 1),
-        pin_memory=device.type == "cuda",
-    )
-    dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
-    moments = []
-    for step, (images, labels) in enumerate(loader):
-        moments.append(time.perf_counter())
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step, plan.n_steps)
-        with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            scores = model(images.to(device, non_blocking=True))
-            loss = torch.nn.functional.cross_entropy(scores, labels.to(device, non_blocking=True))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm or float("inf"))
-        optimizer.step()
-        optimizer.zero_grad()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    moments.append(time.perf_counter())
-    return _differences(moments), model.changing_state()
+class BareLoop:
+    """The loop as one would write it by hand; iterated over, it makes a step at a time."""
+
+    def __init__(self, config: Config, task: Task, backbone: Backbone, device: torch.device) -> None:
+        self.model = tune(backbone, task.n_classes, config.method, config.seed).to(device).train()
+        self.model.open(head_only=False)
+        self.seconds: list[float] = []
+        self._config, self._task, self._device = config, task, device
+        self._preprocessing = backbone.preprocessing
+
+    def __iter__(self) -> Iterator[float]:
+        """Seconds of each step, in turn."""
+        settings, device, model = self._config.finetune, self._device, self.model
+        plan = plan_batches(self._config, len(self._task.train), 0, 1)
+        groups = group_parameters(model, self._config.method, settings.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+        loader = torch.utils.data.DataLoader(
+            TaskImages(self._task.train, self._preprocessing),
+            batch_sampler=plan,
+            num_workers=count_workers(settings.num_workers, device, 1),
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),
+        )
+        dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
+        batches = iter(loader)
+        for step in range(plan.n_steps):
+            start = time.perf_counter()
+            images, labels = next(batches)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings, step, plan.n_steps)
+            with torch.autocast(device.type, dtype, enabled=dtype is not None):
+                scores = model(images.to(device, non_blocking=True))
+                loss = torch.nn.functional.cross_entropy(scores, labels.to(device, non_blocking=True))
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm or float("inf"))
+            optimizer.step()
+            optimizer.zero_grad()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            self.seconds.append(time.perf_counter() - start)
+            yield self.seconds[-1]
 
 
-def _differences(moments: list[float]) -> list[float]:
-    return [after - before for before, after in pairwise(moments)]
-
-
-def measure_overhead(case: Case, turns: int, device: torch.device) -> dict[str, Any]:
-    """Both loops, turn by turn; the first steps of each turn, which hand out memory, do not count."""
+def measure_overhead(case: Case, device: torch.device) -> dict[str, Any]:
+    """Both loops in lockstep; the first steps, which hand out memory, do not count."""
     config = configure(case)
     task = load_task(**config.task.model_dump())
     backbone = load_backbone(config.backbone, pretrained=case.backbone.startswith("mini_"))
-    seconds: dict[str, list[list[float]]] = {"bare": [], "ours": []}
-    apart: dict[str, float] = {}
+    loop = BareLoop(config, task, copy.deepcopy(backbone), device)
+    ours, apart, found = run_ours(config, task, backbone, iter(loop))
+    for name, tensor in loop.model.changing_state().items():
+        if device.type == "cpu" and not torch.equal(tensor, found[name]):
+            raise RuntimeError(f"{case.backbone}: the two loops end with different weights at {name}")
     warm_up = max(case.steps // 10, 2)
-    for turn in range(turns):
-        bare, expected = run_bare(config, task, backbone, device)
-        ours, apart, found = run_ours(config, task, backbone)
-        for name, tensor in expected.items():
-            if not torch.equal(tensor, found[name]) and device.type == "cpu":
-                raise RuntimeError(f"{case.backbone}: the two loops end with different weights at {name}")
-        seconds["bare"].append(bare[warm_up:])
-        seconds["ours"].append(ours[warm_up:])
-        print(f"{case.backbone}, turn {turn + 1}: {_ratio(seconds, turn) - 1:+.1%}", file=sys.stderr)
-    all_steps = {name: [one for turn in found for one in turn] for name, found in seconds.items()}
-    medians = {name: statistics.median(found) for name, found in all_steps.items()}
+    seconds = {"bare": loop.seconds[warm_up:], "ours": ours[warm_up:]}
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    ratios = [ours / bare - 1 for ours, bare in zip(seconds["ours"], seconds["bare"], strict=True)]
     return {
         "case": asdict(case),
         "median_seconds_a_step": medians,
         "overhead": medians["ours"] / medians["bare"] - 1,
-        "overhead_by_turn": [_ratio(seconds, turn) - 1 for turn in range(turns)],
-        "seconds_apart_in_the_last_turn": apart,
+        "overhead_of_single_steps_quartiles": statistics.quantiles(ratios),
+        "seconds_apart": apart,
         "seconds": seconds,
     }
-
-
-def _ratio(seconds: dict[str, list[list[float]]], turn: int) -> float:
-    return statistics.median(seconds["ours"][turn]) / statistics.median(seconds["bare"][turn])
 
 
 def measure_parts() -> dict[str, Any]:
@@ -222,9 +232,10 @@ def measure_parts() -> dict[str, Any]:
     }
 
 
-def measure_settings(case: Case) -> dict[str, float]:
+def measure_settings(case: Case, device: torch.device) -> dict[str, float]:
     """Median seconds of our step under settings that may make it faster."""
     found = {}
+    case = replace(case, steps=min(case.steps, 6))
     for name, settings in {
         "as it is": (),
         "1 worker": ("finetune.num_workers=1",),
@@ -232,9 +243,12 @@ def measure_settings(case: Case) -> dict[str, float]:
         "channels last": ("finetune.channels_last=true",),
         "bf16": ("finetune.precision=bf16",),
     }.items():
+        if name == "bf16" and device.type == "cpu":
+            continue  # emulated where a processor has none: 18 times as long
         config = configure(case, *settings)
         task = load_task(**config.task.model_dump())
         backbone = load_backbone(config.backbone, pretrained=case.backbone.startswith("mini_"))
+        AcceleratorState._reset_state(reset_partial_state=True)  # it takes one precision a process
         seconds, _, _ = run_ours(config, task, backbone)
         found[name] = statistics.median(seconds[max(case.steps // 10, 2) :])
         print(f"{case.backbone}, {name}: {found[name]:.3f} s a step", file=sys.stderr)
@@ -247,7 +261,6 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cpu", choices=CASES)
-    parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--steps", type=int, help="of every case")
     parser.add_argument("--output", type=Path, help="without suffix: a .json is written")
     arguments = parser.parse_args()
@@ -255,24 +268,30 @@ def main() -> None:
     cases = [replace(case, steps=arguments.steps or case.steps) for case in CASES[arguments.device]]
     stolen = Stolen()
     figures: dict[str, Any] = {"machine": describe_machine(arguments.device)}
-    figures["overhead"] = [measure_overhead(case, arguments.turns, device) for case in cases]
-    figures["parts"] = measure_parts()
-    figures["settings"] = {case.backbone: measure_settings(case) for case in cases}
-    figures["stolen_share"] = stolen.share()
+
+    def save() -> None:
+        if arguments.output:
+            write_figures(figures, arguments.output.with_suffix(".json"))
+
+    figures["overhead"] = [measure_overhead(case, device) for case in cases]
     for row in figures["overhead"]:
         ours, bare = (row["median_seconds_a_step"][name] for name in ("ours", "bare"))
-        turns = ", ".join(f"{value:+.1%}" for value in sorted(row["overhead_by_turn"]))
+        low, middle, high = row["overhead_of_single_steps_quartiles"]
         print(
             f"{row['case']['backbone']:14} {1000 * bare:7.1f} ms bare, {1000 * ours:7.1f} ms ours: "
-            f"{row['overhead']:+.1%} (by turn {turns})"
+            f"{row['overhead']:+.1%} (single steps {middle:+.1%}, quartiles {low:+.1%} and {high:+.1%})"
         )
+    save()
+    figures["parts"] = measure_parts()
     shares = figures["parts"]["share_of_fine_tuning"]
     print("a run of the demo: " + ", ".join(f"{part} {share:.0%}" for part, share in shares.items()))
+    save()
+    figures["settings"] = {case.backbone: measure_settings(case, device) for case in cases}
     print(json.dumps(figures["settings"], indent=2))
+    figures["stolen_share"] = stolen.share()
     if figures["stolen_share"] is not None:
         print(f"{figures['stolen_share']:.1%} of the cores' time went to the host's other guests meanwhile")
-    if arguments.output:
-        write_figures(figures, arguments.output.with_suffix(".json"))
+    save()
 
 
 if __name__ == "__main__":
