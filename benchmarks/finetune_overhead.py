@@ -139,7 +139,7 @@ def run_ours(
         patch.object(harness.finetune, "tune", remember),
         clock_steps(bare=bare) as (moments, apart),
     ):
-        harness.finetune.finetune(config, Path(folder), task, backbone, accelerator)
+        harness.finetune.finetune(config, Path(folder), [task], backbone, accelerator)
     return [after - before for before, after in pairwise(moments)], apart, found["model"].changing_state()
 
 

@@ -58,7 +58,7 @@ def fit_all(config: Config, arguments: argparse.Namespace, folder: Path) -> dict
     task, backbone = load_task(**config.task.model_dump()), load_backbone(config.backbone)
     brain = load_brain(config.brain)
     pretrained = encoder_hash(backbone)
-    finetune(config, folder, task, backbone, accelerator)
+    finetune(config, folder, [task], backbone, accelerator)
     model = tune(backbone, task.n_classes, config.method, config.seed)
     split = split_stimuli(len(brain.stimuli), config.mapping.held_out, config.seed)
     steps = list_snapshots(folder)

@@ -52,7 +52,7 @@ from tasks.task import Task
 def finetune(
     config: Config,
     folder: Path,
-    task: Task | Sequence[Task],
+    tasks: Sequence[Task],
     backbone: Backbone,
     accelerator: Accelerator,
 ) -> None:
@@ -67,7 +67,6 @@ def finetune(
         For a batch that cannot be shared out, or a loss that is no longer finite.
     """
     settings = config.finetune
-    tasks = (task,) if isinstance(task, Task) else tuple(task)
     sizes = [len(one.train) for one in tasks]
     plans = plan_sequence(config, sizes, accelerator.process_index, accelerator.num_processes)
     wanted = sequence_steps(config.snapshots, [(plan.n_steps, plan.steps_per_epoch) for plan in plans])

@@ -19,28 +19,20 @@ class Inputs:
 
     Attributes
     ----------
-    task : Task
-        The one that is fine-tuned on; of a sequence, the first.
+    tasks : tuple of Task
+        Those that are fine-tuned on, in order.
     probes : tuple of Task
         Others, on which retention is measured.
     backbone : Backbone
         As pretrained.
     brains : Brains
         Of the run's subjects.
-    later : tuple of Task
-        The others of a sequence, in order.
     """
 
-    task: Task
+    tasks: tuple[Task, ...]
     probes: tuple[Task, ...]
     backbone: Backbone
     brains: Brains
-    later: tuple[Task, ...] = ()
-
-    @property
-    def tasks(self) -> tuple[Task, ...]:
-        """All that are fine-tuned on, in order."""
-        return (self.task, *self.later)
 
 
 def load_inputs(config: Config, folder: Path) -> Inputs:
@@ -51,13 +43,11 @@ def load_inputs(config: Config, folder: Path) -> Inputs:
     InputError
         If something is not there or not as it should be.
     """
-    task, *later = (load_task(**one.model_dump()) for one in tasks_in_order(config.task))
     return Inputs(
-        task=task,
+        tasks=tuple(load_task(**one.model_dump()) for one in tasks_in_order(config.task)),
         probes=load_probes(config),
         backbone=load_backbone(config.backbone),
         brains=Brains(list_subjects(config.brain, folder)),
-        later=tuple(later),
     )
 
 

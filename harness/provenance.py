@@ -44,8 +44,8 @@ def describe_run(inputs: Inputs) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "fingerprints": {
-            "task": inputs.task.fingerprint,
-            **{f"task {task.name}": task.fingerprint for task in inputs.later},
+            "task": inputs.tasks[0].fingerprint,
+            **{f"task {task.name}": task.fingerprint for task in inputs.tasks[1:]},
             "pretrained_encoder": encoder_hash(inputs.backbone),
             **inputs.brains.fingerprint(),
         },

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,13 +33,14 @@ def train(folder: Path, *overrides: str) -> Config:
     config = load_config([*TINY, *overrides])
     task = load_once("digits", config.task.n_train, config.task.n_test)
     accelerator = build_accelerator(config.finetune)
-    finetune(config, folder, task, load_backbone(config.backbone), accelerator)
+    finetune(config, folder, [task], load_backbone(config.backbone), accelerator)
     AcceleratorState._reset_state(reset_partial_state=True)
     return config
 
 
-def train_until(folder: Path, step: int, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> None:
-    """Fine-tune until a step's snapshot would be written, and be interrupted there."""
+@contextmanager
+def interrupted(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fine-tuning is interrupted where a step's snapshot would be written."""
     written = module.write_snapshot
 
     def stop(folder, model, manifest):
@@ -48,7 +51,13 @@ def train_until(folder: Path, step: int, monkeypatch: pytest.MonkeyPatch, *overr
     with monkeypatch.context() as patch:
         patch.setattr(module, "write_snapshot", stop)
         with pytest.raises(KeyboardInterrupt):
-            train(folder, *overrides)
+            yield
+
+
+def train_until(folder: Path, step: int, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> None:
+    """Fine-tune until a step's snapshot would be written, and be interrupted there."""
+    with interrupted(step, monkeypatch):
+        train(folder, *overrides)
 
 
 def values(folder: Path) -> dict[tuple[str, int], float]:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from made_training import interrupted
 from overrides import SMALL_TRACKING, TINY
 
-from harness import finetune as module
 from harness.accelerator import build_accelerator
 from harness.backbones import load_backbone
 from harness.batches import MOST_WORKERS, count_workers, learning_rate, load_batches, plan_batches
@@ -39,7 +39,7 @@ def train(folder, *overrides):
     config = load_config([*TINY, *overrides])
     task = load_task("digits", config.task.n_train, config.task.n_test)
     accelerator = build_accelerator(config.finetune)
-    finetune(config, folder, task, load_backbone(config.backbone), accelerator)
+    finetune(config, folder, [task], load_backbone(config.backbone), accelerator)
     return config
 
 
@@ -172,19 +172,9 @@ def test_accumulation_and_method_do_not_change_what_they_should_not(tmp_path):
 def test_stopped_training_ends_with_the_same_weights(tmp_path, monkeypatch, overrides):
     train(tmp_path / "whole", *overrides)
     AcceleratorState._reset_state(reset_partial_state=True)
-
-    written = module.write_snapshot
-
-    def stop_at_6(folder, model, manifest):
-        if manifest.step == 6:
-            raise KeyboardInterrupt
-        written(folder, model, manifest)
-
-    monkeypatch.setattr(module, "write_snapshot", stop_at_6)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(6, monkeypatch):
         train(tmp_path / "stopped", *overrides)
     assert list_snapshots(tmp_path / "stopped") == [0, 1, 2, 3, 4]
-    monkeypatch.setattr(module, "write_snapshot", written)
     AcceleratorState._reset_state(reset_partial_state=True)
     train(tmp_path / "stopped", *overrides)
     for step in (6, 8, 9):

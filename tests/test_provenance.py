@@ -32,7 +32,7 @@ def make_inputs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Inputs, 
     monkeypatch.setattr(subjects, "load_brain", lambda config: brain)
     task, probe = (load_task(name, 2, 2) for name in ("shapes", "counts"))
     brains = Brains(list_subjects(SimulatedConfig(), folder))
-    return Inputs(task, (probe,), load_timm("palimpsest_mini", None, 0), brains), brain
+    return Inputs((task,), (probe,), load_timm("palimpsest_mini", None, 0), brains), brain
 
 
 def test_a_run_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +40,7 @@ def test_a_run_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     found = json.loads(json.dumps(describe_run(inputs)))
     assert found.keys() == {"code_version", "packages", "python", "fingerprints", "tasks", "machine"}
     assert found["fingerprints"] == {
-        "task": inputs.task.fingerprint,
+        "task": inputs.tasks[0].fingerprint,
         "pretrained_encoder": encoder_hash(inputs.backbone),
         "brain": brain.fingerprint,
         "brain_files": {"a.npy": "12"},

@@ -14,10 +14,9 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from made_backbones import make_tiny_clip
-from made_training import SMALL, load_once, values
+from made_training import SMALL, interrupted, load_once, values
 from overrides import SMALL_TRACKING, TINY
 
-from harness import finetune as module
 from harness import wise_ft
 from harness.accelerator import build_accelerator
 from harness.backbones import load_backbone
@@ -210,17 +209,8 @@ def test_stopped_training_ends_with_the_same_bits(
     if method != "full":
         whole = tmp_path / "whole"
         train(whole, *overrides)
-    written = module.write_snapshot
-
-    def stop(folder, model, manifest):
-        if manifest.step == step:
-            raise KeyboardInterrupt
-        written(folder, model, manifest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "write_snapshot", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "stopped", *overrides)
+    with interrupted(step, monkeypatch):
+        train(tmp_path / "stopped", *overrides)
     assert list_snapshots(tmp_path / "stopped") == list(range(step))
     train(tmp_path / "stopped", *overrides)
     for kept in range(9):
