@@ -73,6 +73,19 @@ class Column:
         return "" if pd.isna(low) else f"[{self.write(low)}, {self.write(high)}]"
 
 
+def stack(widths: Sequence[float], room: float) -> list[list[int]]:
+    """Places of neighbours that share a table: as many as there is room for, and one at the least."""
+    tables: list[list[int]] = []
+    left = 0.0
+    for place, width in enumerate(widths):
+        if not tables or width > left:
+            tables.append([])
+            left = room
+        tables[-1].append(place)
+        left -= width
+    return tables
+
+
 def describe_column(metric: str, at: At) -> Column:
     """Headings and form of a column of the comparison."""
     stage, place, measure = metric.split("/")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from harness.columns import MAIN, SCORED_BY, SEQUENCE, TASK, At, Column, describe_column
+from harness.columns import MAIN, SCORED_BY, SEQUENCE, TASK, At, Column, describe_column, stack
 from harness.config import flatten, read_config
 from harness.errors import InputError, unknown_name
 from harness.journal import read_rows
@@ -32,6 +32,7 @@ CORTICAL: Places = (
     ("brain/all/r2", ("start", "end")),
 )
 WIDTH = 120  # of a terminal, characters
+GAP = 3  # between groups of columns
 
 
 @dataclass(frozen=True)
@@ -296,16 +297,13 @@ def format_table(frame: pd.DataFrame) -> str:
     if max(seeds) > 1:
         names = [f"{name} ({n} seed{'s' * (n > 1)})" for name, n in zip(names, seeds, strict=True)]
     first = _pad(["", "backbone", *names])
-    blocks: list[list[str]] = []
-    parts: dict[str, list[Column]] = {}
+    by_heading: dict[str, list[Column]] = {}
     for column in columns_of(frame):
-        parts.setdefault(column.above, []).append(column)
-    for above, columns in parts.items():
-        part = _write_part(frame, above, columns)
-        if not blocks or len(blocks[-1][0]) + 3 + len(part[0]) > WIDTH:
-            blocks.append(first)
-        blocks[-1] = [f"{left}   {right}" for left, right in zip(blocks[-1], part, strict=True)]
-    return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks)
+        by_heading.setdefault(column.above, []).append(column)
+    parts = [_write_part(frame, above, columns) for above, columns in by_heading.items()]
+    tables = stack([GAP + len(part[0]) for part in parts], WIDTH - len(first[0]))
+    blocks = [zip(first, *(parts[place] for place in places), strict=True) for places in tables]
+    return "\n\n".join("\n".join((GAP * " ").join(line).rstrip() for line in block) for block in blocks)
 
 
 def _write_part(frame: pd.DataFrame, above: str, columns: Sequence[Column]) -> list[str]:

@@ -20,7 +20,7 @@ import pandas as pd
 from harness.brains import load_brain
 from harness.brains.brain import Brain, Surface
 from harness.channels import N_CLUSTERS
-from harness.columns import Column
+from harness.columns import Column, stack
 from harness.comparison import (
     RunResult,
     choose_subject_columns,
@@ -46,6 +46,10 @@ from harness.sections import BrainConfig
 from harness.subjects import Subject, list_subjects, name_of_subject
 
 DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")  # of one backbone's tasks, methods and variants
+# of the page's tables, in pixels; letters are those of a wide font
+PAGE_WIDTH = 1072
+LETTER_WIDTH = 8.2
+CELL_PADDING, GROUP_PADDING = 18, 17
 
 
 @dataclass(frozen=True)
@@ -186,16 +190,34 @@ def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[st
         for line in lines
         for label in line.subjects
     ]
-    if rows:
+    if rows and chosen:
         yield _build_table("Rewired, every subject", chosen, rows)
 
 
 def _build_table(title: str, columns: Sequence[Column], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    above: dict[str, int] = {}
-    for column in columns:
-        above[column.above] = above.get(column.above, 0) + 1
-    firsts = set(np.cumsum([0, *above.values()]).tolist())
-    return {"title": title, "above": above, "columns": columns, "firsts": firsts, "rows": rows}
+    """A table, in stacked parts that are no wider than the page."""
+    groups: dict[str, list[int]] = {}
+    for place, column in enumerate(columns):
+        groups.setdefault(column.above, []).append(place)
+    widths = []
+    for above, places in groups.items():
+        letters = [
+            max(len(columns[place].heading), *(_count_letters(row["cells"][place]) for row in rows))
+            for place in places
+        ]
+        padding = CELL_PADDING * len(places) + GROUP_PADDING
+        widths.append(max(sum(letters), len(above)) * LETTER_WIDTH + padding)
+    # the longest that may be added to a name: the number of seeds
+    names = [f"{row['line'].label}, {row['label'] or ''} (10 seeds)" for row in rows]
+    room = PAGE_WIDTH - LETTER_WIDTH * max(map(len, names))
+    headings = list(groups)
+    parts = [{headings[one]: groups[headings[one]] for one in ones} for ones in stack(widths, room)]
+    return {"title": title, "columns": columns, "rows": rows, "parts": parts}
+
+
+def _count_letters(cell: Mapping[str, str]) -> float:
+    """How wide a cell is; its spread stands below its number, in small letters."""
+    return max(len(cell["text"]), 0.8 * len(cell["sd"]), 0.8 * len(cell["interval"]))
 
 
 def _build_cell(column: Column, values: pd.Series, line: Line) -> dict[str, str]:

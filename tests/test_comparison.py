@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from made_study import make_brain, write_run
 
+from harness.columns import stack
 from harness.comparison import (
     Group,
     RunResult,
@@ -165,6 +166,14 @@ def test_table_fits_a_terminal(studies: Path, study: str) -> None:
         assert all(column.write(value) in text for value in values)
     if study == "seeds":
         assert "(3 seeds)" in text
+
+
+@pytest.mark.parametrize(
+    ("widths", "tables"),
+    [([3, 3, 3], [[0, 1], [2]]), ([9, 1, 1], [[0], [1, 2]]), ([1, 9, 1], [[0], [1], [2]]), ([], [])],
+)
+def test_tables_hold_what_there_is_room_for(widths: list[float], tables: list[list[int]]) -> None:
+    assert stack(widths, 6) == tables
 
 
 def test_columns_of_a_table_are_aligned(studies: Path) -> None:
