@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from harness.backbones import Preprocessing
 from harness.errors import InputError
-from harness.sections import Config, FinetuneConfig
+from harness.sections import Config, FinetuneConfig, tasks_in_order
 
 MOST_WORKERS = 8
 
@@ -91,7 +91,7 @@ def plan_batches(config: Config, n_images: int, process: int, n_processes: int, 
     if settings.batch_size > n_images:
         raise InputError(
             f"finetune.batch_size: found {settings.batch_size}, accepted: at most {n_images}, "
-            "the training images"
+            f"the training images of task {tasks_in_order(config.task)[place].name!r}"
         )
     shares = n_processes * settings.accumulation
     if settings.batch_size % shares:

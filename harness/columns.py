@@ -73,10 +73,10 @@ class Column:
         return "" if pd.isna(low) else f"[{self.write(low)}, {self.write(high)}]"
 
 
-def stack(widths: Sequence[float], room: float) -> list[list[int]]:
+def stack(widths: Sequence[int], room: int) -> list[list[int]]:
     """Places of neighbours that share a table: as many as there is room for, and one at the least."""
     tables: list[list[int]] = []
-    left = 0.0
+    left = 0
     for place, width in enumerate(widths):
         if not tables or width > left:
             tables.append([])

@@ -183,10 +183,11 @@ def settings(section: type[Section] = Config, prefix: str = "") -> Iterator[str]
 
 def _parse_override(text: str) -> Override:
     """Check one override: that it gives a value to a setting or chooses an option that there is."""
-    sequence = "; tasks one after another are task=[digits,textures]" if text.startswith("task=") else ""
-    malformed = InputError(
-        f"override {text!r}: accepted is one key=value, such as finetune.lr=1e-4{sequence}"
-    )
+    hint = "; tasks one after another are task=[digits,textures]" if text.startswith("task=") else ""
+    key, _, value = text.partition("=")
+    if "=" in value:
+        hint = f"""; a value with = in it is quoted, in a shell twice: '{key}="{value}"'"""
+    malformed = InputError(f"override {text!r}: accepted is one key=value, such as finetune.lr=1e-4{hint}")
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException:

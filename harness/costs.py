@@ -59,10 +59,10 @@ def plan_steps(config: Config) -> tuple[int | None, list[int] | None]:
         For a batch that is larger than the task.
     """
     settings, lengths, known = config.finetune, [], True
-    for task in tasks_in_order(config.task):
+    for place, task in enumerate(tasks_in_order(config.task)):
         n_images = count_training_images(task)
         if n_images is not None:
-            plan = plan_batches(config, n_images, 0, 1)
+            plan = plan_batches(config, n_images, 0, 1, place)
             lengths.append((plan.n_steps, plan.steps_per_epoch))
         elif settings.max_steps is None or settings.epochs < settings.max_steps:
             return None, None

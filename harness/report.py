@@ -8,6 +8,7 @@ Runs that have finished are shown, the others named.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -206,18 +207,18 @@ def _build_table(title: str, columns: Sequence[Column], rows: list[dict[str, Any
             for place in places
         ]
         padding = CELL_PADDING * len(places) + GROUP_PADDING
-        widths.append(max(sum(letters), len(above)) * LETTER_WIDTH + padding)
+        widths.append(math.ceil(max(sum(letters), len(above)) * LETTER_WIDTH + padding))
     # the longest that may be added to a name: the number of seeds
     names = [f"{row['line'].label}, {row['label'] or ''} (10 seeds)" for row in rows]
-    room = PAGE_WIDTH - LETTER_WIDTH * max(map(len, names))
+    room = PAGE_WIDTH - math.ceil(LETTER_WIDTH * max(map(len, names)))
     headings = list(groups)
     parts = [{headings[one]: groups[headings[one]] for one in ones} for ones in stack(widths, room)]
     return {"title": title, "columns": columns, "rows": rows, "parts": parts}
 
 
-def _count_letters(cell: Mapping[str, str]) -> float:
+def _count_letters(cell: Mapping[str, str]) -> int:
     """How wide a cell is; its spread stands below its number, in small letters."""
-    return max(len(cell["text"]), 0.8 * len(cell["sd"]), 0.8 * len(cell["interval"]))
+    return max(len(cell["text"]), math.ceil(0.8 * max(len(cell["sd"]), len(cell["interval"]))))
 
 
 def _build_cell(column: Column, values: pd.Series, line: Line) -> dict[str, str]:

@@ -172,7 +172,7 @@ def test_table_fits_a_terminal(studies: Path, study: str) -> None:
     ("widths", "tables"),
     [([3, 3, 3], [[0, 1], [2]]), ([9, 1, 1], [[0], [1, 2]]), ([1, 9, 1], [[0], [1], [2]]), ([], [])],
 )
-def test_tables_hold_what_there_is_room_for(widths: list[float], tables: list[list[int]]) -> None:
+def test_tables_hold_what_there_is_room_for(widths: list[int], tables: list[list[int]]) -> None:
     assert stack(widths, 6) == tables
 
 

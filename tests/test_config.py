@@ -127,6 +127,7 @@ def test_a_grid_can_name_settings_with_dots() -> None:
         ("~seed", ["'~seed'", "key=value"]),
         ("seed=1,2", ["'seed=1,2'", "key=value"]),
         ("backbone@x=mini_clip", ["key=value"]),
+        ("backbone.checkpoint=/a/lr=1.pt", ["'backbone.checkpoint=\"/a/lr=1.pt\"'"]),
         ("=", ["key=value"]),
         ("seed=${nowhere}", ["nowhere"]),
     ],

@@ -61,7 +61,7 @@ def test_steps_and_snapshots_by_hand():
     assert plan_steps(load_config([*unknown, "finetune.max_steps=8"])) == (8, None)
     without = [*unknown, "finetune.max_steps=8", "snapshots.at_epoch_ends=false"]
     assert plan_steps(load_config(without)) == (8, [0, 2, 4, 8])
-    with pytest.raises(InputError, match="at most 20, the training images"):
+    with pytest.raises(InputError, match="at most 20, the training images of task 'digits'"):
         plan_steps(load_config([*SMALL, "task.n_train=20"]))
 
 
