@@ -131,7 +131,9 @@ def main() -> None:
     """Print curves of one kind of metric, as means over what is not in --by, at every optimizer step."""
     parser = argparse.ArgumentParser(prog="python -m harness.query", description=main.__doc__)
     parser.add_argument("kind", choices=get_args(Kind))
-    parser.add_argument("--by", help="columns, comma-separated (default: backbone and where)")
+    parser.add_argument(
+        "--by", help="columns, comma-separated (default: backbone and place; roi, if of the brain)"
+    )
     parser.add_argument("--study", help="only this one (default: all)")
     parser.add_argument(
         "--measure", help="only this one (default: wasserstein_excess for rewiring, else all)"
