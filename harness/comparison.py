@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from harness.columns import MAIN, SCORED_BY, SEQUENCE, TASK, At, Column, describe_column, stack
+from harness.columns import MAIN, MEASURES, SCORED_BY, SEQUENCE, TASK, At, Column, describe_column, stack
 from harness.config import flatten, read_config
 from harness.errors import InputError, unknown_name
 from harness.journal import read_rows
+from harness.layout import INTERPOLATED
 from harness.sections import Config, main_measure, tasks_in_order
 from harness.sequences import name_measure
 from harness.subjects import label_subjects, name_of_subject
@@ -129,7 +130,7 @@ def read_runs(study: Path) -> list[RunResult]:
         there = len(unfinished_runs(study))
         raise InputError(f"{study}: found no finished run ({there} unfinished); accepted: at least one")
     # not of the hash in the name: that would put variants in another order whenever a setting is added
-    runs = [_read_run(folder) for folder in finished]
+    runs = [read_run(folder) for folder in finished]
     return sorted(runs, key=lambda run: (run.folder.name.rpartition("-")[0], *flatten(run.config).items()))
 
 
@@ -139,7 +140,8 @@ def unfinished_runs(study: Path) -> list[str]:
     return [folder.name for folder in begun if not (folder / "finished.json").exists()]
 
 
-def _read_run(folder: Path) -> RunResult:
+def read_run(folder: Path) -> RunResult:
+    """Read one run; an `InputError` if a file is broken or nothing was tracked."""
     rows, _ = read_rows(folder / "results.jsonl")
     frame = pd.DataFrame(rows, columns=["name", "step", "value"])
     run = RunResult(read_config(folder / "config.yaml"), folder, frame)
@@ -277,6 +279,24 @@ def probe_tasks(runs: Sequence[RunResult]) -> list[str]:
     """Tasks on which forgetting was measured, in the order of the configuration."""
     probes = [probe for run in runs for probe in run.config.probes.tasks if probe not in run.tasks]
     return list(dict.fromkeys(probes))
+
+
+def choose_interpolated(runs: Sequence[RunResult]) -> dict[str, str]:
+    """Metrics of WiSE-FT's curves that say what is learned, forgotten and rewired, with their titles."""
+    titles = {
+        f"task/{task}/{measure}": f"{'Task' if task == TASK else task} {MEASURES[measure]}"
+        for task, measure in task_measures(runs)
+    }
+    for delta, sign in (("delta_lp", "Δ_LP"), ("delta_zs", "Δ_ZS")):
+        for probe in probe_tasks(runs):
+            titles |= {f"forgetting/{probe}/{delta}{of}": f"{sign} {probe}" for of in ("", "_auroc")}
+    titles |= {"rewiring/all/wasserstein_excess": "Excess rewiring", "brain/all/r2": "Brain R²"}
+    found = {f"{INTERPOLATED}{metric}": title for metric, title in titles.items()}
+    return {
+        metric: title
+        for metric, title in found.items()
+        if any(len(run.curve(run.resolve(metric))) for run in runs)
+    }
 
 
 def columns_of(frame: pd.DataFrame) -> list[Column]:

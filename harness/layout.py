@@ -12,6 +12,8 @@ from harness.config import config_hash
 from harness.errors import InputError
 from harness.sections import Config
 
+INTERPOLATED = "wise_ft."  # before the names of what is measured between a run's first and last weights
+
 
 def run_name(config: Config) -> str:
     """``{backbone}-{task}-{method}-seed{seed}-{first 8 digits of the hash}``."""

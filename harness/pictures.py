@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.columns import MEASURES, TASK
-from harness.comparison import choose_measure, task_measures
-from harness.figures.curves import Line, draw_alignment, draw_depths, draw_forgetting, draw_rewiring
+from harness.comparison import choose_interpolated, choose_measure, task_measures
+from harness.figures.curves import draw_alignment, draw_depths, draw_forgetting, draw_rewiring
 from harness.figures.drift import PANELS, draw_drift, find_layers
+from harness.figures.interpolation import draw_interpolation
+from harness.figures.panels import Line
 from harness.figures.sequences import choose_scorings, draw_matrices
 from harness.figures.style import embed_svg
 
@@ -91,6 +93,16 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
             "stimuli’s similarities is kept. Middle: how far weights have moved. Right: how steep "
             f"the loss was there, a mean over the steps since the snapshot before.{seeds}",
             tuple(f"drift/<layer>/{measure}" for measure in measures),
+        )
+    interpolated = [line for line in lines if choose_interpolated(line.runs)]
+    if interpolated:
+        yield Picture(
+            "Between pretrained and fine-tuned weights (WiSE-FT)",
+            embed_svg(draw_interpolation(interpolated)),
+            "Weights on the straight line from the pretrained backbone’s (α = 0) to the fine-tuned ones "
+            "(α = 1), measured like snapshots: where accuracy is kept and Δ is nearer to 0, less is "
+            f"forgotten at no cost. Open points of excess rewiring are within the floor.{of_brain}",
+            tuple(choose_interpolated([run for line in interpolated for run in line.runs])),
         )
     hierarchy = ("hierarchy", "hierarchy_null_mean", "hierarchy_null_sd")
     yield Picture(

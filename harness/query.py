@@ -19,6 +19,7 @@ import pandas as pd
 
 from harness.errors import InputError, exit_with_one_line, unknown_name
 from harness.files import write_atomically
+from harness.layout import INTERPOLATED
 from harness.tracking import read_histories, tracking_uri
 
 Kind = Literal[
@@ -33,7 +34,12 @@ TAGS = {"study": "study", "run": "palimpsest.run"} | {
 
 
 def metric_curves(
-    kind: Kind, *, study: str | None = None, measure: str | None = None, runs_dir: Path = Path("runs")
+    kind: Kind,
+    *,
+    study: str | None = None,
+    measure: str | None = None,
+    runs_dir: Path = Path("runs"),
+    interpolated: bool = False,
 ) -> pd.DataFrame:
     """Every value of a kind of metric, one a row.
 
@@ -47,6 +53,8 @@ def metric_curves(
         Only this measure, the last part of the metrics' names.
     runs_dir : Path
         Where the default store is; ``MLFLOW_TRACKING_URI`` has priority.
+    interpolated : bool
+        WiSE-FT's curves, not those over optimizer steps: step is α in percent.
 
     Returns
     -------
@@ -59,17 +67,17 @@ def metric_curves(
     Raises
     ------
     InputError
-        Where there is no such study or measure, or no store.
+        Where there is no such study or measure, no curve of WiSE-FT that was asked for, or no store.
     """
-    places = place_columns(kind)
+    places, stage = place_columns(kind), f"{INTERPOLATED}{kind}" if interpolated else kind
     records = []
     measures = set()
 
     def wanted(name: str) -> bool:
         first, *_, last = name.split("/")
-        if first == kind:
+        if first == stage:
             measures.add(last)
-        return first == kind and measure in (None, last)
+        return first == stage and measure in (None, last)
 
     for tags, rows in read_histories(tracking_uri(runs_dir), study, wanted):
         run = {column: tags.get(tag, "") for column, tag in TAGS.items()}
@@ -78,6 +86,10 @@ def metric_curves(
             # stage/place/subject/measure, of which the last two places may be missing
             found = dict(zip(places, [*where, "all", "all"], strict=False))
             records.append({**run, **found, "measure": last, "step": row["step"], "value": row["value"]})
+    if interpolated and not measures:
+        raise InputError(
+            f"{kind} of WiSE-FT: found no curve, accepted: runs that python -m harness.wise_ft has measured"
+        )
     if measure is not None and measure not in measures:
         raise unknown_name(f"measure of {kind}", measure, measures)
     frame = pd.DataFrame(records, columns=[*TAGS, *places, "measure", "step", "value"])
@@ -140,6 +152,9 @@ def main() -> None:
     )
     parser.add_argument("--format", choices=("table", "csv", "parquet"), default="table")
     parser.add_argument("--output", type=Path, help="file to write (default: standard output)")
+    parser.add_argument(
+        "--wise-ft", action="store_true", help="curves of python -m harness.wise_ft: step is α in percent"
+    )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
     arguments = parser.parse_args()
     if arguments.format == "parquet" and arguments.output is None:
@@ -147,7 +162,11 @@ def main() -> None:
     by = arguments.by.split(",") if arguments.by else ["backbone", place_columns(arguments.kind)[0]]
     measure = arguments.measure or ("wasserstein_excess" if arguments.kind == "rewiring" else None)
     curves = metric_curves(
-        arguments.kind, study=arguments.study, measure=measure, runs_dir=arguments.runs_dir
+        arguments.kind,
+        study=arguments.study,
+        measure=measure,
+        runs_dir=arguments.runs_dir,
+        interpolated=arguments.wise_ft,
     )
     write_table(mean_curves(curves, by), arguments.format, arguments.output)
 

@@ -35,8 +35,8 @@ from harness.comparison import (
 )
 from harness.errors import exit_with_one_line
 from harness.figures.cluster_maps import draw_cluster_maps, label_voxels
-from harness.figures.curves import Dash, Line
 from harness.figures.layer_maps import DepthShift, choose_limit, draw_layer_maps, measure_shift
+from harness.figures.panels import Dash, Line
 from harness.figures.style import choose_colours, embed_png
 from harness.files import read_json, write_atomically
 from harness.layout import mapping_folder, refit_folders

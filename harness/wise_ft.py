@@ -21,17 +21,21 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from harness.accelerator import build_accelerator
+from harness.columns import ABSENT
+from harness.comparison import RunResult, choose_interpolated, read_run
 from harness.config import read_config
 from harness.errors import InputError, exit_with_one_line
 from harness.files import content_hash, write_atomically
 from harness.inputs import Inputs, load_inputs
 from harness.journal import Journal
 from harness.layout import (
+    INTERPOLATED,
     hold_run,
     is_finished,
     list_snapshots,
@@ -150,9 +154,17 @@ def measure_curve(
     if accelerator.is_main_process:
         with Journal(run / "results.jsonl") as journal:
             for step, values in derive_rows(config, curve, inputs.brains, measured):
-                journal.log(step, {f"wise_ft.{name}": value for name, value in values.items()})
+                journal.log(step, {f"{INTERPOLATED}{name}": value for name, value in values.items()})
         forward_rows(config, run)
     accelerator.wait_for_everyone()
+
+
+def format_curve(run: RunResult) -> str:
+    """What is learned, forgotten and rewired at every α, as a table."""
+    found = {title: run.curve(run.resolve(metric)) for metric, title in choose_interpolated([run]).items()}
+    table = pd.DataFrame(found)
+    table.index = pd.Index([f"{step / 100:.2f}" for step in table.index], name="α")
+    return table.to_string(float_format="{:.3f}".format, na_rep=ABSENT, line_width=120)
 
 
 def main() -> None:
@@ -169,6 +181,9 @@ def main() -> None:
         with hold_run(folder) if accelerator.is_main_process else nullcontext():
             inputs = load_inputs(config, wise_ft_folder(folder))
             measure_curve(config, folder, arguments.alphas, inputs, accelerator)
+        if accelerator.is_main_process:
+            print(f"{format_curve(read_run(folder))}\n\nrows: {folder / 'results.jsonl'}, {INTERPOLATED}…")
+            print(f"drawn by: python -m harness.report {folder.parent}\n")
 
 
 if __name__ == "__main__":

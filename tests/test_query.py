@@ -42,6 +42,7 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
                             journal.log(step, {f"rewiring/{place}/wasserstein_excess": value})
                             journal.log(step, {f"rewiring/{place}/wasserstein": 9.0})
                         journal.log(step, {"train/loss": 1.0, "forgetting/shapes/delta_lp": -0.5})
+                    journal.log(50, {"wise_ft.forgetting/shapes/delta_lp": -0.1})
     return runs_dir
 
 
@@ -134,3 +135,20 @@ def test_command(
     with pytest.raises(InputError, match="format parquet: found no --output"):
         main()
     assert capfd.readouterr().out == ""
+
+
+def test_curves_of_wise_ft_are_apart(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    between = metric_curves("forgetting", runs_dir=runs_dir, interpolated=True)
+    assert set(between["step"]) == {50} and set(between["value"]) == {-0.1} and len(between) == 4
+    assert set(metric_curves("forgetting", runs_dir=runs_dir)["value"]) == {-0.5}
+    with pytest.raises(InputError, match=r"rewiring of WiSE-FT: found no curve, accepted: runs that python"):
+        metric_curves("rewiring", runs_dir=runs_dir, interpolated=True, measure="wasserstein_excess")
+    monkeypatch.setattr(
+        sys, "argv", ["query", "forgetting", "--wise-ft", "--format", "csv", "--runs-dir", str(runs_dir)]
+    )
+    main()
+    printed = pd.read_csv(StringIO(capsys.readouterr().out))
+    assert list(printed["backbone"]) == ["mini_clip", "mini_random"]
+    assert list(printed["step"]) == [50, 50] and list(printed["n"]) == [2, 2]

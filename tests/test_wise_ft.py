@@ -70,7 +70,9 @@ def test_alphas_are_percents_and_have_both_ends() -> None:
             wise_ft.percents([alpha])
 
 
-def test_a_run_is_measured_between_its_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_measured_between_its_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     AcceleratorState._reset_state(reset_partial_state=True)
     config = load_config(
@@ -89,8 +91,10 @@ def test_a_run_is_measured_between_its_ends(tmp_path: Path, monkeypatch: pytest.
     (folder / "kept.json").rename(folder / "finished.json")
     before = values(folder)
     AcceleratorState._reset_state(reset_partial_state=True)
+    capsys.readouterr()
     wise_ft.main()
 
+    head, _, *table = capsys.readouterr().out.splitlines()
     curve = wise_ft_folder(folder)
     assert list_snapshots(curve) == [0, 50, 100]
     for step, own in ((0, 0), (100, 2)):  # the ends are the run's, also as they were measured
@@ -110,6 +114,7 @@ def test_a_run_is_measured_between_its_ends(tmp_path: Path, monkeypatch: pytest.
     name = "backbone.encoder.trunk.blocks.3.mlp.fc1.weight"
     torch.testing.assert_close(model.state_dict()[name], (ends[0][name] + ends[1][name]) / 2)
 
+    columns = [list(cells) for cells in zip(*(line.split() for line in table[:3]), strict=True)]
     rows = values(folder)
     assert {key: rows[key] for key in before} == before
     for name in ("task/digits/accuracy", "probe/shapes/linear_accuracy", "forgetting/shapes/delta_zs",
@@ -117,6 +122,11 @@ def test_a_run_is_measured_between_its_ends(tmp_path: Path, monkeypatch: pytest.
         found = {step: value for (key, step), value in rows.items() if key == f"wise_ft.{name}"}
         assert found.keys() == ({50, 100} if name.startswith("rewiring") else {0, 50, 100})
         assert found[100] == rows[name, 2]
+        if not name.startswith("probe"):
+            column = [f"{found[step]:.3f}" if step in found else "–" for step in (0, 50, 100)]
+            assert column in columns
+    assert columns[0] == ["0.00", "0.50", "1.00"]
+    assert head.split()[:2] == ["digits", "accuracy"] and "harness.report" in table[-2]
     ((_, stored),) = read_histories(f"sqlite:///{tmp_path}/mlflow.db", "default", lambda name: True)
     assert {(row["name"], row["step"]): row["value"] for row in stored} == rows
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -18,78 +15,23 @@ from matplotlib.patches import Patch
 from scipy import stats
 
 from harness.columns import MEASURES, TASK
-from harness.comparison import RunResult, choose_measure, task_measures
+from harness.comparison import choose_measure, task_measures
+from harness.figures.panels import (
+    ALPHA,
+    COLUMNS,
+    Line,
+    are_measured,
+    choose_test,
+    draw_curves,
+    draw_legend,
+    make_panels,
+    mark_zero,
+    share_limits,
+)
 from harness.figures.style import FAINT, WIDTH, draw_steps, draw_task_steps, figure_style
 from harness.subjects import name_of_subject
 
-COLUMNS = 4  # of small multiples
-ALPHA = 0.05  # below which p is drawn as standing out of the floor
 FLOOR = "floor: where one more refit of step 0 falls, 95 %"
-
-
-Dash = Literal["-", "--", ":", "-."]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line in every panel: runs that differ in their seed only.
-
-    Attributes
-    ----------
-    label : str
-    colour : str
-    dash : str
-        Of matplotlib: "-", "--", ...
-    runs : tuple of RunResult
-    """
-
-    label: str
-    colour: str
-    dash: Dash
-    runs: tuple[RunResult, ...]
-
-    def curve(self, metric: str) -> pd.DataFrame:
-        """Mean, sd (0 for one seed) and max over seeds of a metric, indexed by step.
-
-        ``<task>`` and ``<main>`` stand for the run's task and its measure. Empty where there is none.
-        """
-        curves = [run.curve(run.resolve(metric)) for run in self.runs]
-        values = pd.concat(curves, axis=1)
-        return pd.DataFrame(
-            {"mean": values.mean(axis=1), "sd": values.std(axis=1).fillna(0.0), "max": values.max(axis=1)}
-        ).sort_index()
-
-    def interval(self, metric: str) -> pd.DataFrame:
-        """Columns low and high by step: 95 % over subjects, a mean over seeds; empty for one subject."""
-        ends = {end: self.curve(f"{metric}_subjects_{end}")["mean"] for end in ("low", "high")}
-        return pd.DataFrame(ends)
-
-    @property
-    def subjects(self) -> tuple[str, ...]:
-        """Labels of the subjects, if there are several."""
-        return self.runs[0].subjects
-
-    @property
-    def steps(self) -> list[int]:
-        """Steps of the snapshots."""
-        return sorted({step for run in self.runs for step in run.steps})
-
-
-def make_panels(n_rows: int, n_columns: int, height: float) -> tuple[Figure, np.ndarray]:
-    """A figure of a report's width and its panels [n_rows, n_columns], each `height` inches high."""
-    layout = ConstrainedLayoutEngine(wspace=0.04, hspace=0.04)
-    figure = Figure(figsize=(WIDTH, 0.4 + height * n_rows), layout=layout)
-    return figure, figure.subplots(n_rows, n_columns, squeeze=False)
-
-
-def draw_legend(figure: Figure, lines: Sequence[Line], more: Sequence[Line2D | Patch] = ()) -> None:
-    """Name all lines above the panels, and `more` after them."""
-    handles = [
-        Line2D([], [], color=line.colour, linestyle=line.dash, marker="o", label=line.label) for line in lines
-    ]
-    figure.legend(
-        handles=[*handles, *more], loc="outside upper left", ncols=len(handles) + len(more), handlelength=1.8
-    )
 
 
 def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
@@ -98,7 +40,7 @@ def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
     A second row shows the linear probe on the task, and zero-shot forgetting, if any run has it. Where a run
     has several tasks, each has a panel.
     """
-    zero_shot = [probe for probe in probes if _have(lines, _delta(lines, probe, "delta_zs"))]
+    zero_shot = [probe for probe in probes if are_measured(lines, _delta(lines, probe, "delta_zs"))]
     runs = [run for line in lines for run in line.runs]
     several = any(len(run.tasks) > 1 for run in runs)
     tasks = task_measures(runs) if several else [(TASK, choose_measure(runs))]
@@ -124,8 +66,8 @@ def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
                     ax.set_axis_off()
         for ax in axes[:, :n_own].flat:
             ax.set_ylim(0, 1.02)
-        _mark_zero(deltas)
-        _share_limits(deltas)
+        mark_zero(deltas)
+        share_limits(deltas)
         draw_legend(figure, lines)
     return figure
 
@@ -133,7 +75,7 @@ def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
 def _delta(lines: Sequence[Line], probe: str, delta: str) -> str:
     """Name of what says how much of a probe is lost: of AUROC where images have several labels."""
     name = f"forgetting/{probe}/{delta}"
-    return f"{name}_auroc" if _have(lines, f"{name}_auroc") else name
+    return f"{name}_auroc" if are_measured(lines, f"{name}_auroc") else name
 
 
 def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "wasserstein") -> Figure:
@@ -165,8 +107,8 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
                 margin = _floor_margin(line, name)
                 if margin is not None:
                     _draw_floor(ax, line, 0.0, margin)
-        _mark_zero([whole, *axes])
-        _share_limits([whole, *axes])
+        mark_zero([whole, *axes])
+        share_limits([whole, *axes])
         for index, ax in enumerate(axes):
             ax.tick_params(labelleft=index % COLUMNS == 0)
             ax.set_xlabel("")
@@ -192,7 +134,7 @@ def draw_alignment(lines: Sequence[Line]) -> Figure:
                 margin = stats.t.ppf(0.975, n_fits - 1) * math.sqrt(1 + 1 / n_fits)
                 middle, spread = float(centre["mean"].iloc[0]), float(sd["mean"].iloc[0])
                 _draw_floor(axes[0, 0], line, middle, float(margin) * spread)
-        _mark_zero([axes[0, 0]])
+        mark_zero([axes[0, 0]])
         _draw_panel(axes[0, 1], lines, "brain/all/r2", "Brain R², held-out stimuli")
         axes[0, 1].set_ylim(bottom=min(0.0, axes[0, 1].get_ylim()[0]))
         draw_legend(figure, lines, [_floor_patch()])
@@ -215,7 +157,7 @@ def draw_depths(lines: Sequence[Line], places: Sequence[str]) -> Figure:
                 continue
             line = lines[index]
             curves = [line.curve(f"selectors/{place}/expected_depth")["mean"] for place in places]
-            tests = [_test_of(line, f"rewiring/{place}/depth_shift_p_fdr") for place in places]
+            tests = [choose_test(line, f"rewiring/{place}/depth_shift_p_fdr") for place in places]
             p = [line.curve(test)["max"] for test in tests]
             for height, curve, value in zip(heights, curves, p, strict=True):
                 if len(curve):
@@ -243,15 +185,6 @@ def draw_depths(lines: Sequence[Line], places: Sequence[str]) -> Figure:
     return figure
 
 
-def _have(lines: Sequence[Line], metric: str) -> bool:
-    return any(len(line.curve(metric)) for line in lines)
-
-
-def _test_of(line: Line, p: str) -> str:
-    """Name of the p value that a line is judged by: of several subjects, that of the mean over them."""
-    return re.sub(r"_p(_fdr)?$", r"_excess_subjects_p\1", p) if line.subjects else p
-
-
 def _floor_margin(line: Line, metric: str) -> float | None:
     """How far one more refit of step 0 goes, in 95 % of cases: in a subject, on average over subjects."""
     names = [name_of_subject(metric, label) for label in line.subjects] or [metric]
@@ -264,34 +197,8 @@ def _floor_margin(line: Line, metric: str) -> float | None:
 
 
 def _draw_panel(ax: Axes, lines: Sequence[Line], metric: str, title: str, p: str | None = None) -> Axes:
-    """Draw a metric of every line, with a band of one standard deviation over seeds.
-
-    Of several subjects, the band is the interval over subjects, cut off where it would dwarf the lines, and
-    thin lines are the subjects. Points are filled, but if a metric `p` is named only where it is below .05
-    (for every seed).
-    """
-    bands = []
-    for line in lines:
-        curve = line.curve(metric)
-        steps, mean, sd = (np.asarray(column) for column in (curve.index, curve["mean"], curve["sd"]))
-        ax.plot(steps, mean, line.dash, color=line.colour)
-        for label in line.subjects:
-            own = line.curve(name_of_subject(metric, label))["mean"]
-            ax.plot(own.index, own, line.dash, color=line.colour, linewidth=0.6, alpha=0.55)
-        over = line.interval(metric)
-        if len(over):
-            bands.append((line, over))
-        elif sd.any():
-            ax.fill_between(steps, mean - sd, mean + sd, color=line.colour, alpha=0.2, linewidth=0)
-        filled = np.full(len(steps), True)
-        if p is not None:
-            filled = (line.curve(_test_of(line, p))["max"].reindex(curve.index) < ALPHA).to_numpy()
-        for chosen, face in ((filled, line.colour), (~filled, "white")):
-            ax.plot(
-                steps[chosen], mean[chosen], "o", color=line.colour, markerfacecolor=face, markeredgewidth=1.1
-            )
-    _draw_bands(ax, bands)
-    ax.set_title(title)
+    """Draw a metric of every line over optimizer steps; see `draw_curves`."""
+    draw_curves(ax, lines, metric, title, p)
     ax.set_xlabel("optimizer step")
     ends = sorted({step for line in lines for run in line.runs for step in run.task_ends})
     if ends:
@@ -301,35 +208,8 @@ def _draw_panel(ax: Axes, lines: Sequence[Line], metric: str, title: str, p: str
     return ax
 
 
-def _draw_bands(ax: Axes, bands: Sequence[tuple[Line, pd.DataFrame]]) -> None:
-    """Intervals over subjects, for which a panel grows by at most half of its height on either side."""
-    if not bands:
-        return
-    low, high = ax.get_ylim()
-    room = 0.5 * (high - low)
-    lowest, highest = (
-        min(over["low"].min() for _, over in bands),
-        max(over["high"].max() for _, over in bands),
-    )
-    for line, over in bands:
-        ax.fill_between(over.index, over["low"], over["high"], color=line.colour, alpha=0.16, linewidth=0)
-    ax.set_ylim(max(min(low, lowest), low - room), min(max(high, highest), high + room))
-
-
 def _draw_floor(ax: Axes, line: Line, centre: float, margin: float) -> None:
     ax.axhspan(centre - margin, centre + margin, color=line.colour, alpha=0.11, linewidth=0, zorder=0)
-
-
-def _mark_zero(axes: Sequence[Axes]) -> None:
-    for ax in axes:
-        ax.axhline(0, color="#8a8a8a", linewidth=0.8, zorder=1)
-
-
-def _share_limits(axes: Sequence[Axes]) -> None:
-    """The same vertical axis for panels that are to be compared."""
-    limits = np.array([ax.get_ylim() for ax in axes])
-    for ax in axes:
-        ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())
 
 
 def _point(label: str, fill: Literal["full", "none"] = "full") -> Line2D:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.figures.curves import Line, draw_legend, make_panels
+from harness.figures.panels import Line, draw_legend, make_panels
 from harness.figures.style import figure_style
 
 # measure -> heading; what is drawn is 1 − CKA, so that up is change in all panels

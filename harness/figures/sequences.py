@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from harness.columns import MEASURES, describe_column
 from harness.comparison import task_measures
-from harness.figures.curves import Line
+from harness.figures.panels import Line
 from harness.figures.style import INK, WIDTH, figure_style
 from harness.sequences import name_measure
 
