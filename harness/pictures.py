@@ -94,16 +94,6 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
             f"the loss was there, a mean over the steps since the snapshot before.{seeds}",
             tuple(f"drift/<layer>/{measure}" for measure in measures),
         )
-    interpolated = [line for line in lines if choose_interpolated(line.runs)]
-    if interpolated:
-        yield Picture(
-            "Between pretrained and fine-tuned weights (WiSE-FT)",
-            embed_svg(draw_interpolation(interpolated)),
-            "Weights on the straight line from the pretrained backbone’s (α = 0) to the fine-tuned ones "
-            "(α = 1), measured like snapshots: where accuracy is kept and Δ is nearer to 0, less is "
-            f"forgotten at no cost. Open points of excess rewiring are within the floor.{of_brain}",
-            tuple(choose_interpolated([run for line in interpolated for run in line.runs])),
-        )
     hierarchy = ("hierarchy", "hierarchy_null_mean", "hierarchy_null_sd")
     yield Picture(
         "How brain-like the order of layers is",
@@ -123,6 +113,16 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
             f"rewiring/<place>/depth_shift_{'excess_subjects_' if several else ''}p_fdr",
         ),
     )
+    interpolated = [line for line in lines if choose_interpolated(line.runs)]
+    if interpolated:
+        yield Picture(
+            "Between pretrained and fine-tuned weights (WiSE-FT)",
+            embed_svg(draw_interpolation(interpolated)),
+            "Weights on the straight line from the pretrained backbone’s (α = 0) to the fine-tuned ones "
+            "(α = 1), measured like snapshots: where accuracy is kept and Δ is nearer to 0, less is "
+            f"forgotten at no cost. Open points of excess rewiring are within the floor.{of_brain}",
+            tuple(choose_interpolated([run for line in interpolated for run in line.runs])),
+        )
 
 
 def _picture_sequences(lines: Sequence[Line], seeds: str) -> Picture:
