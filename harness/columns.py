@@ -73,6 +73,14 @@ class Column:
         return "" if pd.isna(low) else f"[{self.write(low)}, {self.write(high)}]"
 
 
+def group_by_heading(columns: Sequence[Column]) -> dict[str, list[int]]:
+    """Places of the columns that stand under each heading, in order."""
+    groups: dict[str, list[int]] = {}
+    for place, column in enumerate(columns):
+        groups.setdefault(column.above, []).append(place)
+    return groups
+
+
 def stack(widths: Sequence[int], room: int) -> list[list[int]]:
     """Places of neighbours that share a table: as many as there is room for, and one at the least."""
     tables: list[list[int]] = []

@@ -11,7 +11,18 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from harness.columns import MAIN, MEASURES, SCORED_BY, SEQUENCE, TASK, At, Column, describe_column, stack
+from harness.columns import (
+    MAIN,
+    MEASURES,
+    SCORED_BY,
+    SEQUENCE,
+    TASK,
+    At,
+    Column,
+    describe_column,
+    group_by_heading,
+    stack,
+)
 from harness.config import flatten, read_config
 from harness.errors import InputError, unknown_name
 from harness.journal import read_rows
@@ -317,10 +328,11 @@ def format_table(frame: pd.DataFrame) -> str:
     if max(seeds) > 1:
         names = [f"{name} ({n} seed{'s' * (n > 1)})" for name, n in zip(names, seeds, strict=True)]
     first = _pad(["", "backbone", *names])
-    by_heading: dict[str, list[Column]] = {}
-    for column in columns_of(frame):
-        by_heading.setdefault(column.above, []).append(column)
-    parts = [_write_part(frame, above, columns) for above, columns in by_heading.items()]
+    columns = columns_of(frame)
+    parts = [
+        _write_part(frame, above, [columns[place] for place in places])
+        for above, places in group_by_heading(columns).items()
+    ]
     tables = stack([GAP + len(part[0]) for part in parts], WIDTH - len(first[0]))
     blocks = [zip(first, *(parts[place] for place in places), strict=True) for places in tables]
     return "\n\n".join("\n".join((GAP * " ").join(line).rstrip() for line in block) for block in blocks)

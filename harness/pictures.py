@@ -10,7 +10,7 @@ from harness.comparison import choose_interpolated, choose_measure, task_measure
 from harness.figures.curves import draw_alignment, draw_depths, draw_forgetting, draw_rewiring
 from harness.figures.drift import PANELS, draw_drift, find_layers
 from harness.figures.interpolation import draw_interpolation
-from harness.figures.panels import Line
+from harness.figures.panels import Line, are_measured
 from harness.figures.sequences import choose_scorings, draw_matrices
 from harness.figures.style import embed_svg
 
@@ -120,7 +120,7 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
             embed_svg(draw_interpolation(interpolated)),
             "Weights on the straight line from the pretrained backbone’s (α = 0) to the fine-tuned ones "
             "(α = 1), measured like snapshots: where accuracy is kept and Δ is nearer to 0, less is "
-            f"forgotten at no cost. Open points of excess rewiring are within the floor.{of_brain}",
+            f"forgotten at no cost. Open points of excess rewiring have p ≥ 0.05.{of_brain}",
             tuple(choose_interpolated([run for line in interpolated for run in line.runs])),
         )
 
@@ -145,4 +145,4 @@ def _picture_sequences(lines: Sequence[Line], seeds: str) -> Picture:
 
 
 def _existing(lines: Sequence[Line], *metrics: str) -> tuple[str, ...]:
-    return tuple(metric for metric in metrics if any(len(line.curve(metric)) for line in lines))
+    return tuple(metric for metric in metrics if are_measured(lines, metric))

@@ -21,7 +21,7 @@ import pandas as pd
 from harness.brains import load_brain
 from harness.brains.brain import Brain, Surface
 from harness.channels import N_CLUSTERS
-from harness.columns import Column, stack
+from harness.columns import Column, group_by_heading, stack
 from harness.comparison import (
     RunResult,
     choose_subject_columns,
@@ -47,7 +47,7 @@ from harness.sections import BrainConfig
 from harness.subjects import Subject, list_subjects, name_of_subject
 
 DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")  # of one backbone's tasks, methods and variants
-# of the page's tables, in pixels; letters are those of a wide font
+# of the tables, in pixels, as templates/report.html has them; letters are those of a wide font
 PAGE_WIDTH = 1072
 LETTER_WIDTH = 8.2
 CELL_PADDING, GROUP_PADDING = 18, 17
@@ -197,10 +197,7 @@ def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[st
 
 def _build_table(title: str, columns: Sequence[Column], rows: list[dict[str, Any]]) -> dict[str, Any]:
     """A table, in stacked parts that are no wider than the page."""
-    groups: dict[str, list[int]] = {}
-    for place, column in enumerate(columns):
-        groups.setdefault(column.above, []).append(place)
-    widths = []
+    groups, widths = group_by_heading(columns), []
     for above, places in groups.items():
         letters = [
             max(len(columns[place].heading), *(_count_letters(row["cells"][place]) for row in rows))
@@ -211,8 +208,8 @@ def _build_table(title: str, columns: Sequence[Column], rows: list[dict[str, Any
     # the longest that may be added to a name: the number of seeds
     names = [f"{row['line'].label}, {row['label'] or ''} (10 seeds)" for row in rows]
     room = PAGE_WIDTH - math.ceil(LETTER_WIDTH * max(map(len, names)))
-    headings = list(groups)
-    parts = [{headings[one]: groups[headings[one]] for one in ones} for ones in stack(widths, room)]
+    items = list(groups.items())
+    parts = [dict(items[one] for one in ones) for ones in stack(widths, room)]
     return {"title": title, "columns": columns, "rows": rows, "parts": parts}
 
 

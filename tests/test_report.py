@@ -235,6 +235,8 @@ def test_several_subjects_have_means_intervals_and_maps_of_each(
     (run,) = read_runs(folder.parent)
     tables = list(build_tables(compare_runs([run]), choose_lines([run])))
     assert [table["title"] for table in tables][2:] == ["Rewired, every subject"]
+    # intervals leave brain R² no room beside the others
+    assert [list(part)[-1] for part in tables[1]["parts"]] == ["hierarchy alignment", "brain R²"]
     assert [row["label"] for row in tables[2]["rows"]] == ["subj04", "subj05", "subj06"]
     for row in tables[2]["rows"]:
         for column, cell in zip(tables[2]["columns"], row["cells"], strict=True):
