@@ -30,10 +30,13 @@ from machine import Stolen, describe_machine, write_figures
 from matplotlib.figure import Figure
 from plain_factortopy import predict_plainly, select_plainly
 
-from harness.allocator import keep_freed_memory
-from harness.factortopy import HIDDEN, FactorTopy
-from harness.figures.style import figure_style
-from harness.position_encoding import position_encoding
+from harness.finetuning.allocator import keep_freed_memory
+from harness.mappings.factortopy.model import (
+    HIDDEN,
+    FactorTopy,
+)
+from harness.mappings.factortopy.position_encoding import position_encoding
+from harness.plot.style import figure_style
 
 IMPLEMENTATIONS = ("ours", "plain")
 PLAIN_KEPT = "plain, memory kept"

@@ -6,7 +6,7 @@
 Both loops train the same network, from the same weights, on the same batches with AdamW, a warm-up, a cosine
 and clipping. They go in lockstep in one process, a step of the bare one before each of ours, so that what
 disturbs the machine disturbs both; they end with the same weights, which is checked. The bare one does no
-more. Ours is `harness.finetune.finetune`: accelerate, a journal row per step, gradient norms per layer,
+more. Ours is `loop.finetune`: accelerate, a journal row per step, gradient norms per layer,
 checkpoints and snapshots, of which these two are kept apart. The overhead is the ratio of the medians of all
 steps, and beside it the quartiles of the ratio of single steps.
 
@@ -36,16 +36,25 @@ import torch
 from accelerate.state import AcceleratorState
 from machine import Stolen, describe_machine, write_figures
 
-import harness.finetune
-from harness.accelerator import build_accelerator
-from harness.backbones import Backbone, load_backbone
-from harness.batches import TaskImages, count_workers, learning_rate, plan_batches
-from harness.config import load_config
-from harness.layout import list_snapshots
-from harness.methods import tune
-from harness.methods.schedule import group_parameters
-from harness.sections import Config
-from tasks import load_task
+from harness.backbones.backbone import Backbone
+from harness.backbones.load import load_backbone
+from harness.commands.finetune import run
+from harness.config.compose import load_config
+from harness.config.run import Config
+from harness.finetuning import loop
+from harness.finetuning.batches import (
+    TaskImages,
+    count_workers,
+    plan_batches,
+)
+from harness.finetuning.devices import build_accelerator
+from harness.finetuning.methods.tuned import tune
+from harness.finetuning.schedule import (
+    group_parameters,
+    learning_rate,
+)
+from harness.runs.layout import list_snapshots
+from tasks.load import load_task
 from tasks.task import Task
 
 
@@ -88,13 +97,13 @@ def clock_steps(
 ) -> Iterator[tuple[list[float], dict[str, float]]]:
     """Moments at which our loop begins its steps, on a clock that stands still in what is kept apart.
 
-    Also the seconds of every part: what is kept apart, and other functions that `harness.finetune` calls.
+    Also the seconds of every part: what is kept apart, and other functions that `loop` calls.
     Before each of our steps, while the clock stands still, `bare` makes one.
     """
     moments: list[float] = []
     seconds = dict.fromkeys((*KEPT_APART, *parts), 0.0)
     aside = 0.0
-    seed_step = harness.finetune.seed_step
+    seed_step = loop.seed_step
 
     def begin(*arguments: Any) -> None:
         nonlocal aside
@@ -106,7 +115,7 @@ def clock_steps(
         seed_step(*arguments)
 
     def timed(name: str) -> Callable[..., Any]:
-        work = getattr(harness.finetune, name)
+        work = getattr(loop, name)
 
         def wrapper(*arguments: Any, **named: Any) -> Any:
             start = time.perf_counter()
@@ -117,7 +126,7 @@ def clock_steps(
 
         return wrapper
 
-    with patch.multiple(harness.finetune, seed_step=begin, **{name: timed(name) for name in seconds}):
+    with patch.multiple(loop, seed_step=begin, **{name: timed(name) for name in seconds}):
         yield moments, seconds
         # the end of the last step
         moments.append(time.perf_counter() - aside - sum(seconds[name] for name in KEPT_APART))
@@ -136,10 +145,10 @@ def run_ours(
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch.object(harness.finetune, "tune", remember),
+        patch.object(loop, "tune", remember),
         clock_steps(bare=bare) as (moments, apart),
     ):
-        harness.finetune.finetune(config, Path(folder), [task], backbone, accelerator)
+        loop.finetune(config, Path(folder), [task], backbone, accelerator)
     return [after - before for before, after in pairwise(moments)], apart, found["model"].changing_state()
 
 
@@ -216,7 +225,7 @@ def measure_parts() -> dict[str, Any]:
         tempfile.TemporaryDirectory() as name,
         clock_steps("load_inputs", "describe_run", "finetune", "track") as (_, found),
     ):
-        folder = harness.finetune.run(load_config(["study=demo", "backbone=mini_clip", f"runs_dir={name}"]))
+        folder = run(load_config(["study=demo", "backbone=mini_clip", f"runs_dir={name}"]))
         n_snapshots = len(list_snapshots(folder))
     seconds = {
         "loading and checking": found["load_inputs"] + found["describe_run"],

@@ -16,11 +16,17 @@ from typing import Any
 import numpy as np
 from machine import describe_machine, write_figures
 
-from harness.backbones import load_backbone
-from harness.brains import load_brain
-from harness.config import load_config
-from harness.families import fit_mapping, prepare_tokens
-from harness.splits import Split, split_stimuli
+from harness.backbones.load import load_backbone
+from harness.brains.load import load_brain
+from harness.config.compose import load_config
+from harness.mappings.fit import (
+    fit_mapping,
+    prepare_tokens,
+)
+from harness.mappings.splits import (
+    Split,
+    split_stimuli,
+)
 
 STORES = (
     {},

@@ -21,17 +21,23 @@ import torch.nn.functional as F
 from machine import describe_machine, write_figures
 from matplotlib.figure import Figure
 
-from harness.backbones import load_backbone
-from harness.brains import load_brain
+from harness.backbones.load import load_backbone
 from harness.brains.brain import Brain
-from harness.config import load_config
-from harness.factortopy import FactorTopy
-from harness.features import LayerTokens, extract_tokens
-from harness.figures.style import figure_style
-from harness.fitting import fit
-from harness.scores import score
-from harness.sections import Config
-from harness.splits import Split, split_stimuli
+from harness.brains.load import load_brain
+from harness.config.compose import load_config
+from harness.config.run import Config
+from harness.mappings.factortopy.fit import fit
+from harness.mappings.factortopy.model import FactorTopy
+from harness.mappings.splits import (
+    Split,
+    split_stimuli,
+)
+from harness.mappings.voxel_scores import score
+from harness.plot.style import figure_style
+from harness.tokens.extraction import (
+    LayerTokens,
+    extract_tokens,
+)
 
 # Yang, Gee and Shi (CVPR 2024)
 PUBLISHED = {"batch_size": 8, "lr": 1e-3, "regularization": 0.1, "regularization_steps": 2000, "steps": 2000}

@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from machine import describe_machine, write_figures
 
-from harness.features import LayerTokens
-from harness.fitting import fit
-from harness.sections import FactorTopyConfig
-from harness.splits import Split
-from harness.standard_tokens import standardize_tokens
+from harness.config.mapping import FactorTopyConfig
+from harness.mappings.factortopy.fit import fit
+from harness.mappings.splits import Split
+from harness.tokens.extraction import LayerTokens
+from harness.tokens.frame import standardize_tokens
 
 CASES = (
     {"voxels": 300_000, "layers": 12, "width": 768},

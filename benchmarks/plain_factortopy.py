@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.factortopy import FactorTopy
-from harness.selector_model import Selectors
+from harness.mappings.factortopy.model import FactorTopy
+from harness.mappings.factortopy.selectors import Selectors
 
 
 def select_plainly(model: FactorTopy, encoding: Tensor) -> Selectors:

@@ -29,19 +29,25 @@ from machine import describe_machine, write_figures
 from matplotlib.figure import Figure
 from scipy.spatial import KDTree
 
-from harness.backbones import load_backbone
-from harness.brains import load_brain
-from harness.brains.brain import Brain, Pictures
+from harness.backbones.load import load_backbone
+from harness.brains.brain import (
+    Brain,
+    Pictures,
+)
 from harness.brains.cortex import draw_smooth_fields
-from harness.config import load_config
-from harness.figures.style import figure_style
-from harness.fitting import fit
-from harness.reading import read_tokens
-from harness.sections import Config
-from harness.splits import Split
-from harness.standard_tokens import StandardTokens
-from harness.token_store import store_tokens
-from tasks.shapes import render_scenes, sample_scenes
+from harness.brains.load import load_brain
+from harness.config.compose import load_config
+from harness.config.run import Config
+from harness.mappings.factortopy.fit import fit
+from harness.mappings.factortopy.sampling import read_tokens
+from harness.mappings.splits import Split
+from harness.plot.style import figure_style
+from harness.tokens.frame import StandardTokens
+from harness.tokens.store import store_tokens
+from tasks.shapes import (
+    render_scenes,
+    sample_scenes,
+)
 
 WORLD = 77  # the scenes' seed: not those that the backbone was trained on
 N_PLANTED = 8  # channels that the planted wiring reads per layer

@@ -25,20 +25,36 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 from scipy.stats import spearmanr
 
-from harness.alignment import hierarchy_alignment, voxel_ranks
-from harness.backbones import load_backbone
-from harness.brains import load_brain, load_truth
+from harness.backbones.load import load_backbone
 from harness.brains.brain import Brain
 from harness.brains.ceilings import estimate_ceiling
-from harness.brains.repeats import average_sessions, plan_rows
-from harness.brains.simulated_truth import SimulatedTruth
-from harness.config import load_config
-from harness.figures.style import FAINT, INK, WIDTH, choose_colours, figure_style, save_png
-from harness.fitting import fit
-from harness.mapping import Mapping
-from harness.rewiring import expected_depth
-from harness.splits import split_stimuli
-from harness.token_store import store_tokens
+from harness.brains.load import (
+    load_brain,
+    load_truth,
+)
+from harness.brains.repeats import (
+    average_sessions,
+    plan_rows,
+)
+from harness.brains.simulated.truth import SimulatedTruth
+from harness.config.compose import load_config
+from harness.mappings.factortopy.fit import fit
+from harness.mappings.mapping import Mapping
+from harness.mappings.splits import split_stimuli
+from harness.measures.alignment import (
+    hierarchy_alignment,
+    voxel_ranks,
+)
+from harness.measures.rewiring import expected_depth
+from harness.plot.style import (
+    FAINT,
+    INK,
+    WIDTH,
+    choose_colours,
+    figure_style,
+    save_png,
+)
+from harness.tokens.store import store_tokens
 
 BACKBONES = {"mini_clip": True, "mini_supervised": True, "mini_random": False}
 """Whether each was pretrained."""

@@ -25,21 +25,31 @@ from typing import Any
 import numpy as np
 from machine import describe_machine, write_figures
 
-from harness.accelerator import build_accelerator
-from harness.backbones import load_backbone
-from harness.brains import load_brain
-from harness.config import load_config
-from harness.families import fit_mapping, prepare_tokens
-from harness.finetune import finetune
-from harness.layout import list_snapshots, snapshot_folder
-from harness.mapping import Mapping
-from harness.methods import tune
-from harness.rewiring import rewiring_measures, tail
-from harness.sections import Config
-from harness.significance import noise_floor
-from harness.snapshots import encoder_hash, read_snapshot
-from harness.splits import split_stimuli
-from tasks import load_task
+from harness.backbones.backbone import encoder_hash
+from harness.backbones.load import load_backbone
+from harness.brains.load import load_brain
+from harness.config.compose import load_config
+from harness.config.run import Config
+from harness.finetuning.devices import build_accelerator
+from harness.finetuning.loop import finetune
+from harness.finetuning.methods.tuned import tune
+from harness.finetuning.snapshots import read_snapshot
+from harness.mappings.fit import (
+    fit_mapping,
+    prepare_tokens,
+)
+from harness.mappings.mapping import Mapping
+from harness.mappings.splits import split_stimuli
+from harness.measures.rewiring import (
+    rewiring_measures,
+    tail,
+)
+from harness.measures.significance import noise_floor
+from harness.runs.layout import (
+    list_snapshots,
+    snapshot_folder,
+)
+from tasks.load import load_task
 
 MEASURES = ("wasserstein", "space_displacement", "top_layer_changed")
 

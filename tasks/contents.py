@@ -19,10 +19,14 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from harness.brains.cache import cache_folder
-from harness.brains.image_files import MODES
-from harness.errors import InputError
-from harness.files import content_hash, read_json, write_json
+from harness.storage import (
+    MODES,
+    InputError,
+    cache_folder,
+    content_hash,
+    read_json,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 

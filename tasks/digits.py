@@ -7,9 +7,13 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from harness.sections import EmbeddedTaskConfig
+from harness.config import EmbeddedTaskConfig
 from tasks.subsets import draw_per_class
-from tasks.task import Task, build_task, check_size
+from tasks.task import (
+    Task,
+    build_task,
+    check_size,
+)
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SHARE_OF_TEST = 0.3

@@ -10,10 +10,15 @@ from typing import Any
 import datasets
 from huggingface_hub import constants, snapshot_download
 
-from harness.backbones.hub import hub_answers
-from harness.errors import InputError
-from harness.sections import HubTaskConfig
-from tasks.outside import build_outside, choose_splits
+from harness.config import HubTaskConfig
+from harness.storage import (
+    InputError,
+    hub_answers,
+)
+from tasks.outside import (
+    build_outside,
+    choose_splits,
+)
 from tasks.task import Task
 
 

@@ -6,10 +6,19 @@ from pathlib import Path
 
 import datasets
 
-from harness.brains.image_files import SUFFIXES
-from harness.errors import InputError, unknown_name
-from harness.sections import ImagefolderTaskConfig, LabelConfig
-from tasks.outside import build_outside, choose_splits
+from harness.config import (
+    ImagefolderTaskConfig,
+    LabelConfig,
+)
+from harness.storage import (
+    SUFFIXES,
+    InputError,
+    unknown_name,
+)
+from tasks.outside import (
+    build_outside,
+    choose_splits,
+)
 from tasks.task import Task
 
 

@@ -10,8 +10,11 @@ from typing import Any
 import datasets
 import numpy as np
 
-from harness.errors import InputError, unknown_name
-from harness.sections import LabelConfig
+from harness.config import LabelConfig
+from harness.storage import (
+    InputError,
+    unknown_name,
+)
 
 
 @dataclass(frozen=True)

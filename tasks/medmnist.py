@@ -8,10 +8,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from harness.errors import InputError, unknown_name
-from harness.sections import MedmnistTaskConfig
+from harness.config import MedmnistTaskConfig
+from harness.storage import (
+    InputError,
+    unknown_name,
+)
 from tasks.outside import choose_rows
-from tasks.task import LabelArray, Task, build_task
+from tasks.task import (
+    LabelArray,
+    Task,
+    build_task,
+)
 
 
 def build(config: MedmnistTaskConfig, at_most: bool = False) -> Task:

@@ -7,12 +7,33 @@ from collections.abc import Mapping, Sequence
 import datasets
 import numpy as np
 
-from harness.errors import InputError, unknown_name
-from harness.sections import LabelConfig, OutsideTaskConfig
+from harness.config import (
+    LabelConfig,
+    OutsideTaskConfig,
+)
+from harness.storage import (
+    InputError,
+    unknown_name,
+)
 from tasks.contents import hash_pixels
-from tasks.labels import check_columns, encode_labels, read_labels
-from tasks.subsets import draw_per_class, draw_rows, split_rows
-from tasks.task import LabelArray, Split, Task, check_size, join_splits, label_feature
+from tasks.labels import (
+    check_columns,
+    encode_labels,
+    read_labels,
+)
+from tasks.subsets import (
+    draw_per_class,
+    draw_rows,
+    split_rows,
+)
+from tasks.task import (
+    LabelArray,
+    Split,
+    Task,
+    check_size,
+    join_splits,
+    label_feature,
+)
 
 TEST_SPLITS = ("test", "validation", "valid", "val")
 """What a test split may be called, first choice first."""

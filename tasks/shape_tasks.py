@@ -6,10 +6,19 @@ from functools import partial
 
 from PIL import Image
 
-from harness.sections import EmbeddedTaskConfig
-from tasks.shapes import SHAPES, TEXTURES, label_scenes, render_scenes, sample_scene
+from harness.config import EmbeddedTaskConfig
+from tasks.shapes import (
+    SHAPES,
+    TEXTURES,
+    label_scenes,
+    render_scenes,
+    sample_scene,
+)
 from tasks.subsets import draw_per_class
-from tasks.task import Task, build_task
+from tasks.task import (
+    Task,
+    build_task,
+)
 
 COUNTS = ("one", "two", "three")
 _FACTORS = {"shapes": "shape", "textures": "texture", "counts": "count"}

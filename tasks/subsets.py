@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from harness.errors import InputError
+from harness.storage import InputError
 
 # other streams of random numbers of one seed
 _SUBSET, _SPLIT = 1, 2

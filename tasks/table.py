@@ -7,10 +7,13 @@ from pathlib import Path
 import datasets
 import pandas as pd
 
-from harness.errors import InputError
-from harness.sections import TableTaskConfig
+from harness.config import TableTaskConfig
+from harness.storage import InputError
 from tasks.labels import check_columns
-from tasks.outside import build_outside, choose_splits
+from tasks.outside import (
+    build_outside,
+    choose_splits,
+)
 from tasks.task import Task
 
 READERS = {".csv": pd.read_csv, ".tsv": pd.read_table, ".parquet": pd.read_parquet}

@@ -13,8 +13,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 from PIL import Image
 from torch import Tensor
 
-from harness.errors import InputError
-from harness.files import content_hash
+from harness.storage import (
+    InputError,
+    content_hash,
+)
 from tasks.losses import label_loss
 
 log = logging.getLogger(__name__)

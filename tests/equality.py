@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from harness.mapping import Mapping
+from harness.mappings.mapping import Mapping
 
 
 def assert_equal(one: Mapping, other: Mapping) -> None:

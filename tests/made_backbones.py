@@ -10,9 +10,9 @@ import open_clip
 import timm
 from timm.models import register_model
 
-from harness.backbones import Backbone
+from harness.backbones.backbone import Backbone
 from harness.backbones.clip_backbone import load_clip
-from harness.sections import BackboneConfig
+from harness.config.backbone import BackboneConfig
 
 MINI = "palimpsest_mini"
 

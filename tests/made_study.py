@@ -10,16 +10,32 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from harness.across_subjects import combine_subjects
-from harness.brains.brain import Brain, Roi, Surface
-from harness.config import load_config, to_yaml
-from harness.files import write_json
-from harness.journal import Journal
-from harness.layout import mapping_folder, run_folder
-from harness.mapping import Mapping, save_mapping
-from harness.measurements import measure_brain, name_probes
-from harness.sections import Config
-from harness.subjects import list_subjects
+from harness.brains.brain import (
+    Brain,
+    Roi,
+    Surface,
+)
+from harness.config.compose import (
+    load_config,
+    to_yaml,
+)
+from harness.config.run import Config
+from harness.mappings.mapping import (
+    Mapping,
+    save_mapping,
+)
+from harness.measures.rows import (
+    measure_brain,
+    name_probes,
+)
+from harness.runs.journal import Journal
+from harness.runs.layout import (
+    mapping_folder,
+    run_folder,
+)
+from harness.runs.subjects import list_subjects
+from harness.storage.files import write_json
+from harness.tracking.across_subjects import combine_subjects
 
 STEPS = (0, 1, 4, 16, 64, 72)
 LAYERS = tuple(f"block {index}" for index in range(1, 9))

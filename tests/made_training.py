@@ -11,14 +11,14 @@ import pytest
 from accelerate.state import AcceleratorState
 from overrides import TINY
 
-from harness import finetune as module
-from harness.accelerator import build_accelerator
-from harness.backbones import load_backbone
-from harness.config import load_config
-from harness.finetune import finetune
-from harness.journal import read_rows
-from harness.sections import Config
-from tasks import load_task
+from harness.backbones.load import load_backbone
+from harness.config.compose import load_config
+from harness.config.run import Config
+from harness.finetuning import loop as module
+from harness.finetuning.devices import build_accelerator
+from harness.finetuning.loop import finetune
+from harness.runs.journal import read_rows
+from tasks.load import load_task
 
 # one of timm's networks for tests: six blocks of width 64
 SMALL = ["backbone.model=test_vit", "finetune.max_steps=4"]

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from equality import assert_equal
 
-from harness.errors import InputError
-from harness.families import fit_mapping
-from harness.features import LayerTokens
-from harness.mapping import Mapping
-from harness.sections import MappingConfig
-from harness.splits import split_stimuli
+from harness.config.mapping import MappingConfig
+from harness.mappings.fit import fit_mapping
+from harness.mappings.mapping import Mapping
+from harness.mappings.splits import split_stimuli
+from harness.storage.errors import InputError
+from harness.tokens.extraction import LayerTokens
 
 N_IMAGES, N_LAYERS, N_PATCHES, PER_PATCH = 300, 3, 12, 8
 NOISE = 0.25  # share of the responses' variance

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.across_subjects import combine_subjects
-from harness.significance import correct_over_rois
+from harness.measures.significance import correct_over_rois
+from harness.tracking.across_subjects import combine_subjects
 
 ONE_SIDED = (1 - np.sqrt(6 / 7)) / 2  # p of t = 2√3 with 2 degrees of freedom
 

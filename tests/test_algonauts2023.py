@@ -23,12 +23,15 @@ from made_recordings import (
 )
 from PIL import Image
 
-from harness.brains import load_brain
-from harness.brains.algonauts_rois import LABELS, read_mapping
+from harness.brains.algonauts.rois import (
+    LABELS,
+    read_mapping,
+)
 from harness.brains.brain import Brain
 from harness.brains.fsaverage import load_fsaverage
-from harness.errors import InputError
-from harness.sections import Algonauts2023Config
+from harness.brains.load import load_brain
+from harness.config.brain import Algonauts2023Config
+from harness.storage.errors import InputError
 
 FMRI = "training_split/training_fmri"
 IMAGES = "training_split/training_images"

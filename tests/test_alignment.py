@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
 
-from harness.alignment import Hierarchy, hierarchy_alignment, voxel_ranks
 from harness.brains.brain import Roi
+from harness.measures.alignment import (
+    Hierarchy,
+    hierarchy_alignment,
+    voxel_ranks,
+)
 
 ROIS = (
     Roi("V1", np.array([0, 1]), 1.0),

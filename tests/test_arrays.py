@@ -12,10 +12,10 @@ import pytest
 from made_recordings import make_arrays, write_arrays, write_picture
 from PIL import Image
 
-from harness.brains import load_brain
 from harness.brains.brain import Brain
-from harness.errors import InputError
-from harness.sections import ArraysConfig
+from harness.brains.load import load_brain
+from harness.config.brain import ArraysConfig
+from harness.storage.errors import InputError
 
 N_IMAGES, N_VOXELS, N_PICTURES = 12, 10, 8
 

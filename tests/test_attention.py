@@ -9,10 +9,17 @@ import pytest
 import torch
 from planted import N_IMAGES, TOKEN_SIZE, check_family, check_recovery, fit_planted, make_planted
 
-from harness.errors import InputError
-from harness.families.attention import Attention, Reading, where_attended
-from harness.features import LayerTokens
-from harness.sections import AttentionConfig, FreeSelectorsConfig
+from harness.config.mapping import (
+    AttentionConfig,
+    FreeSelectorsConfig,
+)
+from harness.mappings.attention import (
+    Attention,
+    Reading,
+    where_attended,
+)
+from harness.storage.errors import InputError
+from harness.tokens.extraction import LayerTokens
 
 CONFIG = AttentionConfig(
     token_size=TOKEN_SIZE, n_channels=16, batch_size=48, steps=200, lr=1e-2, regularization_steps=100

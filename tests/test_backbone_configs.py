@@ -9,11 +9,16 @@ import pytest
 import timm
 import yaml
 
-from harness.backbones.mini import MODEL_NAME  # registers the architecture
+from harness.backbones.mini import MODEL_NAME
 from harness.backbones.mini_clip import register_clip_config
-from harness.config import CONFIGS, GROUPS, group_options, load_config
-from harness.errors import InputError
-from harness.sections import BackboneConfig
+from harness.config.backbone import BackboneConfig
+from harness.config.compose import (
+    CONFIGS,
+    GROUPS,
+    group_options,
+    load_config,
+)
+from harness.storage.errors import InputError
 
 # what cannot be composed without saying more, and what to say
 NEEDS = {

@@ -12,13 +12,20 @@ from made_weights import perturb
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.backbones import Backbone
+from harness.backbones.backbone import (
+    Backbone,
+    encoder_hash,
+)
 from harness.backbones.clip_backbone import load_clip
 from harness.backbones.timm_backbone import load_timm
-from harness.errors import InputError
-from harness.methods import tune
-from harness.sections import FullConfig
-from harness.snapshots import describe, encoder_hash, read_snapshot, write_snapshot
+from harness.config.method import FullConfig
+from harness.finetuning.methods.tuned import tune
+from harness.finetuning.snapshots import (
+    describe,
+    read_snapshot,
+    write_snapshot,
+)
+from harness.storage.errors import InputError
 
 # two resolutions a family; both differ from what it was made for
 SIZES = {

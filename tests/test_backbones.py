@@ -13,10 +13,20 @@ from made_backbones import MINI, configuration, make_tiny_clip
 from PIL import Image
 from torch import Tensor, nn
 
-from harness.backbones import Backbone, load_backbone
-from harness.backbones.backbone import Preprocessing, TextTower
-from harness.backbones.mini import MEAN, STD
-from harness.backbones.timm_backbone import TimmBackbone, load_timm
+from harness.backbones.backbone import (
+    Backbone,
+    Preprocessing,
+    TextTower,
+)
+from harness.backbones.load import load_backbone
+from harness.backbones.mini import (
+    MEAN,
+    STD,
+)
+from harness.backbones.timm_backbone import (
+    TimmBackbone,
+    load_timm,
+)
 
 
 def noise(size: int, n_images: int = 2) -> Tensor:

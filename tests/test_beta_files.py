@@ -13,7 +13,7 @@ from made_nsd import write_hdf5, write_nifti
 
 from harness.brains import beta_files
 from harness.brains.beta_files import read_betas
-from harness.errors import InputError
+from harness.storage.errors import InputError
 
 SHAPE = (6, 7, 5)
 N_TRIALS = 9

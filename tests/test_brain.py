@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.brains import load_brain
-from harness.brains.brain import Brain, Roi, Surface
-from harness.errors import InputError
-from harness.sections import SimulatedConfig
+from harness.brains.brain import (
+    Brain,
+    Roi,
+    Surface,
+)
+from harness.brains.load import load_brain
+from harness.config.brain import SimulatedConfig
+from harness.storage.errors import InputError
 
 CEILING = [0.1, 0.5, 0.9, 0.2, 0.6, 0.0]
 

@@ -13,12 +13,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.brains import load_brain
-from harness.brains.brain import Brain, Pictures, StoredPictures, Surface, fingerprint
-from harness.brains.cache import cache_folder, cached_brain
-from harness.brains.simulated import simulate
-from harness.files import content_hash
-from harness.sections import SimulatedConfig
+from harness.brains.brain import (
+    Brain,
+    Pictures,
+    StoredPictures,
+    Surface,
+    fingerprint,
+)
+from harness.brains.cache import cached_brain
+from harness.brains.load import load_brain
+from harness.brains.simulated.subject import simulate
+from harness.config.brain import SimulatedConfig
+from harness.storage.cache import cache_folder
+from harness.storage.files import content_hash
 
 SETTINGS = SimulatedConfig(n_voxels=150, n_stimuli=30)
 
@@ -173,7 +180,7 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(
 
 def test_the_simulated_subject_is_simulated_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_brain(SETTINGS)
-    monkeypatch.setattr("harness.brains.simulated.simulate", refuse)
+    monkeypatch.setattr("harness.brains.simulated.subject.simulate", refuse)
     assert_same(first, load_brain(SETTINGS))
     assert isinstance(first.surface, Surface)
     with pytest.raises(TypeError):

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from made_study import make_brain
 
-from harness.brains.__main__ import look
 from harness.brains.brain import Roi
-from harness.brains.description import describe_brain, in_bytes
-from harness.config import load_config
-from harness.figures.brain_maps import draw_brain
+from harness.brains.description import (
+    describe_brain,
+    in_bytes,
+)
+from harness.commands.brains import look
+from harness.config.compose import load_config
+from harness.plot.brain_maps import draw_brain
 
 
 def test_parts_that_are_known_are_counted() -> None:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.brains.ceilings import ceiling_from_ncsnr, ceiling_from_variances
-from harness.brains.repeats import average_sessions, plan_rows
+from harness.brains.ceilings import (
+    ceiling_from_ncsnr,
+    ceiling_from_variances,
+)
+from harness.brains.repeats import (
+    average_sessions,
+    plan_rows,
+)
 
 
 @pytest.mark.parametrize(("a", "b", "c"), [(5, 0, 0), (0, 4, 0), (0, 0, 3), (5, 4, 3)])

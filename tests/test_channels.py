@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import ortho_group
 from sklearn.metrics import adjusted_rand_score
 
-from harness.channels import (
+from harness.measures.channels import (
     N_CENTROIDS,
     cluster_channels,
     leading_directions,

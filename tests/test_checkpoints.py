@@ -6,9 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness import checkpoints
-from harness.checkpoints import find_checkpoint, read_checkpoint, seed_step, write_checkpoint
-from harness.errors import InputError
+from harness.finetuning import checkpoints
+from harness.finetuning.checkpoints import (
+    find_checkpoint,
+    read_checkpoint,
+    seed_step,
+    write_checkpoint,
+)
+from harness.storage.errors import InputError
 
 FIXED = ("0.weight", "0.bias")
 

@@ -10,10 +10,10 @@ import pytest
 from made_cifti import AFFINE, N_ALL, N_CORTEX, lay_out, write_maps
 from nibabel.cifti2 import cifti2_axes as axes
 
-from harness.brains import cifti
-from harness.brains.cifti import open_cifti
 from harness.brains.cortex import load_cortex
-from harness.errors import InputError
+from harness.brains.grayordinates import cifti
+from harness.brains.grayordinates.cifti import open_cifti
+from harness.storage.errors import InputError
 
 FEW = lay_out(subcortex=True, every=16)
 WHOLE = {subcortex: lay_out(subcortex) for subcortex in (True, False)}

@@ -11,8 +11,13 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from harness.channels import cluster_channels
-from harness.figures.cluster_maps import cluster_colours, draw_cluster_maps, draw_clusters, label_voxels
+from harness.measures.channels import cluster_channels
+from harness.plot.cluster_maps import (
+    cluster_colours,
+    draw_cluster_maps,
+    draw_clusters,
+    label_voxels,
+)
 
 BRAIN = make_brain(n_rois=2, n_voxels_per_roi=16)
 # V1: 4 voxels of cluster 0 and 12 of 1; V2: 8 of cluster 2, 8 of none

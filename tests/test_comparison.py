@@ -9,21 +9,23 @@ import pandas as pd
 import pytest
 from made_study import make_brain, write_run
 
-from harness.columns import stack
-from harness.comparison import (
+from harness.config.compose import load_config
+from harness.reporting.columns import (
+    describe_column,
+    stack,
+)
+from harness.reporting.comparison import (
     Group,
     RunResult,
     choose_subject_columns,
     columns_of,
     compare_runs,
-    describe_column,
     format_table,
     group_runs,
     read_runs,
     unfinished_runs,
 )
-from harness.config import load_config
-from harness.errors import InputError
+from harness.storage.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from pydantic import ValidationError
 
-from harness.config import (
+from harness.config.brain import Algonauts2023Config
+from harness.config.compose import (
     CONFIGS,
     GROUPS,
     config_hash,
@@ -19,9 +20,10 @@ from harness.config import (
     settings,
     to_yaml,
 )
-from harness.errors import InputError
-from harness.sections import Algonauts2023Config, Config, FactorTopyConfig
-from tasks import NAMES
+from harness.config.mapping import FactorTopyConfig
+from harness.config.run import Config
+from harness.storage.errors import InputError
+from tasks.load import NAMES
 
 # what has no default, because only the user knows it
 ROOTS = {

@@ -11,8 +11,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness.conformance import compare, main, published_name, read_reference, report
-from harness.errors import InputError, exit_with_one_line
+from harness.commands.conformance import main
+from harness.mappings.factortopy.conformance import (
+    compare,
+    published_name,
+    read_reference,
+    report,
+)
+from harness.storage.errors import (
+    InputError,
+    exit_with_one_line,
+)
 
 REFERENCE = Path(__file__).parent / "data" / "factortopy_reference.npz"
 
@@ -243,7 +252,6 @@ def test_runs_as_a_module(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["conformance", str(tmp_path / "none.npz")])
-    monkeypatch.delitem(sys.modules, "harness.conformance")
     with pytest.raises(SystemExit) as exit_:
         runpy.run_module("harness.conformance", run_name="__main__")
     assert exit_.value.code == 2

@@ -18,8 +18,12 @@ from harness.brains.cortex import (
     share_voxels,
     spread_evenly,
 )
-from harness.brains.retinotopy import MAX_ECCENTRICITY, Retinotopy, lay_out_retinotopy
-from harness.errors import InputError
+from harness.brains.simulated.retinotopy import (
+    MAX_ECCENTRICITY,
+    Retinotopy,
+    lay_out_retinotopy,
+)
+from harness.storage.errors import InputError
 
 
 @pytest.fixture(scope="module")

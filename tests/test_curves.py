@@ -13,13 +13,26 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
-from harness.comparison import RunResult
-from harness.config import load_config
-from harness.figures.curves import draw_alignment, draw_depths, draw_forgetting, draw_rewiring
-from harness.figures.drift import draw_drift, find_layers
-from harness.figures.interpolation import draw_interpolation
-from harness.figures.panels import Line
-from harness.figures.style import choose_colours, choose_ticks, embed_png, embed_svg
+from harness.config.compose import load_config
+from harness.plot.style import (
+    choose_colours,
+    choose_ticks,
+    embed_png,
+    embed_svg,
+)
+from harness.reporting.comparison import RunResult
+from harness.reporting.figures.curves import (
+    draw_alignment,
+    draw_depths,
+    draw_forgetting,
+    draw_rewiring,
+)
+from harness.reporting.figures.drift import (
+    draw_drift,
+    find_layers,
+)
+from harness.reporting.figures.interpolation import draw_interpolation
+from harness.reporting.figures.panels import Line
 
 
 def make_run(values: dict[str, dict[int, float]]) -> RunResult:

@@ -19,11 +19,19 @@ from made_nsd import write_nsd, write_surface
 from scipy.io import loadmat, savemat
 from test_damaged_recordings import check_whole, lengthen, remove, rename, replace_by_another, truncate
 
-from harness.brains import grayordinates, load_brain
 from harness.brains.cortex import load_cortex
-from harness.brains.neuroimages import open_image, stream_maps
-from harness.errors import InputError
-from harness.sections import BrainConfig, GrayordinatesConfig, NsdConfig
+from harness.brains.grayordinates import subject as grayordinates
+from harness.brains.load import load_brain
+from harness.brains.neuroimages import (
+    open_image,
+    stream_maps,
+)
+from harness.config.brain import (
+    BrainConfig,
+    GrayordinatesConfig,
+    NsdConfig,
+)
+from harness.storage.errors import InputError
 
 Damage = Callable[[Path, np.random.Generator], None]
 

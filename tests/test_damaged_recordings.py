@@ -15,10 +15,14 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from made_recordings import make_arrays, write_algonauts, write_arrays
 
-from harness.brains import load_brain
 from harness.brains.brain import Brain
-from harness.errors import InputError
-from harness.sections import Algonauts2023Config, ArraysConfig, BrainConfig
+from harness.brains.load import load_brain
+from harness.config.brain import (
+    Algonauts2023Config,
+    ArraysConfig,
+    BrainConfig,
+)
+from harness.storage.errors import InputError
 
 Damage = Callable[[Path, np.random.Generator], None]
 

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from harness.errors import InputError
-from tasks import load_task
+from harness.storage.errors import InputError
 from tasks.digits import WORDS
+from tasks.load import load_task
 
 # at the size they have, images are known again pixel by pixel
 SIZE = 8

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.drift import representation_drift, weight_distance
-from harness.errors import InputError
-from harness.forgetting import linear_cka
+from harness.measures.drift import (
+    linear_cka,
+    representation_drift,
+    weight_distance,
+)
+from harness.storage.errors import InputError
 
 RNG = np.random.default_rng(0)
 

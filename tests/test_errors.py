@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import InputError, exit_with_one_line, unknown_name
+from harness.storage.errors import (
+    InputError,
+    exit_with_one_line,
+    unknown_name,
+)
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:

@@ -37,17 +37,29 @@ from made_weights import (
 )
 from safetensors.torch import save_file
 
-from harness.backbones import Backbone, load_backbone
+from harness.backbones.backbone import Backbone
 from harness.backbones.clip_backbone import load_clip
+from harness.backbones.load import load_backbone
 from harness.backbones.timm_backbone import load_timm
-from harness.config import CONFIGS, group_options, load_config, read_config
-from harness.files import read_weights
-from harness.finetune import run
-from harness.journal import read_rows
-from harness.layout import list_snapshots, mapping_folder, probes_file, run_folder, snapshot_folder
-from harness.mapping import load_mapping
-from harness.query import metric_curves
-from harness.sections import Config
+from harness.commands.finetune import run
+from harness.config.compose import (
+    CONFIGS,
+    group_options,
+    load_config,
+    read_config,
+)
+from harness.config.run import Config
+from harness.mappings.mapping import load_mapping
+from harness.runs.journal import read_rows
+from harness.runs.layout import (
+    list_snapshots,
+    mapping_folder,
+    probes_file,
+    run_folder,
+    snapshot_folder,
+)
+from harness.storage.files import read_weights
+from harness.tracking.queries import metric_curves
 
 STEPS = (0, 1, 3)
 TINY = [

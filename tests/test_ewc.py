@@ -7,13 +7,18 @@ import torch
 from made_backbones import make_tiny_clip
 from torch.nn import functional
 
-from harness.backbones import Backbone
+from harness.backbones.backbone import Backbone
 from harness.backbones.timm_backbone import load_timm
-from harness.methods import tune
-from harness.methods.ewc import Ewc, ewc_penalty, fisher_diagonal, fisher_of
-from harness.methods.old_head import build_old_head
-from harness.sections import EwcConfig
-from tasks import load_task
+from harness.config.method import EwcConfig
+from harness.finetuning.methods.ewc import (
+    Ewc,
+    ewc_penalty,
+    fisher_diagonal,
+    fisher_of,
+)
+from harness.finetuning.methods.old_head import build_old_head
+from harness.finetuning.methods.tuned import tune
+from tasks.load import load_task
 
 
 def test_penalty_by_hand() -> None:

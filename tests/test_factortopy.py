@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from harness.errors import InputError
-from harness.factortopy import FactorTopy
-from harness.position_encoding import position_encoding
-from harness.selector_model import Selectors
+from harness.mappings.factortopy.model import FactorTopy
+from harness.mappings.factortopy.position_encoding import position_encoding
+from harness.mappings.factortopy.selectors import Selectors
+from harness.storage.errors import InputError
 
 BOX = torch.tensor([[-40.0, -30.0, -20.0], [60.0, 30.0, 20.0]], dtype=torch.float64)
 

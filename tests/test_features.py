@@ -7,10 +7,20 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.backbones import Backbone, Preprocessing
+from harness.backbones.backbone import (
+    Backbone,
+    Preprocessing,
+)
 from harness.backbones.timm_backbone import load_timm
-from harness.features import LayerTokens, extract_features, extract_tokens
-from tasks.shapes import render_scenes, sample_scenes
+from harness.tokens.extraction import (
+    LayerTokens,
+    extract_features,
+    extract_tokens,
+)
+from tasks.shapes import (
+    render_scenes,
+    sample_scenes,
+)
 
 
 class Pixels(Backbone):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-import harness.brains.file_hashes as file_hashes
-from harness.brains.file_hashes import hash_files
-from harness.errors import InputError
+from harness.storage import file_hashes
+from harness.storage.errors import InputError
+from harness.storage.file_hashes import hash_files
 
 
 @pytest.fixture(autouse=True)

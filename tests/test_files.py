@@ -16,9 +16,16 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from harness import files
-from harness.errors import InputError
-from harness.files import content_hash, read_json, read_weights, remove, write_atomically, write_json
+from harness.storage import files
+from harness.storage.errors import InputError
+from harness.storage.files import (
+    content_hash,
+    read_json,
+    read_weights,
+    remove,
+    write_atomically,
+    write_json,
+)
 
 
 def names_in(folder: Path) -> list[str]:

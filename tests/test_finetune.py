@@ -15,17 +15,30 @@ from accelerate.state import AcceleratorState
 from made_training import interrupted
 from overrides import SMALL_TRACKING, TINY
 
-from harness.accelerator import build_accelerator
-from harness.backbones import load_backbone
-from harness.batches import MOST_WORKERS, count_workers, learning_rate, load_batches, plan_batches
-from harness.config import REPOSITORY, load_config
-from harness.errors import InputError
-from harness.files import read_weights
-from harness.finetune import finetune
-from harness.journal import read_rows
-from harness.layout import list_snapshots, run_folder, snapshot_folder
-from harness.snapshots import read_manifest
-from tasks import load_task
+from harness.backbones.load import load_backbone
+from harness.config.compose import (
+    REPOSITORY,
+    load_config,
+)
+from harness.finetuning.batches import (
+    MOST_WORKERS,
+    count_workers,
+    load_batches,
+    plan_batches,
+)
+from harness.finetuning.devices import build_accelerator
+from harness.finetuning.loop import finetune
+from harness.finetuning.schedule import learning_rate
+from harness.finetuning.snapshots import read_manifest
+from harness.runs.journal import read_rows
+from harness.runs.layout import (
+    list_snapshots,
+    run_folder,
+    snapshot_folder,
+)
+from harness.storage.errors import InputError
+from harness.storage.files import read_weights
+from tasks.load import load_task
 
 
 @pytest.fixture(autouse=True)

@@ -11,13 +11,22 @@ from equality import assert_equal
 from planted import N_IMAGES, N_PATCHES, NOISE, PER_PATCH, TOKEN_SIZE, Planted, make_planted
 from planted import fit_planted as fit_family
 
-from harness.errors import InputError
-from harness.features import LayerTokens
-from harness.mapping import ARRAYS, Mapping
-from harness.sections import FactorTopyConfig
-from harness.splits import Split, split_stimuli
-from harness.standard_tokens import standardize_tokens
-from harness.training import FitDivergedError, _set_aside
+from harness.config.mapping import FactorTopyConfig
+from harness.mappings.mapping import (
+    ARRAYS,
+    Mapping,
+)
+from harness.mappings.splits import (
+    Split,
+    split_stimuli,
+)
+from harness.mappings.training import (
+    FitDivergedError,
+    _set_aside,
+)
+from harness.storage.errors import InputError
+from harness.tokens.extraction import LayerTokens
+from harness.tokens.frame import standardize_tokens
 
 CONFIG = FactorTopyConfig(
     token_size=TOKEN_SIZE, n_channels=8, batch_size=48, steps=200, lr=1e-2, regularization_steps=100

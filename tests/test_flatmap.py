@@ -15,7 +15,12 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import rgb_to_hsv
 
 from harness.brains.brain import Surface
-from harness.figures.flatmap import draw_flatmap, draw_flatmap_colours, draw_layer_legend, layer_colours
+from harness.plot.flatmap import (
+    draw_flatmap,
+    draw_flatmap_colours,
+    draw_layer_legend,
+    layer_colours,
+)
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ import torch
 from made_backbones import make_tiny_clip
 from torch.nn import functional
 
-from harness.backbones import Backbone
+from harness.backbones.backbone import Backbone
 from harness.backbones.clip_backbone import load_clip
 from harness.backbones.timm_backbone import load_timm
-from harness.errors import InputError
-from harness.methods import tune
-from harness.methods.flyp import Flyp
-from harness.sections import FlypConfig
-from tasks import load_task
+from harness.config.method import FlypConfig
+from harness.finetuning.methods.flyp import Flyp
+from harness.finetuning.methods.tuned import tune
+from harness.storage.errors import InputError
+from tasks.load import load_task
 from tasks.task import Task
 
 

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from harness import forgetting as f
-from harness.errors import InputError
+from harness.measures import drift
+from harness.measures import forgetting as f
+from harness.storage.errors import InputError
 
 R = np.array([[80, 20, 30], [90, 85, 25], [70, 75, 95]]) / 100
 B = np.array([10, 15, 12]) / 100
@@ -103,7 +104,7 @@ def test_min_accuracy_runs():
 def test_feature_drift_by_hand():
     before = np.array([[0, 0], [1, 1]], np.float32)
     after = np.array([[3, 4], [1, 0]], np.float32)
-    assert f.feature_drift(before, after) == 13
+    assert drift.feature_drift(before, after) == 13
 
 
 X = np.array([[1.0, 0], [0, 1], [1, 1], [0, 0]])
@@ -111,7 +112,7 @@ Y = np.array([[2.0], [0], [2], [0]])
 
 
 def test_cka_worked_example():
-    assert f.linear_cka(X, Y) == pytest.approx(0.70711, abs=1e-5)
+    assert drift.linear_cka(X, Y) == pytest.approx(0.70711, abs=1e-5)
 
 
 def test_cka_is_the_formula_of_kornblith():
@@ -119,7 +120,7 @@ def test_cka_is_the_formula_of_kornblith():
     x, y = rng.normal(size=(20, 5)) + 3, rng.normal(size=(20, 7)) - 2
     xc, yc = x - x.mean(0), y - y.mean(0)
     norm = np.linalg.norm
-    assert f.linear_cka(x, y) == pytest.approx(norm(yc.T @ xc) ** 2 / (norm(xc.T @ xc) * norm(yc.T @ yc)))
+    assert drift.linear_cka(x, y) == pytest.approx(norm(yc.T @ xc) ** 2 / (norm(xc.T @ xc) * norm(yc.T @ yc)))
 
 
 def hsic_by_definition(k, m):
@@ -134,14 +135,14 @@ def test_unbiased_cka_is_the_u_statistic():
     y[:, 0] += x[:, 0]
     k, m = x @ x.T, y @ y.T
     expected = hsic_by_definition(k, m) / np.sqrt(hsic_by_definition(k, k) * hsic_by_definition(m, m))
-    assert f.linear_cka(x, y, unbiased=True) == pytest.approx(expected)
+    assert drift.linear_cka(x, y, unbiased=True) == pytest.approx(expected)
 
 
 def test_unbiased_cka_is_low_where_the_biased_is_fooled():
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=(50, 500)), rng.normal(size=(50, 500))
-    assert f.linear_cka(x, y) > 0.85
-    assert abs(f.linear_cka(x, y, unbiased=True)) < 0.1
+    assert drift.linear_cka(x, y) > 0.85
+    assert abs(drift.linear_cka(x, y, unbiased=True)) < 0.1
 
 
 @pytest.mark.parametrize("unbiased", [False, True])
@@ -149,16 +150,16 @@ def test_cka_does_not_see_rotation_shift_and_scale(unbiased):
     rng = np.random.default_rng(3)
     x = rng.normal(size=(30, 6))
     rotation = np.linalg.qr(rng.normal(size=(6, 6)))[0]
-    assert f.linear_cka(x, 4 * x @ rotation + 7, unbiased) == pytest.approx(1)
+    assert drift.linear_cka(x, 4 * x @ rotation + 7, unbiased) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("unbiased", [False, True])
 def test_cka_of_collapsed_features_is_zero(unbiased):
     rng = np.random.default_rng(4)
     x = rng.normal(size=(9, 3))
-    assert f.linear_cka(x, np.full((9, 2), 0.1), unbiased) == 0
+    assert drift.linear_cka(x, np.full((9, 2), 0.1), unbiased) == 0
 
 
 def test_unbiased_cka_needs_four_images():
     with pytest.raises(InputError, match="found 3 images"):
-        f.linear_cka(X[:3], Y[:3], unbiased=True)
+        drift.linear_cka(X[:3], Y[:3], unbiased=True)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from planted import TOKEN_SIZE, check_family, check_recovery, fit_planted, make_planted
 
-from harness.errors import InputError
-from harness.families.free_selectors import FreeSelectors
-from harness.sections import FreeSelectorsConfig
-from harness.selector_model import Selectors
+from harness.config.mapping import FreeSelectorsConfig
+from harness.mappings.factortopy.selectors import Selectors
+from harness.mappings.free_selectors import FreeSelectors
+from harness.storage.errors import InputError
 
 CONFIG = FreeSelectorsConfig(
     token_size=TOKEN_SIZE, n_channels=16, batch_size=48, steps=200, lr=1e-2, regularization_steps=100

@@ -12,8 +12,13 @@ from scipy.spatial import ConvexHull
 
 import harness.brains.fsaverage as fsaverage
 from harness.brains.cortex import GAP
-from harness.brains.fsaverage import N_VERTICES, Fsaverage, load_fsaverage, split_faces
-from harness.errors import InputError
+from harness.brains.fsaverage import (
+    N_VERTICES,
+    Fsaverage,
+    load_fsaverage,
+    split_faces,
+)
+from harness.storage.errors import InputError
 
 # places of vertices of the seventh icosahedron, as MNE-Python 1.13 carries it from FreeSurfer
 KNOWN = {

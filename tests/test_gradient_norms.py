@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.gradient_norms import GradientNorms
+from harness.finetuning.gradient_norms import GradientNorms
 
 
 def make_layers() -> dict[str, list[nn.Parameter]]:

@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 from made_cifti import AFFINE, N_CORTEX, lay_out, write_maps, write_pictures, write_table
 
-from harness.brains import grayordinates, load_brain
 from harness.brains.brain import Brain
-from harness.brains.cortex import REGIONS, Cortex, load_cortex
-from harness.config import load_config
-from harness.errors import InputError
-from harness.figures.flatmap import draw_flatmap
-from harness.sections import GrayordinatesConfig
+from harness.brains.cortex import (
+    REGIONS,
+    Cortex,
+    load_cortex,
+)
+from harness.brains.grayordinates import subject as grayordinates
+from harness.brains.load import load_brain
+from harness.config.brain import GrayordinatesConfig
+from harness.config.compose import load_config
+from harness.plot.flatmap import draw_flatmap
+from harness.storage.errors import InputError
 
 N_PICTURES, N_MAPS = 5, 12
 NAMES = [f"p{index}.png" for index in range(N_PICTURES)]

@@ -18,11 +18,16 @@ from huggingface_hub import constants, is_offline_mode
 from made_backbones import add_tiny_clip, configuration
 from safetensors.torch import save_file
 
-from harness.backbones import hub, load_backbone
 from harness.backbones.clip_backbone import load_clip
-from harness.backbones.hub import answers, hub_answers, hub_or_message
+from harness.backbones.load import load_backbone
 from harness.backbones.timm_backbone import load_timm
-from harness.errors import InputError
+from harness.storage import hub
+from harness.storage.errors import InputError
+from harness.storage.hub import (
+    answers,
+    hub_answers,
+    hub_or_message,
+)
 
 
 @pytest.fixture
@@ -82,14 +87,14 @@ def test_requests_are_held_back_only_while_a_silent_hub_is_asked(
     monkeypatch: pytest.MonkeyPatch, answers: bool
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("harness.backbones.hub.hub_answers", lambda: answers)
+    monkeypatch.setattr("harness.storage.hub.hub_answers", lambda: answers)
     with hub_or_message("model"):
         assert is_offline_mode() is not answers  # what huggingface_hub asks before every request
     assert not is_offline_mode()
 
 
 def test_errors_are_not_blamed_on_a_hub_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.backbones.hub.hub_answers", lambda: True)
+    monkeypatch.setattr("harness.storage.hub.hub_answers", lambda: True)
     with pytest.raises(KeyError), hub_or_message("model"):
         raise KeyError("a bug")
 
@@ -119,7 +124,7 @@ def test_openais_weights_get_the_gelu_they_were_trained_with(monkeypatch: pytest
         raise InputError("far enough")
 
     monkeypatch.setattr(open_clip, "create_model", create)
-    monkeypatch.setattr("harness.backbones.hub.hub_answers", lambda: True)
+    monkeypatch.setattr("harness.storage.hub.hub_answers", lambda: True)
     for tag in ("openai", "laion2b_s34b_b79k"):
         with pytest.raises(InputError, match="far enough"):
             load_clip("ViT-B-32", tag, 0)

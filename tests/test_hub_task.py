@@ -13,8 +13,8 @@ import pytest
 from huggingface_hub import constants
 from made_images import make_image, write_hub_copy
 
-from harness.errors import InputError
-from tasks import load_task
+from harness.storage.errors import InputError
+from tasks.load import load_task
 from tasks.task import Task
 
 NAMES = ("annual crop", "river_bank", "forest")

@@ -10,7 +10,8 @@ import pytest
 from made_recordings import write_picture
 from PIL import Image
 
-from harness.brains.image_files import (
+from harness.storage.errors import InputError
+from harness.storage.image_files import (
     ImageFiles,
     check_order,
     decode_image,
@@ -19,7 +20,6 @@ from harness.brains.image_files import (
     list_images,
     list_images_below,
 )
-from harness.errors import InputError
 
 
 def test_images_are_listed_by_name_and_nothing_else_is(tmp_path: Path) -> None:

@@ -5,11 +5,32 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.brains.content import CONTENT_FIELDS, N_DESCRIPTORS
-from harness.brains.gabor import N_CONTRASTS, N_ORIENTATIONS, measure_contrast, measure_features
-from harness.brains.image_statistics import KINDS, StatisticsStage, measure_statistics
-from harness.brains.responses import Voxels, look_at_images
-from tasks.shapes import COLOURS, SHAPES, TEXTURES, render_scenes, sample_scenes
+from harness.brains.simulated.gabor import (
+    N_CONTRASTS,
+    N_ORIENTATIONS,
+    measure_contrast,
+    measure_features,
+)
+from harness.brains.simulated.image_statistics import (
+    KINDS,
+    StatisticsStage,
+    measure_statistics,
+)
+from harness.brains.simulated.responses import (
+    Voxels,
+    look_at_images,
+)
+from harness.brains.simulated.scene_content import (
+    CONTENT_FIELDS,
+    N_DESCRIPTORS,
+)
+from tasks.shapes import (
+    COLOURS,
+    SHAPES,
+    TEXTURES,
+    render_scenes,
+    sample_scenes,
+)
 
 GREY = np.full((1, 64, 64, 3), 128, np.uint8)
 

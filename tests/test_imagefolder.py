@@ -10,8 +10,8 @@ import pytest
 from made_images import make_image, write_folders
 from PIL import Image
 
-from harness.errors import InputError
-from tasks import load_task
+from harness.storage.errors import InputError
+from tasks.load import load_task
 from tasks.task import Task
 
 CLASSES = {"great_tit": 6, "robin": 5}

@@ -6,10 +6,16 @@ import pytest
 import torch
 
 from harness.backbones.timm_backbone import load_timm
-from harness.methods import tune
-from harness.methods.l2_sp import L2Sp, squared_distance
-from harness.sections import L2SpConfig, L2SpLdifsConfig
-from tasks import load_task
+from harness.config.method import (
+    L2SpConfig,
+    L2SpLdifsConfig,
+)
+from harness.finetuning.methods.l2_sp import (
+    L2Sp,
+    squared_distance,
+)
+from harness.finetuning.methods.tuned import tune
+from tasks.load import load_task
 
 
 def test_distance_by_hand() -> None:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.errors import InputError
-from harness.label_scores import calibration_error, label_calibration_error, mean_auroc, score_labels
+from harness.measures.label_scores import (
+    calibration_error,
+    label_calibration_error,
+    mean_auroc,
+    score_labels,
+)
+from harness.storage.errors import InputError
 
 
 def test_single_labels_by_hand() -> None:

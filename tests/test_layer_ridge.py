@@ -12,10 +12,16 @@ from himalaya.backend import get_backend
 from planted import N_IMAGES, NOISE, check_family, fit_planted, make_planted
 from sklearn.linear_model import Ridge
 
-from harness.errors import InputError
-from harness.families.layer_ridge import _draw, layer_features
-from harness.sections import LayerRidgeConfig
-from harness.splits import split_by_seed, split_stimuli
+from harness.config.mapping import LayerRidgeConfig
+from harness.mappings.layer_ridge import (
+    _draw,
+    layer_features,
+)
+from harness.mappings.splits import (
+    split_by_seed,
+    split_stimuli,
+)
+from harness.storage.errors import InputError
 
 CONFIG = LayerRidgeConfig(pool=4)
 QUICK = LayerRidgeConfig(pool=1, alphas=[0.1, 10.0], n_folds=3)

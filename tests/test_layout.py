@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.config import config_hash, load_config
-from harness.layout import (
+from harness.config.compose import (
+    config_hash,
+    load_config,
+)
+from harness.runs.layout import (
     figure_file,
     is_finished,
     list_snapshots,

@@ -6,14 +6,18 @@ import pytest
 import torch
 from made_backbones import make_tiny_clip
 
-from harness.backbones import Backbone
+from harness.backbones.backbone import Backbone
 from harness.backbones.clip_backbone import load_clip
 from harness.backbones.timm_backbone import load_timm
-from harness.errors import InputError
-from harness.methods import tune
-from harness.methods.ldifs import Ldifs, choose_layers, feature_distance
-from harness.sections import LdifsConfig
-from tasks import load_task
+from harness.config.method import LdifsConfig
+from harness.finetuning.methods.ldifs import (
+    Ldifs,
+    choose_layers,
+    feature_distance,
+)
+from harness.finetuning.methods.tuned import tune
+from harness.storage.errors import InputError
+from tasks.load import load_task
 
 
 def test_distance_by_hand() -> None:

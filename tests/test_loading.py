@@ -12,12 +12,12 @@ from made_backbones import MINI, configuration
 from safetensors.torch import save_file
 from torch import nn
 
-from harness.backbones import load_backbone
 from harness.backbones.clip_backbone import load_clip
+from harness.backbones.load import load_backbone
 from harness.backbones.mini import MEAN
 from harness.backbones.timm_backbone import load_timm
-from harness.config import load_config
-from harness.errors import InputError
+from harness.config.compose import load_config
+from harness.storage.errors import InputError
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:

@@ -9,12 +9,15 @@ from torch.nn import functional
 
 from harness.backbones.clip_backbone import load_clip
 from harness.backbones.timm_backbone import load_timm
-from harness.features import extract_features
-from harness.methods import tune
-from harness.methods.lwf import Lwf, distillation
-from harness.methods.old_head import build_old_head
-from harness.sections import LwfConfig
-from tasks import load_task
+from harness.config.method import LwfConfig
+from harness.finetuning.methods.lwf import (
+    Lwf,
+    distillation,
+)
+from harness.finetuning.methods.old_head import build_old_head
+from harness.finetuning.methods.tuned import tune
+from harness.tokens.extraction import extract_features
+from tasks.load import load_task
 
 
 def test_divergence_by_hand() -> None:

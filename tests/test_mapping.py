@@ -9,9 +9,18 @@ import numpy as np
 import pytest
 from equality import assert_equal
 
-from harness.errors import InputError
-from harness.files import read_json, write_json
-from harness.mapping import ARRAYS, ARRAYS_OF_FAMILY, Mapping, load_mapping, save_mapping
+from harness.mappings.mapping import (
+    ARRAYS,
+    ARRAYS_OF_FAMILY,
+    Mapping,
+    load_mapping,
+    save_mapping,
+)
+from harness.storage.errors import InputError
+from harness.storage.files import (
+    read_json,
+    write_json,
+)
 
 
 def make_mapping() -> Mapping:

@@ -3,9 +3,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.brains.brain import Brain, Roi
-from harness.mapping import Mapping
-from harness.measurements import measure_brain, name_probes
+from harness.brains.brain import (
+    Brain,
+    Roi,
+)
+from harness.mappings.mapping import Mapping
+from harness.measures.rows import (
+    measure_brain,
+    name_probes,
+)
 
 N_VOXELS = 6
 

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.config import group_options, load_config
-from harness.errors import InputError
-from harness.sections import MedmnistTaskConfig
-from tasks import load_task
+from harness.config.compose import (
+    group_options,
+    load_config,
+)
+from harness.config.task import MedmnistTaskConfig
+from harness.storage.errors import InputError
+from tasks.load import load_task
 from tasks.task import Task
 
 

@@ -4,10 +4,22 @@ import open_clip
 import timm
 import torch
 
-from harness.backbones.mini import MEAN, MODEL_NAME, STD
-from harness.backbones.mini_clip import CONTEXT_LENGTH, build_tokenizer, register_clip_config, tokenize
+from harness.backbones.mini import (
+    MEAN,
+    MODEL_NAME,
+    STD,
+)
+from harness.backbones.mini_clip import (
+    CONTEXT_LENGTH,
+    build_tokenizer,
+    register_clip_config,
+    tokenize,
+)
 from harness.backbones.timm_backbone import load_timm
-from tasks.shapes import sample_scenes, vocabulary
+from tasks.shapes import (
+    sample_scenes,
+    vocabulary,
+)
 
 
 def test_the_tokenizer_knows_every_word_of_the_world() -> None:

@@ -11,12 +11,16 @@ from accelerate.state import AcceleratorState
 from made_images import FINDINGS, write_findings, write_folders
 from overrides import SMALL_TRACKING, TINY
 
-from harness import config as configuration
-from harness.comparison import compare_runs, format_table, read_runs
-from harness.config import load_config
-from harness.files import read_json
-from harness.finetune import run
-from harness.query import metric_curves
+from harness.commands.finetune import run
+from harness.config import compose as configuration
+from harness.config.compose import load_config
+from harness.reporting.comparison import (
+    compare_runs,
+    format_table,
+    read_runs,
+)
+from harness.storage.files import read_json
+from harness.tracking.queries import metric_curves
 
 
 @pytest.fixture(scope="module")

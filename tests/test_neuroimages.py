@@ -21,7 +21,7 @@ from harness.brains.neuroimages import (
     read_map,
     stream_maps,
 )
-from harness.errors import InputError
+from harness.storage.errors import InputError
 
 VALUES = np.random.default_rng(0).integers(-500, 500, (4, 3, 2, 5)).astype(np.int16)
 

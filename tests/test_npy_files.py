@@ -7,8 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.brains.npy_files import describe, open_npy, read_npz
-from harness.errors import InputError
+from harness.storage.errors import InputError
+from harness.storage.npy_files import (
+    describe,
+    open_npy,
+    read_npz,
+)
 
 
 def test_an_array_stays_on_disk_until_it_is_used(tmp_path: Path) -> None:

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from made_nsd import AFFINE, N_TRIALS, SHAPE, MadeNsd, write_hdf5, write_nifti, write_nsd
 
-from harness.brains import beta_files, load_brain
+from harness.brains import beta_files
 from harness.brains.brain import Brain
-from harness.brains.cache import cache_folder
+from harness.brains.load import load_brain
 from harness.brains.nsd import subject
-from harness.config import load_config
-from harness.errors import InputError
-from harness.sections import NsdConfig
+from harness.config.brain import NsdConfig
+from harness.config.compose import load_config
+from harness.storage.cache import cache_folder
+from harness.storage.errors import InputError
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from scipy.io import loadmat, savemat
 
 from harness.brains.nsd.design import read_design
-from harness.errors import InputError
+from harness.storage.errors import InputError
 
 
 def matrices() -> dict[str, np.ndarray]:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from made_nsd import MadeSurface, write_mgh, write_surface
 
-from harness.brains import load_brain
 from harness.brains.brain import Brain
 from harness.brains.fsaverage import load_fsaverage
-from harness.errors import InputError
-from harness.sections import NsdConfig
+from harness.brains.load import load_brain
+from harness.config.brain import NsdConfig
+from harness.storage.errors import InputError
 
 SIDES = ("lh", "rh")
 

@@ -9,12 +9,12 @@ import torch
 from made_training import SMALL, train, train_until, values
 from overrides import TINY
 
-from harness.backbones import load_backbone
-from harness.config import load_config
-from harness.errors import InputError
-from harness.files import read_weights
-from harness.layout import snapshot_folder
-from harness.snapshots import read_manifest
+from harness.backbones.load import load_backbone
+from harness.config.compose import load_config
+from harness.finetuning.snapshots import read_manifest
+from harness.runs.layout import snapshot_folder
+from harness.storage.errors import InputError
+from harness.storage.files import read_weights
 
 PROXY = ["method.n_proxy=12"]
 METHODS = {

@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from harness.config import REPOSITORY
+from harness.config.compose import REPOSITORY
 
 REGISTRY = re.compile(
     r"https?://[^\s\"'<>]*(/simple\b|\.whl\b|\.tar\.gz\b|\.tgz\b)"
@@ -25,7 +25,11 @@ REGISTRY = re.compile(
 
 def test_no_module_shadows_what_an_entry_point_imports() -> None:
     # launching harness/finetune.py puts harness/ first on the path
-    ours = {path.stem for path in (REPOSITORY / "harness").iterdir() if not path.name.startswith("_")}
+    ours = {
+        path.stem
+        for path in (REPOSITORY / "harness").iterdir()
+        if path.suffix in ("", ".py") and path.name[0] != "_"
+    }
     assert {"config", "tracking", "brains"} <= ours
     taken = set(sys.stdlib_module_names) | set(importlib.metadata.packages_distributions())
     assert not ours & taken
@@ -75,7 +79,7 @@ def test_packages_and_entry_points_are_found_from_any_folder(tmp_path: Path) -> 
     imported = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert imported.returncode == 0, imported.stderr
     assert Path(imported.stdout.strip()) == REPOSITORY / "harness" / "__init__.py"
-    by_path = [sys.executable, str(REPOSITORY / "harness" / "config.py"), "seed=3"]
+    by_path = [sys.executable, str(REPOSITORY / "harness" / "config" / "__main__.py"), "seed=3"]
     printed = subprocess.run(by_path, cwd=tmp_path, capture_output=True, text=True)
     assert printed.returncode == 0, printed.stderr
     assert printed.stdout.startswith("seed: 3\n")

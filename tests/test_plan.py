@@ -1,11 +1,28 @@
 import pytest
 import torch
 
-from harness import availability, plan, plan_table, study
-from harness.availability import DOWNLOAD, HERE, MISSING, Need
-from harness.backbones import hub
-from harness.config import group_options, load_config
-from harness.costs import (
+from harness.commands.study import main
+from harness.config.compose import (
+    group_options,
+    load_config,
+)
+from harness.config.mapping import LayerRidgeConfig
+from harness.runs.layout import run_folder
+from harness.storage import hub
+from harness.storage.errors import InputError
+from harness.storage.files import write_json
+from harness.studies import (
+    availability,
+    plan,
+    plan_table,
+)
+from harness.studies.availability import (
+    DOWNLOAD,
+    HERE,
+    MISSING,
+    Need,
+)
+from harness.studies.costs import (
     Speed,
     count_fit_steps,
     count_fits,
@@ -19,10 +36,11 @@ from harness.costs import (
     training_bytes,
     tuning_seconds,
 )
-from harness.errors import InputError
-from harness.files import write_json
-from harness.sections import LayerRidgeConfig
-from harness.timing import measure_fit, measure_network
+from harness.studies.grid import expand_grid
+from harness.studies.timing import (
+    measure_fit,
+    measure_network,
+)
 
 SMALL = ["backbone=mini_supervised", "task=digits"]
 
@@ -110,7 +128,7 @@ def test_units_are_readable():
 @pytest.mark.parametrize("name", group_options("study"))
 def test_every_study_resolves_without_a_network(name, monkeypatch, tmp_path):
     monkeypatch.setenv("PALIMPSEST_MOCOV3_B16", str(tmp_path / "vit-b-300ep.pth.tar"))
-    configs = [config for _, config in study.expand_grid([f"study={name}"])]
+    configs = [config for _, config in expand_grid([f"study={name}"])]
     assert {config.study.name for config in configs} == {name}
     needs = availability.list_needs(configs)
     assert {need.what for need in needs if need.state == MISSING} == (
@@ -173,11 +191,11 @@ def test_caches_and_files_are_looked_at(monkeypatch, tmp_path):
 
 def test_plan_is_printed_and_nothing_is_run(monkeypatch, tmp_path, capsys):
     settings = ["study=demo", f"runs_dir={tmp_path}"]
-    folders = [study.run_folder(config) for _, config in study.expand_grid(settings)]
+    folders = [run_folder(config) for _, config in expand_grid(settings)]
     write_json(folders[0] / "finished.json", {"steps": [0]})
     monkeypatch.setattr(study, "launch", lambda combination: pytest.fail("a run was launched"))
     monkeypatch.setattr("sys.argv", ["study", "--plan=quick", *settings])
-    study.main()
+    main()
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= 110
     row = next(line for line in said.splitlines() if line.startswith("mini_supervised")).split()
@@ -188,13 +206,13 @@ def test_plan_is_printed_and_nothing_is_run(monkeypatch, tmp_path, capsys):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [folders[0] / "finished.json"]
     monkeypatch.setattr("sys.argv", ["study", "--plam", *settings])
     with pytest.raises(InputError, match="option '--plam': accepted are --plan and --plan=quick"):
-        study.main()
+        main()
 
 
 def test_time_is_estimated_from_measured_pieces(tmp_path, monkeypatch, capsys):
     speed = Speed(forward=0.001, train=0.01, update=0.0, fit_step=0.1, fit_start=0.0)
     monkeypatch.setattr(plan.Stopwatch, "speed", lambda self, config, n_voxels: speed)
-    (config,) = (run for _, run in study.expand_grid(["study=demo", "backbone=mini_supervised"]))
+    (config,) = (run for _, run in expand_grid(["study=demo", "backbone=mini_supervised"]))
     config = config.model_copy(update={"runs_dir": str(tmp_path)})  # not where a demo may have finished
     plan.print_plan([config])
     # 75 steps of 20 images; 3 times 800 stimuli, 500 images of the task, 350 of 3 probes; 6 fits of 100

@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.errors import InputError
-from harness.position_encoding import compact_encoding, position_encoding
+from harness.mappings.factortopy.position_encoding import (
+    compact_encoding,
+    position_encoding,
+)
+from harness.storage.errors import InputError
 
 BOX = torch.tensor([[-40.0, -30.0, -20.0], [60.0, 30.0, 20.0]], dtype=torch.float64)
 

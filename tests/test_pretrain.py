@@ -14,11 +14,11 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from torch import Tensor, nn
 
-from harness import pretrain
-from harness.backbones import load_backbone
-from harness.errors import InputError, exit_with_one_line
-from harness.files import content_hash, read_json, read_weights
-from harness.pretrain import (
+from harness.backbones.load import load_backbone
+from harness.commands import pretrain as command
+from harness.config.backbone import BackboneConfig
+from harness.finetuning import pretraining as pretrain
+from harness.finetuning.pretraining import (
     FACTORS,
     Muon,
     PretrainConfig,
@@ -30,8 +30,21 @@ from harness.pretrain import (
     score,
     to_input,
 )
-from harness.sections import BackboneConfig
-from tasks.shapes import is_novel, label_scenes, render_scenes, sample_scenes
+from harness.storage.errors import (
+    InputError,
+    exit_with_one_line,
+)
+from harness.storage.files import (
+    content_hash,
+    read_json,
+    read_weights,
+)
+from tasks.shapes import (
+    is_novel,
+    label_scenes,
+    render_scenes,
+    sample_scenes,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -265,12 +278,12 @@ def test_a_loss_that_is_not_finite_ends_it(tmp_path: Path, monkeypatch: pytest.M
 
 def test_arguments_become_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(pretrain, "pretrain", lambda config, command: seen.append((config, command)))
+    monkeypatch.setattr(command, "pretrain", lambda config, written: seen.append((config, written)))
     monkeypatch.setattr(sys, "argv", ["pretrain.py", "objective=contrastive", "lr=1e-3", "seed=4"])
-    pretrain.main()
-    ((config, command),) = seen
+    command.main()
+    ((config, written),) = seen
     assert (config.objective, config.lr, config.seed) == ("contrastive", 1e-3, 4)
-    assert command == "accelerate launch harness/pretrain.py objective=contrastive lr=1e-3 seed=4"
+    assert written == "accelerate launch harness/pretrain.py objective=contrastive lr=1e-3 seed=4"
 
 
 @pytest.mark.parametrize(
@@ -287,7 +300,7 @@ def test_a_wrong_setting_is_one_line(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["pretrain.py", *arguments])
     with pytest.raises(SystemExit) as ended:
-        exit_with_one_line(pretrain.main)
+        exit_with_one_line(command.main)
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.match(problem, line)

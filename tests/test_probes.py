@@ -3,8 +3,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from harness.errors import InputError
-from harness.probes import LEARNING_RATES, fit_linear_layers, knn_probe, linear_probe, zero_shot
+from harness.measures.probes import (
+    LEARNING_RATES,
+    fit_linear_layers,
+    knn_probe,
+    linear_probe,
+    zero_shot,
+)
+from harness.storage.errors import InputError
 
 
 def toy(n_images, n_classes=4, n_channels=16, noise=0.15, seed=0):

@@ -12,14 +12,26 @@ import torch.nn.functional as F
 from planted import fit_planted, make_planted
 from scipy.stats import ortho_group
 
-from harness.channels import Directions, leading_directions
-from harness.errors import InputError
-from harness.factortopy import FactorTopy
-from harness.features import LayerTokens
-from harness.mapping import Mapping
-from harness.projection import Reader, open_reader, project_tokens
-from harness.sections import AttentionConfig, FactorTopyConfig, FreeSelectorsConfig, LayerRidgeConfig
-from harness.standard_tokens import TokenFrame
+from harness.config.mapping import (
+    AttentionConfig,
+    FactorTopyConfig,
+    FreeSelectorsConfig,
+    LayerRidgeConfig,
+)
+from harness.mappings.factortopy.model import FactorTopy
+from harness.mappings.mapping import Mapping
+from harness.measures.channels import (
+    Directions,
+    leading_directions,
+)
+from harness.measures.projection import (
+    Reader,
+    open_reader,
+    project_tokens,
+)
+from harness.storage.errors import InputError
+from harness.tokens.extraction import LayerTokens
+from harness.tokens.frame import TokenFrame
 
 QUICK = {"steps": 4, "token_size": 4, "n_channels": 5, "batch_size": 16}
 
@@ -133,7 +145,7 @@ def predict_again(
     config: FactorTopyConfig | FreeSelectorsConfig,
 ) -> np.ndarray:
     """What the model of a mapping predicts, made again from what was learned."""
-    from harness.families.free_selectors import FreeSelectors
+    from harness.mappings.free_selectors import FreeSelectors
 
     widths = [layer.shape[1] for layer in framed.global_]
     model: FactorTopy | FreeSelectors

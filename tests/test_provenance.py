@@ -9,15 +9,25 @@ from pathlib import Path
 import pytest
 from made_study import make_brain
 
-from harness import provenance, subjects
+from harness.backbones.backbone import encoder_hash
 from harness.backbones.timm_backbone import load_timm
 from harness.brains.brain import Brain
-from harness.inputs import Inputs
-from harness.provenance import PACKAGES, code_version, describe_run
-from harness.sections import SimulatedConfig
-from harness.snapshots import encoder_hash
-from harness.subjects import Brains, list_subjects
-from tasks import load_task
+from harness.config.brain import SimulatedConfig
+from harness.runs import (
+    provenance,
+    subjects,
+)
+from harness.runs.inputs import Inputs
+from harness.runs.provenance import (
+    PACKAGES,
+    code_version,
+    describe_run,
+)
+from harness.runs.subjects import (
+    Brains,
+    list_subjects,
+)
+from tasks.load import load_task
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -10,12 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.config import load_config
-from harness.errors import InputError
-from harness.journal import Journal
-from harness.layout import run_folder
-from harness.query import main, mean_curves, metric_curves, rewiring_curves
-from harness.tracking import TrackedRun
+from harness.commands.query import main
+from harness.config.compose import load_config
+from harness.runs.journal import Journal
+from harness.runs.layout import run_folder
+from harness.storage.errors import InputError
+from harness.tracking.mlflow_store import TrackedRun
+from harness.tracking.queries import (
+    mean_curves,
+    metric_curves,
+    rewiring_curves,
+)
 
 # of seed 0; seed 1 has 0.2 more everywhere
 EXCESS = {

@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from harness.reading import N_SHARES, read_tokens
+from harness.mappings.factortopy.sampling import (
+    N_SHARES,
+    read_tokens,
+)
 
 
 @dataclass(frozen=True)

@@ -14,21 +14,50 @@ import torch
 from overrides import SMALL_TRACKING, TINY
 from PIL import Image
 
-from harness.backbones import load_backbone
-from harness.brains import load_brain
-from harness.config import load_config, read_config, to_yaml
-from harness.errors import InputError
-from harness.families import fit_mapping, prepare_tokens
-from harness.figures.flatmap import layer_colours
-from harness.figures.readout import RoiReading, choose_limits, colour_pictures, draw_layers, draw_readout
-from harness.layout import mapping_folder, run_folder, snapshot_folder
-from harness.mapping import load_mapping, save_mapping
-from harness.methods import tune
-from harness.projection import Projection
-from harness.readout import main, read_backbone, write_readout
-from harness.sections import Config
-from harness.snapshots import describe, encoder_hash, write_snapshot
-from harness.splits import save_split, split_stimuli
+from harness.backbones.backbone import encoder_hash
+from harness.backbones.load import load_backbone
+from harness.brains.load import load_brain
+from harness.commands.readout import main
+from harness.config.compose import (
+    load_config,
+    read_config,
+    to_yaml,
+)
+from harness.config.run import Config
+from harness.finetuning.methods.tuned import tune
+from harness.finetuning.snapshots import (
+    describe,
+    read_backbone,
+    write_snapshot,
+)
+from harness.mappings.fit import (
+    fit_mapping,
+    prepare_tokens,
+)
+from harness.mappings.mapping import (
+    load_mapping,
+    save_mapping,
+)
+from harness.mappings.splits import (
+    save_split,
+    split_stimuli,
+)
+from harness.measures.projection import Projection
+from harness.plot.flatmap import layer_colours
+from harness.plot.projections import (
+    RoiReading,
+    choose_limits,
+    colour_pictures,
+    draw_layers,
+    draw_readout,
+)
+from harness.reporting.readout import write_readout
+from harness.runs.layout import (
+    mapping_folder,
+    run_folder,
+    snapshot_folder,
+)
+from harness.storage.errors import InputError
 
 IMAGES = np.linspace(0, 1, 2 * 5 * 5 * 3).reshape(2, 5, 5, 3)
 

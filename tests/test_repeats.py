@@ -9,8 +9,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from harness.brains.repeats import average_sessions, plan_rows, prepare_session
-from harness.errors import InputError
+from harness.brains.repeats import (
+    average_sessions,
+    plan_rows,
+    prepare_session,
+)
+from harness.storage.errors import InputError
 
 PICTURES = [np.array([7, 3, 7]), np.array([3, 9, 7, 3])]
 

@@ -10,13 +10,29 @@ import numpy as np
 import pytest
 from made_study import make_brain, make_mapping, without_surface, write_run
 
-import harness.report as report
 from harness.brains.brain import Brain
-from harness.comparison import columns_of, compare_runs, read_runs
-from harness.errors import InputError
-from harness.figures.layer_maps import choose_limit, measure_shift
-from harness.mapping import load_mapping, save_mapping
-from harness.report import build_tables, choose_lines, main, order_places, write_report
+from harness.commands.report import main
+from harness.mappings.mapping import (
+    load_mapping,
+    save_mapping,
+)
+from harness.plot.layer_maps import (
+    choose_limit,
+    measure_shift,
+)
+from harness.reporting import page as report
+from harness.reporting.comparison import (
+    columns_of,
+    compare_runs,
+    read_runs,
+)
+from harness.reporting.page import (
+    build_tables,
+    choose_lines,
+    order_places,
+    write_report,
+)
+from harness.storage.errors import InputError
 
 
 class Page(HTMLParser):

@@ -8,8 +8,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import ortho_group, wasserstein_distance
 
 from harness.brains.brain import Roi
-from harness.errors import InputError
-from harness.rewiring import (
+from harness.measures.rewiring import (
     CHANNEL_MEASURES,
     MEASURES,
     compare_channels,
@@ -22,6 +21,7 @@ from harness.rewiring import (
     tail,
     wasserstein,
 )
+from harness.storage.errors import InputError
 
 
 @dataclass(frozen=True)

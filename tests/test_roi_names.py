@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.brains.roi_names import check_roi_names
-from harness.errors import InputError
+from harness.storage.errors import InputError
 
 
 def test_names_of_areas_are_accepted() -> None:

@@ -6,12 +6,20 @@ import pytest
 import torch
 from made_backbones import make_tiny_clip
 
-from harness.backbones import Backbone
+from harness.backbones.backbone import Backbone
 from harness.backbones.clip_backbone import load_clip
 from harness.backbones.timm_backbone import load_timm
-from harness.methods import tune
-from harness.methods.schedule import Stage, group_parameters, plan_stages
-from harness.sections import FullConfig, LinearProbeConfig, LpFtConfig
+from harness.config.method import (
+    FullConfig,
+    LinearProbeConfig,
+    LpFtConfig,
+)
+from harness.finetuning.methods.tuned import tune
+from harness.finetuning.schedule import (
+    Stage,
+    group_parameters,
+    plan_stages,
+)
 
 
 def test_lp_ft_has_two_stages_and_all_others_one() -> None:

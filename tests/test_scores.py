@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.scores import score
+from harness.mappings.voxel_scores import score
 
 
 def test_score_by_hand() -> None:

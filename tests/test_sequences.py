@@ -17,30 +17,77 @@ from made_backbones import make_tiny_clip
 from made_training import SMALL, interrupted, load_once, values
 from overrides import SMALL_TRACKING, TINY
 
-from harness import wise_ft
-from harness.accelerator import build_accelerator
-from harness.backbones import load_backbone
-from harness.batches import last_steps, plan_sequence
-from harness.comparison import compare_runs, format_table, read_runs
-from harness.config import flatten, load_config, read_config, to_yaml
-from harness.costs import count_images_seen, plan_steps
-from harness.errors import InputError
-from harness.figures.curves import draw_forgetting
-from harness.figures.sequences import draw_matrices, read_matrix
-from harness.files import read_json, read_weights
-from harness.finetune import finetune, run
-from harness.inputs import load_inputs
-from harness.layout import list_snapshots, run_folder, run_name, snapshot_folder
-from harness.methods import tune
-from harness.methods.schedule import Stage, chain_stages
-from harness.plan import count_trained, describe_network
-from harness.query import metric_curves
-from harness.readout import read_backbone
-from harness.report import choose_lines, write_report
-from harness.sections import FlypConfig, FullConfig, LpFtConfig, SequenceConfig, tasks_in_order
-from harness.sequences import name_sequence
-from harness.snapshots import read_manifest, sequence_steps
-from harness.study import expand_grid
+from harness.backbones.load import load_backbone
+from harness.commands.finetune import run
+from harness.config.compose import (
+    flatten,
+    load_config,
+    read_config,
+    to_yaml,
+)
+from harness.config.method import (
+    FlypConfig,
+    FullConfig,
+    LpFtConfig,
+)
+from harness.config.task import (
+    SequenceConfig,
+    tasks_in_order,
+)
+from harness.finetuning.batches import (
+    last_steps,
+    plan_sequence,
+)
+from harness.finetuning.devices import build_accelerator
+from harness.finetuning.loop import finetune
+from harness.finetuning.methods.tuned import tune
+from harness.finetuning.schedule import (
+    Stage,
+    chain_stages,
+)
+from harness.finetuning.snapshots import (
+    read_backbone,
+    read_manifest,
+    sequence_steps,
+)
+from harness.measures.sequences import name_sequence
+from harness.reporting.comparison import (
+    compare_runs,
+    format_table,
+    read_runs,
+)
+from harness.reporting.figures.curves import draw_forgetting
+from harness.reporting.figures.sequences import (
+    draw_matrices,
+    read_matrix,
+)
+from harness.reporting.page import (
+    choose_lines,
+    write_report,
+)
+from harness.runs.inputs import load_inputs
+from harness.runs.layout import (
+    list_snapshots,
+    run_folder,
+    run_name,
+    snapshot_folder,
+)
+from harness.storage.errors import InputError
+from harness.storage.files import (
+    read_json,
+    read_weights,
+)
+from harness.studies.costs import (
+    count_images_seen,
+    plan_steps,
+)
+from harness.studies.grid import expand_grid
+from harness.studies.plan import (
+    count_trained,
+    describe_network,
+)
+from harness.tracking import wise_ft
+from harness.tracking.queries import metric_curves
 
 BOTH = "task=[digits,textures]"
 
@@ -224,7 +271,7 @@ import os, signal, sys
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
-from harness import finetune
+from harness.finetuning import loop as finetune
 import test_sequences
 written = finetune.write_snapshot
 def stop(folder, model, manifest):

@@ -3,10 +3,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.errors import InputError
-from tasks import NAMES, load_task
+from harness.storage.errors import InputError
+from tasks.load import (
+    NAMES,
+    load_task,
+)
 from tasks.shape_tasks import FIRST_WORLD
-from tasks.shapes import SHAPES, TEXTURES, label_scenes, render_scenes, sample_scenes, vocabulary
+from tasks.shapes import (
+    SHAPES,
+    TEXTURES,
+    label_scenes,
+    render_scenes,
+    sample_scenes,
+    vocabulary,
+)
 
 
 def pixels(split: object) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.files import content_hash
+from harness.storage.files import content_hash
 from tasks.shapes import (
     COLOUR_NAMES,
     COLOURS,

@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.errors import InputError
-from harness.significance import correct_over_rois, leave_one_out, mean_over_subjects, noise_floor
+from harness.measures.significance import (
+    correct_over_rois,
+    leave_one_out,
+    mean_over_subjects,
+    noise_floor,
+)
+from harness.storage.errors import InputError
 
 # d(01,02) = 1, d(01,03) = 2, d(02,03) = 3: leave-one-out means 1.5, 2, 2.5; mean 2, sd .5
 BETWEEN = np.array([[0.0, 1, 2], [1, 0, 3], [2, 3, 0]])

@@ -9,20 +9,16 @@ import numpy as np
 import pytest
 from sklearn.linear_model import RidgeCV
 
-import harness.brains.simulated as simulated
-from harness.alignment import hierarchy_alignment, voxel_ranks
-from harness.backbones import load_backbone
-from harness.brains import load_brain
+from harness.backbones.load import load_backbone
 from harness.brains.brain import Brain
 from harness.brains.ceilings import estimate_ceiling
-from harness.brains.content import (
-    count_objects,
-    describe_outlines,
-    judge_objects,
-    see_outlines,
-    tabulate_objects,
+from harness.brains.load import load_brain
+from harness.brains.repeats import (
+    average_sessions,
+    plan_rows,
 )
-from harness.brains.gabor import (
+from harness.brains.simulated import subject as simulated
+from harness.brains.simulated.gabor import (
     N_HUES,
     N_ORIENTATIONS,
     gabor_energy,
@@ -30,17 +26,43 @@ from harness.brains.gabor import (
     measure_curvature,
     measure_texture,
 )
-from harness.brains.repeats import average_sessions, plan_rows
-from harness.brains.responses import STAGES, pool, receptive_fields
-from harness.brains.simulated import CEILINGS, SimulatedTruth, simulate
-from harness.config import load_config
-from harness.features import extract_tokens
-from harness.fitting import fit
-from harness.mapping import Mapping
-from harness.rewiring import expected_depth
-from harness.sections import SimulatedConfig
-from harness.splits import split_stimuli
-from tasks.shapes import COLOUR_NAMES, COLOURS, SHAPES, TEXTURES, Scene, SceneObject, sample_scenes
+from harness.brains.simulated.responses import (
+    STAGES,
+    pool,
+    receptive_fields,
+)
+from harness.brains.simulated.scene_content import (
+    count_objects,
+    describe_outlines,
+    judge_objects,
+    see_outlines,
+    tabulate_objects,
+)
+from harness.brains.simulated.subject import (
+    CEILINGS,
+    simulate,
+)
+from harness.brains.simulated.truth import SimulatedTruth
+from harness.config.brain import SimulatedConfig
+from harness.config.compose import load_config
+from harness.mappings.factortopy.fit import fit
+from harness.mappings.mapping import Mapping
+from harness.mappings.splits import split_stimuli
+from harness.measures.alignment import (
+    hierarchy_alignment,
+    voxel_ranks,
+)
+from harness.measures.rewiring import expected_depth
+from harness.tokens.extraction import extract_tokens
+from tasks.shapes import (
+    COLOUR_NAMES,
+    COLOURS,
+    SHAPES,
+    TEXTURES,
+    Scene,
+    SceneObject,
+    sample_scenes,
+)
 
 SMALL = SimulatedConfig(n_voxels=300, n_stimuli=360)
 

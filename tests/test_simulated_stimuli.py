@@ -11,14 +11,20 @@ import pytest
 from made_recordings import write_picture
 from PIL import Image
 
-from harness.brains import load_brain
-from harness.brains.brain import Brain, Pictures
-from harness.brains.responses import N_REFERENCE
-from harness.brains.simulated import simulate
-from harness.brains.simulated_stimuli import ShownImages, SquareImages
-from harness.brains.simulated_truth import SimulatedTruth
-from harness.errors import InputError
-from harness.sections import SimulatedConfig
+from harness.brains.brain import (
+    Brain,
+    Pictures,
+)
+from harness.brains.load import load_brain
+from harness.brains.simulated.responses import N_REFERENCE
+from harness.brains.simulated.stimuli import (
+    ShownImages,
+    SquareImages,
+)
+from harness.brains.simulated.subject import simulate
+from harness.brains.simulated.truth import SimulatedTruth
+from harness.config.brain import SimulatedConfig
+from harness.storage.errors import InputError
 
 N_IMAGES = 40
 SCENES = SimulatedConfig(n_voxels=150, n_stimuli=N_IMAGES)

@@ -9,14 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.brains import load_brain, load_truth
-from harness.brains.__main__ import look
 from harness.brains.brain import Brain
-from harness.brains.cache import cache_folder
-from harness.brains.simulated_truth import SimulatedTruth, read_truth, save_truth
-from harness.config import load_config
-from harness.errors import InputError
-from harness.sections import SimulatedConfig
+from harness.brains.load import (
+    load_brain,
+    load_truth,
+)
+from harness.brains.simulated.truth import (
+    SimulatedTruth,
+    read_truth,
+    save_truth,
+)
+from harness.commands.brains import look
+from harness.config.brain import SimulatedConfig
+from harness.config.compose import load_config
+from harness.storage.cache import cache_folder
+from harness.storage.errors import InputError
 
 CONFIG = SimulatedConfig(n_voxels=150, n_stimuli=30, seed=2)
 
@@ -70,7 +77,7 @@ def test_truth_is_kept_beside_the_brain_and_made_anew_if_it_is_broken(
     (path,) = (cache_folder() / "brains").glob("*.truth.npz")
     assert path.with_name(path.name.removesuffix(".truth.npz")).is_dir()
     with monkeypatch.context() as patch:
-        patch.setattr("harness.brains.simulated.simulate", None)
+        patch.setattr("harness.brains.simulated.subject.simulate", None)
         assert_equal(load_truth(CONFIG), truth)
     path.write_bytes(path.read_bytes()[:1000])
     with caplog.at_level(logging.WARNING):

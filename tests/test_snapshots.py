@@ -9,21 +9,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from harness.backbones import Backbone
+from harness.backbones.backbone import (
+    Backbone,
+    encoder_hash,
+)
 from harness.backbones.timm_backbone import load_timm
-from harness.errors import InputError
-from harness.files import content_hash, write_json
-from harness.layout import list_snapshots, snapshot_folder
-from harness.methods import TunedModel, tune
-from harness.sections import FullConfig, LinearProbeConfig, LoraConfig, SnapshotsConfig
-from harness.snapshots import (
+from harness.config.method import (
+    FullConfig,
+    LinearProbeConfig,
+    LoraConfig,
+)
+from harness.config.run import SnapshotsConfig
+from harness.finetuning.methods.tuned import (
+    TunedModel,
+    tune,
+)
+from harness.finetuning.snapshots import (
     SnapshotManifest,
     describe,
-    encoder_hash,
     read_manifest,
     read_snapshot,
     snapshot_steps,
     write_snapshot,
+)
+from harness.runs.layout import (
+    list_snapshots,
+    snapshot_folder,
+)
+from harness.storage.errors import InputError
+from harness.storage.files import (
+    content_hash,
+    write_json,
 )
 
 METHODS = {"full": FullConfig(), "linear_probe": LinearProbeConfig(), "lora": LoraConfig(rank=2)}
@@ -129,7 +145,7 @@ def test_a_half_written_snapshot_is_not_listed(
         assert list_snapshots(tmp_path) == []
         raise OSError("disk full")
 
-    monkeypatch.setattr("harness.snapshots.write_json", fail)
+    monkeypatch.setattr("harness.finetuning.snapshots.write_json", fail)
     with pytest.raises(OSError, match="disk full"):
         write(backbone, snapshot_folder(tmp_path, 8))
     assert [path.name for path in seen] == ["weights.safetensors"]

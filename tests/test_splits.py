@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from made_study import make_brain
 
 from harness.brains.brain import Brain
-from harness.errors import InputError
-from harness.sections import FactorTopyConfig
-from harness.splits import (
+from harness.config.mapping import FactorTopyConfig
+from harness.mappings.splits import (
     Split,
     load_split,
     number_pictures,
@@ -28,6 +27,7 @@ from harness.splits import (
     split_by_session,
     split_stimuli,
 )
+from harness.storage.errors import InputError
 
 
 def assert_no_picture_on_both_sides(split: Split, ids: np.ndarray) -> None:

@@ -9,9 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness.errors import InputError
-from harness.features import LayerTokens
-from harness.standard_tokens import StandardTokens, TokenFrame, standardize_tokens
+from harness.storage.errors import InputError
+from harness.tokens.extraction import LayerTokens
+from harness.tokens.frame import (
+    StandardTokens,
+    TokenFrame,
+    standardize_tokens,
+)
 
 
 def test_standardize_tokens() -> None:

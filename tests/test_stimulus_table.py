@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.brains.stimulus_table import read_table
-from harness.errors import InputError
+from harness.brains.grayordinates.stimulus_table import read_table
+from harness.storage.errors import InputError
 
 
 def test_columns_are_found_by_name(tmp_path: Path) -> None:

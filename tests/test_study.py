@@ -1,27 +1,34 @@
 import pytest
 
-from harness import study
-from harness.errors import InputError
-from harness.files import read_json, write_json
+from harness.storage.errors import InputError
+from harness.storage.files import (
+    read_json,
+    write_json,
+)
+from harness.studies import (
+    launch,
+    study,
+)
+from harness.studies.grid import expand_grid
 
 
 def test_grid_is_expanded_and_the_command_line_wins():
-    runs = list(study.expand_grid(["study=demo"]))
+    runs = list(expand_grid(["study=demo"]))
     assert [config.backbone.name for _, config in runs] == ["mini_clip", "mini_supervised", "mini_random"]
     assert runs[0][0] == ["study=demo", "backbone=mini_clip"]
-    ((overrides, config),) = study.expand_grid(["study=demo", "backbone=mini_random", "seed=2"])
+    ((overrides, config),) = expand_grid(["study=demo", "backbone=mini_random", "seed=2"])
     assert overrides == ["study=demo", "backbone=mini_random", "seed=2"]
     assert config.seed == 2
-    seeds = [config.seed for _, config in study.expand_grid(["study.grid={seed: [0, 1]}"])]
+    seeds = [config.seed for _, config in expand_grid(["study.grid={seed: [0, 1]}"])]
     assert seeds == [0, 1]
 
 
 def test_launch_is_explicit_without_a_user_configuration(monkeypatch, tmp_path):
     settings = "accelerate.commands.config.config_args.default_config_file"
     monkeypatch.setattr(settings, str(tmp_path / "none.yaml"))
-    assert "--num_processes" in study.launch_options()
+    assert "--num_processes" in launch.launch_options()
     (tmp_path / "none.yaml").write_text("")
-    assert study.launch_options() == []
+    assert launch.launch_options() == []
 
 
 @pytest.mark.parametrize("code", [0, 3])
@@ -32,16 +39,16 @@ def test_a_run_is_launched_with_its_overrides_and_its_end_is_seen(code, monkeypa
         "json.dump([sys.argv[1:], os.environ['OMP_NUM_THREADS']], open('said', 'w'))\n"
         f"sys.exit({code})"
     )
-    monkeypatch.setattr(study, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(launch, "REPOSITORY", tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.chdir(tmp_path)
-    assert study.launch(["seed=1", "backbone=mini_random"]) == (code == 0)
+    assert launch.launch(["seed=1", "backbone=mini_random"]) == (code == 0)
     assert read_json(tmp_path / "said") == [["seed=1", "backbone=mini_random"], "3"]
 
 
 def test_finished_runs_are_skipped_and_failed_ones_counted(monkeypatch, tmp_path, capsys):
     overrides = ["study=demo", f"runs_dir={tmp_path}"]
-    folders = [study.run_folder(config) for _, config in study.expand_grid(overrides)]
+    folders = [study.run_folder(config) for _, config in expand_grid(overrides)]
     write_json(folders[0] / "finished.json", {"steps": [0]})
     started = []
 
@@ -64,40 +71,40 @@ def test_study_without_a_finished_run_says_so(monkeypatch, tmp_path):
 
 def test_unknown_study_is_one_line():
     with pytest.raises(InputError, match=r"unknown study 'demmo'.*did you mean 'demo'"):
-        list(study.expand_grid(["study=demmo"]))
+        list(expand_grid(["study=demmo"]))
 
 
 def test_settings_are_set_together():
     grid = "study.grid={method: [full, {method: lora, finetune.lr: 1e-3, finetune.clip_norm: null}]}"
-    runs = [(config.method.name, config.finetune.lr) for _, config in study.expand_grid([grid])]
+    runs = [(config.method.name, config.finetune.lr) for _, config in expand_grid([grid])]
     assert runs == [("full", 5e-4), ("lora", 1e-3)]
     # the command line wins, and what goes with the value that it chooses is kept
-    assert [config.finetune.lr for _, config in study.expand_grid([grid, "finetune.lr=0.1"])] == [0.1, 0.1]
-    ((_, config),) = study.expand_grid([grid, "method=lora"])
+    assert [config.finetune.lr for _, config in expand_grid([grid, "finetune.lr=0.1"])] == [0.1, 0.1]
+    ((_, config),) = expand_grid([grid, "method=lora"])
     assert config.finetune.lr == 1e-3 and config.finetune.clip_norm is None
-    ((_, config),) = study.expand_grid([grid, "method=bitfit"])
+    ((_, config),) = expand_grid([grid, "method=bitfit"])
     assert (config.method.name, config.finetune.lr) == ("bitfit", 5e-4)
 
 
 def test_settings_that_cannot_be_set_together_are_named():
     with pytest.raises(InputError, match=r"study.grid.method: found .*accepted: settings with method among"):
-        list(study.expand_grid(["study.grid={method: [{finetune.lr: 1e-3}]}"]))
+        list(expand_grid(["study.grid={method: [{finetune.lr: 1e-3}]}"]))
     with pytest.raises(InputError, match=r"unknown setting 'finetune.lrr'.*did you mean 'finetune.lr'"):
-        list(study.expand_grid(["study.grid={method: [{method: lora, finetune.lrr: 1e-3}]}"]))
+        list(expand_grid(["study.grid={method: [{method: lora, finetune.lrr: 1e-3}]}"]))
     with pytest.raises(InputError, match="unknown method 'lorra'"):
-        list(study.expand_grid(["study.grid={method: [{method: lorra, finetune.lr: 1e-3}]}"]))
+        list(expand_grid(["study.grid={method: [{method: lorra, finetune.lr: 1e-3}]}"]))
 
 
 def test_values_are_left_out():
-    runs = study.expand_grid(["study=demo", "study.leave_out=[mini_clip,mini_random]"])
+    runs = expand_grid(["study=demo", "study.leave_out=[mini_clip,mini_random]"])
     assert [config.backbone.name for _, config in runs] == ["mini_supervised"]
-    seeds = study.expand_grid(["study.grid={seed: [0, 1, 2]}", "study.leave_out=[1]"])
+    seeds = expand_grid(["study.grid={seed: [0, 1, 2]}", "study.leave_out=[1]"])
     assert [config.seed for _, config in seeds] == [0, 2]
     with pytest.raises(InputError, match=r"study.leave_out 'mini_clap'.*did you mean 'mini_clip'"):
-        list(study.expand_grid(["study=demo", "study.leave_out=[mini_clap]"]))
+        list(expand_grid(["study=demo", "study.leave_out=[mini_clap]"]))
     everything = "study.leave_out=[mini_clip,mini_supervised,mini_random]"
     with pytest.raises(InputError, match=r"study.leave_out: found all values of backbone"):
-        list(study.expand_grid(["study=demo", everything]))
+        list(expand_grid(["study=demo", everything]))
 
 
 def test_weights_that_nobody_has_are_said_before_anything_runs(monkeypatch, tmp_path):
@@ -108,6 +115,6 @@ def test_weights_that_nobody_has_are_said_before_anything_runs(monkeypatch, tmp_
     monkeypatch.setenv("PALIMPSEST_MOCOV3_B16", str(tmp_path / "none.pth"))
     with pytest.raises(InputError, match=r"nothing was begun: weights of mocov3_b16: .*none.pth"):
         study.run_study(["study=objectives", f"runs_dir={tmp_path}", "task=eurosat"])
-    left = study.expand_grid(["study=objectives", "task=eurosat", "study.leave_out=[mocov3_b16]"])
+    left = expand_grid(["study=objectives", "task=eurosat", "study.leave_out=[mocov3_b16]"])
     sizes = {config.backbone.name: config.backbone.image_size for _, config in left}
     assert len(sizes) == 5 and sizes["sam_b16"] == 512

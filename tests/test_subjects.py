@@ -9,15 +9,32 @@ import numpy as np
 import pytest
 from made_study import make_brain
 
-import harness.subjects as subjects
-from harness.brains import load_brain
-from harness.brains.__main__ import look
-from harness.config import config_hash, determining, flatten, load_config, read_config, to_yaml
-from harness.errors import InputError
-from harness.files import content_hash
-from harness.layout import run_name
-from harness.sections import ArraysConfig, NsdConfig, SimulatedConfig, one_by_one
-from harness.subjects import Brains, label_subjects, list_subjects, name_of_subject
+from harness.brains.load import load_brain
+from harness.commands.brains import look
+from harness.config.brain import (
+    ArraysConfig,
+    NsdConfig,
+    SimulatedConfig,
+    one_by_one,
+)
+from harness.config.compose import (
+    config_hash,
+    determining,
+    flatten,
+    load_config,
+    read_config,
+    to_yaml,
+)
+from harness.runs import subjects
+from harness.runs.layout import run_name
+from harness.runs.subjects import (
+    Brains,
+    label_subjects,
+    list_subjects,
+    name_of_subject,
+)
+from harness.storage.errors import InputError
+from harness.storage.files import content_hash
 
 NSD = ["brain=nsd", "brain.root=/data/nsd"]
 ARRAYS = ["brain=arrays", "brain.root=/data/mine"]

@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.errors import InputError
-from tasks.subsets import draw_per_class, draw_rows, split_rows
+from harness.storage.errors import InputError
+from tasks.subsets import (
+    draw_per_class,
+    draw_rows,
+    split_rows,
+)
 
 LABELS = np.array([0] * 30 + [1] * 20 + [2] * 9)
 NAMES = ("a", "b", "c")

@@ -10,8 +10,8 @@ import pytest
 import torch
 from made_images import FINDINGS, write_findings, write_folders
 
-from harness.errors import InputError
-from tasks import load_task
+from harness.storage.errors import InputError
+from tasks.load import load_task
 from tasks.losses import label_loss
 from tasks.task import Task
 

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.errors import InputError
-from tasks.task import Task, build_task, check_size
+from harness.storage.errors import InputError
+from tasks.task import (
+    Task,
+    build_task,
+    check_size,
+)
 
 
 def noise(n_images: int, seed: int) -> list[Image.Image]:

@@ -15,12 +15,21 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from harness import token_store
-from harness.backbones import Backbone, Preprocessing
-from harness.errors import InputError
-from harness.features import extract_tokens
-from harness.standard_tokens import StandardTokens, standardize_tokens
-from harness.token_store import choose_place, store_tokens
+from harness.backbones.backbone import (
+    Backbone,
+    Preprocessing,
+)
+from harness.storage.errors import InputError
+from harness.tokens import store as token_store
+from harness.tokens.extraction import extract_tokens
+from harness.tokens.frame import (
+    StandardTokens,
+    standardize_tokens,
+)
+from harness.tokens.store import (
+    choose_place,
+    store_tokens,
+)
 
 TRAIN = np.array([0, 2, 3, 5, 6, 8])
 

@@ -7,20 +7,33 @@ from accelerate.state import AcceleratorState
 from equality import assert_equal
 from overrides import SMALL_TRACKING, TINY
 
-from harness.accelerator import build_accelerator
-from harness.config import load_config
-from harness.errors import InputError
-from harness.files import read_json
-from harness.finetune import run
-from harness.inputs import load_inputs
-from harness.journal import read_rows
-from harness.layout import list_snapshots, mapping_folder, probes_file, run_folder, start_folder
-from harness.mapping import load_mapping
-from harness.query import mean_curves, metric_curves
-from harness.splits import load_split
-from harness.subjects import list_subjects
-from harness.track import Unit, plan_units, track
-from harness.tracking import read_histories
+from harness.commands.finetune import run
+from harness.config.compose import load_config
+from harness.finetuning.devices import build_accelerator
+from harness.mappings.mapping import load_mapping
+from harness.mappings.splits import load_split
+from harness.runs.inputs import load_inputs
+from harness.runs.journal import read_rows
+from harness.runs.layout import (
+    list_snapshots,
+    mapping_folder,
+    probes_file,
+    run_folder,
+    start_folder,
+)
+from harness.runs.subjects import list_subjects
+from harness.storage.errors import InputError
+from harness.storage.files import read_json
+from harness.tracking.mlflow_store import read_histories
+from harness.tracking.queries import (
+    mean_curves,
+    metric_curves,
+)
+from harness.tracking.tracker import track
+from harness.tracking.work_items import (
+    Unit,
+    plan_units,
+)
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +153,8 @@ def test_warm_starts_all_begin_from_one_fit_of_step_0(tracked, monkeypatch):
         calls.append((arguments[5].steps, arguments[6], arguments[-1]))
         return load_mapping(mapping_folder(folder, 1), with_learned=True)
 
-    monkeypatch.setattr("harness.track.fit_mapping", record)
-    monkeypatch.setattr("harness.track.write_results", lambda *arguments: None)
+    monkeypatch.setattr("harness.tracking.tracker.fit_mapping", record)
+    monkeypatch.setattr("harness.tracking.tracker.write_results", lambda *arguments: None)
     shutil.move(folder / "mappings", folder / "kept")
     shutil.copytree(folder / "kept" / "step-000001", mapping_folder(folder, 1))
     AcceleratorState._reset_state(reset_partial_state=True)

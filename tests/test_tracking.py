@@ -14,12 +14,29 @@ import numpy as np
 import pytest
 import torch
 
-from harness.config import REPOSITORY, flatten, load_config, to_yaml
-from harness.errors import InputError
-from harness.journal import Journal, read_rows
-from harness.layout import run_folder, run_name
-from harness.sections import Config
-from harness.tracking import TrackedRun, connect, main, read_histories, tracking_uri
+from harness.commands.forward import main
+from harness.config.compose import (
+    REPOSITORY,
+    flatten,
+    load_config,
+    to_yaml,
+)
+from harness.config.run import Config
+from harness.runs.journal import (
+    Journal,
+    read_rows,
+)
+from harness.runs.layout import (
+    run_folder,
+    run_name,
+)
+from harness.storage.errors import InputError
+from harness.tracking.mlflow_store import (
+    TrackedRun,
+    connect,
+    read_histories,
+    tracking_uri,
+)
 
 
 def test_journal_keeps_rows_in_order_with_all_kinds_of_numbers(tmp_path: Path) -> None:
@@ -124,7 +141,7 @@ def journal_rows(folder: Path) -> list[tuple[str, int, float, int]]:
 def test_mlflow_has_the_rows_of_the_journal_after_any_number_of_sendings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("harness.tracking.BATCH_ROWS", 4)
+    monkeypatch.setattr("harness.tracking.mlflow_store.BATCH_ROWS", 4)
     config, folder = small_run(tmp_path / "runs")
     journal = Journal(folder / "results.jsonl")
     with TrackedRun(config, folder, {"code_version": "abc"}) as run, journal:
@@ -205,7 +222,7 @@ def test_a_dead_server_costs_one_warning(
 FIRST_WRITER = """
 import sys
 import mlflow.store.tracking.sqlalchemy_store
-from harness.tracking import main
+from harness.commands.forward import main
 print("ready", flush=True)
 sys.stdin.readline()
 main()

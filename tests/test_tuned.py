@@ -9,12 +9,21 @@ from made_backbones import make_tiny_clip
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.backbones import Backbone
+from harness.backbones.backbone import Backbone
 from harness.backbones.clip_backbone import load_clip
 from harness.backbones.timm_backbone import load_timm
-from harness.errors import InputError
-from harness.methods import TunedModel, tune
-from harness.sections import BitFitConfig, FullConfig, LinearProbeConfig, LoraConfig, MethodConfig
+from harness.config.method import (
+    BitFitConfig,
+    FullConfig,
+    LinearProbeConfig,
+    LoraConfig,
+    MethodConfig,
+)
+from harness.finetuning.methods.tuned import (
+    TunedModel,
+    tune,
+)
+from harness.storage.errors import InputError
 
 METHODS = {"full": FullConfig(), "linear_probe": LinearProbeConfig(), "lora": LoraConfig(rank=3, alpha=5.0)}
 BACKBONES = ("mini", "mini_clip", "tiny_clip", "batch_norm")

@@ -11,8 +11,11 @@ from made_study import make_brain
 
 import harness.brains.usable as usable
 from harness.brains.brain import Brain
-from harness.brains.usable import check_ceiling, keep_usable
-from harness.errors import InputError
+from harness.brains.usable import (
+    check_ceiling,
+    keep_usable,
+)
+from harness.storage.errors import InputError
 
 
 @pytest.fixture

@@ -29,16 +29,28 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.backbones import load_backbone
-from harness.backbones.backbone import Preprocessing
+from harness.backbones.backbone import (
+    Preprocessing,
+    encoder_hash,
+)
 from harness.backbones.clip_backbone import load_clip
+from harness.backbones.load import load_backbone
 from harness.backbones.timm_backbone import load_timm
-from harness.backbones.weight_files import load_strictly, read_weight_file
-from harness.config import load_config
-from harness.errors import InputError
-from harness.methods import tune
-from harness.sections import LinearProbeConfig, PreprocessingConfig
-from harness.snapshots import describe, encoder_hash, read_manifest, read_snapshot, write_snapshot
+from harness.backbones.weight_files import (
+    load_strictly,
+    read_weight_file,
+)
+from harness.config.backbone import PreprocessingConfig
+from harness.config.compose import load_config
+from harness.config.method import LinearProbeConfig
+from harness.finetuning.methods.tuned import tune
+from harness.finetuning.snapshots import (
+    describe,
+    read_manifest,
+    read_snapshot,
+    write_snapshot,
+)
+from harness.storage.errors import InputError
 
 
 def trained(model: str, **options: Any) -> dict[str, Tensor]:

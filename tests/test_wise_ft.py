@@ -8,14 +8,16 @@ from accelerate.state import AcceleratorState
 from made_training import values
 from overrides import SMALL_TRACKING, TINY
 
-from harness import wise_ft
-from harness.backbones import load_backbone
+from harness.backbones.backbone import encoder_hash
+from harness.backbones.load import load_backbone
 from harness.backbones.timm_backbone import load_timm
-from harness.config import load_config
-from harness.errors import InputError
-from harness.files import read_json, read_weights
-from harness.finetune import run
-from harness.layout import (
+from harness.commands.finetune import run
+from harness.commands.wise_ft import main
+from harness.config.compose import load_config
+from harness.config.method import LoraConfig
+from harness.finetuning.methods.tuned import tune
+from harness.finetuning.snapshots import read_snapshot
+from harness.runs.layout import (
     list_snapshots,
     mapping_folder,
     probes_file,
@@ -23,10 +25,13 @@ from harness.layout import (
     snapshot_folder,
     wise_ft_folder,
 )
-from harness.methods import tune
-from harness.sections import LoraConfig
-from harness.snapshots import encoder_hash, read_snapshot
-from harness.tracking import read_histories
+from harness.storage.errors import InputError
+from harness.storage.files import (
+    read_json,
+    read_weights,
+)
+from harness.tracking import wise_ft
+from harness.tracking.mlflow_store import read_histories
 
 
 def test_the_ends_are_exact_and_the_middle_is_between() -> None:
@@ -82,17 +87,17 @@ def test_a_run_is_measured_between_its_ends(
     folder.mkdir(parents=True)
     monkeypatch.setattr("sys.argv", ["wise_ft", str(folder), "--alphas", "0.5"])
     with pytest.raises(InputError, match=r"config.yaml: no such file"):
-        wise_ft.main()
+        main()
     run(config)
     (folder / "finished.json").rename(folder / "kept.json")
     AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.raises(InputError, match="this run has not finished"):
-        wise_ft.main()
+        main()
     (folder / "kept.json").rename(folder / "finished.json")
     before = values(folder)
     AcceleratorState._reset_state(reset_partial_state=True)
     capsys.readouterr()
-    wise_ft.main()
+    main()
 
     head, _, *table = capsys.readouterr().out.splitlines()
     curve = wise_ft_folder(folder)
@@ -130,5 +135,5 @@ def test_a_run_is_measured_between_its_ends(
     ((_, stored),) = read_histories(f"sqlite:///{tmp_path}/mlflow.db", "default", lambda name: True)
     assert {(row["name"], row["step"]): row["value"] for row in stored} == rows
     AcceleratorState._reset_state(reset_partial_state=True)
-    wise_ft.main()  # again: nothing new
+    main()  # again: nothing new
     assert values(folder) == rows

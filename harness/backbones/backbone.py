@@ -15,8 +15,11 @@ from timm.data.transforms_factory import create_transform
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from harness.errors import InputError
-from harness.sections import PreprocessingConfig
+from harness.config import PreprocessingConfig
+from harness.storage import (
+    InputError,
+    content_hash,
+)
 
 
 @dataclass(frozen=True)
@@ -183,3 +186,8 @@ def split_tokens(
         for grid, prefix in zip(grids, prefixes, strict=True)
     ]
     return list(grids), global_
+
+
+def encoder_hash(backbone: Backbone) -> str:
+    """Hash of a backbone's weights."""
+    return content_hash(dict(backbone.encoder.state_dict()))

@@ -19,8 +19,13 @@ from open_clip.transformer import QuickGELU
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from harness.backbones.backbone import Backbone, Preprocessing, TextEncoder, TextTower, split_tokens
-from harness.backbones.hub import hub_or_message
+from harness.backbones.backbone import (
+    Backbone,
+    Preprocessing,
+    TextEncoder,
+    TextTower,
+    split_tokens,
+)
 from harness.backbones.mini_clip import (
     CLIP_NAME,
     CLIP_OPTIONS,
@@ -34,8 +39,15 @@ from harness.backbones.timm_backbone import (
     timm_final_and_tokens,
     timm_tokens,
 )
-from harness.backbones.weight_files import load_strictly, read_weight_file
-from harness.errors import InputError, unknown_name
+from harness.backbones.weight_files import (
+    load_strictly,
+    read_weight_file,
+)
+from harness.storage import (
+    InputError,
+    hub_or_message,
+    unknown_name,
+)
 
 Tokenizer = Callable[[list[str]], Tensor]
 # open_clip's names of what timm calls crop modes

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_hybrid import ConvStem
 from torch import nn
 
-from tasks.shapes import IMAGE_SIZE
+from tasks import IMAGE_SIZE
 
 MODEL_NAME = "palimpsest_mini"
 # half grey, half range: the world's own statistics are near these

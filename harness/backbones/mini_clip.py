@@ -13,8 +13,12 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
-from harness.backbones.mini import MEAN, MODEL_NAME, STD
-from tasks.shapes import vocabulary
+from harness.backbones.mini import (
+    MEAN,
+    MODEL_NAME,
+    STD,
+)
+from tasks import vocabulary
 
 CLIP_NAME = f"{MODEL_NAME}_clip"
 CONTEXT_LENGTH = 20

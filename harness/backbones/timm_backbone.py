@@ -16,10 +16,21 @@ from timm.models._hub import check_cached_file
 from torch import Tensor
 
 from harness.backbones import mini
-from harness.backbones.backbone import Backbone, Preprocessing, split_tokens
-from harness.backbones.hub import hub_or_message, server_or_message
-from harness.backbones.weight_files import load_strictly, read_weight_file
-from harness.errors import InputError, unknown_name
+from harness.backbones.backbone import (
+    Backbone,
+    Preprocessing,
+    split_tokens,
+)
+from harness.backbones.weight_files import (
+    load_strictly,
+    read_weight_file,
+)
+from harness.storage import (
+    InputError,
+    hub_or_message,
+    server_or_message,
+    unknown_name,
+)
 
 
 class TimmBackbone(Backbone):

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.errors import InputError
-from harness.files import read_weights
+from harness.storage import (
+    InputError,
+    read_weights,
+)
 
 # where training scripts put the weights beside optimizer and epoch
 # (encoder: I-JEPA's, which timm takes too)

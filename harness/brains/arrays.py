@@ -27,15 +27,30 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from harness.brains.brain import Brain, Roi
-from harness.brains.file_hashes import hash_files
-from harness.brains.image_files import ImageFiles, check_order, hash_images, join_pictures, list_images
-from harness.brains.npy_files import describe, open_npy, read_npz
+from harness.brains.brain import (
+    Brain,
+    Roi,
+)
 from harness.brains.roi_names import check_roi_names
-from harness.brains.usable import check_ceiling, keep_usable
-from harness.errors import InputError, unknown_name
-from harness.files import content_hash
-from harness.sections import ArraysConfig
+from harness.brains.usable import (
+    check_ceiling,
+    keep_usable,
+)
+from harness.config import ArraysConfig
+from harness.storage import (
+    ImageFiles,
+    InputError,
+    check_order,
+    content_hash,
+    describe,
+    hash_files,
+    hash_images,
+    join_pictures,
+    list_images,
+    open_npy,
+    read_npz,
+    unknown_name,
+)
 
 log = logging.getLogger(__name__)
 

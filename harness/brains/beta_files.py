@@ -13,9 +13,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from harness.brains.foreign_files import reading
-from harness.brains.neuroimages import describe_shape, open_image, stream_maps
-from harness.errors import InputError
+from harness.brains.neuroimages import (
+    describe_shape,
+    open_image,
+    stream_maps,
+)
+from harness.storage import (
+    InputError,
+    reading,
+)
 
 UNITS = 300.0  # of whole numbers, per percent
 DATASET = "betas"

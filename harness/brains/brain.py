@@ -11,8 +11,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from PIL import Image
 
-from harness.errors import InputError, unknown_name
-from harness.files import content_hash
+from harness.storage import (
+    InputError,
+    content_hash,
+    unknown_name,
+)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ folder; ``PALIMPSEST_CACHE`` moves it. Deleting the folder costs time and nothin
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields
@@ -16,21 +15,28 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from platformdirs import user_cache_path
 
-from harness.brains.brain import Brain, Pictures, Roi, StoredPictures, Surface, fingerprint
-from harness.errors import InputError
-from harness.files import content_hash, read_json, write_atomically, write_json
+from harness.brains.brain import (
+    Brain,
+    Pictures,
+    Roi,
+    StoredPictures,
+    Surface,
+    fingerprint,
+)
+from harness.storage import (
+    InputError,
+    cache_folder,
+    content_hash,
+    read_json,
+    write_atomically,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 
 OpenStimuli = Callable[[np.ndarray], StoredPictures]
 """Opens the stimuli of a brain, given its `stimulus_ids`."""
-
-
-def cache_folder() -> Path:
-    """``PALIMPSEST_CACHE``, or else the user's cache folder."""
-    return Path(os.environ.get("PALIMPSEST_CACHE") or user_cache_path("palimpsest"))
 
 
 def kept_at(key: Mapping[str, Any]) -> Path:

@@ -13,7 +13,10 @@ import logging
 import numpy as np
 from jaxtyping import Float, Int
 
-from harness.brains.repeats import Averaged, Rows
+from harness.brains.repeats import (
+    Averaged,
+    Rows,
+)
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,10 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial.distance import cdist
 
 from harness.brains.brain import Surface
-from harness.brains.foreign_files import quiet_nibabel
-from harness.errors import InputError
+from harness.storage import (
+    InputError,
+    quiet_nibabel,
+)
 
 HEMISPHERES = ("L", "R")
 GAP = 30.0  # between the two hemispheres, millimetres

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from harness.brains.brain import Brain, Roi
+from harness.brains.brain import (
+    Brain,
+    Roi,
+)
 
 PARTS = {
     "noise_ceiling": "noise ceiling",

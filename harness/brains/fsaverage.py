@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 
 from harness.brains.brain import Surface
 from harness.brains.cortex import GAP
-from harness.errors import InputError
+from harness.storage import InputError
 
 N_VERTICES = 163_842
 """Of a hemisphere of fsaverage."""

@@ -16,9 +16,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from harness.brains.foreign_files import quiet_nibabel, reading
-from harness.errors import InputError
-from harness.files import content_hash
+from harness.storage import (
+    InputError,
+    content_hash,
+    quiet_nibabel,
+    reading,
+)
 
 KIND = "NIfTI or MGH file"
 SAMPLE = 2**20  # bytes that are hashed at each of `N_SAMPLES` places of a large file

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from harness.errors import InputError
+from harness.storage import InputError
 
 log = logging.getLogger(__name__)
 

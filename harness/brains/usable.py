@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from harness.brains.brain import Brain
-from harness.errors import InputError
+from harness.storage import InputError
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from harness.brains.foreign_files import reading
-from harness.errors import InputError
+from harness.storage import (
+    InputError,
+    reading,
+)
 
 LARGEST = 2**31  # beyond which a number counts nothing here; NaN is not below it
 MATRICES = ("masterordering", "subjectim", "sharedix", "stimpattern")

@@ -8,9 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.brains.foreign_files import reading
-from harness.errors import InputError, unknown_name
-from harness.sections import NsdConfig
+from harness.config import NsdConfig
+from harness.storage import (
+    InputError,
+    reading,
+    unknown_name,
+)
 
 log = logging.getLogger(__name__)
 

@@ -12,13 +12,19 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Int
 
-from harness.brains.algonauts_rois import LABELS, rank_rois
+from harness.brains.algonauts.rois import (
+    LABELS,
+    rank_rois,
+)
 from harness.brains.brain import Roi
 from harness.brains.cortex import REGIONS
 from harness.brains.nsd.folder import read_names
 from harness.brains.nsd.space import Space
 from harness.brains.roi_names import check_roi_names
-from harness.errors import InputError, unknown_name
+from harness.storage import (
+    InputError,
+    unknown_name,
+)
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,18 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from harness.brains.beta_files import read_betas
-from harness.brains.neuroimages import describe_shape, read_map
-from harness.brains.nsd.folder import SIDES, NsdFolder
-from harness.errors import InputError, unknown_name
+from harness.brains.neuroimages import (
+    describe_shape,
+    read_map,
+)
+from harness.brains.nsd.folder import (
+    SIDES,
+    NsdFolder,
+)
+from harness.storage import (
+    InputError,
+    unknown_name,
+)
 
 T = TypeVar("T")
 MASKS = ("nsdgeneral", "streams")

@@ -10,10 +10,12 @@ from jaxtyping import Int
 from PIL import Image
 
 from harness.brains.brain import StoredPictures
-from harness.brains.foreign_files import reading
 from harness.brains.neuroimages import fingerprint_file
-from harness.errors import InputError
-from harness.files import content_hash
+from harness.storage import (
+    InputError,
+    content_hash,
+    reading,
+)
 
 DATASET = "imgBrick"
 

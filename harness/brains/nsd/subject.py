@@ -19,21 +19,46 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from harness.brains.algonauts2023 import draw_areas
-from harness.brains.brain import Brain, fingerprint
+from harness.brains.algonauts.subject import draw_areas
+from harness.brains.brain import (
+    Brain,
+    fingerprint,
+)
 from harness.brains.cache import cached_brain
-from harness.brains.ceilings import ceiling_from_ncsnr, estimate_ceiling
+from harness.brains.ceilings import (
+    ceiling_from_ncsnr,
+    estimate_ceiling,
+)
 from harness.brains.neuroimages import fingerprint_file
-from harness.brains.nsd.design import Design, read_design
-from harness.brains.nsd.folder import NsdFolder, open_folder
-from harness.brains.nsd.rois import ATLASES, read_rois
-from harness.brains.nsd.space import MASKS, Space
+from harness.brains.nsd.design import (
+    Design,
+    read_design,
+)
+from harness.brains.nsd.folder import (
+    NsdFolder,
+    open_folder,
+)
+from harness.brains.nsd.rois import (
+    ATLASES,
+    read_rois,
+)
+from harness.brains.nsd.space import (
+    MASKS,
+    Space,
+)
 from harness.brains.nsd.stimuli import BrickPictures
 from harness.brains.nsd.volume import open_volume
-from harness.brains.repeats import Averaged, Rows, average_sessions, plan_rows
-from harness.errors import InputError
-from harness.files import content_hash
-from harness.sections import NsdConfig
+from harness.brains.repeats import (
+    Averaged,
+    Rows,
+    average_sessions,
+    plan_rows,
+)
+from harness.config import NsdConfig
+from harness.storage import (
+    InputError,
+    content_hash,
+)
 
 log = logging.getLogger(__name__)
 

@@ -13,13 +13,28 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from harness.brains.cortex import GAP, HEMISPHERES
-from harness.brains.foreign_files import reading
+from harness.brains.cortex import (
+    GAP,
+    HEMISPHERES,
+)
 from harness.brains.fsaverage import load_fsaverage
 from harness.brains.neuroimages import read_labels
-from harness.brains.nsd.folder import DATA, SIDES, NsdFolder
-from harness.brains.nsd.space import Part, Space, check_shape, find_hemispheres, read_mask
-from harness.errors import InputError
+from harness.brains.nsd.folder import (
+    DATA,
+    SIDES,
+    NsdFolder,
+)
+from harness.brains.nsd.space import (
+    Part,
+    Space,
+    check_shape,
+    find_hemispheres,
+    read_mask,
+)
+from harness.storage import (
+    InputError,
+    reading,
+)
 
 FSAVERAGE = "fsaverage"
 

@@ -8,10 +8,19 @@ import logging
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from harness.brains.neuroimages import ImageFile, read_labels
+from harness.brains.neuroimages import (
+    ImageFile,
+    read_labels,
+)
 from harness.brains.nsd.folder import NsdFolder
-from harness.brains.nsd.space import Part, Space, check_shape, find_hemispheres, read_mask
-from harness.errors import InputError
+from harness.brains.nsd.space import (
+    Part,
+    Space,
+    check_shape,
+    find_hemispheres,
+    read_mask,
+)
+from harness.storage import InputError
 
 log = logging.getLogger(__name__)
 

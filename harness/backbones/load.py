@@ -1,0 +1,77 @@
+"""Backbones by configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.backbones.backbone import (
+    Backbone,
+    Preprocessing,
+    TextTower,
+)
+from harness.config import (
+    REPOSITORY,
+    BackboneConfig,
+)
+from harness.storage import InputError
+
+__all__ = ["Backbone", "Preprocessing", "TextTower", "load_backbone", "locate_checkpoint"]
+
+WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".tar")
+
+
+def load_backbone(config: BackboneConfig, pretrained: bool = True) -> Backbone:
+    """Load the backbone that a configuration names, in evaluation mode.
+
+    Parameters
+    ----------
+    config : BackboneConfig
+    pretrained : bool
+        False leaves it as its initialisation does, to be measured or counted: no file is read, and within
+        ``torch.device("meta")`` it takes no memory (of open_clip's, only with `text` false).
+
+    Raises
+    ------
+    InputError
+        For an unknown model or tag, a file that is missing or does not fit, an image size that the network
+        cannot take, or an unreachable hub.
+    """
+    if config.weights is not None and config.weights.endswith(WEIGHT_FILES):
+        raise InputError(
+            f"backbone.weights: found {config.weights}, accepted: a hub tag; a file is backbone.checkpoint"
+        )
+    checkpoint = (
+        locate_checkpoint(config.checkpoint) if pretrained and config.checkpoint is not None else None
+    )
+    # each library takes seconds to import
+    if config.library == "timm":
+        for name, value, accepted in (("quick_gelu", config.quick_gelu, None), ("text", config.text, True)):
+            if value is not accepted:
+                raise InputError(f"backbone.{name}: found {value}, accepted: only with library open_clip")
+        from harness.backbones.timm_backbone import load_timm
+
+        backbone: Backbone = load_timm(
+            config.model, config.weights, config.seed, checkpoint, config.image_size, pretrained
+        )
+    else:
+        from harness.backbones.clip_backbone import load_clip
+
+        backbone = load_clip(
+            config.model,
+            config.weights,
+            config.seed,
+            checkpoint,
+            config.image_size,
+            quick_gelu=config.quick_gelu,
+            text=config.text,
+            pretrained=pretrained,
+        )
+    backbone.preprocessing = backbone.preprocessing.changed(config.preprocessing)
+    return backbone.eval()
+
+
+def locate_checkpoint(checkpoint: str) -> Path:
+    """The file as seen from the current folder, or else from the repository."""
+    path = Path(checkpoint).expanduser()
+    within = REPOSITORY / path
+    return within if not path.exists() and within.exists() else path

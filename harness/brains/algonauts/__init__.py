@@ -1,0 +1,1 @@
+"""Subjects of the Algonauts 2023 challenge."""

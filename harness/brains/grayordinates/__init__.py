@@ -1,0 +1,1 @@
+"""Responses on grayordinates, as CIFTI files."""

@@ -1,0 +1,160 @@
+"""Maps on grayordinates: CIFTI-2 files, their layout of vertices and voxels, and some of their columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from harness.brains.cortex import HEMISPHERES
+from harness.storage import (
+    InputError,
+    quiet_nibabel,
+    reading,
+)
+
+PREFIX = "CIFTI_STRUCTURE_"
+CORTEX = {"L": "CORTEX_LEFT", "R": "CORTEX_RIGHT"}
+N_VERTICES = 32492  # of a hemisphere of fs_LR 32k
+BLOCK = 2**25  # bytes at once
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the columns of a file are.
+
+    Attributes
+    ----------
+    structure : str array [n_grayordinates]
+        Such as ``CORTEX_LEFT`` or ``THALAMUS_RIGHT``.
+    vertex : int array [n_grayordinates]
+        Of both hemispheres' meshes, left before right; -1 for a voxel below the cortex.
+    place : float32 array [n_grayordinates, 3], millimetres
+        Of a voxel; NaN for a vertex.
+    """
+
+    structure: Shaped[np.ndarray, " n_grayordinates"]
+    vertex: Int[np.ndarray, " n_grayordinates"]
+    place: Float[np.ndarray, "n_grayordinates 3"]
+
+    @property
+    def below(self) -> Bool[np.ndarray, " n_grayordinates"]:
+        """Which are voxels below the cortex."""
+        return (self.vertex < 0) & np.isfinite(self.place).all(axis=1)
+
+    def same_as(self, other: Layout) -> bool:
+        """Whether two files have the same columns."""
+        return all(
+            np.array_equal(one, two, equal_nan=one.dtype.kind == "f")
+            for one, two in (
+                (self.structure, other.structure),
+                (self.vertex, other.vertex),
+                (self.place, other.place),
+            )
+        )
+
+
+@dataclass(frozen=True)
+class CiftiFile:
+    """An opened file of maps; numbers stay on disk."""
+
+    path: Path
+    layout: Layout
+    stored: Any
+    slope: float
+    intercept: float
+
+    @property
+    def n_maps(self) -> int:
+        """Number of maps."""
+        return int(self.stored.shape[0])
+
+    def read(
+        self,
+        maps: Int[np.ndarray, " n_chosen_maps"],
+        columns: Int[np.ndarray, " n_voxels"],
+        found: Float[np.ndarray, "n_chosen_maps n_voxels"],
+    ) -> None:
+        """Read some columns of some maps into `found`, a block of columns at a time.
+
+        In the file all maps of a grayordinate lie side by side.
+        """
+        step = max(1, BLOCK // (self.stored.dtype.itemsize * max(len(maps), 1)))
+        with reading(self.path, "CIFTI file"), np.errstate(all="ignore"):
+            for start in range(0, len(columns), step):
+                part = slice(start, start + step)
+                values = self.stored[np.ix_(maps, columns[part])]
+                found[:, part] = values * self.slope + self.intercept
+
+
+def open_cifti(path: Path) -> CiftiFile:
+    """Open a file of scalars or of a series (``.dscalar.nii``, ``.dtseries.nii``) on fs_LR 32k.
+
+    The layout is that of the file's own axis: 91,282, 59,412 or any other number of grayordinates.
+
+    Raises
+    ------
+    InputError
+        If it is missing or broken, holds labels or parcels, is on another mesh, or has one hemisphere only.
+    """
+    from nibabel.cifti2 import cifti2_axes as axes
+    from nibabel.cifti2.cifti2 import Cifti2Image
+
+    with reading(path, "CIFTI file"), quiet_nibabel():
+        # whatever the intent in the header says: nibabel itself writes a wrong one
+        image = Cifti2Image.from_filename(path)
+        rows, columns = (
+            (image.header.get_axis(index) for index in range(2)) if image.ndim == 2 else (None, None)
+        )
+        if not isinstance(rows, axes.ScalarAxis | axes.SeriesAxis) or not isinstance(
+            columns, axes.BrainModelAxis
+        ):
+            kinds = " × ".join(type(axis).__name__ for axis in (rows, columns))
+            raise InputError(
+                f"{path}: found {kinds}, accepted: maps or a series × grayordinates "
+                "(.dscalar.nii, .dtseries.nii)"
+            )
+        if image.shape != (len(rows), len(columns)):
+            raise InputError(
+                f"{path}: found {image.shape} numbers for {len(rows)} maps × {len(columns)} places"
+            )
+        proxy: Any = image.dataobj
+        stored = proxy.get_unscaled()
+        if stored.dtype.kind not in "iuf":
+            raise InputError(f"{path}: found {stored.dtype}, accepted: real numbers")
+        layout = _lay_out(path, columns)
+        return CiftiFile(path, layout, stored, float(proxy.slope), float(proxy.inter))
+
+
+def _lay_out(path: Path, columns: Any) -> Layout:
+    n_columns = len(columns)
+    structure = np.full(n_columns, "", dtype="U60")
+    vertex = np.full(n_columns, -1, dtype=np.int64)
+    place = np.full((n_columns, 3), np.nan, dtype=np.float32)
+    sides = dict(zip(CORTEX.values(), HEMISPHERES, strict=True))
+    missing = set(sides)
+    for name, where, model in columns.iter_structures():
+        name = str(name).removeprefix(PREFIX)
+        structure[where] = name
+        if name in sides:
+            n_vertices = int(model.nvertices[PREFIX + name])
+            if n_vertices != N_VERTICES:
+                raise InputError(
+                    f"{path}: found a mesh of {n_vertices} vertices, accepted: {N_VERTICES} (fs_LR 32k)"
+                )
+            low, high = int(model.vertex.min()), int(model.vertex.max())
+            if len(np.unique(model.vertex)) < len(model.vertex) or low < 0 or high >= N_VERTICES:
+                raise InputError(f"{path}: found vertices of {name} twice, or beyond its mesh")
+            vertex[where] = model.vertex + HEMISPHERES.index(sides[name]) * N_VERTICES
+            missing.discard(name)
+        elif model.volume_mask.all():
+            place[where] = model.voxel @ model.affine[:3, :3].T + model.affine[:3, 3]
+    if missing:
+        found = ", ".join(sorted(set(structure.tolist()))) or "nothing"
+        raise InputError(
+            f"{path}: found {found}, but no {' and no '.join(sorted(missing))}: a hemisphere is missing"
+        )
+    return Layout(structure, vertex, place)

@@ -1,0 +1,75 @@
+"""Brains: data of subjects, from whatever source, as one `Brain`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.brains.brain import Brain
+from harness.config import (
+    Algonauts2023Config,
+    ArraysConfig,
+    BrainConfig,
+    GrayordinatesConfig,
+    NsdConfig,
+    SimulatedConfig,
+    one_by_one,
+)
+from harness.storage import InputError
+
+if TYPE_CHECKING:
+    from harness.brains.simulated.truth import SimulatedTruth
+
+
+def load_brain(config: BrainConfig) -> Brain:
+    """Load the brain of the one subject that a configuration names, cut to the voxels it asks for.
+
+    Raises
+    ------
+    InputError
+        If the data are not as they should be, nothing of them is asked for, or there are several subjects.
+    """
+    alone = one_by_one(config)
+    if len(alone) > 1:
+        raise InputError(f"brain.subjects: found {list(config.subjects or ())}, accepted here: one subject")
+    (config,) = alone
+    brain = _load_whole(config)
+    if config.rois is not None:
+        brain = brain.select_rois(config.rois)
+    if config.min_ceiling is not None:
+        brain = brain.select_ceiling(config.min_ceiling)
+    return brain
+
+
+def load_truth(config: SimulatedConfig) -> SimulatedTruth:
+    """What is known about a simulated subject, for just those voxels that `load_brain` gives.
+
+    Errors are those of `load_brain`.
+    """
+    from harness.brains.simulated.subject import load_whole_truth
+
+    return load_whole_truth(config).select_brain(load_brain(config))
+
+
+def _load_whole(config: BrainConfig) -> Brain:
+    # imported here: nobody needs to wait for what other sources are read with
+    match config:
+        case SimulatedConfig():
+            from harness.brains.simulated.subject import load_simulated
+
+            return load_simulated(config)
+        case Algonauts2023Config():
+            from harness.brains.algonauts.subject import load_algonauts2023
+
+            return load_algonauts2023(config)
+        case ArraysConfig():
+            from harness.brains.arrays import load_arrays
+
+            return load_arrays(config)
+        case NsdConfig():
+            from harness.brains.nsd.subject import load_nsd
+
+            return load_nsd(config)
+        case GrayordinatesConfig():
+            from harness.brains.grayordinates.subject import load_grayordinates
+
+            return load_grayordinates(config)

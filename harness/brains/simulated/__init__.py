@@ -1,0 +1,1 @@
+"""The simulated subject: HCP cortex, known tuning, known noise ceiling."""

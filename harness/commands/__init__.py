@@ -1,0 +1,1 @@
+"""One module per command: its arguments, its help, what it prints."""

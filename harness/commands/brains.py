@@ -1,0 +1,84 @@
+"""A look at a brain before a study: what was found, what is missing, what a study will need, and a picture.
+
+    python -m harness.brains brain=algonauts2023 brain.root=/data/alg23/subj01
+    python -m harness.brains brain=arrays brain.root=mine.npz backbone=mini_clip
+    python -m harness.brains brain=nsd brain.root=/data/nsd brain.subjects=[1,2,5,7]
+    python -m harness.brains brain=simulated brain.stimuli=pictures
+
+Takes the settings of a study; the memory that is named is for its backbone and mapping.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from harness.brains import (
+    Brain,
+    describe_brain,
+    in_bytes,
+    load_brain,
+    load_truth,
+)
+from harness.config import (
+    BrainConfig,
+    Config,
+    SimulatedConfig,
+    TrainedMappingConfig,
+    load_config,
+    one_by_one,
+)
+from harness.storage import InputError
+
+
+def look(config: Config) -> list[tuple[str, str]]:
+    """Label and text of every line, one subject after the other; pictures are written below ``runs_dir``.
+
+    Of a simulated subject also what is known about it, beside the picture.
+    """
+    return [line for alone in one_by_one(config.brain) for line in _look_at(config, alone)]
+
+
+def _look_at(config: Config, alone: BrainConfig) -> list[tuple[str, str]]:
+    brain = load_brain(alone)
+    lines = [("brain", brain.name), *describe_brain(brain)]
+    lines += [("memory", f"{in_bytes(brain.responses.nbytes)} for responses")]
+    lines += [("", f"{_tokens_in_words(config, brain)} for the tokens of one snapshot")]
+    folder = Path(config.runs_dir) / "brains"
+    if isinstance(alone, SimulatedConfig):
+        from harness.brains import save_truth
+
+        save_truth(load_truth(alone), folder / f"{brain.name}.truth.npz")
+        lines.append(("truth", str(folder / f"{brain.name}.truth.npz")))
+    if brain.surface is None:
+        return [*lines, ("picture", "none, as there is no surface to draw on")]
+    from harness.plot import (
+        draw_brain,
+        save_png,
+    )
+
+    path = folder / f"{brain.name}.png"
+    save_png(draw_brain(brain), path)
+    return [*lines, ("picture", str(path))]
+
+
+def _tokens_in_words(config: Config, brain: Brain) -> str:
+    from harness.backbones import load_backbone
+    from harness.tokens import extract_tokens
+
+    try:
+        backbone = load_backbone(config.backbone)
+    except InputError as error:
+        return f"an unknown amount (the backbone cannot be loaded: {error})"
+    one = extract_tokens(backbone, brain.stimuli[:1], config.mapping.token_size, 1)
+    n_bytes = sum(layer.nbytes for layer in (*one.local, *one.global_)) * brain.n_images
+    precision = "float32"
+    if isinstance(config.mapping, TrainedMappingConfig) and config.mapping.token_precision != precision:
+        n_bytes, precision = n_bytes // 2, config.mapping.token_precision
+    return f"{in_bytes(n_bytes)} ({config.backbone.name}, {precision})"
+
+
+def main() -> None:
+    """Look at the brains that the command line names."""
+    for label, text in look(load_config(sys.argv[1:])):
+        print(f"{label:10}{text}")

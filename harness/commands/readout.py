@@ -1,0 +1,36 @@
+"""Draw what regions read of images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from harness.measures import N_CLUSTERS
+from harness.reporting import write_readout
+
+
+def main() -> None:
+    """Draw what the regions of a brain read of images, and which voxels read alike."""
+    parser = argparse.ArgumentParser(prog="python -m harness.readout", description=main.__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN_FOLDER")
+    parser.add_argument("--step", type=int, help="of the snapshot (default: the last)")
+    parser.add_argument(
+        "--roi", action="append", default=[], help="only this region, and layer by layer; may be repeated"
+    )
+    parser.add_argument(
+        "--image", action="append", default=[], type=Path, help="file; may be repeated (default: stimuli)"
+    )
+    parser.add_argument(
+        "--clusters", type=int, default=N_CLUSTERS, help=f"of voxels that read alike (default: {N_CLUSTERS})"
+    )
+    parser.add_argument("--subject", help="label of one of several, such as subj01 (default: the first)")
+    arguments = parser.parse_args()
+    for path in write_readout(
+        arguments.run,
+        arguments.step,
+        arguments.roi,
+        arguments.image,
+        arguments.clusters,
+        arguments.subject,
+    ):
+        print(path)

@@ -1,0 +1,69 @@
+"""Settings of a backbone."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from harness.config.base import (
+    Name,
+    Section,
+    Seed,
+)
+
+
+class PreprocessingConfig(Section):
+    """What images are turned into, where it is not what the weights were trained with."""
+
+    mean: tuple[float, float, float] | None = Field(None, description="of RGB in 0 to 1; null: the weights'")
+    std: tuple[float, float, float] | None = Field(None, description="of RGB in 0 to 1; null: the weights'")
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = Field(
+        None, description="null: the weights'"
+    )
+    crop_pct: float | None = Field(
+        None, gt=0, le=1, description="share of the edge that the centre crop keeps; null: the weights'"
+    )
+    crop_mode: Literal["center", "squash", "border"] | None = Field(
+        None, description="how oblong images become square, as in timm; null: the weights'"
+    )
+
+
+class BackboneConfig(Section):
+    """A pretrained network and where it comes from (`docs/backbones.md`)."""
+
+    library: Literal["timm", "open_clip"]
+    model: str = Field(description="the library's name of the architecture")
+    name: Name
+    weights: str | None = Field(None, description="hub tag, which also tells preprocessing and activation")
+    checkpoint: str | None = Field(
+        None,
+        min_length=1,
+        description="file of weights, used instead of the hub; relative: to the current folder, or else the "
+        "repository. With neither weights nor checkpoint the network is untrained",
+    )
+    objective: Name = Field(description="what it was pretrained for: contrastive, supervised, none, ...")
+    size: Name | None = Field(None, description="class of size: S, B, L, ..., to compare alike with alike")
+    image_size: int | None = Field(
+        None, ge=8, description="edge of the input, pixels; null: what the weights were trained with"
+    )
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    quick_gelu: bool | None = Field(
+        None, description="open_clip: OpenAI's GELU; null: what weights and model say of themselves"
+    )
+    text: bool = Field(True, description="open_clip: whether the text tower is kept, for zero-shot")
+    seed: Seed = Field(0, description="of the initialisation, where there are no weights")
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the network stays as its initialisation leaves it."""
+        return self.weights is None and self.checkpoint is None
+
+    @model_validator(mode="after")
+    def _an_objective_needs_weights(self) -> BackboneConfig:
+        if self.untrained and self.objective != "none":
+            raise ValueError(
+                f"found neither weights nor checkpoint for {self.name} with objective {self.objective}; "
+                "accepted: a hub tag as weights, a file as checkpoint, or objective none (untrained)"
+            )
+        return self

@@ -1,0 +1,309 @@
+"""Configurations: composed, checked, written, read and told apart.
+
+Settings are composed by Hydra from the groups in ``configs/`` and overrides such as ``backbone=mini_random``
+(an option of a group) or ``finetune.lr=1e-4`` (a value), then checked by `harness.sections`. A list of tasks,
+``task=[digits,textures]``, is a sequence, whose tasks are composed one by one.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from harness.config.base import Section
+from harness.config.brain import one_by_one
+from harness.config.run import Config
+from harness.storage import (
+    InputError,
+    content_hash,
+    unknown_name,
+)
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIGS = REPOSITORY / "configs"
+GROUPS = ("backbone", "task", "method", "brain", "mapping", "study")
+
+
+def load_config(overrides: list[str]) -> Config:
+    """Compose ``configs/`` with `overrides`, such as ``["backbone=mini_random", "finetune.lr=1e-4"]``.
+
+    Raises
+    ------
+    InputError
+        Where an override is malformed, an option or a setting does not exist, or a value is not accepted.
+    """
+    parsed = [_parse_override(text) for text in overrides]
+    names = _find_sequence(parsed)
+    if len(names) < 2:
+        config = _validate(_resolve(parsed, *names))
+    else:
+        # each is composed as it would be alone, so what is set of task holds for all
+        containers = {name: _resolve(parsed, name) for name in names}
+        for name, container in containers.items():
+            _check_alone(name, container)
+        tasks = [container["task"] for container in containers.values()]
+        config = _validate(containers[names[0]] | {"task": {"source": "sequence", "tasks": tasks}})
+    for axis, values in config.study.grid.items():
+        _check_grid_axis(axis, values)
+    return config
+
+
+def _find_sequence(overrides: list[Override]) -> list[str]:
+    """Names of the tasks where they are given as a list, ``task=[digits,textures]``; else none."""
+    lists = [override.value() for override in overrides if override.key_or_group == "task"]
+    names = [str(name) for value in lists if isinstance(value, list) for name in value]
+    if [] in lists:
+        raise InputError("task: found [], accepted: one task or more, such as task=[digits,textures]")
+    for name in names:
+        if name not in group_options("task"):
+            raise unknown_name("task", name, group_options("task"))
+        if names.count(name) > 1:
+            raise InputError(f"task: found {name} {names.count(name)} times, accepted: every task once")
+    return names
+
+
+def _resolve(overrides: list[Override], task: str | None = None) -> dict[str, Any]:
+    """Options and values together; a list of tasks among the overrides is replaced by one of them."""
+    values = {each.key_or_group: each.value() for each in overrides}
+    if task is not None:
+        values["task"] = task
+    chosen = tuple(f"{name}={value}" for name, value in values.items() if name in GROUPS)
+    try:
+        composed = copy.deepcopy(_compose(CONFIGS, _stamps(), chosen))
+        for name, value in values.items():
+            if name not in GROUPS:
+                # also of settings that no file mentions
+                OmegaConf.update(composed, name, value, merge=True, force_add=True)
+        found: Any = OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise InputError(f"configuration in {CONFIGS}: {' '.join(str(error).split())}") from None
+    container: dict[str, Any] = found
+    return container
+
+
+def _check_alone(name: str, container: dict[str, Any]) -> None:
+    """Check one task of a sequence as if it were the only one, so that errors name its settings."""
+    try:
+        _validate(container)
+    except InputError as error:
+        if "task." not in str(error):
+            raise
+        raise InputError(
+            f"{error}; this is {name} in a sequence: what is set of task holds for every task of it, "
+            "what a file in configs/task says for one"
+        ) from None
+
+
+def read_config(path: Path) -> Config:
+    """Read what `to_yaml` wrote; an `InputError` names a file that is missing or broken, and the setting."""
+    try:
+        return _validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def group_options(group: str) -> list[str]:
+    """Names of the files of a group, as they are given on the command line."""
+    folder = CONFIGS / group
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def to_yaml(config: Config) -> str:
+    """Every setting, as `read_config` reads it."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def determining(config: Config) -> dict[str, Any]:
+    """The settings that determine the results of a run, nested: not where it is kept or how fast it runs.
+
+    A list of one subject is that subject.
+    """
+    brains = one_by_one(config.brain)
+    if len(brains) == 1:
+        config = config.model_copy(update={"brain": brains[0]})
+    return config.model_dump(
+        mode="json",
+        exclude={
+            "runs_dir": True,
+            "study": True,
+            "finetune": {"num_workers"},
+            "snapshots": {"resume_every"},
+            "mapping": {"voxels_per_pass", "token_place"},
+        },
+    )
+
+
+def config_hash(config: Config) -> str:
+    """SHA-256 of the settings that determine the results."""
+    content = determining(config)
+    if content["brain"]["subjects"] is None:
+        del content["brain"]["subjects"]  # runs of one subject keep the names they had before there were more
+    return content_hash(content)
+
+
+def flatten(config: Config) -> dict[str, str]:
+    """The settings that determine the results by dotted name, each written as an override would give it."""
+
+    def leaves(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from leaves(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            yield prefix, value if isinstance(value, str) else json.dumps(value)
+
+    content = determining(config)
+    if "tasks" in content["task"]:
+        # by name, and not as one long list
+        content["task"]["tasks"] = {task["name"]: task for task in content["task"]["tasks"]}
+    return dict(leaves("", content))
+
+
+def settings(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all sections and settings that there are, whichever options are chosen."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        for option in get_args(field.annotation) or (field.annotation,):
+            if isinstance(option, type) and issubclass(option, Section):
+                yield from settings(option, f"{prefix}{name}.")
+
+
+def _parse_override(text: str) -> Override:
+    """Check one override: that it gives a value to a setting or chooses an option that there is."""
+    hint = "; tasks one after another are task=[digits,textures]" if text.startswith("task=") else ""
+    key, _, value = text.partition("=")
+    if "=" in value:
+        hint = f"""; a value with = in it is quoted, in a shell twice: '{key}="{value}"'"""
+    malformed = InputError(f"override {text!r}: accepted is one key=value, such as finetune.lr=1e-4{hint}")
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException:
+        raise malformed from None
+    group = override.key_or_group
+    if not group or override.is_delete() or override.is_sweep_override() or override.package is not None:
+        raise malformed
+    if group.partition(".")[0] not in Config.model_fields:
+        raise _unknown_setting(group)
+    option = override.value()
+    several = group == "task" and isinstance(option, list)
+    if group in GROUPS and not several and str(option) not in group_options(group):
+        raise unknown_name(group, str(option), group_options(group))
+    return override
+
+
+@functools.lru_cache(maxsize=256)
+def _compose(folder: Path, stamps: tuple[object, ...], chosen: tuple[str, ...]) -> Any:
+    """What Hydra makes of the chosen options, which takes a tenth of a second; values are not yet resolved.
+
+    `stamps` are those of the files in the folder: it is composed again where one has changed.
+    """
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        return compose("config", list(chosen))
+
+
+def _stamps() -> tuple[object, ...]:
+    found = ((path, path.stat()) for path in CONFIGS.rglob("*.yaml"))
+    return tuple(sorted((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in found))
+
+
+def _validate(container: Any) -> Config:
+    """Check a nested dictionary of settings; the first thing wrong is an `InputError` naming its setting."""
+    try:
+        # through JSON, where pydantic's strict mode takes lists but neither "3" for 3 nor true for 1
+        return Config.model_validate_json(json.dumps(container))
+    except ValidationError as failure:
+        errors = failure.errors(include_url=False)
+        # a name that is mistyped is also one that is missing: the former says more
+        error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
+    known = set(settings())
+    names: list[str] = []
+    for part in error["loc"][:-1]:
+        # pydantic also names the option chosen (method.lora.rank), which is no setting
+        names += [str(part)] if ".".join([*names, str(part)]) in known else []
+    setting = ".".join([*names, *map(str, error["loc"][-1:])])
+    if error["type"] == "value_error" and setting not in known:
+        setting = ".".join(names)  # of an option as a whole
+    if error["type"] == "extra_forbidden":
+        raise _unknown_setting(setting)
+    if error["type"] == "value_error":
+        raise InputError(f"{setting}: {error['ctx']['error']}")
+    found = "nothing" if error["type"] == "missing" else json.dumps(error["input"])
+    accepted = error["msg"].removeprefix("Input should be ")
+    if error["type"] == "missing":
+        accepted = _describe(error["loc"]) or accepted
+    accepted = accepted.removeprefix("String should ")
+    if error["type"] in ("model_type", "model_attributes_type"):
+        accepted = "a section of settings"
+    elif error["type"].startswith("union_tag"):
+        tag = error["ctx"]["discriminator"].strip("'")
+        setting, found = f"{setting}.{tag}", json.dumps(error["ctx"].get("tag"))
+        accepted = error["ctx"].get("expected_tags", "the name of an option")
+    raise InputError(f"{setting}: found {found}, accepted: {accepted}")
+
+
+def _describe(place: tuple[int | str, ...]) -> str | None:
+    """What the setting at a place of a validation error says of itself; the place also names options."""
+    options: list[Any] = [Config]
+    description = None
+    for part in place:
+        options = [option for option in options if hasattr(option, "model_fields")]  # tuples have none
+        fields = [option.model_fields[part] for option in options if part in option.model_fields]
+        if fields:
+            annotation = fields[0].annotation
+            description, options = fields[0].description, [*(get_args(annotation) or (annotation,))]
+        else:
+            tags = [[field.default for field in option.model_fields.values()] for option in options]
+            options = [option for option, known in zip(options, tags, strict=True) if part in known]
+    return description
+
+
+def _unknown_setting(setting: str) -> InputError:
+    known = set(settings())
+    parent, _, leaf = setting.rpartition(".")
+    if setting in known:
+        return InputError(f"{setting}: not a setting of the {parent} that is chosen")
+    elsewhere = {name for name in known if name.endswith(f".{leaf}")}
+    siblings = {name for name in known if name.rpartition(".")[0] == parent}
+    return unknown_name("setting", setting, elsewhere or siblings or known)
+
+
+def _check_grid_axis(axis: str, values: list[Any]) -> None:
+    _check_varied(axis)
+    if not values:
+        raise InputError(f"study.grid.{axis}: found [], accepted: one value or more")
+    for value in values:
+        together = value if isinstance(value, dict) else {axis: value}
+        if axis not in together:
+            raise InputError(
+                f"study.grid.{axis}: found {json.dumps(value)}, accepted: settings with {axis} among them"
+            )
+        for name, chosen in together.items():
+            _check_varied(name)
+            # a list of tasks is a sequence: one value of the axis
+            for option in chosen if name == "task" and isinstance(chosen, list) else [chosen]:
+                if name in GROUPS and option not in group_options(name):
+                    raise unknown_name(name, str(option), group_options(name))
+
+
+def _check_varied(name: str) -> None:
+    """That a setting is there, and one that determines results."""
+    if name.partition(".")[0] in ("study", "runs_dir"):
+        raise InputError(f"study.grid: found {name}, accepted: settings that determine a run's results")
+    if name not in set(settings()):
+        raise InputError(f"study.grid: {_unknown_setting(name)}")

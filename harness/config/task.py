@@ -1,0 +1,194 @@
+"""Settings of a task, by where its images come from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from harness.config.base import (
+    Count,
+    Name,
+    Section,
+    Seed,
+)
+
+
+class BaseTaskConfig(Section):
+    """What every source of tasks is told: which of its images are used."""
+
+    name: Name
+    n_train: Count | None = Field(None, description="training images; null: all there are")
+    n_test: Count | None = Field(None, description="test images; null: all there are")
+    n_per_class: Count | None = Field(
+        None, description="training images of every class, among those of any larger number; null: all"
+    )
+    seed: Seed = Field(0, description="of the draw of images and of the split")
+    leaks: Literal["report", "drop", "error"] = Field(
+        "report", description="of test images that are also training images: said, left out, or refused"
+    )
+
+    @model_validator(mode="after")
+    def _one_number_of_training_images(self) -> BaseTaskConfig:
+        if self.n_train is not None and self.n_per_class is not None:
+            found = f"n_train {self.n_train} and n_per_class {self.n_per_class}"
+            raise ValueError(f"found {found}, accepted: one of them (task.n_train=null)")
+        return self
+
+
+class EmbeddedTaskConfig(BaseTaskConfig):
+    """A task that ships with the project (`tasks.NAMES`)."""
+
+    source: Literal["embedded"] = "embedded"
+    image_size: int = Field(64, ge=8, description="edge of the images as the task hands them over, pixels")
+
+
+class OutsideTaskConfig(BaseTaskConfig):
+    """What every task of images from outside is told: splits and what classes are called."""
+
+    train: str = Field("train", min_length=1, description="name of the training split")
+    test: str | None = Field(
+        None,
+        min_length=1,
+        description="name of the test split; null: test, else validation, valid or val, else split off",
+    )
+    test_share: float = Field(
+        0.2, gt=0, lt=1, description="share of the images that is split off where there is no test split"
+    )
+    class_names: tuple[str, ...] | None = Field(
+        None, min_length=1, description="as they read in a sentence, by class; null: as the data has them"
+    )
+    templates: tuple[str, ...] = Field(
+        ("a photo of a {}.",), description="sentences for zero-shot, {} is the class name; []: no zero-shot"
+    )
+
+    @model_validator(mode="after")
+    def _templates_have_one_place(self) -> OutsideTaskConfig:
+        for template in self.templates:
+            if template.replace("{}", "", 1).count("{") or template.count("{}") != 1:
+                raise ValueError(f"found template {template!r}, accepted: a sentence with one {{}}")
+        return self
+
+
+class LabelConfig(OutsideTaskConfig):
+    """What tasks are told whose labels stand in columns."""
+
+    image_column: str = Field("image", min_length=1)
+    label_column: str = Field("label", min_length=1)
+    label_columns: tuple[str, ...] | None = Field(
+        None, min_length=1, description="a column of 0 and 1 per label, instead of label_column"
+    )
+    separator: str | None = Field(
+        None, min_length=1, description="between the labels of an image, where its text holds several"
+    )
+    multi_label: bool = Field(False, description="whether an image may have several labels, or none")
+    no_label: str | None = Field(
+        None, min_length=1, description='label that says that there is none, such as "No Finding"'
+    )
+    classes: tuple[str, ...] | None = Field(
+        None, min_length=1, description="labels as the data spells them, in order; null: sorted"
+    )
+    group_column: str | None = Field(
+        None,
+        min_length=1,
+        description="images of one value (a patient) stay together where a test split is drawn",
+    )
+
+    @model_validator(mode="after")
+    def _several_labels_are_said(self) -> LabelConfig:
+        for name in ("label_columns", "separator", "no_label"):
+            if getattr(self, name) is not None and not self.multi_label:
+                raise ValueError(f"found {name} without multi_label, accepted: multi_label=true with it")
+        if self.label_columns is not None and self.separator is not None:
+            raise ValueError("found label_columns and separator, accepted: one of them")
+        return self
+
+
+class ImagefolderTaskConfig(OutsideTaskConfig):
+    """Folders of images, one per class (`tasks.imagefolder`)."""
+
+    source: Literal["imagefolder"] = "imagefolder"
+    root: str = Field(min_length=1, description="folder of train/ and test/, or of the class folders")
+
+
+class TableTaskConfig(LabelConfig):
+    """A table of image files and their labels (`tasks.table`)."""
+
+    source: Literal["table"] = "table"
+    table: str = Field(min_length=1, description="csv, tsv or parquet file with a row per image")
+    test_table: str | None = Field(
+        None, min_length=1, description="the same of the test images, where they stand in a file of their own"
+    )
+    root: str | None = Field(
+        None, min_length=1, description="folder that file names start from; null: the table's"
+    )
+    split_column: str | None = Field(
+        None, min_length=1, description="says which split a row is of, by the names train and test"
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_split(self) -> TableTaskConfig:
+        if self.test_table is not None and self.split_column is not None:
+            raise ValueError("found test_table and split_column, accepted: one of them")
+        return self
+
+
+class HubTaskConfig(LabelConfig):
+    """A data set of the Hugging Face hub, or a copy of one (`tasks.hub`)."""
+
+    source: Literal["hub"] = "hub"
+    repository: str = Field(pattern=r"^[\w.-]+(/[\w.-]+)?$", description="owner/name on the hub")
+    subset: str | None = Field(None, min_length=1, description="name of one of its configurations")
+    revision: str | None = Field(None, min_length=1, description="commit, branch or tag; null: the newest")
+    root: str | None = Field(
+        None, min_length=1, description="folder with a copy of the repository; null: hub or its cache"
+    )
+
+
+class MedmnistTaskConfig(OutsideTaskConfig):
+    """One of the MedMNIST data sets, as its npz file (`tasks.medmnist`)."""
+
+    source: Literal["medmnist"] = "medmnist"
+    flag: str = Field(min_length=1, description="MedMNIST's name of the data set, such as pathmnist")
+    size: Literal[28, 64, 128, 224] = Field(28, description="edge of the images, pixels")
+    root: str | None = Field(
+        None, min_length=1, description="folder of the npz files; null: ~/.medmnist, where medmnist puts them"
+    )
+    multi_label: bool = Field(False, description="whether an image may have several labels, or none")
+
+
+TaskConfig = EmbeddedTaskConfig | ImagefolderTaskConfig | TableTaskConfig | HubTaskConfig | MedmnistTaskConfig
+
+
+class SequenceConfig(Section):
+    """Tasks that one run is fine-tuned on, one after the other; ``task=[digits,textures]`` makes it."""
+
+    source: Literal["sequence"] = "sequence"
+    tasks: tuple[Annotated[TaskConfig, Field(discriminator="source")], ...] = Field(
+        min_length=2, description="in order; what the command line sets of task holds for each"
+    )
+
+    @model_validator(mode="after")
+    def _every_task_once(self) -> SequenceConfig:
+        names = [task.name for task in self.tasks]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"found {name} {names.count(name)} times, accepted: every task once")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Names of the tasks in order, such as ``digits+textures``; of many, the first and how many more."""
+        whole = "+".join(task.name for task in self.tasks)
+        # a part of file names, which have room for 255 characters
+        return whole if len(whole) <= 100 else f"{self.tasks[0].name}+{len(self.tasks) - 1}more"
+
+
+def tasks_in_order(task: TaskConfig | SequenceConfig) -> tuple[TaskConfig, ...]:
+    """The tasks that a run is fine-tuned on; one, if it is no sequence."""
+    return task.tasks if isinstance(task, SequenceConfig) else (task,)
+
+
+def main_measure(task: TaskConfig) -> Literal["accuracy", "auroc"]:
+    """The measure that stands for a task in tables and curves: mean AUROC if there are several labels."""
+    return "auroc" if getattr(task, "multi_label", False) else "accuracy"

@@ -1,1 +1,0 @@
-"""What is drawn: flat maps of the cortex and curves over optimizer steps."""

@@ -1,0 +1,5 @@
+"""Fine-tuning: the loop, batches, schedules, checkpoints, snapshots and methods."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

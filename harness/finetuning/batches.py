@@ -1,0 +1,165 @@
+"""Which images of a task a step sees, and at what rate it learns: functions of the seed and the step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+
+import datasets
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from harness.backbones import Preprocessing
+from harness.config import (
+    Config,
+    FinetuneConfig,
+    tasks_in_order,
+)
+from harness.storage import InputError
+
+MOST_WORKERS = 8
+
+
+class TaskImages(Dataset):
+    """Images of a split, preprocessed for one backbone; items are (image [3, height, width], label)."""
+
+    def __init__(self, split: datasets.Dataset, preprocessing: Preprocessing) -> None:
+        self._split = split
+        self._preprocessing = preprocessing
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitem__(self, index: int) -> tuple[Float[Tensor, "3 height width"], Shaped[Tensor, "*n_classes"]]:
+        item = self._split[int(index)]
+        return self._preprocessing([item["image"]])[0], torch.as_tensor(item["label"])
+
+
+@dataclass(frozen=True)
+class BatchPlan(Sampler):
+    """Which images a process sees, micro-batch by micro-batch, from any step on: a function of the seed.
+
+    Every epoch is a permutation from (seed, epoch), its last incomplete batch left out; of later tasks of a
+    sequence, from (seed, epoch, place). A step's batch is the same whatever the number of processes and the
+    accumulation. Steps are counted from the beginning of the task.
+    """
+
+    n_images: int
+    batch_size: int
+    accumulation: int
+    process: int
+    n_processes: int
+    seed: int
+    n_steps: int
+    start: int = 0
+    place: int = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch."""
+        return self.n_images // self.batch_size
+
+    def batch(self, step: int) -> Int[np.ndarray, " batch_size"]:
+        """Indices of all images of a step."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        key = (self.seed, epoch, self.place) if self.place else (self.seed, epoch)
+        return _permute(key, self.n_images)[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def __len__(self) -> int:
+        return (self.n_steps - self.start) * self.accumulation
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.start, self.n_steps):
+            own = self.batch(step)[self.process :: self.n_processes]
+            yield from (part.tolist() for part in np.split(own, self.accumulation))
+
+
+@lru_cache(maxsize=1)  # of the epoch that is under way
+def _permute(key: tuple[int, ...], n_images: int) -> Int[np.ndarray, " n_images"]:
+    return np.random.default_rng(key).permutation(n_images)
+
+
+def plan_batches(config: Config, n_images: int, process: int, n_processes: int, place: int = 0) -> BatchPlan:
+    """Check that the batch can be had and shared out, and plan all steps of one task.
+
+    `place` is that of the task in its sequence, counted from 0.
+    """
+    settings = config.finetune
+    if settings.batch_size > n_images:
+        raise InputError(
+            f"finetune.batch_size: found {settings.batch_size}, accepted: at most {n_images}, "
+            f"the training images of task {tasks_in_order(config.task)[place].name!r}"
+        )
+    shares = n_processes * settings.accumulation
+    if settings.batch_size % shares:
+        raise InputError(
+            f"finetune.batch_size: found {settings.batch_size}, accepted: a multiple of {shares}, "
+            f"{n_processes} process(es) times accumulation {settings.accumulation}"
+        )
+    n_steps = settings.epochs * (n_images // settings.batch_size)
+    return BatchPlan(
+        n_images,
+        settings.batch_size,
+        settings.accumulation,
+        process,
+        n_processes,
+        config.seed,
+        min(n_steps, settings.max_steps or n_steps),
+        place=place,
+    )
+
+
+def plan_sequence(
+    config: Config, sizes: Sequence[int], process: int = 0, n_processes: int = 1
+) -> list[BatchPlan]:
+    """The plan of every task of a run, of which `sizes` are the numbers of training images."""
+    return [plan_batches(config, size, process, n_processes, place) for place, size in enumerate(sizes)]
+
+
+def last_steps(plans: Sequence[BatchPlan]) -> list[int]:
+    """Optimizer steps that are done when each task ends; they count on from task to task."""
+    return list(accumulate(plan.n_steps for plan in plans))
+
+
+def load_batches(
+    split: datasets.Dataset,
+    preprocessing: Preprocessing,
+    plan: BatchPlan,
+    settings: FinetuneConfig,
+    device: torch.device,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and labels of a plan, micro-batch by micro-batch, on the device and in the memory format wanted.
+
+    Beside a GPU they are made ready by processes of their own and copied while the step before is at work.
+    """
+    loader = DataLoader(
+        TaskImages(split, preprocessing),
+        batch_sampler=plan,
+        num_workers=count_workers(settings.num_workers, device, plan.n_processes),
+        pin_memory=device.type == "cuda",
+        # workers draw nothing, but without a generator of its own the loader would move torch's
+        generator=torch.Generator(),
+    )
+    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    for images, labels in loader:
+        yield (
+            images.to(device, non_blocking=True, memory_format=layout),
+            labels.to(device, non_blocking=True),
+        )
+
+
+def count_workers(wanted: int | None, device: torch.device, n_processes: int) -> int:
+    """Processes that load images for one of `n_processes`: as many as `wanted`, if not None.
+
+    Beside a GPU else the cores that this process can count as its own, less one, and at most `MOST_WORKERS`;
+    on a CPU none, as they would take its cores from the training.
+    """
+    if wanted is not None or device.type == "cpu":
+        return wanted or 0
+    return min(MOST_WORKERS, max(1, (os.cpu_count() or 1) // n_processes - 1))

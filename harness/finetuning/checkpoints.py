@@ -1,0 +1,127 @@
+"""Where a training continues after it was stopped: weights, optimizer state and the step, without pickles.
+
+Nothing else is kept, because nothing else is needed: batches, learning rate and randomness of a step are
+functions of the seed and the step (see `seed_step`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from harness.storage import (
+    InputError,
+    read_json,
+    read_weights,
+    remove,
+    write_atomically,
+    write_json,
+)
+
+
+def write_checkpoint(
+    folder: Path,
+    step: int,
+    state: dict[str, Tensor],
+    optimizers: Sequence[torch.optim.Optimizer],
+    scaler: Any = None,
+    notes: Any = None,
+) -> None:
+    """Write a checkpoint as ``folder/step-…``; when it is whole, older ones are removed.
+
+    Parameters
+    ----------
+    folder : Path
+    step : int
+        Steps done.
+    state : dict of str to Tensor
+        What training changes.
+    optimizers : sequence of Optimizer
+        Each with per-parameter states of tensors and numbers.
+    scaler : torch.amp.GradScaler, optional
+        Of float16 training.
+    notes : what JSON can hold, optional
+        Anything else, for `read_notes`.
+    """
+    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in state.items()}
+    for place, optimizer in enumerate(optimizers):
+        for parameter, entries in optimizer.state_dict()["state"].items():
+            tensors.update(
+                {
+                    f"optimizer.{place}.{parameter}.{key}": torch.as_tensor(part).contiguous()
+                    for key, part in entries.items()
+                }
+            )
+    target = folder / f"step-{step:08d}"
+    with write_atomically(target) as temporary:
+        temporary.mkdir()
+        save_file(tensors, temporary / "state.safetensors")
+        progress = {"step": step, "scaler": scaler.state_dict() if scaler else None, "notes": notes}
+        write_json(temporary / "progress.json", progress)
+    for path in folder.iterdir():
+        if path != target:
+            remove(path)
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint, or None."""
+    return max(folder.glob("step-*"), default=None)
+
+
+def checkpoint_step(path: Path) -> int:
+    """Steps done before a checkpoint that `find_checkpoint` found."""
+    return int(path.name.removeprefix("step-"))
+
+
+def read_notes(path: Path) -> Any:
+    """The notes of a checkpoint; None where there are none."""
+    progress = read_json(path / "progress.json")
+    return progress.get("notes") if isinstance(progress, dict) else None
+
+
+def read_checkpoint(
+    path: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], scaler: Any = None
+) -> int:
+    """Put a checkpoint back in place; returns the steps done.
+
+    Raises
+    ------
+    InputError
+        Where it is corrupt, or of another model; removing it starts from the beginning.
+    """
+    tensors = read_weights(path / "state.safetensors")
+    progress = read_json(path / "progress.json")
+    if not isinstance(progress, dict) or not isinstance(progress.get("step"), int):
+        raise InputError(f"{path}/progress.json: not a checkpoint's progress; remove {path} to start over")
+    state = {name.removeprefix("model."): part for name, part in tensors.items() if name.startswith("model.")}
+    try:
+        found = module.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:300]
+        raise InputError(f"{path}: does not fit the model ({detail}); remove it to start over") from None
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    different = sorted({*found.unexpected_keys, *trained.intersection(found.missing_keys)})
+    if different:
+        raise InputError(f"{path}: found weights of another model ({different[0]}); remove it to start over")
+    for place, optimizer in enumerate(optimizers):
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, part in tensors.items():
+            if name.startswith(f"optimizer.{place}."):
+                parameter, key = name.removeprefix(f"optimizer.{place}.").split(".", 1)
+                entries.setdefault(int(parameter), {})[key] = part
+        optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+    if scaler is not None and progress.get("scaler"):
+        scaler.load_state_dict(progress["scaler"])
+    return progress["step"]
+
+
+def seed_step(seed: int, step: int, process: int) -> None:
+    """Seed torch for a step of a process, so that a resumed step draws (dropout, say) what it would have."""
+    words = np.random.SeedSequence((seed, step, process)).generate_state(2, np.uint32)
+    torch.manual_seed(int(words[0]) << 32 | int(words[1]))

@@ -1,0 +1,1 @@
+"""Fine-tuning methods: what may change and what is minimised."""

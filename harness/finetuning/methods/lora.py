@@ -1,0 +1,39 @@
+"""LoRA (Hu et al. 2022) through peft, on timm's and open_clip's encoders."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftModel, get_peft_model
+from torch import nn
+
+from harness.backbones import Backbone
+from harness.config import LoraConfig
+from harness.finetuning.methods.attention_adapter import AttentionAdapter
+from harness.storage import InputError
+
+# attention and MLP of timm's and open_clip's blocks; an attention module of open_clip is a target as a whole
+LORA_TARGETS = r".*blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])|.*resblocks\.\d+\.(attn|mlp\.c_fc|mlp\.c_proj)"
+
+
+def add_adapters(backbone: Backbone, method: LoraConfig, seed: int) -> PeftModel:
+    """Put adapters into a backbone's encoder; an `InputError` where `method.targets` names no module."""
+    settings = PeftLoraConfig(
+        r=method.rank,
+        lora_alpha=method.alpha,  # type: ignore[arg-type]  # any number will do
+        lora_dropout=method.dropout,
+        target_modules=method.targets or LORA_TARGETS,
+    )
+    settings._register_custom_module({nn.MultiheadAttention: AttentionAdapter})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            adapted = get_peft_model(backbone.encoder, settings)
+        except (ValueError, re.error) as error:
+            raise InputError(f"method.targets: {' '.join(str(error).split())[:200]}") from None
+    encoder = adapted.base_model.model
+    assert isinstance(encoder, nn.Module)
+    backbone.encoder = encoder
+    return adapted

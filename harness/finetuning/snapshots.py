@@ -1,0 +1,178 @@
+"""Snapshots: what fine-tuning has changed after so many optimizer steps, with a manifest to trust it by.
+
+A snapshot holds what the method may change (all weights, a head, adapters), so it is read back into the same
+pretrained backbone; the manifest says which one that was, by the hash of its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from harness.backbones import (
+    Backbone,
+    encoder_hash,
+    load_backbone,
+)
+from harness.config import (
+    Config,
+    FlypConfig,
+    SnapshotsConfig,
+    tasks_in_order,
+)
+from harness.finetuning.methods.tuned import (
+    TunedModel,
+    tune,
+)
+from harness.runs import snapshot_folder
+from harness.storage import (
+    InputError,
+    content_hash,
+    read_json,
+    read_weights,
+    write_atomically,
+    write_json,
+)
+from tasks import load_task
+
+
+@dataclass(frozen=True)
+class SnapshotManifest:
+    """What a snapshot is.
+
+    Attributes
+    ----------
+    step : int
+        Optimizer steps; 0 is the pretrained backbone.
+    weights_hash : str
+        Of the stored tensors.
+    pretrained_hash : str
+        Of the encoder that fine-tuning started from.
+    method : str
+        Decides what is stored.
+    n_classes : int or list of int
+        Width of the head; of a sequence of tasks, of every one in order.
+    preprocessing : dict
+        Fields of `harness.backbones.Preprocessing`.
+    architecture : dict
+        Library, model and the flags that its weights do not tell.
+    """
+
+    step: int
+    weights_hash: str
+    pretrained_hash: str
+    method: str
+    n_classes: int | list[int]
+    preprocessing: dict[str, object]
+    architecture: dict[str, object]
+
+
+def snapshot_steps(config: SnapshotsConfig, n_steps: int, steps_per_epoch: int) -> list[int]:
+    """Steps to keep: 0, a geometric series, epoch ends where asked for, and the last."""
+    steps, place = {0, n_steps}, float(config.first)
+    while place < n_steps:
+        steps.add(round(place))
+        place *= config.ratio
+    if config.at_epoch_ends:
+        steps.update(range(steps_per_epoch, n_steps, steps_per_epoch))
+    return sorted(steps)
+
+
+def sequence_steps(config: SnapshotsConfig, lengths: Sequence[tuple[int, int]]) -> list[int]:
+    """Steps to keep of tasks trained one after the other: those of each task, counted on.
+
+    `lengths` are optimizer steps, and steps per epoch, of every task. The end of each is always kept.
+    """
+    steps, before = {0}, 0
+    for n_steps, steps_per_epoch in lengths:
+        steps.update(before + step for step in snapshot_steps(config, n_steps, steps_per_epoch))
+        before += n_steps
+    return sorted(steps)
+
+
+def write_snapshot(folder: Path, model: TunedModel, manifest: SnapshotManifest) -> None:
+    """Write a snapshot whole, or not at all."""
+    with write_atomically(folder) as temporary:
+        temporary.mkdir()
+        save_file(
+            {name: tensor.contiguous() for name, tensor in model.changing_state().items()},
+            temporary / "weights.safetensors",
+        )
+        write_json(temporary / "manifest.json", asdict(manifest))
+
+
+def describe(
+    model: TunedModel, step: int, method: str, pretrained_hash: str, architecture: dict[str, object]
+) -> SnapshotManifest:
+    """Manifest of a model as it is now."""
+    return SnapshotManifest(
+        step=step,
+        weights_hash=content_hash(model.changing_state()),
+        pretrained_hash=pretrained_hash,
+        method=method,
+        n_classes=model.n_classes,
+        preprocessing=asdict(model.backbone.preprocessing),
+        architecture=architecture,
+    )
+
+
+def read_manifest(folder: Path) -> SnapshotManifest:
+    """Read a snapshot's manifest; an `InputError` names a file that is missing or not a manifest."""
+    content = read_json(folder / "manifest.json")
+    try:
+        return SnapshotManifest(**content)
+    except TypeError as error:
+        raise InputError(f"{folder / 'manifest.json'}: not a snapshot's manifest ({error})") from None
+
+
+def read_snapshot(folder: Path, model: TunedModel, pretrained_hash: str) -> SnapshotManifest:
+    """Read a snapshot into a model tuned by the same method from the same pretrained backbone.
+
+    Raises
+    ------
+    InputError
+        Where a file is missing or corrupt, belongs to other pretrained weights or to a network with another
+        preprocessing or activation, or does not fit.
+    """
+    manifest = read_manifest(folder)
+    weights = folder / "weights.safetensors"
+    state: dict[str, Tensor] = read_weights(weights)
+    if content_hash(state) != manifest.weights_hash:
+        raise InputError(f"{weights}: content does not match the hash in its manifest; the file is corrupt")
+    if manifest.pretrained_hash != pretrained_hash:
+        raise InputError(
+            f"{folder}: found a snapshot of other pretrained weights ({manifest.pretrained_hash[:8]}), "
+            f"accepted: one of {pretrained_hash[:8]}"
+        )
+    _check_use(folder, manifest, model.backbone)
+    try:
+        model.load_changing_state(state)
+    except RuntimeError as error:
+        raise InputError(f"{weights}: does not fit the model: {' '.join(str(error).split())[:300]}") from None
+    return manifest
+
+
+def _check_use(folder: Path, manifest: SnapshotManifest, backbone: Backbone) -> None:
+    """The same weights mean something else to a network that is given other inputs or another activation."""
+    ours = {**backbone.flags, **asdict(backbone.preprocessing)}
+    for name, found in {**manifest.architecture, **manifest.preprocessing}.items():
+        # JSON has lists where dataclasses have tuples
+        accepted = list(ours[name]) if isinstance(ours.get(name), tuple) else ours.get(name)
+        if name in ours and (list(found) if isinstance(found, tuple) else found) != accepted:
+            raise InputError(f"{folder}: found a snapshot with {name} {found}, accepted: {accepted}")
+
+
+def read_backbone(config: Config, run: Path, step: int) -> Backbone:
+    """The backbone as it was at a snapshot, adapters merged into its weights."""
+    folder = snapshot_folder(run, step)
+    backbone = load_backbone(config.backbone)
+    # only FLYP's head is made of what the task's classes are called
+    of_texts = isinstance(config.method, FlypConfig)
+    tasks = [load_task(**one.model_dump()) for one in tasks_in_order(config.task)] if of_texts else None
+    model = tune(backbone, read_manifest(folder).n_classes, config.method, config.seed, tasks)
+    read_snapshot(folder, model, encoder_hash(backbone))
+    return model.merged_backbone()

@@ -1,0 +1,5 @@
+"""Mappings from layer tokens to voxels: FactorTopy and its rivals, data splits, files."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,98 @@
+"""FactorTopy: one brain-wide mapping from layer tokens to voxels, factorised into four selectors.
+
+Every voxel selects *where* in the image it reads (space), from which *layer*, at which *scale* (local
+tokens against the global one) and from which *channels*. The first three are smooth functions of the
+voxel's place in the brain. Published as "Brain Decodes Deep Nets" (Yang, Gee and Shi, CVPR 2024); this
+is an independent implementation that is held to its numbers by `harness.conformance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from harness.mappings.factortopy.position_encoding import compact_encoding
+from harness.mappings.factortopy.selectors import (
+    EVERY,
+    SelectorModel,
+    Selectors,
+)
+
+HIDDEN = 128  # width of the selector networks
+
+
+class FactorTopy(SelectorModel):
+    """A `harness.selector_model.SelectorModel` whose selectors are smooth functions of the voxel's place.
+
+    u = tanh, ω = softmax and α = sigmoid of small networks on the voxel's position encoding. Their last
+    layers start at zero: every voxel starts at the image's centre, with all layers and both scales equal.
+
+    Parameters
+    ----------
+    coords : float tensor [n_voxels, 3]
+        Places of the voxels in the brain.
+    bounding_box : float tensor [2, 3]
+        Minimum and maximum of the subject's coordinates, whatever subset `coords` is.
+    layer_widths : sequence of int
+        Number of token channels of every layer.
+    n_channels : int
+        D, number of bottleneck channels.
+
+    Raises
+    ------
+    InputError
+        If there is no layer, or the bounding box has no extent or does not hold all voxels.
+    """
+
+    places: Tensor
+    expansion: Tensor
+    bounding_box: Tensor
+
+    def __init__(
+        self,
+        coords: Float[Tensor, "n_voxels 3"],
+        bounding_box: Float[Tensor, "2 3"],
+        layer_widths: Sequence[int],
+        n_channels: int,
+    ) -> None:
+        super().__init__(layer_widths)
+        places, expansion = compact_encoding(coords, bounding_box)
+        # beside a one, so that the networks' first bias is a row of their first product
+        self.register_buffer("places", torch.cat([places.new_ones(len(places), 1), places], dim=1))
+        self.register_buffer("expansion", expansion)
+        self.register_buffer("bounding_box", bounding_box.clone())
+        n_features = expansion.shape[1]
+        self.space_selector = _selector_network(n_features, 2)
+        self.layer_selector = _selector_network(n_features, len(layer_widths))
+        self.scale_selector = _selector_network(n_features, 1)
+        self._add_readout(len(coords), layer_widths, n_channels)
+
+    @property
+    def encoding(self) -> Float[Tensor, "n_voxels n_features"]:
+        """What the selector networks are functions of: `harness.position_encoding.position_encoding`."""
+        return self.places[:, 1:] @ self.expansion
+
+    def selectors(self, voxels: slice = EVERY) -> Selectors:
+        """Where every voxel, or some voxels, read; differentiable."""
+        places = self.places[voxels]
+        return Selectors(
+            space=self._select(self.space_selector, places).tanh(),
+            layer=self._select(self.layer_selector, places).softmax(dim=-1),
+            scale=self._select(self.scale_selector, places).squeeze(-1).sigmoid(),
+        )
+
+    def _select(
+        self, network: nn.Sequential, places: Float[Tensor, "n_voxels n_kept"]
+    ) -> Float[Tensor, "n_voxels n_outputs"]:
+        """What `network` makes of the encoding, whose expansion meets the first weights, not the voxels."""
+        weight, bias = network[0].parameters()
+        return network[1:](places @ torch.cat([bias[None], self.expansion @ weight.T]))
+
+
+def _selector_network(n_features: int, n_outputs: int) -> nn.Sequential:
+    last = nn.Linear(HIDDEN, n_outputs, bias=False)
+    nn.init.zeros_(last.weight)
+    return nn.Sequential(nn.Linear(n_features, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, HIDDEN), nn.GELU(), last)

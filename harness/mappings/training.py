@@ -1,0 +1,340 @@
+"""Train a model of voxels on layer tokens, score it on held-out stimuli, and keep what it has learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from harness.config import TrainedMappingConfig
+from harness.mappings.mapping import Mapping
+from harness.mappings.splits import Split
+from harness.mappings.voxel_scores import score
+from harness.storage import InputError
+from harness.tokens import (
+    LayerTokens,
+    StandardTokens,
+    check_finite,
+    standardize_tokens,
+)
+
+WARM_UP = 0.1  # share of the steps
+BETAS = (0.9, 0.99)  # of AdamW: a memory of 100 steps, as fits are a few hundred
+EPSILON = 1e-12  # a mean over many voxels has small gradients: Adam's usual 1e-8 would slow large brains
+OF_VOXELS = ("weight", "bias")  # parameters that a mapping keeps as arrays of its voxels
+CHECKS = 20  # of a fit: for divergence and, on validation stimuli, for the best state
+
+
+class FitDivergedError(InputError, RuntimeError):
+    """The loss is no longer a finite number; the message names the setting to lower."""
+
+
+@runtime_checkable
+class VoxelModel(Protocol):
+    """A `torch.nn.Module` that predicts voxels from layer tokens, as `fit_model` trains it."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter
+
+    def selectors(self, voxels: slice) -> Any:
+        """What of some voxels' reading depends on no image; computed once for many predictions."""
+
+    def regularizer(self, selectors: Any) -> Float[Tensor, ""]:
+        """Added to the loss, with a weight that decays."""
+
+    def __call__(
+        self, local: Any, global_: Any, selectors: Any, voxels: slice
+    ) -> Float[Tensor, "n_images n_voxels"]:
+        """Predict some voxels from the local and the global tokens of every layer."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """All that is trained."""
+
+    def to(self, device: Any) -> Any:
+        """The model on a device."""
+
+
+Model = TypeVar("Model", bound=VoxelModel)
+Fitted = TypeVar("Fitted", bound=VoxelModel, covariant=True)
+
+
+@dataclass(frozen=True)
+class FittedModel(Generic[Fitted]):
+    """A trained model and how well it predicts the held-out stimuli.
+
+    Attributes
+    ----------
+    model : VoxelModel
+    tokens : StandardTokens
+        Of all stimuli, as it was trained on.
+    r2, correlation : float arrays [n_voxels]
+    steps : int
+        Optimizer steps to the state that was kept.
+    """
+
+    model: Fitted
+    tokens: StandardTokens
+    r2: Float[np.ndarray, " n_voxels"]
+    correlation: Float[np.ndarray, " n_voxels"]
+    steps: int
+
+    def learned(self) -> dict[str, np.ndarray]:
+        """What it takes to predict, or to train on, beside every voxel's weights and bias.
+
+        ``model.*`` are the model's other parameters, ``frame.*`` the frame of its tokens.
+        """
+        found = {f"frame.{name}": array for name, array in self.tokens.frame.arrays().items()}
+        for name, parameter in self.model.named_parameters():
+            if name not in OF_VOXELS:
+                found[f"model.{name}"] = parameter.detach().cpu().numpy()
+        return found
+
+
+def fit_model(
+    build: Callable[[list[int]], Model],
+    rates: Callable[[Model], dict[nn.Parameter, float]],
+    tokens: LayerTokens,
+    responses: Float[np.ndarray, "n_images n_voxels"],
+    split: Split,
+    config: TrainedMappingConfig,
+    seed: int,
+    bootstrap: bool,
+    device: str | torch.device,
+    progress: str | None,
+    start: Mapping | None = None,
+) -> FittedModel[Model]:
+    """Train any model of voxels in the way `harness.fitting.fit` describes, and score it.
+
+    Parameters
+    ----------
+    build : function of the layers' widths
+        Makes the model, on the CPU; it may draw from torch's default generator, which `seed` has seeded.
+    rates : function of the model
+        Parameters that learn faster or slower than the others, and how many times.
+    start : Mapping, optional
+        Begins from what this one has learned.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    train, validation = torch.from_numpy(split.train), None
+    standard = tokens
+    if not isinstance(standard, StandardTokens):
+        standard = standardize_tokens(tokens, train, config.token_size, device)
+    targets = torch.as_tensor(responses, dtype=torch.float32, device=device)
+    with torch.random.fork_rng(devices=[]):
+        # not torch.manual_seed: that would seed the accelerators too
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        model = build([layer.shape[1] for layer in standard.global_])
+    if config.validation:
+        validation, train = _set_aside(split, config.validation, generator)
+    with torch.no_grad():
+        model.bias.copy_(targets[train.to(targets.device)].mean(dim=0))
+    if start is not None:
+        _begin_from(model, start)
+    model = model.to(device)
+    if bootstrap:
+        train = train[torch.randint(len(train), (len(train),), generator=generator)]
+    steps = _train(model, rates(model), standard, targets, train, validation, config, generator, progress)
+    held_out = torch.from_numpy(split.held_out)
+    prediction = predict(model, standard, held_out, config.batch_size, config.voxels_per_pass)
+    r2, correlation = score(prediction, np.asarray(responses)[split.held_out])
+    return FittedModel(model, standard, r2, correlation, steps)
+
+
+def _set_aside(
+    split: Split, share: float, generator: torch.Generator
+) -> tuple[Int[Tensor, " n_validation"], Int[Tensor, " n_rest"]]:
+    """Training rows that only choose the best state, and the rest; no picture is in both.
+
+    They are drawn before the bootstrap, so that no stimulus is in both either.
+    """
+    picture = split.shown_in(split.train)
+    pictures = np.unique(picture)
+    n_validation = round(len(pictures) * share)
+    if n_validation < 1 or len(pictures) - n_validation < 2:
+        raise InputError(
+            f"mapping.validation: {share} of {len(pictures)} stimuli leaves {len(pictures) - n_validation} "
+            f"to fit on and {n_validation} to validate on; at least 2 and 1 are needed"
+        )
+    order = torch.randperm(len(pictures), generator=generator).numpy()
+    chosen = np.isin(picture, pictures[order[:n_validation]])
+    return torch.from_numpy(split.train[chosen]), torch.from_numpy(split.train[~chosen])
+
+
+def _begin_from(model: VoxelModel, start: Mapping) -> None:
+    """Give the model what a mapping has learned."""
+    state = {"weight": start.weights, "bias": start.bias}
+    for name, array in (start.learned or {}).items():
+        if name.startswith("model."):
+            state[name.removeprefix("model.")] = array
+    parameters = dict(model.named_parameters())
+    found = {name: array.shape for name, array in state.items() if array is not None}
+    expected = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    if found != expected:
+        names = ", ".join(sorted(name for name in found | expected if found.get(name) != expected.get(name)))
+        raise InputError(
+            f"warm start: the earlier mapping is of other layers, voxels or channels, or was kept without "
+            f"what it had learned ({names}); accepted: one of the same backbone, brain and settings"
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(torch.from_numpy(np.array(state[name])))
+
+
+@torch.no_grad()
+def predict(
+    model: VoxelModel,
+    tokens: StandardTokens,
+    images: Int[Tensor, " n_chosen"],
+    batch_size: int,
+    voxels_per_pass: int,
+) -> Float[np.ndarray, "n_chosen n_voxels"]:
+    """Responses to some of the images that the tokens are of."""
+    found = np.empty((len(images), len(model.bias)), dtype=np.float32)
+    for voxels in _passes(len(model.bias), voxels_per_pass):
+        selectors = model.selectors(voxels)
+        first = 0
+        for stimuli in tokens.stream(images.split(batch_size)):
+            rows = slice(first, first + stimuli.n_images)
+            found[rows, voxels] = model(stimuli.local, stimuli.global_, selectors, voxels).cpu().numpy()
+            first += stimuli.n_images
+    return found
+
+
+def _passes(n_voxels: int, voxels_per_pass: int) -> list[slice]:
+    """All voxels, in as few and as equal parts as the bound allows."""
+    n_passes = -(-n_voxels // voxels_per_pass)
+    size = -(-n_voxels // n_passes)
+    return [slice(start, min(start + size, n_voxels)) for start in range(0, n_voxels, size)]
+
+
+def _train(
+    model: VoxelModel,
+    rates: dict[nn.Parameter, float],
+    tokens: StandardTokens,
+    targets: Float[Tensor, "n_images n_voxels"],
+    train: Int[Tensor, " n_train"],
+    validation: Int[Tensor, " n_validation"] | None,
+    config: TrainedMappingConfig,
+    generator: torch.Generator,
+    progress: str | None,
+) -> int:
+    """Train; steps to the state that is kept: the best on validation stimuli, or the last."""
+    parameters = [parameter for _, parameter in model.named_parameters()]
+    optimizer, schedule = _optimize(parameters, rates, config)
+    batches = _draw_batches(train, config.batch_size, config.steps, generator)
+    passes = _passes(targets.shape[1], config.voxels_per_pass)
+    check_every = -(-config.steps // CHECKS)
+    best: _State | None = None
+    bar = tqdm(batches, desc=progress, total=config.steps, disable=progress is None, leave=False)
+    for step, (batch, stimuli) in enumerate(zip(bar, tokens.stream(batches), strict=True)):
+        truth = targets[batch.to(targets.device)]
+        decay = config.regularization * max(1 - step / config.regularization_steps, 0)
+        optimizer.zero_grad()
+        loss = torch.zeros((), device=targets.device)
+        # loss and regularizer are means over voxels: parts of the brain add up to the whole
+        for voxels in passes:
+            selectors = model.selectors(voxels)
+            prediction = model(stimuli.local, stimuli.global_, selectors, voxels)
+            error = F.smooth_l1_loss(prediction, truth[:, voxels], beta=config.beta)
+            share = prediction.shape[1] / truth.shape[1]
+            (share * (error + decay * model.regularizer(selectors))).backward()
+            loss += share * error.detach()
+        optimizer.step()
+        schedule.step()
+        if (step + 1) % check_every and step + 1 < config.steps:
+            continue
+        if not torch.isfinite(loss):
+            raise FitDivergedError(
+                f"mapping.lr: the fit diverged within {step + 1} steps at {config.lr:g}; lower mapping.lr"
+            )
+        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+        if validation is None:
+            continue
+        guess = predict(model, tokens, validation, config.batch_size, config.voxels_per_pass)
+        answer = targets[validation.to(targets.device)].cpu()
+        found = F.smooth_l1_loss(torch.from_numpy(guess), answer, beta=config.beta).item()
+        if best is None or found < best.loss:
+            best = _State(found, step + 1, [parameter.detach().clone() for parameter in parameters])
+        elif config.patience is not None and step + 1 - best.steps >= config.patience * check_every:
+            break
+    bar.close()
+    if best is None:
+        return config.steps
+    with torch.no_grad():
+        for parameter, kept in zip(parameters, best.parameters, strict=True):
+            parameter.copy_(kept)
+    return best.steps
+
+
+@dataclass(frozen=True)
+class _State:
+    """Parameters after some steps, and their loss on validation stimuli."""
+
+    loss: float
+    steps: int
+    parameters: list[Tensor]
+
+
+def _optimize(
+    parameters: Sequence[nn.Parameter], rates: dict[nn.Parameter, float], config: TrainedMappingConfig
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    groups = [([p for p in parameters if p not in rates], 1.0)]
+    groups += [([p], rate) for p, rate in rates.items()]
+    optimizer = torch.optim.AdamW(
+        [{"params": members} for members, _ in groups],
+        betas=BETAS,
+        eps=EPSILON,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+    # OneCycleLR divides by zero unless its rise and its fall have a step each
+    cycle = max(config.steps, 3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=[config.lr * rate for _, rate in groups],
+        total_steps=cycle,
+        pct_start=max(WARM_UP, 2 / cycle),
+        cycle_momentum=False,
+    )
+    return optimizer, schedule
+
+
+def check_inputs(
+    tokens: LayerTokens,
+    responses: Float[np.ndarray, "n_images n_voxels"],
+    coords: Float[np.ndarray, "n_voxels 3"],
+    split: Split,
+) -> None:
+    """Raise `InputError` where sizes do not agree, or tokens or responses are not finite."""
+    n_images, n_voxels = responses.shape
+    if tokens.n_images != n_images:
+        raise InputError(
+            f"tokens of {tokens.n_images} stimuli, but responses to {n_images}; expected as many"
+        )
+    if len(coords) != n_voxels:
+        raise InputError(
+            f"coordinates of {len(coords)} voxels, but responses of {n_voxels}; expected as many"
+        )
+    last = max(split.train.max(), split.held_out.max())
+    if last >= n_images:
+        raise InputError(f"split names stimulus {last}, but there are {n_images} (0 to {n_images - 1})")
+    if not np.isfinite(responses).all():
+        raise InputError("responses hold values that are not finite; leave out the voxels that have them")
+    if not isinstance(tokens, StandardTokens):
+        check_finite(tokens)
+
+
+def _draw_batches(
+    train: Int[Tensor, " n_train"], batch_size: int, steps: int, generator: torch.Generator
+) -> Sequence[Int[Tensor, " _"]]:
+    """Passes over the stimuli, each in its own order; a batch may end one pass and begin the next."""
+    n_passes = -(-steps * batch_size // len(train))
+    order = torch.cat([train[torch.randperm(len(train), generator=generator)] for _ in range(n_passes)])
+    return order[: steps * batch_size].split(batch_size)

@@ -1,0 +1,152 @@
+"""How well labels are predicted: accuracy, balanced accuracy, AUROC and calibration, by torchmetrics.
+
+Pure functions on probabilities and labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.stats import rankdata
+
+from harness.storage import InputError
+from tasks import LabelArray
+
+N_BINS = 15
+"""Of the calibration error (Guo et al. 2017)."""
+
+
+@dataclass(frozen=True)
+class LabelScores:
+    """Scores on a test set, all in [0, 1]; None where one is not defined.
+
+    Attributes
+    ----------
+    accuracy : float or None
+        Share of the images whose class is right. Of several labels an image: share of right labels at a
+        threshold of 0.5, mean over labels.
+    balanced_accuracy : float or None
+        Mean recall over the classes that there are. Of several labels: mean of sensitivity and specificity
+        at 0.5, mean over the labels that some images have and some have not.
+    auroc : float or None
+        Area under the ROC curve, each class against all others (each label against its absence), mean over
+        the classes that some images have and some have not.
+    ece : float or None
+        Expected calibration error: of the predicted class; of several labels, of every label's probability,
+        mean over labels.
+    auroc_left_out : int or None
+        Labels left out of auroc and balanced accuracy, as all test images have them or none; None with one
+        label an image.
+    """
+
+    accuracy: float | None
+    balanced_accuracy: float | None
+    auroc: float | None
+    ece: float | None
+    auroc_left_out: int | None = None
+
+    def named(self, prefix: str = "") -> dict[str, float]:
+        """Those that are defined, by name."""
+        return {f"{prefix}{name}": float(value) for name, value in vars(self).items() if value is not None}
+
+
+def score_labels(probabilities: Float[np.ndarray, "n_images n_classes"], labels: LabelArray) -> LabelScores:
+    """Score predictions.
+
+    Parameters
+    ----------
+    probabilities : float array [n_images, n_classes]
+        Sum to 1 over classes; of several labels an image, of each label on its own.
+    labels : int array [n_images], or [n_images, n_classes] of 0 and 1
+    """
+    from torchmetrics.functional.classification import multiclass_stat_scores, multilabel_stat_scores
+
+    found, target = torch.as_tensor(probabilities, dtype=torch.float64), torch.as_tensor(labels)
+    n_classes = probabilities.shape[1]
+    auroc, left_out = mean_auroc(probabilities, labels)
+    count = multiclass_stat_scores if labels.ndim == 1 else multilabel_stat_scores
+    # counts, not torchmetrics' rates: those are rounded to 32 bits
+    counts = count(found, target, n_classes, average="none", validate_args=False).double().numpy()
+    true, false_positive, true_negative, _, support = counts.T
+    if labels.ndim == 1:
+        there = support > 0
+        return LabelScores(
+            accuracy=float(true.sum() / len(labels)),
+            balanced_accuracy=float((true[there] / support[there]).mean()),
+            auroc=auroc,
+            ece=calibration_error(probabilities, labels),
+        )
+    scored = _of_both_kinds(labels)
+    sensitivity = true[scored] / support[scored]
+    specificity = true_negative[scored] / (true_negative + false_positive)[scored]
+    errors = [label_calibration_error(*pair) for pair in zip(probabilities.T, labels.T, strict=True)]
+    return LabelScores(
+        accuracy=float(((true + true_negative) / len(labels)).mean()),
+        balanced_accuracy=float((sensitivity + specificity).mean() / 2) if scored.any() else None,
+        auroc=auroc,
+        ece=float(np.mean(errors)),
+        auroc_left_out=left_out,
+    )
+
+
+def mean_auroc(
+    scores: Float[np.ndarray, "n_images n_classes"], labels: LabelArray
+) -> tuple[float | None, int]:
+    """Mean area under the ROC curve over classes or labels, and how many had to be left out.
+
+    `scores` may be any that rank the images. Left out is what all images have, or none; None if nothing is
+    left.
+    """
+    from torchmetrics.functional.classification import multilabel_auroc
+
+    present = labels[:, None] == np.arange(scores.shape[1]) if labels.ndim == 1 else labels == 1
+    scored = _of_both_kinds(present)
+    n_scored = int(scored.sum())
+    if not n_scored:
+        return None, len(scored)
+    # only the order counts; torchmetrics squashes what is outside of [0, 1], and makes ties of large scores
+    ranks = rankdata(scores[:, scored], method="dense", axis=0) / len(scores)
+    value = multilabel_auroc(
+        torch.as_tensor(ranks, dtype=torch.float64),
+        torch.as_tensor(present[:, scored].astype(np.int64)),
+        num_labels=n_scored,
+        average="none",
+        validate_args=False,
+    )
+    return float(value.double().mean()), len(scored) - n_scored
+
+
+def _of_both_kinds(labels: np.ndarray) -> np.ndarray:
+    """Which columns hold both 0 and 1."""
+    return np.logical_xor(labels.any(axis=0), labels.all(axis=0))
+
+
+def calibration_error(
+    probabilities: Float[np.ndarray, "n_images n_classes"], labels: np.ndarray, n_bins: int = N_BINS
+) -> float:
+    """ECE, the expected calibration error of the predicted class, in [0, 1] (Guo et al. 2017).
+
+    Σ_b n_b/n |accuracy_b − confidence_b| over bins b of the images.
+    Bins are of equal width over the probability of the predicted class, each closed above.
+    """
+    if not ((probabilities >= 0).all() and np.allclose(probabilities.sum(axis=1), 1, atol=1e-3)):
+        raise InputError("calibration error: found rows that are not probabilities; each must sum to 1")
+    hit = probabilities.argmax(axis=1) == labels
+    return label_calibration_error(probabilities.max(axis=1), hit.astype(np.int64), n_bins)
+
+
+def label_calibration_error(
+    probabilities: Float[np.ndarray, " n_images"], labels: np.ndarray, n_bins: int = N_BINS
+) -> float:
+    """ECE of the probability of one event, in [0, 1]; 1 where it happened, 0 where it did not."""
+    from torchmetrics.functional.classification import binary_calibration_error
+
+    # torchmetrics closes bins below, and 1 has a bin of its own: a hair less, and a value is where it belongs
+    below = np.nextafter(np.asarray(probabilities, dtype=np.float64), 0)
+    value = binary_calibration_error(
+        torch.as_tensor(below), torch.as_tensor(labels), n_bins=n_bins, norm="l1", validate_args=False
+    )
+    return float(value)

@@ -1,0 +1,257 @@
+"""What features still know of a task that was not fine-tuned on: linear probe, nearest neighbours, zero-shot.
+
+Pure functions on features and labels. A probe is made afresh for every snapshot and task. No function reads
+or moves a global random state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.special import softmax
+from sklearn.model_selection import train_test_split
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
+from torch import Tensor
+from torch.nn import functional as F
+
+from harness.backbones import TextTower
+from harness.config import Config
+from harness.measures.label_scores import (
+    LabelScores,
+    mean_auroc,
+    score_labels,
+)
+from harness.storage import InputError
+from tasks import (
+    Task,
+    label_loss,
+)
+
+LEARNING_RATES = (0.01, 0.05, 0.1, 0.5, 1.0)
+"""The grid of LDIFS (Mukhoti et al., TMLR 2024)."""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Scores of one probe.
+
+    Attributes
+    ----------
+    scores : LabelScores
+        On the test part.
+    lr : float or None
+        Learning rate that was picked; None where nothing was trained.
+    """
+
+    scores: LabelScores
+    lr: float | None = None
+
+
+def linear_probe(
+    train: Float[np.ndarray, "n_train n_channels"],
+    train_labels: Int[np.ndarray, "n_train *n_labels"],
+    test: Float[np.ndarray, "n_test n_channels"],
+    test_labels: Int[np.ndarray, "n_test *n_labels"],
+    seed: int,
+    steps: int = 1000,
+    learning_rates: Sequence[float] = LEARNING_RATES,
+    validation_fraction: float = 0.2,
+    weight_decay: float = 0.01,
+    device: str | torch.device = "cpu",
+) -> ProbeResult:
+    """Linear probe after the protocol of LDIFS (Mukhoti et al., TMLR 2024).
+
+    L2-normalised features, linear layer with bias, full-batch AdamW on cross-entropy. Every learning rate is
+    tried on a part of the training images; the one of best accuracy on the rest (of equals the one of lower
+    cross-entropy) is used to refit on all of them. The layer starts at 0, so nothing but the choice of the
+    validation part depends on the seed. Where images have several labels, the loss is binary cross-entropy
+    and mean AUROC chooses the rate.
+
+    Parameters
+    ----------
+    train, test : float array [n_train, n_channels], [n_test, n_channels]
+    train_labels, test_labels : int array [n_train], [n_test]
+        Classes counted from 0; or [n_train, n_labels], [n_test, n_labels] of 0 and 1.
+    seed : int
+        Of the validation part, which keeps the proportions of classes where every class has two images or
+        more and the part has room for all.
+    steps : int
+    learning_rates : sequence of float
+    validation_fraction : float
+    weight_decay : float
+        Of AdamW, on weights and bias; torch's default.
+    device : str or torch.device
+
+    Raises
+    ------
+    InputError
+        If features are not finite, or labels negative.
+    """
+    for part, features, labels in (("training", train, train_labels), ("test", test, test_labels)):
+        _check(f"linear probe, {part} part", features, labels)
+    several = train_labels.ndim == 2
+    n_classes = train_labels.shape[1] if several else int(max(train_labels.max(), test_labels.max())) + 1
+    fit_part, validation_part = _split(train_labels, validation_fraction, seed)
+
+    x, y = _to_layer_input(train, device), torch.as_tensor(train_labels, device=device).long()
+    tried = fit_linear_layers(x[fit_part], y[fit_part], n_classes, learning_rates, steps, weight_decay)
+    target = y[validation_part]
+    logits = torch.einsum("nc,lck->lnk", x[validation_part], tried)
+    if several:
+        labels = train_labels[validation_part]
+        # of labels that no validation image has, or all have, only the loss can say something
+        quality = [mean_auroc(of_rate.cpu().numpy(), labels)[0] or 0.0 for of_rate in logits]
+    else:
+        quality = (logits.argmax(-1) == target).double().mean(1).tolist()
+    loss = [label_loss(of_rate, target).item() for of_rate in logits]
+    best = min(range(len(learning_rates)), key=lambda i: (-quality[i], loss[i]))
+
+    lr = learning_rates[best]
+    (layer,) = fit_linear_layers(x, y, n_classes, [lr], steps, weight_decay)
+    logits = (_to_layer_input(test, device) @ layer).double()
+    probabilities = logits.sigmoid() if several else logits.softmax(-1)
+    return ProbeResult(score_labels(probabilities.cpu().numpy(), test_labels), lr)
+
+
+def fit_linear_layers(
+    x: Float[Tensor, "n_images n_channels"],
+    labels: Int[Tensor, " n_images"] | Int[Tensor, "n_images n_classes"],
+    n_classes: int,
+    learning_rates: Sequence[float],
+    steps: int,
+    weight_decay: float,
+) -> Float[Tensor, "n_rates n_channels n_classes"]:
+    """Train one linear layer per learning rate on `tasks.losses.label_loss`, all of them at once, from 0.
+
+    The steps are those of `torch.optim.AdamW` (betas .9 and .999, eps 1e-8), which takes one rate per
+    parameter tensor only; side by side in one matrix, with the loss's gradient written out, the layers
+    train more than twice as fast.
+    """
+    n_images, n_rates = len(x), len(learning_rates)
+    rate = torch.tensor(learning_rates, dtype=x.dtype, device=x.device).repeat_interleave(n_classes)
+    several = labels.ndim == 2
+    target = (labels if several else F.one_hot(labels, n_classes)).to(x.dtype)[:, None]
+    n_terms = n_images * (n_classes if several else 1)
+    weight = x.new_zeros(x.shape[1], n_rates * n_classes)
+    mean, square = torch.zeros_like(weight), torch.zeros_like(weight)
+    for step in range(1, steps + 1):
+        logits = (x @ weight).view(n_images, n_rates, n_classes)
+        probabilities = logits.sigmoid() if several else logits.softmax(-1)
+        gradient = x.T @ (probabilities - target).view(n_images, -1) / n_terms
+        mean.lerp_(gradient, 0.1)
+        square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+        spread = (square / (1 - 0.999**step)).sqrt_().add_(1e-8)
+        weight.mul_(1 - rate * weight_decay).sub_(rate / (1 - 0.9**step) * mean / spread)
+    return weight.view(-1, n_rates, n_classes).permute(1, 0, 2)
+
+
+def knn_probe(
+    train: Float[np.ndarray, "n_train n_channels"],
+    train_labels: Int[np.ndarray, "n_train *n_labels"],
+    test: Float[np.ndarray, "n_test n_channels"],
+    test_labels: Int[np.ndarray, "n_test *n_labels"],
+    n_neighbours: int = 20,
+    temperature: float = 0.07,
+) -> ProbeResult:
+    """Nearest neighbours, as in DINO (Caron et al. 2021).
+
+    The `n_neighbours` training images of highest cosine similarity s (all, if there are fewer) vote with
+    weight exp(s/temperature); the share of votes is the probability of a class, or of a label.
+    """
+    for part, features, labels in (("training", train, train_labels), ("test", test, test_labels)):
+        _check(f"nearest-neighbour probe, {part} part", features, labels)
+    search = NearestNeighbors(n_neighbors=min(n_neighbours, len(train)), metric="cosine").fit(train)
+    distance, neighbours = search.kneighbors(test)
+    weight = softmax(-distance.astype(np.float64) / temperature, axis=1)
+    votes = train_labels
+    if votes.ndim == 1:
+        votes = np.eye(int(max(train_labels.max(), test_labels.max())) + 1)[train_labels]
+    # rounding may carry a sum of shares above 1
+    shares = np.einsum("nk,nkc->nc", weight, votes[neighbours].astype(np.float64)).clip(0, 1)
+    return ProbeResult(score_labels(shares, test_labels))
+
+
+def zero_shot(
+    image_features: Float[np.ndarray, "n_images n_channels"],
+    class_text_features: Float[np.ndarray, "n_classes n_channels"],
+    labels: Int[np.ndarray, "n_images *n_labels"],
+    logit_scale: float,
+) -> ProbeResult:
+    """Classify images by the class text of highest cosine similarity (CLIP: Radford et al. 2021).
+
+    Both kinds of features are L2-normalised here. `logit_scale` is the factor itself (CLIP: about 100), not
+    its logarithm; it matters for the ece only. Where images have several labels, similarity ranks the images
+    for every label, which gives auroc; what takes a threshold is not defined, and left out.
+    """
+    _check("zero-shot probe", image_features, labels)
+    if not logit_scale > 0:
+        raise InputError(f"zero-shot probe: found a logit scale of {logit_scale}; accepted are positive ones")
+    n_classes = labels.shape[1] if labels.ndim == 2 else labels.max() + 1
+    if n_classes > len(class_text_features):
+        raise InputError(
+            f"zero-shot probe: found label {n_classes - 1}, but text for {len(class_text_features)} classes"
+        )
+    similarity = normalize(image_features) @ normalize(class_text_features).T
+    if labels.ndim == 2:
+        auroc, left_out = mean_auroc(similarity, labels)
+        return ProbeResult(LabelScores(None, None, auroc, None, left_out))
+    return ProbeResult(score_labels(softmax(logit_scale * similarity.astype(np.float64), axis=1), labels))
+
+
+def _check(name: str, features: np.ndarray, labels: np.ndarray) -> None:
+    if not len(labels):
+        raise InputError(f"{name}: found no images; at least one is needed")
+    if not np.isfinite(features).all():
+        raise InputError(f"{name}: found features that are not finite; only finite ones are accepted")
+    if labels.min() < 0:
+        raise InputError(f"{name}: found label {labels.min()}; classes are counted from 0")
+
+
+def _split(labels: np.ndarray, validation_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    counts = np.unique(labels, return_counts=True)[1] if labels.ndim == 1 else np.zeros(1)
+    n_validation = round(validation_fraction * len(labels))
+    if not 0 < n_validation < len(labels):
+        raise InputError(
+            f"linear probe: found {len(labels)} training images, of which {n_validation} to validate on; "
+            "both parts need at least one"
+        )
+    can_stratify = counts.min() >= 2 and min(n_validation, len(labels) - n_validation) >= len(counts)
+    fit_part, validation_part = train_test_split(
+        np.arange(len(labels)),
+        test_size=n_validation,
+        random_state=seed,
+        stratify=labels if can_stratify else None,
+    )
+    return fit_part, validation_part
+
+
+def _to_layer_input(features: np.ndarray, device: str | torch.device) -> Tensor:
+    """L2-normalised features and a column of ones for the bias."""
+    unit = F.normalize(torch.as_tensor(features, dtype=torch.float32, device=device), dim=1)
+    return F.pad(unit, (0, 1), value=1.0)
+
+
+def probe_features(
+    train: Float[np.ndarray, "n_train n_channels"],
+    train_labels: Int[np.ndarray, "n_train *n_labels"],
+    test: Float[np.ndarray, "n_test n_channels"],
+    test_labels: Int[np.ndarray, "n_test *n_labels"],
+    config: Config,
+    text: TextTower | None,
+    task: Task,
+) -> dict[str, float]:
+    """Linear probe, nearest neighbours and, with a text tower and templates, zero-shot as pretrained."""
+    scores = linear_probe(
+        train, train_labels, test, test_labels, config.seed, config.probes.steps
+    ).scores.named("linear_")
+    neighbours = knn_probe(train, train_labels, test, test_labels, config.probes.knn_k)
+    scores |= neighbours.scores.named("knn_")
+    if text is not None and task.templates:
+        head = text.embed_classes(task.class_names, task.templates).numpy()
+        scores |= zero_shot(test, head, test_labels, text.logit_scale).scores.named("zero_shot_")
+    return scores

@@ -1,0 +1,199 @@
+"""From mappings and probes of a run to the rows of its results: names, summaries, the noise floor.
+
+Pure functions; what is measured stands in `harness.rewiring`, `harness.alignment` and `harness.forgetting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from harness.brains import Brain
+from harness.mappings import Mapping as VoxelMapping
+from harness.measures.alignment import (
+    Hierarchy,
+    hierarchy_alignment,
+    voxel_ranks,
+)
+from harness.measures.forgetting import delta
+from harness.measures.rewiring import (
+    CHANNEL_MEASURES,
+    MEASURES,
+    RoiChannels,
+    compare_channels,
+    confidence,
+    describe_channels,
+    expected_depth,
+    rewiring_measures,
+    summarise_rois,
+    tail,
+)
+from harness.measures.significance import (
+    correct_over_rois,
+    noise_floor,
+)
+
+# kind of probe -> the difference that says what is lost (reference: LDIFS, Mukhoti et al. 2024)
+DELTAS = {"linear": "delta_lp", "knn": "delta_knn", "zero_shot": "delta_zs"}
+
+Summary = dict[str, dict[str, float]]
+
+
+def measure_brain(
+    mappings: Mapping[int, VoxelMapping], refits: Sequence[VoxelMapping], brain: Brain, seed: int
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Values of all metrics of a brain, by name, of every snapshot in order of its step.
+
+    Parameters
+    ----------
+    mappings : dict of step to Mapping
+        With step 0.
+    refits : sequence of Mapping
+        More fits of step 0, at least two, for the noise floor.
+    brain : Brain
+    seed : int
+        Of the channel clusters.
+    """
+    step_0 = [describe_fit(mapping, brain, seed) for mapping in (mappings[0], *refits)]
+    between = compare_all(step_0, step_0, brain)
+    for step in sorted(mappings):
+        values = name_mapping(mappings[step], brain)
+        if step == 0 and "alignment/all/hierarchy" in values:
+            heights = [_hierarchy(fit.mapping, brain).hierarchy for fit in step_0]
+            values["alignment/all/hierarchy_null_mean"] = float(np.mean(heights))
+            values["alignment/all/hierarchy_null_sd"] = float(np.std(heights, ddof=1))
+        if step > 0:
+            raw = compare_all(step_0, [describe_fit(mappings[step], brain, seed)], brain)
+            values |= name_rewiring(raw, between)
+        yield step, values
+
+
+def name_probes(now: Mapping[str, Any], before: Mapping[str, Any], *tasks: str) -> dict[str, float]:
+    """Rows of accuracy, probes, forgetting and drift; deltas are after − before, negative = forgetting.
+
+    Deltas are differences of accuracies; where images have several labels, of mean AUROC: their names say so.
+
+    Parameters
+    ----------
+    now, before : dicts that `harness.track` writes
+        ``{"task": {measure: value}, "probe": {task: {measure: value}}, "multi_label": [task],
+        "drift": {layer: {measure: value}}}``; of a sequence ``{"heads": {task: {measure: value}}, …}``.
+    *tasks : str
+        Names of the tasks that are fine-tuned on: what changes there is not what pretraining has left.
+    """
+    values: dict[str, float] = {}
+    for task, scores in (now["heads"] if "heads" in now else {tasks[0]: now["task"]}).items():
+        values |= {f"task/{task}/{measure}": value for measure, value in scores.items()}
+    for layer, moved in now.get("drift", {}).items():
+        values |= {f"drift/{layer}/{measure}": value for measure, value in moved.items()}
+    for name, scores in now["probe"].items():
+        values |= {f"probe/{name}/{measure}": value for measure, value in scores.items()}
+        if name not in tasks:
+            several = name in now.get("multi_label", ())
+            for probe, short in DELTAS.items():
+                measure = f"{probe}_auroc" if several else f"{probe}_accuracy"
+                if measure in scores:
+                    values[f"forgetting/{name}/{short}{'_auroc' * several}"] = delta(
+                        before["probe"][name][measure], scores[measure]
+                    )
+    return values
+
+
+def name_mapping(mapping: VoxelMapping, brain: Brain) -> dict[str, float]:
+    """Rows of one mapping: prediction and selectors by place, and hierarchy alignment."""
+    per_voxel = {
+        "brain/{}/r2": mapping.r2,
+        "brain/{}/correlation": mapping.correlation,
+        "selectors/{}/expected_depth": expected_depth(mapping.layer),
+        "selectors/{}/confidence": confidence(mapping.layer),
+    }
+    if mapping.scale is not None:
+        per_voxel["selectors/{}/scale"] = mapping.scale
+    summary = summarise_rois(per_voxel, brain.rois, None)
+    values = {name.format(place): value for place, row in summary.items() for name, value in row.items()}
+    if brain.noise_ceiling is not None:
+        ceiling = summarise_rois({"ceiling": brain.noise_ceiling}, brain.rois, None)
+        for place, row in ceiling.items():
+            if row["ceiling"] > 0:
+                # ratio of means: single voxels of low ceiling would dominate a mean of ratios
+                values[f"brain/{place}/r2_normalised"] = values[f"brain/{place}/r2"] / row["ceiling"]
+    if any(roi.rank is not None for roi in brain.rois):
+        found = vars(_hierarchy(mapping, brain))
+        values |= {f"alignment/all/{name}": value for name, value in found.items()}
+    return values
+
+
+def _hierarchy(mapping: VoxelMapping, brain: Brain) -> Hierarchy:
+    return hierarchy_alignment(expected_depth(mapping.layer), voxel_ranks(brain.rois, brain.n_voxels))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A mapping and, by ROI, how its voxels differ in the channels they read (none without weights)."""
+
+    mapping: VoxelMapping
+    channels: dict[str, RoiChannels]
+
+
+def describe_fit(mapping: VoxelMapping, brain: Brain, seed: int) -> Fit:
+    """Describe a mapping once, to compare it with many."""
+    if mapping.weights is None:
+        return Fit(mapping, {})
+    return Fit(
+        mapping, {roi.name: describe_channels(mapping.weights[roi.voxels], seed) for roi in brain.rois}
+    )
+
+
+def compare_all(
+    before: Sequence[Fit], after: Sequence[Fit], brain: Brain
+) -> dict[tuple[str, str], Float[np.ndarray, "n_before n_after"]]:
+    """Every measure of rewiring in every place, for all pairs of fits, by (place, measure).
+
+    Weighted means have the name of the measure with ``_weighted``.
+    """
+    tables: dict[tuple[str, str], Float[np.ndarray, "n_before n_after"]] = {}
+    for row, first in enumerate(before):
+        for column, second in enumerate(after):
+            measures = rewiring_measures(first.mapping, second.mapping)
+            found = summarise_rois(measures, brain.rois, brain.noise_ceiling)
+            for name, channels in first.channels.items():
+                found[name] |= compare_channels(channels, second.channels[name])
+            for place, values in found.items():
+                for measure, value in values.items():
+                    table = tables.setdefault((place, measure), np.zeros((len(before), len(after))))
+                    table[row, column] = value
+    return tables
+
+
+def name_rewiring(
+    raw: Mapping[tuple[str, str], Float[np.ndarray, "n_fits 1"]],
+    between: Mapping[tuple[str, str], Float[np.ndarray, "n_fits n_fits"]],
+) -> dict[str, float]:
+    """Rows of rewiring against the floor: raw, null, excess, its interval, p and p corrected over ROIs."""
+    values: dict[str, float] = {}
+    floored = {key: None for key in raw if key[1] in (*MEASURES, *CHANNEL_MEASURES)}
+    for (place, measure), distances in raw.items():
+        name = f"rewiring/{place}/{measure}"
+        if (place, measure) not in floored:
+            values[name] = float(distances.mean())
+            continue
+        found = noise_floor(distances[:, 0], between[place, measure], tail(measure), corrected=True)
+        values |= {
+            name: found.raw,
+            f"{name}_null": found.null,
+            f"{name}_excess": found.excess,
+            f"{name}_excess_low": found.low,
+            f"{name}_excess_high": found.high,
+            f"{name}_p": found.p,
+        }
+    for measure in (*MEASURES, *CHANNEL_MEASURES):
+        names = [
+            f"rewiring/{place}/{measure}_p" for place, kind in floored if kind == measure and place != "all"
+        ]
+        corrected = correct_over_rois(np.array([values[name] for name in names]))
+        values |= {f"{name}_fdr": float(p) for name, p in zip(names, corrected, strict=True)}
+    return values

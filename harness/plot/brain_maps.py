@@ -1,0 +1,63 @@
+"""A look at a brain: its regions and its noise ceiling on the flat cortex."""
+
+from __future__ import annotations
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from harness.brains import (
+    Brain,
+    Surface,
+)
+from harness.plot.flatmap import (
+    draw_flatmap,
+    draw_flatmap_colours,
+)
+from harness.plot.style import figure_style
+
+
+def draw_brain(brain: Brain) -> Figure:
+    """Draw the regions, one colour each, and the noise ceiling, where it is known.
+
+    Where regions overlap, the one of the fewest voxels is on top. Voxels in none are grey.
+
+    Parameters
+    ----------
+    brain : Brain
+        With a surface.
+    """
+    surface = brain.surface
+    assert surface is not None
+    with figure_style():
+        n_maps = 1 if brain.noise_ceiling is None else 2
+        figure = Figure(figsize=(4.6 * n_maps, 5), layout="constrained")
+        axes = figure.subplots(1, n_maps, squeeze=False)[0]
+        _draw_regions(axes[0], brain, surface)
+        if brain.noise_ceiling is not None:
+            limits = (0.0, float(max(brain.noise_ceiling.max(), 1e-3)))
+            draw_flatmap(axes[1], surface, brain.noise_ceiling, limits=limits, label="share of the variance")
+            axes[1].set_title("Noise ceiling")
+        figure.suptitle(f"{brain.name}: {brain.n_voxels:,} voxels", x=0.008, ha="left", fontweight="bold")
+    return figure
+
+
+def _draw_regions(ax: Axes, brain: Brain, surface: Surface) -> None:
+    palette = sns.husl_palette(max(len(brain.rois), 1), s=0.75)
+    colours = np.full((brain.n_voxels, 3), np.nan)
+    order = sorted(range(len(brain.rois)), key=lambda index: -len(brain.rois[index].voxels))
+    for index in order:
+        colours[brain.rois[index].voxels] = palette[index]
+    draw_flatmap_colours(ax, surface, colours, blended=False)
+    ax.set_title("Regions")
+    if surface.area_names:
+        return  # their names are on the map
+    patches = [Patch(color=palette[index], label=roi.name) for index, roi in enumerate(brain.rois)]
+    if patches:
+        columns = min(len(patches), 5)
+        ax.legend(
+            handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=columns, fontsize=7,
+            handlelength=0.8, handletextpad=0.3, columnspacing=0.8,
+        )  # fmt: skip

@@ -1,0 +1,141 @@
+"""Which voxels read alike: clusters by channel weights on the flat cortex, and what regions consist of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import seaborn as sns
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from harness.brains import (
+    Roi,
+    Surface,
+)
+from harness.mappings import Mapping as VoxelMapping
+from harness.measures import (
+    cluster_channels,
+    match_clusters,
+)
+from harness.plot.flatmap import draw_flatmap_colours
+from harness.plot.style import (
+    FAINT,
+    WIDTH,
+    figure_style,
+)
+
+_LIGHTNESS = (0.85, 0.65, 0.45)  # in turn, so that near hues can be told apart
+_GREY = "#d9d9d9"
+
+
+def label_voxels(
+    fits: Sequence[VoxelMapping], n_clusters: int, seed: int
+) -> list[Int[np.ndarray, " n_voxels"]]:
+    """Clusters of every fit's voxels, numbered as those of the first with which they share the most voxels.
+
+    Voxels that a fit does not predict (R² of held-out stimuli at most 0) are −1: what they read is chance.
+
+    Parameters
+    ----------
+    fits : sequence of Mapping
+        Of one brain; with weights.
+    n_clusters : int
+    seed : int
+        Of k-means.
+    """
+    labels: list[Int[np.ndarray, " n_voxels"]] = []
+    for fit in fits:
+        assert fit.weights is not None
+        found = cluster_channels(fit.weights, n_clusters, seed)
+        labels.append(match_clusters(labels[0], found) if labels else found)
+    return [np.where(fit.r2 > 0, found, -1) for fit, found in zip(fits, labels, strict=True)]
+
+
+def cluster_colours(n_clusters: int) -> Float[np.ndarray, "n_clusters 3"]:
+    """RGB of every cluster: hues in the order of their numbers, as clusters of near numbers read alike."""
+    # a part of the circle is left out: the first and the last cluster are the least alike
+    n_hues = round(n_clusters * 1.15) + 1
+    palettes = [np.array(sns.husl_palette(n_hues, s=0.85, l=lightness)) for lightness in _LIGHTNESS]
+    return np.stack([palettes[index % len(palettes)][index] for index in range(n_clusters)])
+
+
+def draw_clusters(
+    surface: Surface | None, rois: Sequence[Roi], clusters: Int[np.ndarray, " n_voxels"], title: str
+) -> Figure:
+    """Draw the clusters of one fit: a flat map, if there is a surface, and the composition of every region.
+
+    Parameters
+    ----------
+    surface : Surface or None
+    rois : sequence of Roi
+        In the order of the rows, first on top.
+    clusters : int array [n_voxels]
+        Numbers as of `harness.channels.cluster_channels`; −1: left grey.
+    title : str
+    """
+    colours = cluster_colours(int(clusters.max()) + 1)
+    with figure_style():
+        layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06, wspace=0.04)
+        height = max(4.6, 1.0 + 0.27 * len(rois))
+        figure = Figure(figsize=(WIDTH, height), layout=layout)
+        ratios = (1.15, 1) if surface is not None else (1,)
+        axes = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
+        if surface is not None:
+            draw_flatmap_colours(axes[0], surface, _paint(clusters, colours), blended=False)
+        _draw_composition(axes[-1], rois, clusters, colours)
+        figure.suptitle(title, x=0.008, ha="left", fontsize=11, fontweight="bold")
+        caption = (
+            "A colour is a cluster of voxels whose channel weights point alike (k-means, then Ward’s "
+            "method); at step 0, near hues read more alike,\nand later clusters have the colour of the one "
+            "at step 0 that they share most voxels with. Grey: voxels that are not predicted (R² of held-out "
+            "stimuli at most 0)."
+        )
+        figure.supxlabel(caption, x=0.008, ha="left", fontsize=8.5, color=FAINT)
+    return figure
+
+
+def draw_cluster_maps(surface: Surface, maps: Mapping[str, Int[np.ndarray, " n_voxels"]]) -> Figure:
+    """Draw clusters of several fits side by side, by title; a number is the same colour in all."""
+    n_clusters = max(int(clusters.max()) for clusters in maps.values()) + 1
+    colours = cluster_colours(n_clusters)
+    with figure_style():
+        # no layout engine: it would draw everything twice
+        figure = Figure(figsize=(WIDTH, 2.9))
+        axes = figure.subplots(1, len(maps), squeeze=False)[0]
+        figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=0.92, wspace=0.04)
+        for place, (ax, (title, clusters)) in enumerate(zip(axes, maps.items(), strict=True)):
+            draw_flatmap_colours(ax, surface, _paint(clusters, colours), place == 0, blended=False)
+            ax.set_title(title)
+    return figure
+
+
+def _paint(
+    clusters: Int[np.ndarray, " n_voxels"], colours: Float[np.ndarray, "n_clusters 3"]
+) -> Float[np.ndarray, "n_voxels 3"]:
+    """A colour per voxel, NaN for those without a cluster."""
+    return np.concatenate([colours, np.full((1, 3), np.nan)])[clusters]
+
+
+def _draw_composition(
+    ax: Axes,
+    rois: Sequence[Roi],
+    clusters: Int[np.ndarray, " n_voxels"],
+    colours: Float[np.ndarray, "n_clusters 3"],
+) -> None:
+    """A bar per region, of the shares of its voxels in each cluster, in the order of the clusters."""
+    for row, roi in enumerate(rois):
+        start = 0.0
+        for index in [*range(len(colours)), -1]:
+            share = float((clusters[roi.voxels] == index).mean())
+            if share:
+                colour = colours[index] if index >= 0 else _GREY
+                ax.barh(row, share, left=start, height=0.8, color=colour, edgecolor="white", linewidth=0.6)
+                start += share
+    ax.set_yticks(range(len(rois)), [roi.name for roi in rois])
+    ax.set(xlim=(0, 1), ylim=(len(rois) - 0.4, -0.6), xlabel="share of the region’s voxels")
+    ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    ax.grid(False)
+    ax.spines[["left", "bottom"]].set_visible(False)

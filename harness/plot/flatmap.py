@@ -1,0 +1,271 @@
+"""Maps of voxels on the flat cortex: values, and which layer voxels read from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import Normalize, hsv_to_rgb
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+from scipy.special import xlogy
+
+from harness.brains import (
+    HEMISPHERES,
+    Surface,
+)
+
+MARGIN = 6.0  # of cortex around the areas that are drawn, millimetres
+OVERLAP = 8.0  # of what is drawn and then clipped, so that edges are straight
+GAP = 12.0  # between the hemispheres
+_NAME_SIZE = (19.0, 9.0)  # of an area's name, with room around it, millimetres
+BORDER = "0.12"  # borders and names
+_HALO = [withStroke(linewidth=2.2, foreground="white", alpha=0.85)]
+_HUES = (0.70, 0.0)  # of the first layer (blue) and the last (red)
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """A surface with its hemispheres moved together."""
+
+    points: Float[np.ndarray, "n_vertices 2"]
+    part: Int[np.ndarray, " n_vertices"]  # hemisphere, by any number; -1: not on the sheet
+    nearest: Int[np.ndarray, " n_vertices"]  # voxel that gives a vertex its colour; -1: none
+    frames: dict[int, tuple[float, float, float, float]]  # what is shown: left, bottom, width, height
+
+
+def draw_flatmap(
+    ax: Axes,
+    surface: Surface,
+    values: Float[np.ndarray, " n_voxels"],
+    colour_map: str = "viridis",
+    limits: tuple[float | int, float | int] | None = None,
+    label: str | None = None,
+    names: bool = True,
+) -> ScalarMappable:
+    """Draw one value per voxel; voxels that are NaN stay grey.
+
+    Parameters
+    ----------
+    ax : Axes
+        Its own axes are switched off.
+    surface : Surface
+        If it has areas, they are filled, each vertex in the colour of its area's nearest voxel, and outlined;
+        otherwise vertices that have a voxel are coloured.
+    values : float array [n_voxels]
+    colour_map : str
+        Of matplotlib.
+    limits : (low, high), optional
+        Values at the ends of the colour map; by default the 1st and 99th percentile.
+    label : str, optional
+        With it, a colour bar with this label is drawn under the map.
+    names : bool
+        Whether to write the areas' names.
+
+    Returns
+    -------
+    ScalarMappable
+        For a colour bar of one's own, such as one for several maps.
+    """
+    if limits is None:
+        finite = values[np.isfinite(values)]
+        low, high = np.percentile(finite, [1, 99]) if len(finite) else (0.0, 1.0)
+        limits = (float(low), float(high))
+    scale = ScalarMappable(Normalize(*limits, clip=True), colormaps[colour_map])
+    colours = scale.to_rgba(values)[:, :3]
+    colours[~np.isfinite(values)] = np.nan
+    draw_flatmap_colours(ax, surface, colours, names)
+    if label is not None:
+        bar = ax.figure.colorbar(
+            scale, ax=ax, orientation="horizontal", fraction=0.035, pad=0.02, aspect=32, shrink=0.6
+        )
+        bar.set_label(label, fontsize=8)
+        bar.ax.tick_params(labelsize=7, length=2)
+        bar.outline.set_visible(False)
+    return scale
+
+
+def draw_flatmap_colours(
+    ax: Axes,
+    surface: Surface,
+    colours: Float[np.ndarray, "n_voxels 3"],
+    names: bool = True,
+    blended: bool = True,
+) -> None:
+    """Draw one RGB colour (0 to 1) per voxel, such as those of `layer_colours`; rows with NaN stay grey.
+
+    A face has the mean colour of its corners or, if not `blended`, that of most of them: for colours between
+    which there is nothing.
+    """
+    sheet = _cut_sheet(surface)
+    grey = 0.55 + 0.35 * surface.shade[:, None].repeat(3, axis=1)
+    painted = np.concatenate([colours, np.full((1, 3), np.nan)])[sheet.nearest]
+    painted = np.where(np.isnan(painted), grey, painted)
+    for part, (left, bottom, width, height) in sheet.frames.items():
+        frame = Rectangle((left, bottom), width, height, transform=ax.transData)
+        off_centre = np.abs(sheet.points - (left + width / 2, bottom + height / 2))
+        near = (sheet.part == part) & (off_centre < (width / 2 + OVERLAP, height / 2 + OVERLAP)).all(axis=1)
+        faces = surface.faces[near[surface.faces].all(axis=1)]
+        face_colours = painted[faces].mean(axis=1) if blended else painted[_choose_corners(faces, painted)]
+        if surface.area is not None:
+            # a face on the rim is grey as a whole: no half-tones that mean nothing
+            rim = (sheet.nearest[faces] < 0).any(axis=1)
+            face_colours[rim] = grey[faces[rim]].mean(axis=1)
+        mesh = PolyCollection(
+            sheet.points[faces], facecolors=face_colours.clip(0, 1), edgecolors="face", linewidths=0.4
+        )
+        mesh.set_rasterized(True)
+        # limits are set below; to measure every face would take longer than to draw it
+        ax.add_collection(mesh, autolim=False)
+        mesh.set_clip_path(frame)
+        if surface.area is not None:
+            borders = _outline_areas(sheet.points, faces, surface.area)
+            ax.add_collection(borders, autolim=False)
+            borders.set_clip_path(frame)
+        if surface.area is not None and names:
+            for index, place in _place_names(sheet.points, faces, surface.area).items():
+                text = ax.text(place[0], place[1], surface.area_names[index], ha="center", va="center")
+                text.set(fontsize=7, color=BORDER, path_effects=_HALO)
+    for (left, bottom, width, height), side in zip(sheet.frames.values(), HEMISPHERES, strict=False):
+        outer = (left + 2, "left") if side == "L" else (left + width - 2, "right")
+        ax.text(outer[0], bottom + height - 2, side, ha=outer[1], va="top", fontsize=8, color=BORDER)
+    lefts, bottoms, widths, heights = np.array(list(sheet.frames.values())).T
+    ax.set(xlim=(0, (lefts + widths).max()), ylim=(bottoms.min(), (bottoms + heights).max()))
+    ax.set_aspect("equal")
+    ax.axis("off")
+
+
+def _choose_corners(
+    faces: Int[np.ndarray, "n_faces 3"], painted: Float[np.ndarray, "n_vertices 3"]
+) -> Int[np.ndarray, " n_faces"]:
+    """A corner of every face that has the colour of most; the first where all differ."""
+    one, two, three = faces.T
+    return np.where((painted[two] == painted[three]).all(axis=1), two, one)
+
+
+def layer_colours(layer: Float[np.ndarray, "n_voxels n_layers"]) -> Float[np.ndarray, "n_voxels 3"]:
+    """RGB colours of layer selectors: hue from the most selected layer, brightness from confidence.
+
+    Brightness is 1 − e³ + 0.2, clipped to 0 … 1, with e = H(ω) / log L the entropy as a share of the largest
+    possible, and 0 log 0 = 0 (Yang et al. 2024, "Brain decodes deep nets", arXiv:2312.01280).
+
+    Parameters
+    ----------
+    layer : float array [n_voxels, n_layers]
+        Distributions ω over layers.
+    """
+    return _colour(layer.argmax(axis=1), _entropy(layer), layer.shape[1])
+
+
+def draw_layer_legend(ax: Axes, layers: tuple[str, ...]) -> None:
+    """Legend of `layer_colours`: a row a layer, the last on top; confidence 1 − e grows to the right."""
+    entropy = np.linspace(1, 0, 48)
+    rows = [_colour(np.full(48, index), entropy, len(layers)) for index in range(len(layers))]
+    ax.imshow(np.array(rows), origin="lower", aspect="auto", extent=(0, 1, -0.5, len(layers) - 0.5))
+    ax.set_yticks(range(len(layers)), layers, fontsize=7)
+    ax.set_xticks([0, 1], ["0", "1"], fontsize=7)
+    ax.set_xlabel("confidence", fontsize=8, labelpad=0)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+
+
+def _entropy(layer: Float[np.ndarray, "n_voxels n_layers"]) -> Float[np.ndarray, " n_voxels"]:
+    """Entropy over log L; 0 where there is one layer."""
+    return -xlogy(layer, layer).sum(axis=1) / max(np.log(layer.shape[1]), 1e-12)
+
+
+def _colour(
+    best: Int[np.ndarray, " n_voxels"], entropy: Float[np.ndarray, " n_voxels"], n_layers: int
+) -> Float[np.ndarray, "n_voxels 3"]:
+    hue = _HUES[0] + (_HUES[1] - _HUES[0]) * best / max(n_layers - 1, 1)
+    brightness = np.clip(1 - entropy**3 + 0.2, 0, 1)
+    return hsv_to_rgb(np.stack([hue, np.full(len(hue), 0.82), brightness], axis=1))
+
+
+def _cut_sheet(surface: Surface) -> _Sheet:
+    """Crop to the voxels' part of the cortex and bring the hemispheres together, middle beside middle."""
+    nearest = np.full(len(surface.points), -1, dtype=np.int64)
+    on_sheet = np.flatnonzero(surface.voxel_vertex >= 0)
+    nearest[surface.voxel_vertex[on_sheet]] = on_sheet
+    if surface.area is not None:
+        voxel_area = np.where(surface.voxel_vertex >= 0, surface.area[surface.voxel_vertex], -1)
+        for index in range(len(surface.area_names)):
+            inside, own = np.flatnonzero(surface.area == index), np.flatnonzero(voxel_area == index)
+            if len(own):
+                tree = cKDTree(surface.points[surface.voxel_vertex[own]])
+                nearest[inside] = own[tree.query(surface.points[inside])[1]]
+    points = surface.points.astype(np.float64)
+    part = _find_parts(surface)
+    painted = (nearest >= 0) & (part >= 0)
+    frames = {}
+    edge = 0.0
+    for index in sorted(np.unique(part[painted]), key=lambda index: points[part == index, 0].mean()):
+        patch = points[painted & (part == index)]
+        low, high = patch.min(axis=0) - MARGIN, patch.max(axis=0) + MARGIN
+        # the sheet may end before the margin does
+        there = points[part == index]
+        low, high = np.maximum(low, there.min(axis=0)), np.minimum(high, there.max(axis=0))
+        points[part == index] += (edge - low[0], -(low[1] + high[1]) / 2)
+        height, width = high[1] - low[1], high[0] - low[0]
+        frames[int(index)] = (edge, -height / 2, width, height)
+        edge += width + GAP
+    return _Sheet(points, part, nearest, frames)
+
+
+def _find_parts(surface: Surface) -> Int[np.ndarray, " n_vertices"]:
+    """Which connected part of the sheet, that is which hemisphere, a vertex is in; -1: it is in no face."""
+    n_vertices, (one, two, three) = len(surface.points), surface.faces.T
+    edges = coo_array(
+        (np.ones(2 * len(one)), (np.concatenate([one, two]), np.concatenate([two, three]))), (n_vertices,) * 2
+    )
+    part = connected_components(edges, directed=False)[1].astype(np.int64)
+    part[np.setdiff1d(np.arange(n_vertices), surface.faces)] = -1
+    return part
+
+
+def _outline_areas(
+    points: Float[np.ndarray, "n_vertices 2"],
+    faces: Int[np.ndarray, "n_faces 3"],
+    area: Int[np.ndarray, " n_vertices"],
+) -> LineCollection:
+    """Lines through the middles of edges whose ends lie in different areas."""
+    after = np.roll(faces, -1, axis=1)
+    crossed = area[faces] != area[after]
+    middles = (points[faces] + points[after]) / 2
+    two, three = crossed.sum(axis=1) == 2, crossed.all(axis=1)
+    # where three areas meet, their borders meet in the middle of the face
+    centres = np.broadcast_to(points[faces[three]].mean(axis=1)[:, None], middles[three].shape)
+    spokes = np.stack([centres, middles[three]], axis=2).reshape(-1, 2, 2)
+    segments = np.concatenate([middles[two][crossed[two]].reshape(-1, 2, 2), spokes])
+    return LineCollection(list(segments), colors=BORDER, linewidths=0.9, capstyle="round")
+
+
+def _place_names(
+    points: Float[np.ndarray, "n_vertices 2"],
+    faces: Int[np.ndarray, "n_faces 3"],
+    area: Int[np.ndarray, " n_vertices"],
+) -> dict[int, Float[np.ndarray, "2"]]:
+    """Where each area is widest, but not on another's name; the smallest areas choose first."""
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    once, counts = np.unique(edges, axis=0, return_counts=True)
+    ends = once[counts == 1]  # of the sheet
+    used = np.unique(faces)
+    inside = {int(index): used[area[used] == index] for index in np.unique(area[used]) if index >= 0}
+    places: dict[int, Float[np.ndarray, "2"]] = {}
+    for index, here in sorted(inside.items(), key=lambda item: len(item[1])):
+        border = np.union1d(used[area[used] != index], ends)
+        room = cKDTree(points[border]).query(points[here])[0]
+        for other in places.values():
+            across, down = np.abs(points[here] - other).T
+            # names are wider than high
+            room = np.minimum(room, np.maximum(across / _NAME_SIZE[0], down / _NAME_SIZE[1]) * room.max())
+        places[index] = points[here[room.argmax()]]
+    return places

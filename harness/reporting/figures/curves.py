@@ -1,0 +1,232 @@
+"""Curves over steps, and depths by region: what was forgotten, what rewired, how brain-like it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from scipy import stats
+
+from harness.plot import (
+    FAINT,
+    WIDTH,
+    draw_steps,
+    draw_task_steps,
+    figure_style,
+)
+from harness.reporting.columns import (
+    MEASURES,
+    TASK,
+)
+from harness.reporting.comparison import (
+    choose_measure,
+    task_measures,
+)
+from harness.reporting.figures.panels import (
+    ALPHA,
+    COLUMNS,
+    Line,
+    are_measured,
+    choose_test,
+    draw_curves,
+    draw_legend,
+    make_panels,
+    mark_zero,
+    share_limits,
+)
+from harness.runs import name_of_subject
+
+FLOOR = "floor: where one more refit of step 0 falls, 95 %"
+
+
+def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
+    """Accuracy on the task beside forgetting on every probe, over steps.
+
+    A second row shows the linear probe on the task, and zero-shot forgetting, if any run has it. Where a run
+    has several tasks, each has a panel.
+    """
+    zero_shot = [probe for probe in probes if are_measured(lines, _delta(lines, probe, "delta_zs"))]
+    runs = [run for line in lines for run in line.runs]
+    several = any(len(run.tasks) > 1 for run in runs)
+    tasks = task_measures(runs) if several else [(TASK, choose_measure(runs))]
+    with figure_style():
+        n_rows, n_own = 1 + bool(zero_shot), len(tasks)
+        figure, axes = make_panels(n_rows, n_own + len(probes), 2.5)
+        for ax, (task, main) in zip(axes[0], tasks, strict=False):
+            title = f"{'Task' if task == TASK else task} {MEASURES[main]}, head"
+            _draw_panel(ax, lines, f"task/{task}/{main}", title)
+        deltas = [
+            _draw_panel(ax, lines, _delta(lines, probe, "delta_lp"), f"Δ_LP {probe}")
+            for ax, probe in zip(axes[0, n_own:], probes, strict=True)
+        ]
+        if zero_shot:
+            for ax, (task, main) in zip(axes[1], tasks, strict=False):
+                title = f"{'Task' if task == TASK else task} {MEASURES[main]}, linear probe"
+                _draw_panel(ax, lines, f"probe/{task}/linear_{main}", title)
+            for ax, probe in zip(axes[1, n_own:], probes, strict=True):
+                if probe in zero_shot:
+                    name = _delta(lines, probe, "delta_zs")
+                    deltas.append(_draw_panel(ax, lines, name, f"Δ_ZS {probe}"))
+                else:
+                    ax.set_axis_off()
+        for ax in axes[:, :n_own].flat:
+            ax.set_ylim(0, 1.02)
+        mark_zero(deltas)
+        share_limits(deltas)
+        draw_legend(figure, lines)
+    return figure
+
+
+def _delta(lines: Sequence[Line], probe: str, delta: str) -> str:
+    """Name of what says how much of a probe is lost: of AUROC where images have several labels."""
+    name = f"forgetting/{probe}/{delta}"
+    return f"{name}_auroc" if are_measured(lines, f"{name}_auroc") else name
+
+
+def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "wasserstein") -> Figure:
+    """Excess rewiring over steps: the whole brain, and a small panel for every place.
+
+    Parameters
+    ----------
+    lines : sequence of Line
+    places : sequence of str
+        Names of ROIs, in the order of the panels.
+    measure : str
+        One that has a noise floor.
+    """
+    with figure_style():
+        n_rows = max(2, math.ceil(len(places) / COLUMNS))
+        layout = ConstrainedLayoutEngine(wspace=0.02, hspace=0.02)
+        figure = Figure(figsize=(WIDTH, 0.5 + 1.65 * n_rows), layout=layout)
+        grid = figure.add_gridspec(n_rows, COLUMNS + 2)
+        whole = figure.add_subplot(grid[:3, :2])
+        axes = [
+            figure.add_subplot(grid[index // COLUMNS, 2 + index % COLUMNS]) for index in range(len(places))
+        ]
+        for ax, place in zip([whole, *axes], ["all", *places], strict=True):
+            name = f"rewiring/{place}/{measure}"
+            p = f"{name}_p" if place == "all" else f"{name}_p_fdr"
+            title = "Whole brain: excess rewiring" if place == "all" else place
+            _draw_panel(ax, lines, f"{name}_excess", title, p)
+            for line in lines:
+                margin = _floor_margin(line, name)
+                if margin is not None:
+                    _draw_floor(ax, line, 0.0, margin)
+        mark_zero([whole, *axes])
+        share_limits([whole, *axes])
+        for index, ax in enumerate(axes):
+            ax.tick_params(labelleft=index % COLUMNS == 0)
+            ax.set_xlabel("")
+        over = any(line.subjects for line in lines)
+        points = [
+            _point(f"p < {ALPHA:g}" + (" over subjects" if over else "")),
+            _point("not so" if over else "within the floor", "none"),
+        ]
+        draw_legend(figure, lines, [*points, _floor_patch()])
+    return figure
+
+
+def draw_alignment(lines: Sequence[Line]) -> Figure:
+    """Hierarchy alignment over steps, with the spread of step 0's refits, and brain R²."""
+    with figure_style():
+        figure, axes = make_panels(1, 2, 2.9)
+        hierarchy = "alignment/all/hierarchy"
+        _draw_panel(axes[0, 0], lines, hierarchy, "Hierarchy alignment")
+        for line in lines:
+            centre, sd = line.curve(f"{hierarchy}_null_mean"), line.curve(f"{hierarchy}_null_sd")
+            if len(sd):
+                n_fits = 1 + line.runs[0].config.mapping.floor_refits
+                margin = stats.t.ppf(0.975, n_fits - 1) * math.sqrt(1 + 1 / n_fits)
+                middle, spread = float(centre["mean"].iloc[0]), float(sd["mean"].iloc[0])
+                _draw_floor(axes[0, 0], line, middle, float(margin) * spread)
+        mark_zero([axes[0, 0]])
+        _draw_panel(axes[0, 1], lines, "brain/all/r2", "Brain R², held-out stimuli")
+        axes[0, 1].set_ylim(bottom=min(0.0, axes[0, 1].get_ylim()[0]))
+        draw_legend(figure, lines, [_floor_patch()])
+    return figure
+
+
+def draw_depths(lines: Sequence[Line], places: Sequence[str]) -> Figure:
+    """Expected depth of every place at step 0 and at the last snapshot: a panel for every line.
+
+    What joins the two is dark where the shift stands out of the floor.
+    """
+    with figure_style():
+        n_columns = min(max(len(lines), 2), COLUMNS)
+        n_rows = math.ceil(len(lines) / n_columns)
+        figure, axes = make_panels(n_rows, n_columns, 0.9 + 0.2 * len(places))
+        heights = np.arange(len(places))[::-1]
+        for index, ax in enumerate(axes.flat):
+            if index >= len(lines):
+                ax.set_axis_off()
+                continue
+            line = lines[index]
+            curves = [line.curve(f"selectors/{place}/expected_depth")["mean"] for place in places]
+            tests = [choose_test(line, f"rewiring/{place}/depth_shift_p_fdr") for place in places]
+            p = [line.curve(test)["max"] for test in tests]
+            for height, curve, value in zip(heights, curves, p, strict=True):
+                if len(curve):
+                    significant = len(value) > 0 and value.iloc[-1] < ALPHA
+                    ends = [curve.iloc[0], curve.iloc[-1]]
+                    ax.plot(
+                        ends,
+                        [height, height],
+                        color=line.colour,
+                        alpha=1.0 if significant else 0.3,
+                        linewidth=2.4 if significant else 1.2,
+                        zorder=1,
+                    )
+                    ax.plot(ends[0], height, "o", color=line.colour, markerfacecolor="white", markersize=6)
+                    ax.plot(ends[1], height, "o", color=line.colour, markersize=6)
+            ax.set_title(line.label)
+            ax.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(places) - 0.4))
+            ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
+            ax.set_xlabel("expected depth: 0 first layer, 1 last")
+            ax.set_yticks(heights, places if index % n_columns == 0 else [""] * len(places))
+            ax.grid(axis="x")
+        strong = Line2D([], [], color=FAINT, linewidth=2.4, label=f"shift out of the floor, p < {ALPHA:g}")
+        weak = Line2D([], [], color=FAINT, alpha=0.4, linewidth=1.2, label="within the floor")
+        draw_legend(figure, [], [_point("step 0", "none"), _point("last snapshot"), strong, weak])
+    return figure
+
+
+def _floor_margin(line: Line, metric: str) -> float | None:
+    """How far one more refit of step 0 goes, in 95 % of cases: in a subject, on average over subjects."""
+    names = [name_of_subject(metric, label) for label in line.subjects] or [metric]
+    pairs = [
+        (line.curve(f"{name}_excess")["mean"], line.curve(f"{name}_excess_high")["mean"]) for name in names
+    ]
+    # the floor is that of step 0: the same at every step
+    margins = [float((high - excess).iloc[-1]) for excess, high in pairs if len(excess)]
+    return float(np.mean(margins)) if margins else None
+
+
+def _draw_panel(ax: Axes, lines: Sequence[Line], metric: str, title: str, p: str | None = None) -> Axes:
+    """Draw a metric of every line over optimizer steps; see `draw_curves`."""
+    draw_curves(ax, lines, metric, title, p)
+    ax.set_xlabel("optimizer step")
+    ends = sorted({step for line in lines for run in line.runs for step in run.task_ends})
+    if ends:
+        draw_task_steps(ax, ends)
+    else:
+        draw_steps(ax, sorted({step for line in lines for step in line.steps}))
+    return ax
+
+
+def _draw_floor(ax: Axes, line: Line, centre: float, margin: float) -> None:
+    ax.axhspan(centre - margin, centre + margin, color=line.colour, alpha=0.11, linewidth=0, zorder=0)
+
+
+def _point(label: str, fill: Literal["full", "none"] = "full") -> Line2D:
+    return Line2D([], [], color=FAINT, marker="o", linestyle="", fillstyle=fill, label=label)
+
+
+def _floor_patch() -> Patch:
+    return Patch(color=FAINT, alpha=0.16, linewidth=0, label=FLOOR)

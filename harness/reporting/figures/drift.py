@@ -1,0 +1,72 @@
+"""Where a backbone has moved by the end of fine-tuning, layer by layer, whoever reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from harness.plot import figure_style
+from harness.reporting.figures.panels import (
+    Line,
+    draw_legend,
+    make_panels,
+)
+
+# measure -> heading; what is drawn is 1 − CKA, so that up is change in all panels
+PANELS = {
+    "cka_unbiased": "1 − CKA, unbiased",
+    "weight_distance_relative": "Weights: ‖θ − θ₀‖ / ‖θ₀‖",
+    "grad_norm": "Gradient norm",
+}
+
+
+def draw_drift(lines: Sequence[Line]) -> Figure:
+    """How far every layer's representation and weights are from step 0, and where gradients were, at the end.
+
+    Layers run from input to output, those of each network over the same width.
+    """
+    with figure_style():
+        figure, axes = make_panels(1, len(PANELS), 2.7)
+        for ax, (measure, heading) in zip(axes[0], PANELS.items(), strict=True):
+            for line in lines:
+                _draw_line(ax, line, measure)
+            ax.set_title(heading)
+            ax.set_xlabel("layer: 0 first, 1 last")
+            if measure == "grad_norm" and _have_values(ax):
+                ax.set_yscale("log")  # the head's is many times those of the layers
+            else:
+                ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
+        draw_legend(figure, lines)
+    return figure
+
+
+def find_layers(line: Line, measure: str) -> list[str]:
+    """Layers of a line that have a measure of drift, from input to output."""
+    names = line.runs[0].rows["name"].unique()
+    return [
+        name.split("/")[1] for name in names if name.startswith("drift/") and name.endswith(f"/{measure}")
+    ]
+
+
+def _have_values(ax: Axes) -> bool:
+    return any((np.asarray(drawn.get_ydata()) > 0).any() for drawn in ax.lines)
+
+
+def _draw_line(ax: Axes, line: Line, measure: str) -> None:
+    """A line's last snapshot, with a band of one standard deviation over seeds."""
+    curves = [line.curve(f"drift/{layer}/{measure}") for layer in find_layers(line, measure)]
+    ends: Float[np.ndarray, "n_layers 2"] = np.array(
+        [(curve["mean"].iloc[-1], curve["sd"].iloc[-1]) for curve in curves]
+    )
+    if not len(ends):
+        return
+    mean, sd = ends.T
+    mean = 1 - mean if measure.startswith("cka") else mean
+    place = np.linspace(0, 1, len(mean))
+    ax.plot(place, mean, line.dash, color=line.colour, marker="o")
+    if sd.any():
+        ax.fill_between(place, mean - sd, mean + sd, color=line.colour, alpha=0.2, linewidth=0)

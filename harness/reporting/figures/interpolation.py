@@ -1,0 +1,50 @@
+"""WiSE-FT: what is learned, forgotten and rewired between a run's pretrained and its fine-tuned weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from harness.plot import figure_style
+from harness.reporting.comparison import choose_interpolated
+from harness.reporting.figures.panels import (
+    COLUMNS,
+    Line,
+    draw_curves,
+    draw_legend,
+    make_panels,
+    mark_zero,
+    share_limits,
+)
+from harness.runs import INTERPOLATED
+
+
+def draw_interpolation(lines: Sequence[Line]) -> Figure:
+    """A panel for every measure, over α; `lines` are those that have such a curve, one at the least."""
+    metrics = choose_interpolated([run for line in lines for run in line.runs])
+    with figure_style():
+        figure, axes = make_panels(math.ceil(len(metrics) / COLUMNS), COLUMNS, 2.3)
+        deltas = []
+        for ax, (metric, title) in zip(axes.flat, metrics.items(), strict=False):
+            excess = metric.endswith("_excess")
+            draw_curves(ax, lines, metric, title, metric.replace("_excess", "_p") if excess else None)
+            ax.set_xlim(-4, 104)
+            ax.set_xticks([0, 50, 100], ["0", "0.5", "1"])
+            ax.set_xlabel("α: 0 pretrained, 1 fine-tuned")
+            if metric.startswith(f"{INTERPOLATED}task/"):
+                ax.set_ylim(0, 1.02)
+            elif "/delta_" in metric:
+                deltas.append(ax)
+            elif excess:
+                mark_zero([ax])
+            else:
+                ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
+        for ax in axes.flat[len(metrics) :]:
+            ax.set_axis_off()
+        if deltas:
+            mark_zero(deltas)
+            share_limits(deltas)
+        draw_legend(figure, lines)
+    return figure

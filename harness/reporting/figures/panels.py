@@ -1,0 +1,156 @@
+"""What the figures of curves are made of: lines, panels, a metric of every line, limits that are shared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from harness.plot import WIDTH
+from harness.reporting.comparison import RunResult
+from harness.runs import name_of_subject
+
+COLUMNS = 4  # of small multiples
+ALPHA = 0.05  # below which p is drawn as standing out of the floor
+
+Dash = Literal["-", "--", ":", "-."]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line in every panel: runs that differ in their seed only.
+
+    Attributes
+    ----------
+    label : str
+    colour : str
+    dash : str
+        Of matplotlib: "-", "--", ...
+    runs : tuple of RunResult
+    """
+
+    label: str
+    colour: str
+    dash: Dash
+    runs: tuple[RunResult, ...]
+
+    def curve(self, metric: str) -> pd.DataFrame:
+        """Mean, sd (0 for one seed) and max over seeds of a metric, indexed by step.
+
+        ``<task>`` and ``<main>`` stand for the run's task and its measure. Empty where there is none.
+        """
+        curves = [run.curve(run.resolve(metric)) for run in self.runs]
+        values = pd.concat(curves, axis=1)
+        return pd.DataFrame(
+            {"mean": values.mean(axis=1), "sd": values.std(axis=1).fillna(0.0), "max": values.max(axis=1)}
+        ).sort_index()
+
+    def interval(self, metric: str) -> pd.DataFrame:
+        """Columns low and high by step: 95 % over subjects, a mean over seeds; empty for one subject."""
+        ends = {end: self.curve(f"{metric}_subjects_{end}")["mean"] for end in ("low", "high")}
+        return pd.DataFrame(ends)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Labels of the subjects, if there are several."""
+        return self.runs[0].subjects
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the snapshots."""
+        return sorted({step for run in self.runs for step in run.steps})
+
+
+def make_panels(n_rows: int, n_columns: int, height: float) -> tuple[Figure, np.ndarray]:
+    """A figure of a report's width and its panels [n_rows, n_columns], each `height` inches high."""
+    layout = ConstrainedLayoutEngine(wspace=0.04, hspace=0.04)
+    figure = Figure(figsize=(WIDTH, 0.4 + height * n_rows), layout=layout)
+    return figure, figure.subplots(n_rows, n_columns, squeeze=False)
+
+
+def draw_legend(figure: Figure, lines: Sequence[Line], more: Sequence[Line2D | Patch] = ()) -> None:
+    """Name all lines above the panels, and `more` after them."""
+    handles = [
+        Line2D([], [], color=line.colour, linestyle=line.dash, marker="o", label=line.label) for line in lines
+    ]
+    figure.legend(
+        handles=[*handles, *more], loc="outside upper left", ncols=len(handles) + len(more), handlelength=1.8
+    )
+
+
+def are_measured(lines: Sequence[Line], metric: str) -> bool:
+    """Whether any line has values of a metric."""
+    return any(len(line.curve(metric)) for line in lines)
+
+
+def choose_test(line: Line, p: str) -> str:
+    """Name of the p value that a line is judged by: of several subjects, that of the mean over them."""
+    return re.sub(r"_p(_fdr)?$", r"_excess_subjects_p\1", p) if line.subjects else p
+
+
+def draw_curves(ax: Axes, lines: Sequence[Line], metric: str, title: str, p: str | None = None) -> None:
+    """Draw a metric of every line, with a band of one standard deviation over seeds.
+
+    Of several subjects, the band is the interval over subjects, cut off where it would dwarf the lines, and
+    thin lines are the subjects. Points are filled, but if a metric `p` is named only where it is below .05
+    (for every seed).
+    """
+    bands = []
+    for line in lines:
+        curve = line.curve(metric)
+        steps, mean, sd = (np.asarray(column) for column in (curve.index, curve["mean"], curve["sd"]))
+        ax.plot(steps, mean, line.dash, color=line.colour)
+        for label in line.subjects:
+            own = line.curve(name_of_subject(metric, label))["mean"]
+            ax.plot(own.index, own, line.dash, color=line.colour, linewidth=0.6, alpha=0.55)
+        over = line.interval(metric)
+        if len(over):
+            bands.append((line, over))
+        elif sd.any():
+            ax.fill_between(steps, mean - sd, mean + sd, color=line.colour, alpha=0.2, linewidth=0)
+        filled = np.full(len(steps), True)
+        if p is not None:
+            filled = (line.curve(choose_test(line, p))["max"].reindex(curve.index) < ALPHA).to_numpy()
+        for chosen, face in ((filled, line.colour), (~filled, "white")):
+            ax.plot(
+                steps[chosen], mean[chosen], "o", color=line.colour, markerfacecolor=face, markeredgewidth=1.1
+            )
+    _draw_bands(ax, bands)
+    ax.set_title(title)
+
+
+def _draw_bands(ax: Axes, bands: Sequence[tuple[Line, pd.DataFrame]]) -> None:
+    """Intervals over subjects, for which a panel grows by at most half of its height on either side."""
+    if not bands:
+        return
+    low, high = ax.get_ylim()
+    room = 0.5 * (high - low)
+    lowest, highest = (
+        min(over["low"].min() for _, over in bands),
+        max(over["high"].max() for _, over in bands),
+    )
+    for line, over in bands:
+        ax.fill_between(over.index, over["low"], over["high"], color=line.colour, alpha=0.16, linewidth=0)
+    ax.set_ylim(max(min(low, lowest), low - room), min(max(high, highest), high + room))
+
+
+def mark_zero(axes: Sequence[Axes]) -> None:
+    """A line at 0 in every panel."""
+    for ax in axes:
+        ax.axhline(0, color="#8a8a8a", linewidth=0.8, zorder=1)
+
+
+def share_limits(axes: Sequence[Axes]) -> None:
+    """The same vertical axis for panels that are to be compared."""
+    limits = np.array([ax.get_ylim() for ax in axes])
+    for ax in axes:
+        ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())

@@ -1,0 +1,318 @@
+"""Entry point: a study's comparison, curves and maps as one HTML file that needs nothing beside it.
+
+    python -m harness.report runs/<study>
+
+Runs that have finished are shown, the others named.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from harness.brains import (
+    Brain,
+    Surface,
+    load_brain,
+)
+from harness.config import BrainConfig
+from harness.mappings import Mapping as VoxelMapping
+from harness.mappings import load_mapping
+from harness.measures import N_CLUSTERS
+from harness.plot import (
+    DepthShift,
+    choose_colours,
+    choose_limit,
+    draw_cluster_maps,
+    draw_layer_maps,
+    embed_png,
+    label_voxels,
+    measure_shift,
+)
+from harness.reporting.columns import (
+    Column,
+    group_by_heading,
+    stack,
+)
+from harness.reporting.comparison import (
+    RunResult,
+    choose_subject_columns,
+    columns_of,
+    compare_runs,
+    find_all,
+    group_runs,
+    probe_tasks,
+    read_runs,
+    unfinished_runs,
+)
+from harness.reporting.figures.panels import (
+    Dash,
+    Line,
+)
+from harness.reporting.pictures import draw_pictures
+from harness.runs import (
+    Subject,
+    list_subjects,
+    mapping_folder,
+    name_of_subject,
+    refit_folders,
+)
+from harness.storage import (
+    read_json,
+    write_atomically,
+)
+
+DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")  # of one backbone's tasks, methods and variants
+# of the tables, in pixels, as templates/report.html has them; letters are those of a wide font
+PAGE_WIDTH = 1072
+LETTER_WIDTH = 8.2
+CELL_PADDING, GROUP_PADDING = 18, 17
+
+
+@dataclass(frozen=True)
+class Fits:
+    """The mappings of a subject that are drawn: all fits of step 0, and that of the last snapshot."""
+
+    step_0: tuple[VoxelMapping, ...]
+    end: VoxelMapping
+    shift: DepthShift
+
+
+def write_report(study: Path) -> Path:
+    """Write ``report.html`` into the folder of a study, from its finished runs; returns its path.
+
+    Raises
+    ------
+    InputError
+        If there is no such study, it has no finished run, or a run's file is missing or broken.
+    """
+    study = Path(study)
+    runs = read_runs(study)
+    page = render(runs, study.resolve().name, unfinished_runs(study))
+    path = study / "report.html"
+    with write_atomically(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def render(runs: Sequence[RunResult], study: str, unfinished: Sequence[str]) -> str:
+    """The page, as HTML.
+
+    Parameters
+    ----------
+    runs : sequence of RunResult
+        At least one.
+    study : str
+        Name.
+    unfinished : sequence of str
+        Names of runs that are not in `runs` because they have not finished.
+    """
+    brains = _load_brains(runs)
+    lines = choose_lines(runs)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("harness.reporting"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    frame = compare_runs(runs)
+    names = list(dict.fromkeys(run.config.task.name for run in runs))
+    manifests = [read_json(run.folder / "manifest.json") for run in runs]
+    return environment.get_template("report.html").render(
+        study=study,
+        runs=runs,
+        tasks=names,
+        sequences=any(len(run.tasks) > 1 for run in runs),
+        trained={task for run in runs for task in run.tasks},
+        brains=list(brains.values()),
+        ceilings=[brain.noise_ceiling for brain in brains.values() if brain.noise_ceiling is not None],
+        several_seeds=any(len(line.runs) > 1 for line in lines),
+        several_subjects=any(line.subjects for line in lines),
+        zero_shot=any("/delta_zs" in metric for metric, _, _ in frame.columns),
+        tables=list(build_tables(frame, lines)),
+        pictures=list(draw_pictures(lines, probe_tasks(runs), order_places(list(brains.values())))),
+        sections=list(draw_runs(lines, brains)),
+        code_versions=sorted({manifest["code_version"] for manifest in manifests}),
+        packages=manifests[-1]["packages"] | {"python": manifests[-1]["python"]},
+        simulated=any(run.config.brain.name == "simulated" for run in runs),
+        unfinished=unfinished,
+    )
+
+
+def _load_brains(runs: Sequence[RunResult]) -> dict[BrainConfig, Brain]:
+    """The brain of every subject, without responses: those of several may not fit into memory."""
+    subjects = [subject for run in runs for subject in list_subjects(run.config.brain, run.folder)]
+    return {
+        config: _leave_rows_out(load_brain(config)) for config in dict.fromkeys(one.brain for one in subjects)
+    }
+
+
+def _leave_rows_out(brain: Brain) -> Brain:
+    return replace(
+        brain,
+        stimuli=(),
+        responses=np.empty((0, brain.n_voxels), np.float32),
+        stimulus_ids=np.empty(0, np.int64),
+        n_repeats=None,
+        session=None,
+        shared=None,
+    )
+
+
+def choose_lines(runs: Sequence[RunResult]) -> list[Line]:
+    """One line per group of runs: colour by backbone, dash by what else tells groups apart."""
+    groups = group_runs(runs)
+    colours = choose_colours({run.config.backbone.name: not run.config.backbone.untrained for run in runs})
+    others = list(dict.fromkeys(group[1:] for group in groups))
+    return [
+        Line(
+            group.label(list(groups)),
+            colours[group.backbone],
+            DASHES[others.index(group[1:]) % len(DASHES)],
+            tuple(alike),
+        )
+        for group, alike in groups.items()
+    ]
+
+
+def order_places(brains: Sequence[Brain]) -> list[str]:
+    """Names of all ROIs, by their place in the hierarchy; those without one last."""
+    ranks = {roi.name: np.inf if roi.rank is None else roi.rank for brain in brains for roi in brain.rois}
+    return sorted(ranks, key=ranks.__getitem__)
+
+
+def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
+    """The comparison: what was learned and forgotten; what rewired, of all and then of every subject."""
+    cortical = ("rewiring/", "alignment/", "brain/")
+    columns = columns_of(frame)
+    parts = {
+        "Learned and forgotten": [
+            column for column in columns if not column.metric.startswith((*cortical, "sequence/"))
+        ],
+        "One task after another": [column for column in columns if column.metric.startswith("sequence/")],
+        "Rewired": [column for column in columns if column.metric.startswith(cortical)],
+    }
+    for title, chosen in parts.items():
+        if not chosen:
+            continue
+        rows: list[dict[str, Any]] = [
+            {"line": line, "label": None, "cells": [_build_cell(column, values, line) for column in chosen]}
+            for line, (_, values) in zip(lines, frame.iterrows(), strict=True)
+        ]
+        yield _build_table(title, chosen, rows)
+    chosen = choose_subject_columns([run for line in lines for run in line.runs])
+    rows = [
+        {"line": line, "label": label, "cells": [_build_own_cell(column, line, label) for column in chosen]}
+        for line in lines
+        for label in line.subjects
+    ]
+    if rows and chosen:
+        yield _build_table("Rewired, every subject", chosen, rows)
+
+
+def _build_table(title: str, columns: Sequence[Column], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A table, in stacked parts that are no wider than the page."""
+    groups, widths = group_by_heading(columns), []
+    for above, places in groups.items():
+        letters = [
+            max(len(columns[place].heading), *(_count_letters(row["cells"][place]) for row in rows))
+            for place in places
+        ]
+        padding = CELL_PADDING * len(places) + GROUP_PADDING
+        widths.append(math.ceil(max(sum(letters), len(above)) * LETTER_WIDTH + padding))
+    # the longest that may be added to a name: the number of seeds
+    names = [f"{row['line'].label}, {row['label'] or ''} (10 seeds)" for row in rows]
+    room = PAGE_WIDTH - math.ceil(LETTER_WIDTH * max(map(len, names)))
+    items = list(groups.items())
+    parts = [dict(items[one] for one in ones) for ones in stack(widths, room)]
+    return {"title": title, "columns": columns, "rows": rows, "parts": parts}
+
+
+def _count_letters(cell: Mapping[str, str]) -> int:
+    """How wide a cell is; its spread stands below its number, in small letters."""
+    return max(len(cell["text"]), math.ceil(0.8 * max(len(cell["sd"]), len(cell["interval"]))))
+
+
+def _build_cell(column: Column, values: pd.Series, line: Line) -> dict[str, str]:
+    """A cell's number, its sd over seeds, its interval over subjects, and where it is."""
+    key = (column.metric, column.at)
+    text, _, sd = column.write(values[*key, "value"], values[*key, "sd"]).partition(" ")
+    interval = column.write_interval(values[*key, "low"], values[*key, "high"])
+    return {"text": text, "sd": sd, "interval": interval, "where": _say_where(column, column.metric, line)}
+
+
+def _build_own_cell(column: Column, line: Line, label: str) -> dict[str, str]:
+    """A cell of one subject."""
+    metric = name_of_subject(column.metric, label)
+    value, sd = column.summarise(find_all(line.runs, metric, column.at))
+    text, _, spread = column.write(value, sd).partition(" ")
+    return {"text": text, "sd": spread, "interval": "", "where": _say_where(column, metric, line)}
+
+
+def _say_where(column: Column, metric: str, line: Line) -> str:
+    """A number's name in the results, its step and every seed's value."""
+    found = [(run, *run.find(metric, column.at)) for run in line.runs]
+    return "\n".join(
+        f"{name}, step {step}, seed {run.config.seed}: {'not measured' if value is None else f'{value:.6g}'}"
+        for run, name, step, value in found
+    )
+
+
+def draw_runs(lines: Sequence[Line], brains: Mapping[BrainConfig, Brain]) -> Iterator[dict[str, Any]]:
+    """A section for every run: flat maps if its brain has a surface; open for the first seed of a line.
+
+    Of that one, all subjects are drawn, of others the first, and clusters of the first one's voxels.
+    """
+    drawn = [
+        (line, run, subject, run is line.runs[0] and first)
+        for line in lines
+        for run in line.runs
+        for first, subject in _choose_drawn(run, run is line.runs[0])
+    ]
+    fits = {subject: _load_fits(subject, run.steps[-1]) for _, run, subject, _ in drawn}
+    limit = choose_limit([fit.shift for fit in fits.values()])
+    for line, run, subject, shown in drawn:
+        surface, fit = brains[subject.brain].surface, fits[subject]
+        image = None
+        if surface is not None:
+            image = embed_png(draw_layer_maps(surface, fit.step_0[0], fit.end, fit.shift, limit))
+        # of the first seed only: drawing maps is what takes a report's time
+        clusters = _draw_clusters(surface, fit, run.config.seed) if surface and shown else None
+        yield {
+            "line": line,
+            "run": run,
+            "label": subject.label,
+            "image": image,
+            "clusters": clusters,
+            "shown": shown,
+        }
+
+
+def _choose_drawn(run: RunResult, all_subjects: bool) -> list[tuple[bool, Subject]]:
+    """Subjects of a run that are drawn, and whether each is the first."""
+    first, *others = list_subjects(run.config.brain, run.folder)
+    return [(True, first), *((False, subject) for subject in others if all_subjects)]
+
+
+def _draw_clusters(surface: Surface, fit: Fits, seed: int) -> str | None:
+    """Clusters of voxels at step 0, of a refit, and at the last snapshot; None without channels."""
+    if fit.end.weights is None:
+        return None
+    fits = {"Step 0": fit.step_0[0], "Floor: a refit of step 0": fit.step_0[-1], "Last snapshot": fit.end}
+    labels = label_voxels(list(fits.values()), N_CLUSTERS, seed)
+    return embed_png(draw_cluster_maps(surface, dict(zip(fits, labels, strict=True))), 120)
+
+
+def _load_fits(subject: Subject, last: int) -> Fits:
+    folders = [mapping_folder(subject.folder, 0), *refit_folders(subject.folder)]
+    step_0 = tuple(load_mapping(path) for path in folders)
+    end = load_mapping(mapping_folder(subject.folder, last))
+    return Fits(step_0, end, measure_shift(step_0, end))

@@ -1,0 +1,65 @@
+from .inputs import (
+    Inputs,
+    load_inputs,
+)
+from .journal import (
+    Journal,
+    Row,
+    read_rows,
+)
+from .layout import (
+    INTERPOLATED,
+    figure_file,
+    hold_run,
+    is_finished,
+    list_snapshots,
+    mapping_folder,
+    probes_file,
+    refit_folders,
+    run_folder,
+    run_name,
+    snapshot_folder,
+    split_file,
+    start_folder,
+    subject_folder,
+    wise_ft_folder,
+)
+from .provenance import (
+    describe_run,
+)
+from .subjects import (
+    Brains,
+    Subject,
+    label_subjects,
+    list_subjects,
+    name_of_subject,
+)
+
+__all__ = [
+    "INTERPOLATED",
+    "Brains",
+    "Inputs",
+    "Journal",
+    "Row",
+    "Subject",
+    "describe_run",
+    "figure_file",
+    "hold_run",
+    "is_finished",
+    "label_subjects",
+    "list_snapshots",
+    "list_subjects",
+    "load_inputs",
+    "mapping_folder",
+    "name_of_subject",
+    "probes_file",
+    "read_rows",
+    "refit_folders",
+    "run_folder",
+    "run_name",
+    "snapshot_folder",
+    "split_file",
+    "start_folder",
+    "subject_folder",
+    "wise_ft_folder",
+]

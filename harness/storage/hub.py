@@ -1,0 +1,96 @@
+"""The hub: used where it answers; where it does not, one message at once and no storm of retries."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.error import URLError
+from urllib.parse import urlparse
+from urllib.request import getproxies, proxy_bypass
+
+from huggingface_hub import constants
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+from harness.storage.errors import InputError
+
+PROBE_SECONDS = 3.0
+ADVICE = (
+    "download it where there is a network, or give a local safetensors file (or .pth) as "
+    "backbone.checkpoint=PATH"
+)
+
+
+def hub_answers() -> bool:
+    """Whether a connection to the hub, or to the proxy before it, opens within `PROBE_SECONDS`."""
+    return answers(constants.ENDPOINT)
+
+
+def answers(url: str) -> bool:
+    """Whether a connection to a server, or to the proxy before it, opens within `PROBE_SECONDS`.
+
+    Nothing is asked where HF_HUB_OFFLINE says that there is no network.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return False
+    address = urlparse(url)
+    proxy = getproxies().get(address.scheme)
+    if proxy and not proxy_bypass(address.hostname or ""):
+        address = urlparse(proxy if "//" in proxy else f"http://{proxy}")
+    port = address.port or (443 if address.scheme == "https" else 80)
+    opened = threading.Event()
+
+    def connect() -> None:
+        try:
+            socket.create_connection((address.hostname or "", port), timeout=PROBE_SECONDS).close()
+        except OSError:
+            return
+        opened.set()
+
+    # the timeout of a socket does not hold for the look-up of its name
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return opened.is_set()
+
+
+@contextmanager
+def hub_or_message(what: str, advice: str = ADVICE) -> Iterator[None]:
+    """Load from the hub or its cache; where neither has it, an `InputError` that says what to do."""
+    online, before = hub_answers(), constants.HF_HUB_OFFLINE
+    # timm and open_clip take no `local_files_only`; huggingface_hub looks at this flag at every request
+    constants.HF_HUB_OFFLINE = not online
+    try:
+        yield
+    except Exception as error:
+        failed = [cause for cause in _causes(error) if isinstance(cause, HfHubHTTPError | EntryNotFoundError)]
+        if online and not failed:
+            raise
+        said = f"says {str(failed[-1]).splitlines()[0]!r}" if online else "does not answer"
+        raise InputError(
+            f"{what}: the hub at {constants.ENDPOINT} {said} and the cache "
+            f"{constants.HF_HUB_CACHE} has no copy ({type(error).__name__}); {advice}"
+        ) from error
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def server_or_message(what: str, url: str, cached: bool) -> Iterator[None]:
+    """The same for the few weights that are not at the hub but at an address of their own."""
+    server = urlparse(url).netloc
+    if not cached and not answers(url):
+        raise InputError(f"{what}: {server} does not answer and torch's cache has no copy; {ADVICE}")
+    try:
+        yield
+    except URLError as error:  # HTTPError is one
+        raise InputError(f"{what}: {server} says {str(error)!r}; {ADVICE}") from error
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception and what it came from: the libraries wrap what huggingface_hub raises."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__

@@ -1,0 +1,152 @@
+"""Stimuli as files of images, decoded when they are asked for."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from jaxtyping import Shaped
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from harness.storage.errors import InputError
+from harness.storage.file_hashes import hash_files
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
+"""Pillow's names of what has 8 bits a channel or fewer; others would be clipped."""
+
+
+class ImageFiles(Sequence[Image.Image]):
+    """Images in files, each decoded anew whenever it is asked for, as RGB."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = tuple(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, index: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> ImageFiles: ...
+    def __getitem__(self, index: int | slice) -> Image.Image | ImageFiles:
+        if isinstance(index, slice):
+            return ImageFiles(self.paths[index])
+        return decode_image(self.paths[index])
+
+
+def decode_image(path: Path) -> Image.Image:
+    """Read an image as RGB; `InputError` names a file that is missing, broken or of more than 8 bits."""
+    try:
+        with Image.open(path) as image:
+            if image.mode in MODES:
+                return image.convert("RGB")
+            found = image.mode
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except Exception as error:  # of a broken file, Pillow's decoders raise anything
+        raise InputError(f"{path}: not a readable image ({' '.join(str(error).split())})") from None
+    raise InputError(
+        f"{path}: found an image of mode {found}, accepted: 8 bits a channel ({', '.join(MODES)})"
+    )
+
+
+def list_images(folder: Path) -> list[str]:
+    """Names of the images in a folder, sorted; hidden files and those of other kinds are not seen.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, or no image in it.
+    """
+    return sorted(_find_images(folder, folder.glob("*")))
+
+
+def list_images_below(folder: Path) -> list[str]:
+    """Names of the images in a folder and its subfolders (``cat/2.png``), in their natural order.
+
+    Numbers count as numbers: ``2.png`` comes before ``10.png``. Hidden files and folders, and files of other
+    kinds, are not seen.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, or no image in it.
+    """
+    files = (path for path in folder.rglob("*") if path.is_file())
+    # names that are equal as numbers, as 1.png and 01.png, in the order of their characters
+    return sorted(
+        _find_images(folder, files), key=lambda name: ([by_number(part) for part in name.split("/")], name)
+    )
+
+
+def _find_images(folder: Path, paths: Iterable[Path]) -> list[str]:
+    """Names of the images among `paths` in a folder, in their order."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; accepted: a folder of images")
+    found = [path.relative_to(folder) for path in paths if path.suffix.lower() in SUFFIXES]
+    names = [path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)]
+    if not names:
+        raise InputError(f"{folder}: found no image, accepted: files ending in {', '.join(SUFFIXES)}")
+    return names
+
+
+def by_number(name: str) -> list[tuple[int, str]]:
+    """Key that sorts names in their natural order, in which numbers count as numbers."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def check_order(folder: Path, names: Sequence[str]) -> None:
+    """Refuse names whose order is not certain: sorted, ``10.png`` comes before ``9.png``."""
+    for name, counted in zip(names, sorted(names, key=by_number), strict=True):
+        if name != counted:
+            raise InputError(
+                f"{folder}: which row is {name} and which {counted}? By name and by number the files are not "
+                "in the same order; accepted: numbers of equal length (0001.png), or an array `shown`"
+            )
+
+
+def hash_images(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Content hashes of images by name; those never hashed before are decoded, so none is broken."""
+    return hash_files(folder, names, decode_image, f"reading {folder.name}")
+
+
+def join_pictures(
+    ids: Shaped[np.ndarray, " n_images"], hashes: Sequence[str]
+) -> Shaped[np.ndarray, " n_images"]:
+    """Ids under which stimuli of equal id, or of equal content, are one picture.
+
+    Parameters
+    ----------
+    ids : int or str array [n_images]
+    hashes : sequence of str [n_images]
+        Of the content of each stimulus.
+
+    Returns
+    -------
+    int or str array [n_images]
+        For each row the id of the first row that shows the same picture.
+    """
+    by_id = np.unique(ids, return_inverse=True)[1]
+    by_content = np.unique(np.array(hashes), return_inverse=True)[1] + len(ids)
+    links = coo_array((np.ones(len(ids)), (by_id, by_content)), (2 * len(ids),) * 2)
+    group = connected_components(links, directed=False)[1][by_id]
+    _, first, same = np.unique(group, return_index=True, return_inverse=True)
+    joined = ids[first[same]]
+    if (joined != ids).any():
+        log.warning(
+            "warning: %d stimuli are the same picture as one of another id, such as %s and %s: they count as "
+            "one, and are never on both sides of a split",
+            (joined != ids).sum(),
+            joined[joined != ids][0],
+            ids[joined != ids][0],
+        )
+    return joined

@@ -1,0 +1,5 @@
+"""A study: its grid of runs, their cost, and launching them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

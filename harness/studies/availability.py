@@ -1,0 +1,181 @@
+"""What a run needs from outside, and whether it is here: looked up in caches and on disk, without network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.file_download import repo_folder_name
+
+from harness.config import (
+    BackboneConfig,
+    Config,
+    HubTaskConfig,
+    ImagefolderTaskConfig,
+    MedmnistTaskConfig,
+    TableTaskConfig,
+    TaskConfig,
+    load_config,
+    one_by_one,
+    tasks_in_order,
+)
+from harness.storage import InputError
+
+HERE, DOWNLOAD, MISSING = "here", "download", "missing"
+
+# libraries ask for these names one after the other
+TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
+OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+@dataclass(frozen=True, order=True)
+class Need:
+    """Something that a run needs from outside.
+
+    Attributes
+    ----------
+    what : str
+        Such as "weights of clip_b16"
+    state : str
+        "here"; "download": a run would fetch it; "missing": a run would fail.
+    place : str
+        Where it is, or is expected, or comes from.
+    """
+
+    what: str
+    state: str
+    place: str
+
+
+def list_needs(configs: Iterable[Config]) -> list[Need]:
+    """Everything from outside that runs need, sorted: weights, tokenizers, images, recordings."""
+    needs: set[Need] = set()
+    looked_up: dict[str, list[Need]] = {}
+    for config in configs:
+        key = config.backbone.model_dump_json()
+        if key not in looked_up:
+            looked_up[key] = find_weights(config.backbone)
+        needs.update(looked_up[key])
+        trained = {task.name: task for task in tasks_in_order(config.task)}
+        for task in trained.values():
+            needs.update(find_images(task))
+        for name in config.probes.tasks:
+            if name in trained:
+                continue
+            if name not in looked_up:
+                (probe,) = tasks_in_order(load_config([f"task={name}"]).task)
+                looked_up[name] = find_images(probe)
+            needs.update(looked_up[name])
+        for brain in one_by_one(config.brain):
+            if (root := getattr(brain, "root", None)) is not None:
+                needs.add(_local(f"brain {brain.name}", Path(root)))
+    return sorted(needs)
+
+
+def find_weights(config: BackboneConfig) -> list[Need]:
+    """Weights of a backbone, and a tokenizer where it is not the library's."""
+    # each library takes seconds to import
+    from harness.backbones import locate_checkpoint
+
+    what = f"weights of {config.name}"
+    if config.checkpoint is not None:
+        found = [_local(what, locate_checkpoint(config.checkpoint))]
+    elif config.weights is None:
+        found = []
+    elif config.library == "timm":
+        found = [_timm_weights(what, f"{config.model}.{config.weights}")]
+    else:
+        found = [_open_clip_weights(what, config.model, config.weights)]
+    return found + ([] if config.library == "timm" or not config.text else _tokenizer(config))
+
+
+def find_images(config: TaskConfig) -> list[Need]:
+    """Images of a task; embedded ones need nothing."""
+    what = f"images of {config.name}"
+    if isinstance(config, HubTaskConfig):
+        if config.root is not None:
+            return [_local(what, Path(config.root))]
+        return [_hub_images(what, config.repository)]
+    if isinstance(config, MedmnistTaskConfig):
+        file = f"{config.flag}.npz" if config.size == 28 else f"{config.flag}_{config.size}.npz"
+        return [_local(what, Path(config.root or "~/.medmnist") / file)]
+    if isinstance(config, TableTaskConfig):
+        return [_local(what, Path(table)) for table in (config.table, config.test_table) if table is not None]
+    return [_local(what, Path(config.root))] if isinstance(config, ImagefolderTaskConfig) else []
+
+
+def _local(what: str, path: Path) -> Need:
+    path = path.expanduser()
+    return Need(what, HERE if path.exists() else MISSING, str(path))
+
+
+def in_hub_cache(repository: str, files: tuple[str, ...]) -> bool:
+    """Whether the hub's cache has one of these files of a repository of weights."""
+    repository, _, revision = repository.partition("@")
+    found = (try_to_load_from_cache(repository, file, revision=revision or None) for file in files)
+    return any(isinstance(path, str) for path in found)
+
+
+def _alternatives(file: str) -> tuple[str, ...]:
+    """The names that a file is looked for under: safetensors first."""
+    for names in (TIMM_FILES, OPEN_CLIP_FILES):
+        if file == names[1]:
+            return names
+    return (f"{Path(file).with_suffix('')}.safetensors", file)
+
+
+def _timm_weights(what: str, name: str) -> Need:
+    from timm.models import get_pretrained_cfg
+    from timm.models._hub import check_cached_file
+
+    settings = get_pretrained_cfg(name)
+    if settings is None:
+        raise InputError(f"backbone.weights: timm knows no weights of {name}")
+    repository, url = settings.hf_hub_id, settings.url
+    if url and check_cached_file(url, check_hash=False):
+        return Need(what, HERE, "torch's cache")
+    if not repository:
+        return Need(what, DOWNLOAD, str(url))
+    # the library puts the name in where the settings leave it open
+    repository = repository + name if repository.endswith("/") else repository
+    files = _alternatives(settings.hf_hub_filename) if settings.hf_hub_filename else TIMM_FILES
+    return Need(what, HERE if in_hub_cache(repository, files) else DOWNLOAD, f"hub: {repository}")
+
+
+def _open_clip_weights(what: str, model: str, tag: str) -> Need:
+    import open_clip
+
+    settings = open_clip.get_pretrained_cfg(model, tag)
+    if settings.get("hf_hub"):
+        repository, file = os.path.split(settings["hf_hub"])
+        files = _alternatives(file) if file else OPEN_CLIP_FILES
+        return Need(what, HERE if in_hub_cache(repository, files) else DOWNLOAD, f"hub: {repository}")
+    url = str(settings.get("url", ""))
+    cached = Path("~/.cache/clip").expanduser() / os.path.basename(url)  # where open_clip puts these
+    return Need(what, HERE, str(cached)) if url and cached.is_file() else Need(what, DOWNLOAD, url)
+
+
+def _tokenizer(config: BackboneConfig) -> list[Need]:
+    import open_clip
+
+    settings = open_clip.get_model_config(config.model) or {}
+    repository = settings.get("text_cfg", {}).get("hf_tokenizer_name")
+    if repository is None:
+        return []
+    state = HERE if in_hub_cache(repository, ("tokenizer.json", "tokenizer_config.json")) else DOWNLOAD
+    return [Need(f"tokenizer of {config.name}", state, f"hub: {repository}")]
+
+
+def _hub_images(what: str, repository: str) -> Need:
+    import datasets
+
+    downloaded = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="dataset")
+    prepared = Path(datasets.config.HF_DATASETS_CACHE) / repository.replace("/", "___").lower()
+    # whether all of it is there, only loading it would tell
+    for folder in (prepared, downloaded / "snapshots"):
+        if folder.is_dir() and any(folder.iterdir()):
+            return Need(what, HERE, f"cache: {folder}")
+    return Need(what, DOWNLOAD, f"hub: {repository}")

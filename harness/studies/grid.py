@@ -1,0 +1,107 @@
+"""The grid of a study: every combination of its axes as a configuration."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from harness.config import (
+    GROUPS,
+    Config,
+    group_options,
+    load_config,
+)
+from harness.storage import (
+    InputError,
+    unknown_name,
+)
+
+
+def expand_grid(overrides: list[str]) -> Iterator[tuple[list[str], Config]]:
+    """Every combination of the study's grid: its overrides and the configuration they resolve to.
+
+    An axis that the command line sets itself is not varied; where the grid sets other settings together with
+    that value, they hold. What else the command line sets comes before what the grid sets.
+
+    Raises
+    ------
+    InputError
+        Where a combination is not a valid configuration, or `study.leave_out` names no value or leaves none.
+    """
+    study = load_config(overrides).study
+    given = dict(_name_and_value(text) for text in overrides)
+    axes = [
+        _choices(axis, values, given) for axis, values in _left_in(study.grid, study.leave_out, given).items()
+    ]
+    for parts in itertools.product(*axes):
+        combination = [*overrides, *itertools.chain.from_iterable(parts)]
+        try:
+            yield combination, load_config(combination)
+        except InputError as error:
+            raise InputError(f"{error}{_advice(overrides, parts)}") from None
+
+
+def _advice(overrides: list[str], parts: Iterable[list[str]]) -> str:
+    """Which value of the grid it is that cannot be resolved, and how to do without."""
+    for part in filter(None, parts):
+        try:
+            load_config([*overrides, *part])
+        except InputError:
+            name, value = _name_and_value(part[0])
+            named = name in GROUPS and value in group_options(name)
+            file = f"; configs/{name}/{value}.yaml may say more" if named else ""
+            return f"{file}; study.leave_out=[{value}] does without"
+    return ""
+
+
+def _name_and_value(override: str) -> tuple[str, str]:
+    name, _, value = override.partition("=")
+    return name.lstrip("+"), value
+
+
+def _as_text(value: Any) -> str:
+    """A value as an override gives it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"[\s\"']", "", text)
+
+
+def _value_on(axis: str, value: Any) -> str:
+    """What a value of the grid is on its axis, also where others are set together with it."""
+    return _as_text(value[axis] if isinstance(value, dict) else value)
+
+
+def _left_in(grid: dict[str, list[Any]], leave_out: list[Any], given: dict[str, str]) -> dict[str, list[Any]]:
+    """The grid without the values to leave out."""
+    unwanted = {_as_text(value) for value in leave_out}
+    known = {_value_on(axis, value) for axis, values in grid.items() for value in values}
+    for text in sorted(unwanted - known):
+        raise unknown_name("value of the grid in study.leave_out", text, known)
+    left = {
+        axis: [value for value in values if _value_on(axis, value) not in unwanted]
+        for axis, values in grid.items()
+    }
+    for axis, values in left.items():
+        if not values and axis not in given:
+            raise InputError(
+                f"study.leave_out: found all values of {axis}, accepted: fewer, or {axis}=… itself"
+            )
+    return left
+
+
+def _choices(axis: str, values: list[Any], given: dict[str, str]) -> list[list[str]]:
+    """Overrides of every value of an axis: what the command line sets itself is not among them."""
+    if axis in given:
+        # a list may be spelled with blanks and quotes, or without
+        wanted = _bare(given[axis])
+        values = [value for value in values if _bare(_value_on(axis, value)) == wanted][:1] or [{}]
+    together = [value if isinstance(value, dict) else {axis: value} for value in values]
+    return [
+        [f"{name}={_as_text(value)}" for name, value in settings.items() if name not in given]
+        for settings in together
+    ]

@@ -1,0 +1,265 @@
+"""What a study would do and cost, without doing it: `python -m harness.study study=… --plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+
+from harness.backbones import (
+    load_backbone,
+    locate_checkpoint,
+)
+from harness.brains import load_brain
+from harness.config import (
+    BackboneConfig,
+    BrainConfig,
+    Config,
+    FlypConfig,
+    MethodConfig,
+    SimulatedConfig,
+    one_by_one,
+    tasks_in_order,
+)
+from harness.finetuning import tune
+from harness.runs import (
+    is_finished,
+    run_folder,
+    run_name,
+)
+from harness.storage import InputError
+from harness.studies.availability import (
+    MISSING,
+    list_needs,
+)
+from harness.studies.costs import (
+    PlannedRun,
+    Speed,
+    count_classes,
+    count_fit_steps,
+    count_fits,
+    count_images_seen,
+    mapping_bytes,
+    numbers_kept,
+    plan_steps,
+    token_bytes,
+    tracking_seconds,
+    training_bytes,
+    tuning_seconds,
+)
+from harness.studies.plan_table import (
+    format_needs,
+    format_runs,
+)
+
+LEGEND = """\
+weights: as pretrained and as tuned, gradients, AdamW's moments and what the method keeps; without
+activations. tokens: of one snapshot. disk: snapshots and mappings. ?: not known beforehand."""
+ESTIMATE = """
+from a few passes of untrained networks and a short fit, without reading, decoding and probes' own
+fits; ? where the network does not fit in memory, or the mapping is solved and not trained."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """Size of a network.
+
+    Attributes
+    ----------
+    n_encoder, n_all : int
+        Parameters of the image tower, and of all that is kept in memory (text).
+    widths : tuple of int
+        Channels of every layer.
+    """
+
+    n_encoder: int
+    n_all: int
+    widths: tuple[int, ...]
+
+
+@cache
+def describe_network(config: BackboneConfig) -> Network:
+    """Count a network's parameters on torch's meta device, where they take no memory."""
+    bare = config.model_copy(update={"text": False}) if config.library == "open_clip" else config
+    with torch.device("meta"):
+        backbone = load_backbone(bare, pretrained=False)
+        n_encoder = n_all = sum(part.numel() for part in backbone.encoder.parameters())
+        if config.library == "open_clip" and config.text:
+            import open_clip
+
+            from harness.backbones import without_remark_on_random_weights
+
+            with without_remark_on_random_weights():
+                whole = open_clip.create_model(config.model, load_weights=False, device="meta")
+            n_all += sum(
+                part.numel() for name, part in whole.named_parameters() if not name.startswith("visual.")
+            )
+    return Network(n_encoder, n_all, backbone.widths)
+
+
+def count_trained(config: Config, network: Network) -> tuple[int, int]:
+    """Parameters that the method trains, and bytes of a snapshot; a head of unknown width has one class.
+
+    Raises
+    ------
+    InputError
+        Where the method and the backbone do not go together.
+    """
+    if isinstance(config.method, FlypConfig):
+        if network.n_all == network.n_encoder:
+            raise InputError(
+                f"method: found flyp with backbone {config.backbone.name}, which has no text tower, "
+                "accepted: a contrastive one of open_clip"
+            )
+        return network.n_all, 4 * network.n_all
+    n_classes = tuple(count_classes(task) or 1 for task in tasks_in_order(config.task))
+    return _count_opened(config.backbone, config.method, n_classes)
+
+
+@cache
+def _count_opened(
+    config: BackboneConfig, method: MethodConfig, n_classes: tuple[int, ...]
+) -> tuple[int, int]:
+    bare = config.model_copy(update={"text": False}) if config.library == "open_clip" else config
+    with torch.device("meta"):
+        model = tune(load_backbone(bare, pretrained=False), n_classes, method, 0)
+    n_trained = sum(part.numel() for part in model.parameters() if part.requires_grad)
+    stored = sum(part.numel() * part.element_size() for part in model.changing_state().values())
+    return n_trained, stored
+
+
+def measure_brain_size(config: BrainConfig, read: bool) -> tuple[int, int] | None:
+    """Stimuli and voxels of a subject: as stated if simulated, else from its files where they may be read."""
+    if isinstance(config, SimulatedConfig) and config.stimuli is None and config.rois is None:
+        return config.n_stimuli, config.n_voxels
+    if not read:
+        return None
+    brain = load_brain(one_by_one(config)[0])
+    return len(brain.stimulus_ids), len(brain.coords)
+
+
+def plan_run(config: Config, size: tuple[int, int] | None) -> PlannedRun:
+    """Work out a run: all but how long it takes.
+
+    Parameters
+    ----------
+    config : Config
+    size : (n_stimuli, n_voxels) of a subject, or None
+
+    Raises
+    ------
+    InputError
+        For settings that do not go together.
+    """
+    network = describe_network(config.backbone)
+    n_trained, stored = count_trained(config, network)
+    n_steps, snapshots = plan_steps(config)
+    n_fits = None if snapshots is None else count_fits(config, len(snapshots))
+    disk = None
+    if snapshots is not None and n_fits is not None and size is not None:
+        disk = len(snapshots) * stored + n_fits * mapping_bytes(size[1], network.widths, config.mapping)
+    kept = numbers_kept(config.method.name, network.n_encoder, n_trained)
+    return PlannedRun(
+        run_name(config),
+        is_finished(run_folder(config)),
+        n_steps,
+        None if snapshots is None else len(snapshots),
+        n_fits,
+        training_bytes(network.n_all, n_trained, kept),
+        None if size is None else token_bytes(size[0], network.widths, config.mapping),
+        disk,
+    )
+
+
+class Stopwatch:
+    """Times what runs do, each kind of work once."""
+
+    def __init__(self) -> None:
+        from harness.studies.timing import choose_device
+
+        self.device = choose_device()
+        self._networks: dict[str, Speed | None] = {}
+        self._fits: dict[str, tuple[float, float] | None] = {}
+
+    def speed(self, config: Config, n_voxels: int) -> Speed | None:
+        """Speed of a run's work; None where its network does not fit in memory."""
+        from harness.studies.timing import (
+            fits_in_memory,
+            measure_fit,
+            measure_network,
+        )
+
+        network = describe_network(config.backbone)
+        settings = (config.backbone, config.method)
+        key = config.finetune.precision + "".join(part.model_dump_json() for part in settings)
+        if key not in self._networks:
+            n_trained, _ = count_trained(config, network)
+            self._networks[key] = (
+                measure_network(*settings, config.finetune.precision, self.device)
+                if fits_in_memory(network.n_all, n_trained, self.device)
+                else None
+            )
+        speed = self._networks[key]
+        key = f"{network.widths} {n_voxels} {config.mapping.model_dump_json()}"
+        if speed is not None and key not in self._fits:
+            self._fits[key] = measure_fit(network.widths, n_voxels, config.mapping, self.device)
+        if speed is None or (fit := self._fits[key]) is None:
+            return speed
+        return replace(speed, fit_step=fit[0], fit_start=fit[1])
+
+
+def estimate_seconds(config: Config, run: PlannedRun, speed: Speed, n_stimuli: int) -> float | None:
+    """Seconds of a run, from the speed of its pieces."""
+    if run.n_steps is None or run.n_snapshots is None or run.n_fits is None:
+        return None
+    tracking = tracking_seconds(
+        speed,
+        run.n_snapshots,
+        count_images_seen(config, n_stimuli),
+        run.n_fits,
+        count_fit_steps(config, run.n_fits),
+    )
+    if tracking is None:
+        return None
+    return tracking + tuning_seconds(speed, run.n_steps, config.finetune.batch_size, config.method.name)
+
+
+def print_plan(configs: Sequence[Config], measure: bool = True) -> None:
+    """Print the plan of a study; nothing is run and no network is used.
+
+    Parameters
+    ----------
+    configs : sequence of Config
+        Of all runs.
+    measure : bool
+        Whether to time pieces of the work, which takes a minute or more, and to read brains' files.
+    """
+    needs = list_needs(configs)
+    missing = {need for need in needs if need.state == MISSING}
+    runs, stopwatch = [], Stopwatch() if measure else None
+    for config in configs:
+        no_brain = any(need.what == f"brain {config.brain.name}" for need in missing)
+        size = measure_brain_size(config.brain, read=measure and not no_brain)
+        run = plan_run(config, size)
+        if stopwatch is not None and size is not None and not run.finished:
+            speed = stopwatch.speed(config, size[1])
+            if speed is not None:
+                run = replace(run, seconds=estimate_seconds(config, run, speed, size[0]))
+        runs.append(run)
+    sizes = {
+        f"weights of {config.backbone.name}": 4 * describe_network(config.backbone).n_all
+        for config in configs
+        if config.backbone.checkpoint is None or not locate_checkpoint(config.backbone.checkpoint).exists()
+    }
+    print(format_runs(runs))
+    print()
+    print(format_needs(needs, sizes))
+    print()
+    print(LEGEND)
+    if stopwatch is None:
+        print("Time was not measured (--plan=quick).")
+    else:
+        machine = f"{stopwatch.device.type}, {torch.get_num_threads()} threads"
+        print(f"Time is estimated on this machine ({machine}){ESTIMATE}")

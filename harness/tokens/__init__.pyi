@@ -1,0 +1,27 @@
+from .extraction import (
+    LayerTokens,
+    extract_features,
+    extract_layer_means,
+    extract_tokens,
+)
+from .frame import (
+    StandardTokens,
+    TokenFrame,
+    check_finite,
+    standardize_tokens,
+)
+from .store import (
+    store_tokens,
+)
+
+__all__ = [
+    "LayerTokens",
+    "StandardTokens",
+    "TokenFrame",
+    "check_finite",
+    "extract_features",
+    "extract_layer_means",
+    "extract_tokens",
+    "standardize_tokens",
+    "store_tokens",
+]

@@ -1,0 +1,175 @@
+"""What the layers of a backbone say of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from harness.backbones import Backbone
+
+
+@dataclass(frozen=True)
+class LayerTokens:
+    """Tokens of some layers for some images; the layers' widths may differ.
+
+    Attributes
+    ----------
+    local : tuple of float tensors [n_images, n_channels, height, width], one per layer
+    global_ : tuple of float tensors [n_images, n_channels], one per layer
+    layers : tuple of str
+        Names, from input to output.
+    """
+
+    local: tuple[Float[Tensor, "n_images _ _ _"], ...]
+    global_: tuple[Float[Tensor, "n_images _"], ...]
+    layers: tuple[str, ...]
+
+    @property
+    def n_images(self) -> int:
+        """Number of images."""
+        return len(self.local[0])
+
+    def cpu(self) -> LayerTokens:
+        """The tokens in main memory."""
+        return LayerTokens(
+            tuple(layer.cpu() for layer in self.local),
+            tuple(layer.cpu() for layer in self.global_),
+            self.layers,
+        )
+
+    def take(
+        self, indices: Sequence[int] | Int[np.ndarray, " n_taken"] | Int[Tensor, " n_taken"]
+    ) -> LayerTokens:
+        """The tokens of some images, in the given order; an image may be taken more than once.
+
+        The memory format of local tokens (channels last or first) is kept.
+        """
+        chosen = torch.as_tensor(indices, dtype=torch.long)
+        return LayerTokens(
+            local=tuple(layer[chosen.to(layer.device)] for layer in self.local),
+            global_=tuple(layer[chosen.to(layer.device)] for layer in self.global_),
+            layers=self.layers,
+        )
+
+
+@torch.no_grad()
+def extract_tokens(
+    backbone: Backbone,
+    images: Sequence[Image.Image],
+    token_size: int | None,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    progress: str | None = None,
+) -> LayerTokens:
+    """Tokens of every layer for every image, kept in main memory.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    images : sequence of PIL images
+    token_size : int or None
+        Rows and columns that local tokens are resized to (bilinear); None: as they are.
+    batch_size : int
+        Images per forward pass.
+    device : torch.device or str
+        Where the backbone runs.
+    progress : str, optional
+        Says so on a progress bar; None: no bar.
+    """
+    parts = iterate_tokens(backbone, images, range(len(images)), token_size, batch_size, device, progress)
+    return join_tokens([part.cpu() for _, part in parts])
+
+
+def join_tokens(parts: Sequence[LayerTokens]) -> LayerTokens:
+    """The tokens of all parts, one part after the other."""
+    return LayerTokens(
+        tuple(map(torch.cat, zip(*(part.local for part in parts), strict=True))),
+        tuple(map(torch.cat, zip(*(part.global_ for part in parts), strict=True))),
+        parts[0].layers,
+    )
+
+
+@torch.no_grad()
+def iterate_tokens(
+    backbone: Backbone,
+    images: Sequence[Image.Image],
+    order: Sequence[int],
+    token_size: int | None,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    progress: str | None = None,
+) -> Iterator[tuple[list[int], LayerTokens]]:
+    """Which images, and their tokens (float32 on the device), batch by batch.
+
+    Parameters are those of `extract_tokens`; `order` says which images, in which order.
+    """
+    backbone = backbone.to(device).eval()
+    for rows, inputs in _batches(backbone, images, order, batch_size, device, progress):
+        grids, tokens = backbone.tokens(inputs)
+        local = []
+        for grid in grids:
+            if token_size is not None and grid.shape[2:] != (token_size, token_size):
+                grid = functional.interpolate(
+                    grid, (token_size, token_size), mode="bilinear", align_corners=False
+                )
+            local.append(grid.float())
+        yield rows, LayerTokens(tuple(local), tuple(token.float() for token in tokens), backbone.layers)
+
+
+@torch.no_grad()
+def extract_features(
+    backbone: Backbone,
+    images: Sequence[Image.Image],
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    progress: str | None = None,
+) -> Float[Tensor, "n_images n_channels"]:
+    """Features, as heads and probes read them, of every image; parameters as for `extract_tokens`."""
+    backbone = backbone.to(device).eval()
+    batches = _batches(backbone, images, range(len(images)), batch_size, device, progress)
+    return torch.cat([backbone(inputs).float().cpu() for _, inputs in batches])
+
+
+@torch.no_grad()
+def extract_layer_means(
+    backbone: Backbone,
+    images: Sequence[Image.Image],
+    order: Sequence[int],
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    progress: str | None = None,
+) -> dict[str, Float[np.ndarray, "n_images _"]]:
+    """What every layer says of an image as a whole: the mean of its local tokens; last, the ``features``.
+
+    Parameters are those of `iterate_tokens`.
+    """
+    backbone = backbone.to(device).eval()
+    parts: list[list[Tensor]] = []
+    for _, inputs in _batches(backbone, images, order, batch_size, device, progress):
+        features, (grids, _) = backbone.features_and_tokens(inputs)
+        parts.append([*(grid.mean(dim=(2, 3)).float().cpu() for grid in grids), features.float().cpu()])
+    names = (*backbone.layers, "features")
+    return {
+        name: torch.cat(layer).numpy() for name, layer in zip(names, zip(*parts, strict=True), strict=True)
+    }
+
+
+def _batches(
+    backbone: Backbone,
+    images: Sequence[Image.Image],
+    order: Sequence[int],
+    batch_size: int,
+    device: torch.device | str,
+    progress: str | None,
+) -> Iterator[tuple[list[int], Float[Tensor, "n_images 3 height width"]]]:
+    for start in tqdm(range(0, len(order), batch_size), progress, disable=progress is None, leave=False):
+        rows = [int(index) for index in order[start : start + batch_size]]
+        yield rows, backbone.preprocessing([images[index] for index in rows]).to(device)

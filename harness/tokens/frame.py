@@ -1,0 +1,189 @@
+"""Layer tokens in a common frame: what every fit of a snapshot reads, whatever its seed and sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from harness.storage import InputError
+from harness.tokens.extraction import LayerTokens
+
+
+@dataclass(frozen=True)
+class TokenFrame:
+    """A centre for every channel, and one scale each for the local and the global tokens of a layer.
+
+    Deep layers of a residual network have much larger tokens than early ones; left so, a layer selector
+    would be drawn to them before anything is learned, and all the more after a fine-tuning that changes
+    scales alone. One scale per layer keeps the tokens' directions within it.
+
+    Attributes
+    ----------
+    local_centre, global_centre : tuples of float tensors [n_channels], one per layer
+    local_scale, global_scale : float tensors [n_layers]
+    """
+
+    local_centre: tuple[Float[Tensor, " _"], ...]
+    local_scale: Float[Tensor, " n_layers"]
+    global_centre: tuple[Float[Tensor, " _"], ...]
+    global_scale: Float[Tensor, " n_layers"]
+
+    def apply(self, tokens: LayerTokens) -> LayerTokens:
+        """The tokens less their centre, over their scale."""
+        return LayerTokens(
+            tuple(
+                (layer - centre[:, None, None].to(layer)) / scale.to(layer)
+                for layer, centre, scale in zip(
+                    tokens.local, self.local_centre, self.local_scale, strict=True
+                )
+            ),
+            tuple(
+                (layer - centre.to(layer)) / scale.to(layer)
+                for layer, centre, scale in zip(
+                    tokens.global_, self.global_centre, self.global_scale, strict=True
+                )
+            ),
+            tokens.layers,
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything by name, as `from_arrays` reads it."""
+        parts: dict[str, Tensor] = {"local_scale": self.local_scale, "global_scale": self.global_scale}
+        for name in ("local_centre", "global_centre"):
+            parts |= {f"{name}.{place}": centre for place, centre in enumerate(getattr(self, name))}
+        return {name: part.cpu().numpy() for name, part in parts.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> TokenFrame:
+        """The frame that `arrays` gave."""
+        parts = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+        layers = range(len(parts["local_scale"]))
+        return cls(
+            tuple(parts[f"local_centre.{place}"] for place in layers),
+            parts["local_scale"],
+            tuple(parts[f"global_centre.{place}"] for place in layers),
+            parts["global_scale"],
+        )
+
+
+@dataclass(frozen=True)
+class StandardTokens(LayerTokens):
+    """Tokens in their frame, kept in any precision in any place, handed over in float32 on a device.
+
+    Attributes
+    ----------
+    frame : TokenFrame
+        What they have been brought into.
+    device : torch.device
+        Where they are handed over.
+    fetched_ahead : bool
+        Whether `stream` fetches a batch while the one before is used: for tokens that are elsewhere.
+    """
+
+    frame: TokenFrame
+    device: torch.device
+    fetched_ahead: bool = False
+
+    def take(
+        self, indices: Sequence[int] | Int[np.ndarray, " n_taken"] | Int[Tensor, " n_taken"]
+    ) -> LayerTokens:
+        """The tokens of some images, in the given order, in float32 on the device."""
+        taken = super().take(indices)
+        return LayerTokens(
+            tuple(self._hand_over(layer) for layer in taken.local),
+            tuple(self._hand_over(layer) for layer in taken.global_),
+            taken.layers,
+        )
+
+    def stream(self, batches: Iterable[Int[Tensor, " _"]]) -> Iterator[LayerTokens]:
+        """What `take` gives for each batch."""
+        if not self.fetched_ahead:
+            yield from map(self.take, batches)
+            return
+        with ThreadPoolExecutor(1) as worker:
+            ahead: Future[LayerTokens] | None = None
+            for batch in batches:
+                following = worker.submit(self.take, batch)
+                if ahead is not None:
+                    yield ahead.result()
+                ahead = following
+            if ahead is not None:
+                yield ahead.result()
+
+    def _hand_over(self, layer: Tensor) -> Tensor:
+        if self.device.type == "cuda" and layer.device.type == "cpu":
+            # from pinned memory the copy runs beside the computation
+            layer = layer.pin_memory()
+        return layer.to(self.device, torch.float32, non_blocking=True)
+
+
+def measure_frame(tokens: LayerTokens) -> TokenFrame:
+    """The frame in which these tokens have mean 0 per channel and, per layer, mean square 1.
+
+    A layer that says the same of every image keeps its scale: it becomes zero, not 0/0.
+    """
+    centres, scales = zip(*map(_measure, (*tokens.local, *tokens.global_)), strict=True)
+    n_layers = len(tokens.layers)
+    return TokenFrame(
+        centres[:n_layers],
+        torch.stack(scales[:n_layers]),
+        centres[n_layers:],
+        torch.stack(scales[n_layers:]),
+    )
+
+
+def _measure(layer: Float[Tensor, "n_images n_channels ..."]) -> tuple[Tensor, Tensor]:
+    axes = [axis for axis in range(layer.ndim) if axis != 1]
+    centre = layer.mean(dim=axes, keepdim=True)
+    mean_square = (layer - centre).square().mean()
+    return centre.flatten(), torch.where(mean_square > 0, mean_square.sqrt(), 1.0)
+
+
+def standardize_tokens(
+    tokens: LayerTokens, train: Int[Tensor, " n_train"], token_size: int, device: str | torch.device
+) -> StandardTokens:
+    """Resize local tokens (bilinear) and bring all into the frame of the training stimuli.
+
+    `harness.token_store` does so while it computes tokens, where they are too many to have twice.
+
+    Returns
+    -------
+    StandardTokens, float32 on `device`, local tokens in channels-last memory
+
+    Raises
+    ------
+    InputError
+        If tokens are not finite.
+    """
+    check_finite(tokens)
+    local = []
+    for layer in tokens.local:
+        resized = layer.to(device, torch.float32)
+        if resized.shape[2:] != (token_size, token_size):
+            resized = F.interpolate(resized, (token_size, token_size), mode="bilinear", align_corners=False)
+        local.append(resized)
+    global_ = tuple(layer.to(device, torch.float32) for layer in tokens.global_)
+    resized_tokens = LayerTokens(tuple(local), global_, tokens.layers)
+    frame = measure_frame(resized_tokens.take(train))
+    standard = frame.apply(resized_tokens)
+    return StandardTokens(
+        tuple(layer.contiguous(memory_format=torch.channels_last) for layer in standard.local),
+        standard.global_,
+        tokens.layers,
+        frame,
+        torch.device(device),
+    )
+
+
+def check_finite(tokens: LayerTokens) -> None:
+    """Raise an `InputError` that names the layer whose tokens are not finite."""
+    for name, local, global_ in zip(tokens.layers, tokens.local, tokens.global_, strict=True):
+        if not (torch.isfinite(local).all() and torch.isfinite(global_).all()):
+            raise InputError(f"tokens of layer {name!r} hold values that are not finite")

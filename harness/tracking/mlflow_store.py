@@ -1,0 +1,266 @@
+"""MLflow, which holds the rows of the runs' journals: the only module that imports mlflow.
+
+The journal is the truth. Rows go to MLflow in batches at moments that the caller chooses, and going
+again is harmless, so a dead server costs a warning and nothing else: send the rows later with
+
+    python -m harness.tracking RUN_FOLDER...
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from filelock import FileLock
+
+from harness.config import (
+    Config,
+    flatten,
+    to_yaml,
+)
+from harness.runs import (
+    Row,
+    read_rows,
+    run_name,
+)
+from harness.storage import (
+    InputError,
+    unknown_name,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+else:
+    # importing mlflow takes a second, and tests check annotations when they run
+    MlflowClient = Any
+
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+# MLflow's limits per request and per value
+BATCH_ROWS = 1000
+BATCH_PARAMS = 100
+PARAM_LENGTH = 6000
+# a dead server shall cost seconds, not the minutes of MLflow's defaults; what the user has set stands
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+log = logging.getLogger(__name__)
+
+
+class TrackedRun:
+    """One run in MLflow, kept up with its journal.
+
+    A context manager: at the end the run is FINISHED, after an exception FAILED, after an interrupt KILLED;
+    a process that is killed leaves it RUNNING, and the next one for the same folder resumes it.
+
+    Parameters
+    ----------
+    config : Config
+        Gives experiment (the study), name, parameters and tags of the run.
+    folder : Path
+        The run's folder, where the journal is.
+    tags : mapping of str to str
+        More tags, such as ``code_version``.
+    """
+
+    def __init__(self, config: Config, folder: Path, tags: Mapping[str, str] | None = None) -> None:
+        self._config = config
+        self._folder = folder
+        self._tags = {
+            "study": config.study.name,
+            "backbone": config.backbone.name,
+            "objective": config.backbone.objective,
+            "size": config.backbone.size or "none",
+            "task": config.task.name,
+            "method": config.method.name,
+            "seed": str(config.seed),
+            "brain": config.brain.name,
+            **(tags or {}),
+        }
+        # {runs_dir}/{study}/{run}: also right where the run is sent from another working folder
+        self._runs_dir = folder.resolve().parents[1]
+        self._uri = tracking_uri(self._runs_dir)
+        self._client: MlflowClient | None = None
+        self._run_id = ""
+        self._sent = 0
+        self._warned = False
+
+    def forward(self, status: Status = "RUNNING") -> bool:
+        """Send the rows that were not sent yet; whether that worked. The first failure is a warning."""
+        try:
+            if self._client is None:
+                client = connect(self._uri)
+                self._run_id = self._find_or_create(client)
+                self._client = client
+            self._send_rows(self._client)
+            if status == "RUNNING":
+                self._client.update_run(self._run_id, status=status)
+            else:
+                self._client.set_terminated(self._run_id, status=status)
+        except _tracking_errors() as error:
+            if not self._warned:
+                reason = " ".join(str(error).split())[:200]
+                log.warning(
+                    "warning: MLflow at %s does not answer (%s); results are kept in %s, "
+                    "send them later with: python -m harness.tracking %s",
+                    *(self._uri, reason, self._folder / "results.jsonl", self._folder),
+                )
+            self._warned = True
+            return False
+        return True
+
+    def _find_or_create(self, client: MlflowClient) -> str:
+        from mlflow.entities import Param, RunTag
+
+        name = run_name(self._config)
+        experiment = _find_or_create_experiment(client, self._config.study.name, self._runs_dir)
+        found = client.search_runs([experiment], f"tags.`palimpsest.run` = '{name}'", max_results=1)
+        run = (
+            found[0] if found else client.create_run(experiment, tags={"palimpsest.run": name}, run_name=name)
+        )
+        run_id: str = run.info.run_id
+        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in self._tags.items()])
+        params = [Param(key, value[:PARAM_LENGTH]) for key, value in flatten(self._config).items()]
+        for start in range(0, len(params), BATCH_PARAMS):
+            client.log_batch(run_id, params=params[start : start + BATCH_PARAMS])
+        client.log_text(run_id, to_yaml(self._config), "config.yaml")
+        return run_id
+
+    def _send_rows(self, client: MlflowClient) -> None:
+        from mlflow.entities import Metric
+
+        journal = self._folder / "results.jsonl"
+        rows, end = read_rows(journal, self._sent) if journal.exists() else ([], 0)
+        metrics = [Metric(row["name"], row["value"], row["timestamp"], row["step"]) for row in rows]
+        for start in range(0, len(metrics), BATCH_ROWS):
+            client.log_batch(self._run_id, metrics=metrics[start : start + BATCH_ROWS])
+        self._sent = end
+
+    def __enter__(self) -> TrackedRun:
+        self.forward()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.forward("FINISHED")
+        else:
+            self.forward("FAILED" if issubclass(kind, Exception) else "KILLED")
+
+
+def tracking_uri(runs_dir: Path) -> str:
+    """``MLFLOW_TRACKING_URI``, or else the SQLite store ``{runs_dir}/mlflow.db``."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_dir.resolve()}/mlflow.db"
+
+
+def connect(uri: str) -> MlflowClient:
+    """Client of a store; a new SQLite store is made by one process while the others wait."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    lock: FileLock | nullcontext[None] = nullcontext()
+    if uri.startswith("sqlite:///"):
+        database = Path(uri.removeprefix("sqlite:///"))
+        database.parent.mkdir(parents=True, exist_ok=True)
+        # two first writers would both run MLflow's migrations, and one of them would die
+        lock = FileLock(database.with_name(database.name + ".lock"), timeout=120)
+    with lock:
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+def read_histories(
+    uri: str, study: str | None, wanted: Callable[[str], bool]
+) -> Iterator[tuple[dict[str, str], list[Row]]]:
+    """Tags, and the rows of the metrics that are `wanted` by name, of every run of a study (None: of all).
+
+    Raises
+    ------
+    InputError
+        Where there is no such study, or no store at all.
+    """
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise InputError(
+            f"{uri}: no such tracking store; accepted: runs_dir or MLFLOW_TRACKING_URI of a study"
+        )
+    try:
+        client = connect(uri)
+        studies = {
+            found.name: found.experiment_id
+            for found in _all_pages(client.search_experiments)
+            if found.name != "Default"
+        }
+        if study is not None and study not in studies:
+            raise unknown_name("study", study, studies)
+        chosen = list(studies.values()) if study is None else [studies[study]]
+        runs = (
+            _all_pages(partial(client.search_runs, chosen, "tags.`palimpsest.run` != ''")) if chosen else []
+        )
+        with ThreadPoolExecutor(8) as pool:
+            for run in runs:
+                names = sorted(filter(wanted, run.data.metrics))
+                histories = pool.map(partial(_read_history, client, run.info.run_id), names)
+                yield dict(run.data.tags), [row for rows in histories for row in rows]
+    except _tracking_errors() as error:
+        raise InputError(f"MLflow at {uri} does not answer ({' '.join(str(error).split())[:200]})") from None
+
+
+def _read_history(client: MlflowClient, run_id: str, name: str) -> list[Row]:
+    latest = {}
+    # a run begun anew after its folder was deleted has a step twice: what came later stands
+    for point in sorted(client.get_metric_history(run_id, name), key=lambda point: int(point.timestamp)):
+        latest[point.step] = Row(name=name, step=point.step, value=point.value, timestamp=point.timestamp)
+    return [latest[step] for step in sorted(latest)]
+
+
+def _all_pages(search: Callable[..., Any]) -> Iterator[Any]:
+    token = None
+    while True:
+        page = search(page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _find_or_create_experiment(client: MlflowClient, study: str, runs_dir: Path) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(study)
+    if found is None:
+        artifacts = None
+        if client.tracking_uri.startswith("sqlite:"):
+            # MLflow's own default is a folder where the process happens to be
+            artifacts = (runs_dir / "mlartifacts" / study).as_uri()
+        try:
+            return str(client.create_experiment(study, artifact_location=artifacts))
+        except MlflowException:
+            # another run of the study may have been first
+            found = client.get_experiment_by_name(study)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+def _tracking_errors() -> tuple[type[Exception], ...]:
+    """What a store that is dead, busy, full or not allowed to be used raises."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, RequestException, SQLAlchemyError, OSError

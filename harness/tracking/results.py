@@ -1,0 +1,81 @@
+"""From what tracking has put on disk to the rows of ``results.jsonl``, and on to MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness.config import (
+    Config,
+    FlypConfig,
+    tasks_in_order,
+)
+from harness.finetuning import (
+    last_steps,
+    plan_sequence,
+)
+from harness.mappings import load_mapping
+from harness.measures import (
+    measure_brain,
+    name_probes,
+    name_sequence,
+)
+from harness.runs import (
+    Brains,
+    Inputs,
+    Journal,
+    probes_file,
+)
+from harness.storage import read_json
+from harness.tracking.across_subjects import combine_subjects
+from harness.tracking.mlflow_store import TrackedRun
+from harness.tracking.work_items import plan_units
+from tasks import Task
+
+
+def write_results(config: Config, run: Path, inputs: Inputs, steps: Sequence[int]) -> None:
+    """Derive every row from mappings and probes on disk, write them and forward them to MLflow."""
+    with Journal(run / "results.jsonl") as journal:
+        for step, values in derive_rows(config, run, inputs.brains, steps):
+            journal.log(step, values)
+        if len(inputs.tasks) > 1:
+            for step, values in derive_sequence(config, run, inputs.tasks, steps):
+                journal.log(step, values)
+    forward_rows(config, run)
+
+
+def derive_sequence(
+    config: Config, run: Path, tasks: Sequence[Task], steps: Sequence[int]
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Measures of a sequence at the end of every task that there is a snapshot of, from probes on disk."""
+    ends = last_steps(plan_sequence(config, [len(task.train) for task in tasks]))
+    reached = [step for step in ends if step in steps]
+    probes = {step: read_json(probes_file(run, step)) for step in (0, *reached)}
+    names = [task.name for task in tasks]
+    yield from name_sequence(probes, names, reached, isinstance(config.method, FlypConfig))
+
+
+def derive_rows(
+    config: Config, run: Path, brains: Brains, steps: Sequence[int]
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Values by name of every snapshot, from mappings and probes on disk."""
+    probes = {step: read_json(probes_file(run, step)) for step in steps}
+    tasks = [task.name for task in tasks_in_order(config.task)]
+    measured: dict[str, dict[int, dict[str, float]]] = {}
+    for subject in brains.subjects:
+        units = plan_units(config, [subject], steps)
+        mappings = {unit.step: load_mapping(unit.mapping) for unit in units if not unit.refit}
+        refits = [load_mapping(unit.mapping) for unit in units if unit.refit]
+        found = dict(measure_brain(mappings, refits, brains.load(subject), config.seed))
+        measured[subject.label or "all"] = found
+    for step in steps:
+        rows = {label: values[step] for label, values in measured.items()}
+        of_brain = combine_subjects(rows) if len(rows) > 1 else rows["all"]
+        yield step, name_probes(probes[step], probes[0], *tasks) | of_brain
+
+
+def forward_rows(config: Config, run: Path) -> None:
+    """Send the rows of a run's journal to MLflow."""
+    manifest = read_json(run / "manifest.json")
+    with TrackedRun(config, run, {"code_version": manifest["code_version"]}) as tracked:
+        tracked.forward()

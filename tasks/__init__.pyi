@@ -1,0 +1,47 @@
+from .load import (
+    load_task,
+)
+from .losses import (
+    label_loss,
+)
+from .shapes import (
+    COLOURS,
+    IMAGE_SIZE,
+    OUTLINES,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    Scene,
+    caption_scene,
+    label_scenes,
+    render_scenes,
+    sample_scene,
+    sample_scenes,
+    vocabulary,
+    with_article,
+)
+from .task import (
+    LabelArray,
+    Task,
+)
+
+__all__ = [
+    "COLOURS",
+    "IMAGE_SIZE",
+    "OUTLINES",
+    "SHAPES",
+    "SIZES",
+    "TEXTURES",
+    "LabelArray",
+    "Scene",
+    "Task",
+    "caption_scene",
+    "label_loss",
+    "label_scenes",
+    "load_task",
+    "render_scenes",
+    "sample_scene",
+    "sample_scenes",
+    "vocabulary",
+    "with_article",
+]

@@ -1,0 +1,94 @@
+"""Tasks: to fine-tune on, or as probes of what is kept. Embedded ones by name, others by their source."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness.config import (
+    EmbeddedTaskConfig,
+    HubTaskConfig,
+    ImagefolderTaskConfig,
+    MedmnistTaskConfig,
+    TableTaskConfig,
+    TaskConfig,
+)
+from harness.storage import unknown_name
+
+if TYPE_CHECKING:
+    from tasks.task import Task
+else:
+    # importing datasets takes seconds, and who only draws scenes needs no task
+    Task = Any
+
+NAMES = ("digits", "shapes", "textures", "counts")
+_SECTIONS = (EmbeddedTaskConfig, ImagefolderTaskConfig, TableTaskConfig, HubTaskConfig, MedmnistTaskConfig)
+SOURCES: dict[str, type[TaskConfig]] = {
+    section.model_fields["source"].default: section for section in _SECTIONS
+}
+
+
+def load_task(
+    name: str,
+    n_train: int | None = None,
+    n_test: int | None = None,
+    seed: int = 0,
+    image_size: int | None = None,
+    *,
+    source: str = "embedded",
+    at_most: bool = False,
+    **settings: Any,
+) -> Task:
+    """Load a task; arguments are the settings of `harness.sections.TaskConfig`, with its defaults.
+
+    Parameters
+    ----------
+    name : str
+        Of an embedded task; of others, what it is called in results.
+    n_train, n_test : int or None
+        Images of each split; None: all there are.
+    seed : int
+        Of the draw of images and of the split.
+    image_size : int or None
+        Of embedded tasks only.
+    source : str
+        "embedded", "imagefolder", "table", "hub" or "medmnist".
+    at_most : bool
+        Whether sizes may be more than there is; then all are taken.
+    **settings
+        What else the source is told.
+
+    Raises
+    ------
+    InputError
+        For a name that does not exist, more images than there are, or data that is not as it should be.
+    """
+    if source not in SOURCES:
+        raise unknown_name("source of tasks", source, SOURCES)
+    if image_size is not None:
+        settings["image_size"] = image_size
+    config = SOURCES[source](name=name, n_train=n_train, n_test=n_test, seed=seed, **settings)
+    if isinstance(config, ImagefolderTaskConfig):
+        from tasks import imagefolder
+
+        return imagefolder.build(config, at_most)
+    if isinstance(config, TableTaskConfig):
+        from tasks import table
+
+        return table.build(config, at_most)
+    if isinstance(config, HubTaskConfig):
+        from tasks import hub
+
+        return hub.build(config, at_most)
+    if isinstance(config, MedmnistTaskConfig):
+        from tasks import medmnist
+
+        return medmnist.build(config, at_most)
+    if name not in NAMES:
+        raise unknown_name("task", name, NAMES)
+    if name == "digits":
+        from tasks import digits
+
+        return digits.build(config, at_most)
+    from tasks import shape_tasks
+
+    return shape_tasks.build(config)
