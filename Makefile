@@ -1,17 +1,17 @@
-# Everything runs in .venv, which `make setup` makes anew when what it depends on has changed.
+# Everything runs in .venv; `make setup` updates it when pyproject.toml or constraints.txt has changed.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-# the core count that torch is given; tests run two processes, each with one thread
+# threads for torch; tests run two processes with one thread each
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
 .PHONY: setup test demo clean
 
 setup: $(STAMP)
 
-# uv takes seconds where pip takes minutes; pip does where uv cannot be had
+# uv takes seconds, pip takes minutes; pip is the fallback
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer required, for example: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	if $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; then \
 		$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[dev]'; \
@@ -27,7 +27,7 @@ test: setup
 demo: setup
 	$(BIN)/python -m harness.study study=demo
 
-# what can be made again; runs/ stays
+# removes everything that can be regenerated; keeps runs/
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
