@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=2 python benchmarks/fit_recipes.py --output benchmarks/results/fit_recipes
 
 Tokens are those of a mini backbone, responses those of the simulated subject. Both recipes fit the same
-module (`harness.factortopy`), so that what differs is the recipe alone. The published one is scored on its
+module (`mappings.factortopy`), so that what differs is the recipe alone. The published one is scored on its
 way; ours has a schedule that ends at zero, so every point of its curve is a fit of its own, as a user would
 start it.
 """

@@ -38,7 +38,7 @@ def load_task(
     at_most: bool = False,
     **settings: Any,
 ) -> Task:
-    """Load a task; arguments are the settings of `harness.sections.TaskConfig`, with its defaults.
+    """Load a task; arguments are the settings of `harness.config.TaskConfig`, with its defaults.
 
     Parameters
     ----------

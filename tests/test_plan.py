@@ -193,7 +193,7 @@ def test_plan_is_printed_and_nothing_is_run(monkeypatch, tmp_path, capsys):
     settings = ["study=demo", f"runs_dir={tmp_path}"]
     folders = [run_folder(config) for _, config in expand_grid(settings)]
     write_json(folders[0] / "finished.json", {"steps": [0]})
-    monkeypatch.setattr(study, "launch", lambda combination: pytest.fail("a run was launched"))
+    monkeypatch.setattr("harness.studies.study.launch", lambda combination: pytest.fail("a run was launched"))
     monkeypatch.setattr("sys.argv", ["study", "--plan=quick", *settings])
     main()
     said = capsys.readouterr().out

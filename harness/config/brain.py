@@ -112,7 +112,7 @@ class SimulatedConfig(NumberedBrainConfig):
 
 
 class Algonauts2023Config(NumberedBrainConfig):
-    """A subject of the Algonauts 2023 challenge (`harness.brains.algonauts2023`)."""
+    """A subject of the Algonauts 2023 challenge (`harness.brains.algonauts.subject`)."""
 
     name: Literal["algonauts2023"] = "algonauts2023"
     root: str = Field(min_length=1, description="folder of a subject, or the one that holds subj01 to subj08")
@@ -165,7 +165,7 @@ class NsdConfig(NumberedBrainConfig):
 
 
 class GrayordinatesConfig(FolderBrainConfig):
-    """Maps of responses on grayordinates, as CIFTI files (`harness.brains.grayordinates`)."""
+    """Maps of responses on grayordinates, as CIFTI files (`harness.brains.grayordinates.subject`)."""
 
     name: Literal["grayordinates"] = "grayordinates"
     root: str = Field(min_length=1, description="folder of the maps and of the table of stimuli")

@@ -1,7 +1,7 @@
 """Configurations: composed, checked, written, read and told apart.
 
 Settings are composed by Hydra from the groups in ``configs/`` and overrides such as ``backbone=mini_random``
-(an option of a group) or ``finetune.lr=1e-4`` (a value), then checked by `harness.sections`. A list of tasks,
+(an option of a group) or ``finetune.lr=1e-4`` (a value), then checked by `harness.config`. A list of tasks,
 ``task=[digits,textures]``, is a sequence, whose tasks are composed one by one.
 """
 

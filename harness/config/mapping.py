@@ -27,7 +27,9 @@ class BaseMappingConfig(Section):
         description="drawn stimuli, drawn sessions, stimuli that all subjects saw, or those of held_out_list",
     )
     held_out_list: str | None = Field(
-        None, min_length=1, description="text or JSON file of the held-out stimuli (`harness.splits`)"
+        None,
+        min_length=1,
+        description="text or JSON file of the held-out stimuli (`mappings.splits`)",
     )
     floor_refits: int = Field(4, ge=2, description="more fits of step 0, for the noise floor")
     bootstrap: bool = Field(True, description="every fit draws its training stimuli with replacement")
@@ -79,19 +81,19 @@ class TrainedMappingConfig(BaseMappingConfig):
 
 
 class FactorTopyConfig(TrainedMappingConfig):
-    """Selectors are smooth functions of the voxel's place in the brain (`harness.factortopy`)."""
+    """Selectors are smooth functions of the voxel's place in the brain (`harness.mappings.factortopy`)."""
 
     family: Literal["factortopy"] = "factortopy"
 
 
 class FreeSelectorsConfig(TrainedMappingConfig):
-    """Every voxel has selectors of its own (`harness.families.free_selectors`)."""
+    """Every voxel has selectors of its own (`harness.mappings.free_selectors`)."""
 
     family: Literal["free_selectors"] = "free_selectors"
 
 
 class AttentionConfig(TrainedMappingConfig):
-    """Every voxel attends to tokens (`harness.families.attention`)."""
+    """Every voxel attends to tokens (`harness.mappings.attention`)."""
 
     token_size: Count = Field(
         4, description="local tokens are resized so; time and memory go with its square"
@@ -100,7 +102,7 @@ class AttentionConfig(TrainedMappingConfig):
 
 
 class LayerRidgeConfig(BaseMappingConfig):
-    """Ridge regression from every layer (`harness.families.layer_ridge`)."""
+    """Ridge regression from every layer (`harness.mappings.layer_ridge`)."""
 
     family: Literal["layer_ridge"] = "layer_ridge"
     pool: Count = Field(2, description="local tokens are averaged to this many rows and columns")

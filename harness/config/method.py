@@ -90,7 +90,7 @@ class LdifsConfig(AllWeightsConfig):
 
 
 class ProxyConfig(AllWeightsConfig):
-    """What methods that keep old answers are told: what these are on (`harness.methods.old_head`)."""
+    """What methods that keep old answers are told: what these are on (`old_head`)."""
 
     proxy: Name = Field("shapes", description="a task that stands for what the backbone was pretrained on")
     n_proxy: Count = Field(200, description="its training images")

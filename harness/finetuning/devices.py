@@ -25,7 +25,7 @@ def use_all_cores() -> None:
 def build_accelerator(settings: FinetuneConfig) -> Accelerator:
     """The accelerator of this process; an `InputError` for a precision that its device does not have.
 
-    From here on this process keeps what it frees (`harness.allocator`).
+    From here on this process keeps what it frees (`harness.finetuning.allocator`).
     """
     keep_freed_memory()
     cuda = torch.cuda.is_available()

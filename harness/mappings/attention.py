@@ -172,7 +172,7 @@ def fit_attention(
 ) -> Mapping:
     """Fit attention on the training stimuli and score it on the held-out ones.
 
-    The training, the parameters and the errors are those of `harness.fitting.fit`, but that queries learn
+    The training, the parameters and the errors are those of `factortopy.fit.fit`, but that queries learn
     `QUERY_RATE` and the layers' logits `LAYER_RATE` times faster than the projections.
 
     The mapping's space and scale are means of the attention over the training stimuli (`where_attended`):

@@ -83,7 +83,7 @@ def fit_mapping(
     progress: str | None = None,
     start: Mapping | None = None,
 ) -> Mapping:
-    """Fit a mapping of the family that `config` is of; parameters and errors as of `harness.fitting.fit`.
+    """Fit a mapping of the family that `config` is of; parameters and errors as of `factortopy.fit.fit`.
 
     Of `coords` and `bounding_box`, families other than FactorTopy only use the number of voxels. One that is
     solved, not trained, has no use for `start`.

@@ -34,7 +34,7 @@ RATE = 4.0
 
 
 class FreeSelectors(SelectorModel):
-    """A `harness.selector_model.SelectorModel` whose selectors are parameters of each voxel.
+    """A `SelectorModel` whose selectors are parameters of each voxel.
 
     u_n = tanh(a_n), ω_n = softmax(b_n), α_n = sigmoid(c_n) with a_n [2], b_n [n_layers], c_n [1] free
     parameters that start at zero.
@@ -84,7 +84,7 @@ def fit_free_selectors(
 ) -> Mapping:
     """Fit free selectors on the training stimuli and score them on the held-out ones.
 
-    The training, the parameters and the errors are those of `harness.fitting.fit`, but that all selectors'
+    The training, the parameters and the errors are those of `factortopy.fit.fit`, but that all selectors'
     logits learn `RATE` times faster than the bottlenecks.
     """
     check_inputs(tokens, responses, coords, split)

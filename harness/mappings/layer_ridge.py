@@ -57,7 +57,7 @@ def fit_layer_ridge(
 
     The mapping has the layer distribution ω and scores, no place, scale or channels.
 
-    Parameters and errors are those of `harness.fitting.fit`; `seed` draws the bootstrap sample and the folds.
+    Parameters and errors are those of `factortopy.fit.fit`; `seed` draws the bootstrap sample and the folds.
     All copies that a bootstrap sample has of a stimulus, and all its repeats, are in one fold: else a model
     would be scored on stimuli that it was fitted on, and would find the smallest penalty and the widest
     layer the best.

@@ -61,7 +61,7 @@ class Mapping:
         Name of the family of mappings, as in ``mapping.family``.
     learned : dict of arrays by name, or None
         What else a trained model has learned (``model.*``) and the frame of its tokens (``frame.*``), as of
-        `harness.training.FittedModel.learned`: for warm starts, and to project tokens to the channels.
+        `FittedModel.learned`: for warm starts, and to project tokens to the channels.
 
     Raises
     ------

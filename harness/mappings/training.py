@@ -110,7 +110,7 @@ def fit_model(
     progress: str | None,
     start: Mapping | None = None,
 ) -> FittedModel[Model]:
-    """Train any model of voxels in the way `harness.fitting.fit` describes, and score it.
+    """Train any model of voxels in the way `factortopy.fit.fit` describes, and score it.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """How brain-like the hierarchy is: do higher areas read from deeper layers?
 
-Pure functions on the expected depth of voxels (`harness.rewiring.expected_depth`) and ranks of ROIs.
+Pure functions on the expected depth of voxels (`rewiring.expected_depth`) and ranks of ROIs.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Pure functions on the channel weights w of one fit. Each fit has its own bottleneck, so channel d of one is
 not channel d of another, and neither are a cluster's number or a direction's colour: what is found here holds
-within a fit. Fits are compared by `harness.rewiring.compare_channels`, which no basis of channels changes.
+within a fit. Fits are compared by `rewiring.compare_channels`, which no basis of channels changes.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def match_clusters(
     """The same clusters, numbered so that as many voxels as can be have the number they have in `reference`.
 
     For colours of two fits side by side: clusters of fits have nothing in common but voxels. How much they
-    agree, and whether less than refits do, is for `harness.rewiring.compare_channels` to say. Clusters that
+    agree, and whether less than refits do, is for `rewiring.compare_channels` to say. Clusters that
     find no partner are numbered on.
     """
     n_reference, n_clusters = int(reference.max()) + 1, int(clusters.max()) + 1

@@ -29,8 +29,8 @@ def representation_drift(
     Returns
     -------
     dict of layer to ``{"cka", "cka_unbiased", "distance"}``
-        `cka` and `cka_unbiased` as `harness.forgetting.linear_cka`: 1 if nothing but a rotation, shift or
-        scale has changed. `distance` is `harness.forgetting.feature_drift` over the variance of the features
+        `cka` and `cka_unbiased` as `linear_cka`: 1 if nothing but a rotation, shift or
+        scale has changed. `distance` is `feature_drift` over the variance of the features
         at step 0 (summed over channels): 0 if nothing has changed, 2 for unrelated features of the same
         mean and variance; features that do not vary at step 0 have none.
     """

@@ -1,7 +1,7 @@
 """Rewiring: how far the selectors of two mappings of one brain are apart, voxel by voxel.
 
 Pure functions on two mappings. `before` is usually step 0 and `after` a later snapshot; a sign is that of
-after − before. What counts as rewiring is decided against refits of step 0, in `harness.significance`.
+after − before. What counts as rewiring is decided against refits of step 0, in `significance`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Tail = Literal["greater", "less", "two-sided"]
 
 @runtime_checkable
 class Selectors(Protocol):
-    """What is compared of a mapping; `harness.mapping.Mapping` has it all."""
+    """What is compared of a mapping; `harness.mappings.mapping.Mapping` has it all."""
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """From mappings and probes of a run to the rows of its results: names, summaries, the noise floor.
 
-Pure functions; what is measured stands in `harness.rewiring`, `harness.alignment` and `harness.forgetting`.
+Pure functions; what is measured stands in `rewiring`, `alignment` and `forgetting`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 R[i, j] is the accuracy on task j when task i has ended, once for every way to score a task: by its own head
 (``head``), a fresh linear probe (``linear``), nearest neighbours (``knn``), and zero-shot with the pretrained
-text head (``zero_shot``). Definitions of the measures stand in `harness.forgetting`.
+text head (``zero_shot``). Definitions of the measures stand in `forgetting`.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def noise_floor(
         d(0i, 0j) at [i, j]; the diagonal is ignored.
     alternative : str
         "greater" for distances, "less" for agreements, "two-sided" for differences with a sign:
-        `harness.rewiring.tail` knows which.
+        `rewiring.tail` knows which.
     corrected : bool
         Leave-one-out means share pairs, so their spread is not that of single fits. If a distance is a
         sum of one term per fit, d = a_i + a_j, it is (K−2)/(K−1) of what the test needs, and K/(K−1) of it

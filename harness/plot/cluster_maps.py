@@ -73,7 +73,7 @@ def draw_clusters(
     rois : sequence of Roi
         In the order of the rows, first on top.
     clusters : int array [n_voxels]
-        Numbers as of `harness.channels.cluster_channels`; −1: left grey.
+        Numbers as of `harness.measures.channels.cluster_channels`; −1: left grey.
     title : str
     """
     colours = cluster_colours(int(clusters.max()) + 1)

@@ -151,7 +151,7 @@ def standardize_tokens(
 ) -> StandardTokens:
     """Resize local tokens (bilinear) and bring all into the frame of the training stimuli.
 
-    `harness.token_store` does so while it computes tokens, where they are too many to have twice.
+    `harness.tokens.store` does so while it computes tokens, where they are too many to have twice.
 
     Returns
     -------

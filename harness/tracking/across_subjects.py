@@ -29,9 +29,9 @@ def combine_subjects(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float
 
     For ``stage/place/measure``, over the subjects that have it: the mean, under the plain name;
     ``…_subjects``, how many they are; and of two or more ``…_subjects_low`` and ``…_subjects_high``, the
-    95 % interval of the mean (`harness.significance.mean_over_subjects`), but of floors. For an excess also
+    95 % interval of the mean (`mean_over_subjects`), but of floors. For an excess also
     ``…_subjects_p``, of the test that its mean over subjects is 0, one-sided as the floor's is
-    (`harness.rewiring.tail`), and, of ROIs, ``…_subjects_p_fdr``. Then every subject's own rows, as
+    (`harness.measures.rewiring.tail`), and, of ROIs, ``…_subjects_p_fdr``. Then every subject's own rows, as
     ``stage/place/subject/measure``.
 
     Parameters

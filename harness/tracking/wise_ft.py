@@ -137,7 +137,7 @@ def measure_curve(
 ) -> None:
     """Measure the weights at every α, and add what is found to the run's results.
 
-    `inputs` are those of the curve, `harness.layout.wise_ft_folder`.
+    `inputs` are those of the curve, `harness.runs.layout.wise_ft_folder`.
 
     Raises
     ------

@@ -4,8 +4,8 @@ Responses come from the stimulus itself, never from a network. Early areas respo
 receptive field at the voxel's retinotopic place, middle areas to curvature, outlines, texture and colour in
 larger fields, high areas to what the scene contains, wherever it is. Tuning varies smoothly along the
 cortex. Every voxel has a known noise ceiling. Of images that do not say what they contain, as those of a
-folder, middle areas see what stands out (`harness.brains.responses.MiddleStage`) and high ones statistics of
-the whole image (`harness.brains.image_statistics`) instead.
+folder, middle areas see what stands out (`responses.MiddleStage`) and high ones statistics of
+the whole image (`image_statistics`) instead.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def simulate(config: SimulatedConfig) -> tuple[Brain, SimulatedTruth]:
     ------
     InputError
         If there are fewer vertices than voxels wanted, or the cortex is not installed, or if images cannot
-        be used (`harness.brains.simulated_stimuli`) or all look alike.
+        be used (`stimuli`) or all look alike.
     """
     for_places, for_tuning, for_ceilings, for_noise = np.random.SeedSequence(config.seed).spawn(4)
     shown = _open_images(config) or ShownScenes(WORLD + config.seed, config.n_stimuli)

@@ -3,7 +3,7 @@
     loss = cross-entropy + λ/2 Σ_i F_i (θ_i − θ⁰_i)²        F_i = E_x E_{y∼p(y|x)} (∂ log p(y|x; θ⁰) / ∂θ_i)²
 
 F is the diagonal of the Fisher information of the pretrained backbone under an old head
-(`harness.methods.old_head`) on the proxy's training images, a class drawn for each from the backbone's own
+(`old_head`) on the proxy's training images, a class drawn for each from the backbone's own
 answers (true labels would make it the empirical Fisher, which is something else: Kunstner et al. 2019).
 """
 

@@ -2,7 +2,7 @@
 
     loss = cross-entropy + α · KL(softmax(z₀/T) ‖ softmax(z/T))        z: the old head's logits, T = 2
 
-z₀ are those of the pretrained backbone. The old head is that of `harness.methods.old_head`; it does not
+z₀ are those of the pretrained backbone. The old head is that of `old_head`; it does not
 change, while Li and Hoiem's, which came with its network, is trained on.
 """
 

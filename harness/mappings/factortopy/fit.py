@@ -40,7 +40,7 @@ def fit(
 
     The published recipe (smooth-L1, decaying regularizer, AdamW) on raw responses, with changes that let it
     converge in a tenth of the steps: biases start at the mean training response; tokens are centred per
-    channel and scaled per layer (`harness.standard_tokens`); the learning rate warms up over a tenth of the
+    channel and scaled per layer (`harness.tokens.frame`); the learning rate warms up over a tenth of the
     steps, then falls to zero (both cosine); and the voxels' weights learn `n_channels` times faster than
     the rest, which undoes the model's 1/D, and the layer selector's last layer `LAYER_RATE` times faster.
 

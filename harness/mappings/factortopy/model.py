@@ -25,7 +25,7 @@ HIDDEN = 128  # width of the selector networks
 
 
 class FactorTopy(SelectorModel):
-    """A `harness.selector_model.SelectorModel` whose selectors are smooth functions of the voxel's place.
+    """A `SelectorModel` whose selectors are smooth functions of the voxel's place.
 
     u = tanh, ω = softmax and α = sigmoid of small networks on the voxel's position encoding. Their last
     layers start at zero: every voxel starts at the image's centre, with all layers and both scales equal.
@@ -72,7 +72,7 @@ class FactorTopy(SelectorModel):
 
     @property
     def encoding(self) -> Float[Tensor, "n_voxels n_features"]:
-        """What the selector networks are functions of: `harness.position_encoding.position_encoding`."""
+        """What the selector networks are functions of: `position_encoding`."""
         return self.places[:, 1:] @ self.expansion
 
     def selectors(self, voxels: slice = EVERY) -> Selectors:
