@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness.backbones import Backbone
-from harness.methods.objective import Objective, Terms, copy_frozen, copy_weights
+from harness.methods.objective import Objective, Terms, copy_frozen, copy_start
 from harness.methods.old_head import build_old_head
 from harness.methods.tuned import TunedModel
 from harness.sections import EwcConfig
@@ -104,7 +104,7 @@ class Ewc(Objective):
         seed: int,
     ) -> None:
         super().__init__(model, task)
-        self._start = copy_weights(backbone, device)
+        self._start = copy_start(backbone, model, device)
         # made again where a run is resumed: it depends on the pretrained weights and the seed only
         self._fisher = fisher_of(backbone, set(model.trained_weights()), proxy, method, device, seed)
         self._method = method

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from harness.backbones import Backbone
-from harness.methods.objective import Objective, Terms, copy_weights
+from harness.methods.objective import Objective, Terms, copy_start
 from harness.methods.tuned import TunedModel
 from harness.sections import L2SpConfig, L2SpLdifsConfig
 from tasks.task import Task
@@ -39,7 +39,7 @@ class L2Sp(Objective):
     ) -> None:
         super().__init__(model, task)
         # no buffers: those are sent between processes at every step
-        self._start = copy_weights(backbone, device)
+        self._start = copy_start(backbone, model, device)
         self._method = method
 
     def forward(self, images: Float[Tensor, "n_images 3 height width"], labels: Tensor) -> Terms:
