@@ -4,11 +4,10 @@
     python benchmarks/factortopy.py --device cuda --output benchmarks/results/factortopy_h100
 
 At full size each implementation has processes of its own, which take turns; all start from the same
-parameters and data. Ours runs as the entry points run it, with freed memory kept
-(`finetuning.allocator`); the plain one as it is, and once more with freed memory kept. Peak memory is what a process held at most while it
-made its steps, less what it held before. Medians of all steps are compared, and the least of each, which
-disturbances touch least. The floor is the time that the operations of the formula would take at the rate of a
-large matrix product on this machine.
+parameters and data. Ours runs as in the entry points, keeping freed memory (`finetuning.allocator`); the
+plain one runs without and with that. Peak memory is the most that a process held during its steps, less what
+it held before. We compare medians over all steps, and minima, which disturbances affect least. The floor is
+the time that the formula's operations would take at the rate of a large matrix product on this machine.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ from harness.finetuning import (
     tune,
 )
 from harness.mappings import (
+    FitData,
     Mapping,
-    Split,
     fit_mapping,
     load_mapping,
     load_split,
@@ -67,7 +67,6 @@ from harness.storage import (
     write_json,
 )
 from harness.tokens import (
-    LayerTokens,
     extract_features,
     extract_layer_means,
 )
@@ -157,7 +156,7 @@ class _Tracker:
         self.model = tune(inputs.backbone, widths, config.method, config.seed, self.tasks)
         self._step: int | None = None
         self._backbone = inputs.backbone
-        self._seen: tuple[Subject, Split, LayerTokens] | None = None
+        self._seen: tuple[Subject, FitData] | None = None
         self._pretrained = inputs.backbone
 
     def is_done(self, unit: Unit) -> bool:
@@ -203,24 +202,18 @@ class _Tracker:
             write_json(probes_file(self.run, unit.step), self._probe(name))
 
     def _fit(self, unit: Unit, name: str, config: MappingConfig, start: Mapping | None) -> Mapping:
-        brain = self.brains.load(unit.subject)
-        split, tokens = self._see(unit.subject, name)
         return fit_mapping(
-            tokens,
-            brain.responses,
-            brain.coords,
-            brain.bounding_box,
-            split,
+            self._see(unit.subject, name),
             config,
-            unit.seed(self.config),
-            self.config.mapping.bootstrap,
-            self.device,
-            self._label(f"{name}, mapping"),
-            start,
+            seed=unit.seed(self.config),
+            bootstrap=self.config.mapping.bootstrap,
+            device=self.device,
+            progress=self._label(f"{name}, mapping"),
+            start=start,
         )
 
-    def _see(self, subject: Subject, name: str) -> tuple[Split, LayerTokens]:
-        """The split of a subject's stimuli, and what the snapshot that is open makes of them."""
+    def _see(self, subject: Subject, name: str) -> FitData:
+        """What mappings of the open snapshot and a subject are fitted to."""
         if self._seen is None or self._seen[0] != subject:
             self._seen = None  # before the next tokens come
             brain = self.brains.load(subject)
@@ -235,8 +228,9 @@ class _Tracker:
                 self.run,
                 self._label(f"{name}, tokens"),
             )
-            self._seen = (subject, split, tokens)
-        return self._seen[1:]
+            data = FitData(tokens, brain.responses, brain.coords, brain.bounding_box, split)
+            self._seen = (subject, data)
+        return self._seen[1]
 
     def _probe(self, name: str) -> dict[str, Any]:
         several = [task.name for task in (*self.tasks, *self.probes) if task.multi_label]
