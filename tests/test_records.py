@@ -47,7 +47,7 @@ def test_what_the_records_say_of_families() -> None:
         "attention": "local_value",
         "layer_ridge": None,
     }
-    # 2 voxels of 1 layer, 3 channels: layer, place, scale, weights, bias, scores; then projections of 5 channels
+    # 2 voxels, 1 layer of width 5, 3 channels: layer, place, scale, weights, bias, scores; then projections
     sizes = {
         name: mapping_bytes(2, (5,), family.config(**({"n_channels": 3} if family.trained else {})))
         for name, family in FAMILIES.items()

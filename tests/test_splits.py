@@ -117,7 +117,7 @@ def test_sessions_by_hand(caplog: pytest.LogCaptureFixture) -> None:
     by_hand = {1: ([2, 3, 4, 6, 7], [0, 1]), 2: ([0, 1, 5, 6, 7], [2, 3, 4]), 3: ([1, 2, 3, 4], [5, 6, 7])}
     train, held_out = by_hand[int(drawn)]
     assert (split.train.tolist(), split.held_out.tolist()) == (train, held_out)
-    assert ("1 of 8 rows show a picture of a held-out session" in caplog.text) == (drawn != 2)
+    assert ("1 of 8 rows repeat a picture of a held-out session" in caplog.text) == (drawn != 2)
     with pytest.raises(InputError, match=r"mapping\.held_out: 0\.1 of 3 sessions leaves 3 to fit on and 0"):
         split_by_session(ids, session, 0.1, 0)
 
@@ -178,7 +178,7 @@ def test_rows_held_out_with_a_listed_one_are_counted(
     (tmp_path / "list.json").write_text('{"indices": [2, 3]}')
     with caplog.at_level(logging.WARNING):
         split_by_list(NUMBERS, tmp_path / "list.json")
-    assert "1 more rows show a picture that is listed" in caplog.text
+    assert "1 more rows show a listed picture" in caplog.text
 
 
 @pytest.mark.parametrize(
