@@ -21,7 +21,7 @@ from harness.finetuning import (
 )
 from harness.mappings import FAMILIES
 from harness.runs import list_subjects
-from harness.tracking import plan_units
+from harness.tracking import plan_work
 
 # training images and classes of the built-in tasks
 EMBEDDED = {"digits": (1257, 10), "shapes": (1000, 12), "textures": (1000, 6), "counts": (1000, 3)}
@@ -79,7 +79,7 @@ def count_fits(config: Config, n_snapshots: int) -> int:
     """Count the mappings to fit: every subject's snapshots, refits of step 0, and start of warm starts."""
     subjects = list_subjects(config.brain, Path())
     warm = getattr(config.mapping, "warm_steps", None) is not None
-    return len(plan_units(config, subjects, range(n_snapshots))) + warm * len(subjects)
+    return len(plan_work(config, subjects, range(n_snapshots))) + warm * len(subjects)
 
 
 def count_fit_steps(config: Config, n_fits: int) -> int | None:
