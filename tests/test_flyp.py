@@ -109,9 +109,7 @@ def test_what_flyp_cannot_do_is_said(backbones: dict[str, Backbone], task: Task)
     with pytest.raises(InputError, match=r"^method: found flyp with a backbone without a text tower"):
         tune(load_timm("test_vit", None, 0), 10, FlypConfig(), 0, task)
     counts = load_task("counts", 4, 1)
-    with pytest.raises(
-        InputError, match=r"^method: found flyp with task counts, expected a task with"
-    ):
+    with pytest.raises(InputError, match=r"^method: found flyp with task counts, expected a task with"):
         tune(backbones["mini_clip"], 3, FlypConfig(), 0, counts)
     model = tune(backbones["mini_clip"], 10, FlypConfig(), 0, task)
     with pytest.raises(InputError, match="multi-label task"):
