@@ -15,6 +15,7 @@ from harness.finetuning.methods.ldifs import Ldifs
 from harness.finetuning.methods.lwf import Lwf
 from harness.finetuning.methods.objective import Objective
 from harness.finetuning.methods.tuned import tune
+from harness.mappings.data import FitData
 from harness.mappings.fit import fit_mapping
 from harness.mappings.splits import split_stimuli
 from harness.runs.layout import run_folder
@@ -313,7 +314,7 @@ def test_bytes_of_a_mapping_are_those_of_one_that_was_fitted(family):
         box = np.array([[-1.0] * 3, [1.0] * 3], np.float32)
         places = rng.uniform(-1, 1, (n_voxels, 3)).astype(np.float32)
         responses = rng.standard_normal((16, n_voxels), np.float32)
-        mapping = fit_mapping(tokens, responses, places, box, split, config, 0)
+        mapping = fit_mapping(FitData(tokens, responses, places, box, split), config, seed=0)
         arrays = [array for array in vars(mapping).values() if isinstance(array, np.ndarray)]
         learned = mapping.learned or {}
         arrays += [array for name, array in learned.items() if not name.startswith("frame.")]

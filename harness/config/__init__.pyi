@@ -2,6 +2,7 @@ from .backbone import (
     BackboneConfig,
     PreprocessingConfig,
 )
+from .base import Section
 from .brain import (
     Algonauts2023Config,
     ArraysConfig,
@@ -98,6 +99,7 @@ __all__ = [
     "NsdConfig",
     "OutsideTaskConfig",
     "PreprocessingConfig",
+    "Section",
     "SimulatedConfig",
     "SnapshotsConfig",
     "TableTaskConfig",

@@ -22,6 +22,9 @@ from .foreign_files import (
     quiet_nibabel,
     reading,
 )
+from .functions import (
+    import_function,
+)
 from .hub import (
     hub_answers,
     hub_or_message,
@@ -59,6 +62,7 @@ __all__ = [
     "hash_images",
     "hub_answers",
     "hub_or_message",
+    "import_function",
     "join_pictures",
     "list_images",
     "list_images_below",
