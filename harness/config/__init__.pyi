@@ -28,7 +28,6 @@ from .mapping import (
     LayerRidgeConfig,
     MappingConfig,
     TokenPlace,
-    TokenPrecision,
     TrainedMappingConfig,
 )
 from .method import (
@@ -103,7 +102,6 @@ __all__ = [
     "TableTaskConfig",
     "TaskConfig",
     "TokenPlace",
-    "TokenPrecision",
     "TrainedMappingConfig",
     "config_hash",
     "flatten",

@@ -8,6 +8,8 @@ the same α is twice as strong.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -27,7 +29,7 @@ from harness.finetuning.methods.tuned import TunedModel
 from tasks import Task
 
 
-def squared_distance(weights: dict[str, Tensor], start: dict[str, Tensor]) -> Float[Tensor, ""]:
+def squared_distance(weights: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Float[Tensor, ""]:
     """Compute ‖w − w⁰‖² over all of `weights`; 0 at the start."""
     return torch.stack([(weight - start[name]).square().sum() for name, weight in weights.items()]).sum()
 
