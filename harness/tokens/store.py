@@ -83,15 +83,8 @@ def store_tokens(
         If the disk has no room for them.
     """
     others = np.setdiff1d(np.arange(len(images)), train)
-    parts = iterate_tokens(
-        backbone,
-        images,
-        np.concatenate([train, others]).tolist(),
-        config.token_size,
-        batch_size,
-        device,
-        progress,
-    )
+    order = np.concatenate([train, others]).tolist()
+    parts = iterate_tokens(backbone, images, order, config.token_size, batch_size, device, progress)
     precision, place = config.token_precision, config.token_place
     waiting: list[tuple[list[int], LayerTokens]] = []
     store: StandardTokens | None = None
