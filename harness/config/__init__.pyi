@@ -29,7 +29,6 @@ from .mapping import (
     LayerRidgeConfig,
     MappingConfig,
     TokenPlace,
-    TokenPrecision,
     TrainedMappingConfig,
 )
 from .method import (
@@ -105,7 +104,6 @@ __all__ = [
     "TableTaskConfig",
     "TaskConfig",
     "TokenPlace",
-    "TokenPrecision",
     "TrainedMappingConfig",
     "config_hash",
     "flatten",

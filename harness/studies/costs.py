@@ -19,7 +19,10 @@ from harness.finetuning import (
     plan_batches,
     sequence_steps,
 )
-from harness.mappings import FAMILIES
+from harness.mappings import (
+    ARRAYS,
+    FAMILIES,
+)
 from harness.runs import list_subjects
 from harness.tracking import plan_work
 
@@ -112,19 +115,15 @@ def token_bytes(n_stimuli: int, widths: Sequence[int], mapping: MappingConfig) -
 
 
 def mapping_bytes(n_voxels: int, widths: Sequence[int], mapping: MappingConfig) -> int:
-    """Size of one mapping on disk in bytes, float32: numbers per voxel and projections of tokens.
+    """Size of one mapping on disk in bytes, float32: its voxels' arrays and its projections of tokens.
 
     Selector networks and the tokens' frame are left out, being small in comparison.
     """
-    n_layers = len(widths)
-    if not isinstance(mapping, TrainedMappingConfig):
-        return 4 * n_voxels * (n_layers + 2)
-    # layer, place, scale, weights, bias, two scores
-    family = FAMILIES[mapping.family]
-    per_voxel = n_layers + 2 + 1 + mapping.n_channels + 1 + 2
-    per_voxel += family.learned_per_voxel(n_layers, mapping.n_channels)
-    projections = family.n_projections * sum(widths) * mapping.n_channels
-    return 4 * (n_voxels * per_voxel + projections)
+    family, n_layers = FAMILIES[mapping.family], len(widths)
+    n_channels = getattr(mapping, "n_channels", 0)
+    numbers = dict.fromkeys(ARRAYS, 1) | {"space": 2, "layer": n_layers, "weights": n_channels}
+    per_voxel = sum(numbers[name] for name in family.arrays) + family.learned_per_voxel(n_layers, n_channels)
+    return 4 * (n_voxels * per_voxel + family.n_projections * sum(widths) * n_channels)
 
 
 def training_bytes(n_parameters: int, n_trained: int, n_kept: int = 0) -> int:

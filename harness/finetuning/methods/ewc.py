@@ -44,7 +44,7 @@ def ewc_penalty(
 
 
 def fisher_diagonal(
-    answer: Callable[[dict[str, Tensor], Tensor], Tensor],
+    answer: Callable[[Mapping[str, Tensor], Tensor], Tensor],
     weights: dict[str, Tensor],
     images: Tensor,
     batch_size: int,
@@ -88,7 +88,7 @@ def fisher_of(
     rest = {f"encoder.{name}": part for name, part in teacher.encoder.state_dict().items()}
     weights = {name: part.detach() for name, part in teacher.encoder.named_parameters() if name in names}
 
-    def answer(weights: dict[str, Tensor], images: Tensor) -> Tensor:
+    def answer(weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
         changed = {f"encoder.{name}": part for name, part in weights.items()}
         return old_head(functional_call(teacher, {**rest, **changed}, (images,)))
 

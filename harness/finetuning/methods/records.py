@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from harness.config import Section
 from harness.config import method as settings
 
 _HERE = "harness.finetuning.methods"
@@ -44,7 +43,7 @@ class Method:
         Whether a step's batch may be processed in parts (``finetune.accumulation``).
     """
 
-    config: type[Section]
+    config: type[settings.MethodConfig]
     opens: str = f"{_HERE}.opening:open_all_weights"
     objective: str = f"{_HERE}.objective:build"
     stages: str = f"{_HERE}.stages:one_stage"
