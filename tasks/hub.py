@@ -15,10 +15,8 @@ from harness.storage import (
     InputError,
     hub_answers,
 )
-from tasks.outside import (
-    build_outside,
-    choose_splits,
-)
+from tasks.external import build_external
+from tasks.splits import choose_splits
 from tasks.task import Task
 
 
@@ -41,7 +39,7 @@ def build(config: HubTaskConfig, at_most: bool = False) -> Task:
             raise InputError(
                 f"{where}, column {config.image_column}: found {feature}, accepted: a column of images"
             )
-    return build_outside(config, place, parts, at_most)
+    return build_external(config, place, parts, at_most)
 
 
 def open_repository(config: HubTaskConfig) -> dict[str, datasets.Dataset]:

@@ -11,14 +11,12 @@ from harness.config import (
     LabelConfig,
 )
 from harness.storage import (
-    SUFFIXES,
+    IMAGE_SUFFIXES,
     InputError,
     unknown_name,
 )
-from tasks.outside import (
-    build_outside,
-    choose_splits,
-)
+from tasks.external import build_external
+from tasks.splits import choose_splits
 from tasks.task import Task
 
 
@@ -56,7 +54,7 @@ def build(config: ImagefolderTaskConfig, at_most: bool = False) -> Task:
         str(splits[place]): datasets.Dataset.from_dict(part, features=columns)
         for place, part in parts.items()
     }
-    return build_outside(labels, str(root), data, at_most)
+    return build_external(labels, str(root), data, at_most)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -74,11 +72,13 @@ def _list_split(folder: Path) -> dict[str, list[str]]:
         files = sorted(
             path
             for path in of_class.rglob("*")
-            if path.suffix.lower() in SUFFIXES
+            if path.suffix.lower() in IMAGE_SUFFIXES
             and not any(part.startswith(".") for part in path.relative_to(of_class).parts)
         )
         if not files:
-            raise InputError(f"{of_class}: found no image, accepted: files ending in {', '.join(SUFFIXES)}")
+            raise InputError(
+                f"{of_class}: found no image, accepted: files ending in {', '.join(IMAGE_SUFFIXES)}"
+            )
         found["image"] += map(str, files)
         found["label"] += [of_class.name] * len(files)
     return found

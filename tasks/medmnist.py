@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,10 @@ from PIL import Image
 from harness.config import MedmnistTaskConfig
 from harness.storage import (
     InputError,
+    read_npz,
     unknown_name,
 )
-from tasks.outside import choose_rows
+from tasks.subsets import choose_rows
 from tasks.task import (
     LabelArray,
     Task,
@@ -40,10 +40,9 @@ def build(config: MedmnistTaskConfig, at_most: bool = False) -> Task:
             f"{file}: no such file; the files are at zenodo.org/records/10519652, and `pip install medmnist` "
             f"downloads them (python -m medmnist download --size={config.size}); task.root names their folder"
         )
-    labels, pixels = [], []
-    for split in (config.train, config.test or "test"):
-        labels.append(_read(file, f"{split}_labels"))
-        pixels.append(_read(file, f"{split}_images"))
+    splits = (config.train, config.test or "test")
+    found = read_npz(file, [f"{split}_{part}" for split in splits for part in ("labels", "images")])
+    labels, pixels = ([found[f"{split}_{part}"] for split in splits] for part in ("labels", "images"))
     names = [" ".join(name.replace("_", " ").split()) for name in config.class_names or ()]
     arrays = [
         _check(file, array, images, names, config) for array, images in zip(labels, pixels, strict=True)
@@ -54,18 +53,6 @@ def build(config: MedmnistTaskConfig, at_most: bool = False) -> Task:
         for images, array, chosen in zip(pixels, arrays, rows, strict=True)
     ]
     return build_task(config.name, parts[0], parts[1], names, config.templates, config.leaks)
-
-
-def _read(file: Path, name: str) -> np.ndarray:
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            if name not in arrays:
-                raise unknown_name(f"array in {file}", name, arrays.files)
-            return arrays[name]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file}: not a readable npz file ({' '.join(str(error).split())})") from None
 
 
 def _check(

@@ -9,11 +9,9 @@ import pandas as pd
 
 from harness.config import TableTaskConfig
 from harness.storage import InputError
+from tasks.external import build_external
 from tasks.labels import check_columns
-from tasks.outside import (
-    build_outside,
-    choose_splits,
-)
+from tasks.splits import choose_splits
 from tasks.task import Task
 
 READERS = {".csv": pd.read_csv, ".tsv": pd.read_table, ".parquet": pd.read_parquet}
@@ -46,7 +44,7 @@ def build(config: TableTaskConfig, at_most: bool = False) -> Task:
             for name in (train, test_name)
             if name is not None
         }
-    return build_outside(
+    return build_external(
         config,
         str(table),
         {place: _to_dataset(place, frame, root, config) for place, frame in parts.items()},

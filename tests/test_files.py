@@ -22,7 +22,7 @@ from harness.storage.files import (
     content_hash,
     read_json,
     read_weights,
-    remove,
+    remove_path,
     write_atomically,
     write_json,
 )
@@ -149,7 +149,7 @@ def test_remove(tmp_path: Path) -> None:
     (tmp_path / "folder" / "inner").mkdir(parents=True)
     (tmp_path / "file").touch()
     for name in ("folder", "file", "absent"):
-        remove(tmp_path / name)
+        remove_path(tmp_path / name)
     assert names_in(tmp_path) == []
 
 

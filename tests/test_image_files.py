@@ -13,12 +13,12 @@ from PIL import Image
 from harness.storage.errors import InputError
 from harness.storage.image_files import (
     ImageFiles,
-    check_order,
+    check_image_order,
     decode_image,
     hash_images,
-    join_pictures,
     list_images,
     list_images_below,
+    merge_equal_images,
 )
 
 
@@ -51,11 +51,11 @@ def test_images_of_subfolders_are_in_natural_order(tmp_path: Path) -> None:
 
 
 def test_an_order_that_is_not_certain_is_refused(tmp_path: Path) -> None:
-    check_order(tmp_path, ["a1.png", "a2.png", "a9.png"])
-    check_order(tmp_path, ["a01.png", "a02.png", "a10.png", "b1.png"])
-    check_order(tmp_path, ["cat.png", "dog.png"])
+    check_image_order(tmp_path, ["a1.png", "a2.png", "a9.png"])
+    check_image_order(tmp_path, ["a01.png", "a02.png", "a10.png", "b1.png"])
+    check_image_order(tmp_path, ["cat.png", "dog.png"])
     with pytest.raises(InputError, match=r"which row is a10\.png and which a2\.png"):
-        check_order(tmp_path, sorted(["a1.png", "a2.png", "a10.png"]))
+        check_image_order(tmp_path, sorted(["a1.png", "a2.png", "a10.png"]))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1", "CMYK"])
@@ -70,7 +70,7 @@ def test_images_are_decoded_as_rgb(tmp_path: Path, mode: str) -> None:
 
 def test_images_of_sixteen_bits_are_refused_as_they_would_be_clipped(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 60_000, dtype=np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(InputError, match=r"deep\.png: found an image of mode I;16, accepted: 8 bits"):
+    with pytest.raises(InputError, match=r"deep\.png: found an image of mode I;16, expected 8 bits"):
         decode_image(tmp_path / "deep.png")
 
 
@@ -98,8 +98,8 @@ def test_equal_ids_and_equal_contents_make_one_picture(caplog: pytest.LogCapture
     # 0 and 3 have one id, 3 and 5 one content: all three are one picture
     ids, contents = np.array(["a", "b", "c", "a", "d", "e"]), ["1", "2", "3", "4", "5", "4"]
     with caplog.at_level(logging.WARNING):
-        assert join_pictures(ids, contents).tolist() == ["a", "b", "c", "a", "d", "a"]
+        assert merge_equal_images(ids, contents).tolist() == ["a", "b", "c", "a", "d", "a"]
     assert "1 stimuli are the same picture as one of another id, such as a and e" in caplog.text
     caplog.clear()
-    assert join_pictures(np.array([7, 7, 9]), ["1", "1", "2"]).tolist() == [7, 7, 9]
+    assert merge_equal_images(np.array([7, 7, 9]), ["1", "1", "2"]).tolist() == [7, 7, 9]
     assert not caplog.records

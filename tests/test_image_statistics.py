@@ -16,13 +16,13 @@ from harness.brains.simulated.image_statistics import (
     StatisticsStage,
     measure_statistics,
 )
-from harness.brains.simulated.responses import (
-    Voxels,
-    look_at_images,
-)
-from harness.brains.simulated.scene_content import (
+from harness.brains.simulated.scene_objects import (
     CONTENT_FIELDS,
     N_DESCRIPTORS,
+)
+from harness.brains.simulated.stages import (
+    Voxels,
+    look_at_images,
 )
 from tasks.shapes import (
     COLOURS,

@@ -79,7 +79,7 @@ def test_so_many_of_every_class_are_nested(split_folder: Path) -> None:
     assert np.bincount(small.train["label"]).tolist() == [2, 2]
     assert set(pixels(small.train)) < set(pixels(large.train))
     assert small.image_hashes[1] == large.image_hashes[1] and len(small.test) == 2
-    with pytest.raises(InputError, match=r"task.n_per_class: found 6, accepted: at most 5, .* 'robin'"):
+    with pytest.raises(InputError, match=r"task.n_per_class: found 6, expected at most 5, .* 'robin'"):
         load(split_folder, n_per_class=6)
     with pytest.raises(InputError, match=r"task.n_train: found 12, accepted: at most 11"):
         load(split_folder, n_train=12)
@@ -123,7 +123,7 @@ def test_leaks_are_dropped_or_refused(split_folder: Path, caplog: pytest.LogCapt
 
 def test_what_was_decoded_once_is_remembered(split_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = load(split_folder)
-    monkeypatch.setattr("tasks.contents.decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("tasks.pixel_hashes.decode_image", lambda *_: pytest.fail("decoded again"))
     assert load(split_folder).fingerprint == task.fingerprint
 
 
@@ -144,7 +144,7 @@ def test_broken_images_are_named(split_folder: Path) -> None:
     with pytest.raises(InputError, match=rf"{broken}: not a readable image$"):
         load(split_folder)
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(broken)
-    with pytest.raises(InputError, match=rf"{broken}: found an image of mode I;16, accepted: 8 bits"):
+    with pytest.raises(InputError, match=rf"{broken}: found an image of mode I;16, expected 8 bits"):
         load(split_folder)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from harness.storage.errors import InputError
 from harness.storage.npy_files import (
-    describe,
+    describe_array,
     open_npy,
     read_npz,
 )
@@ -22,7 +22,7 @@ def test_an_array_stays_on_disk_until_it_is_used(tmp_path: Path) -> None:
     assert isinstance(found, np.memmap)
     assert not found.flags.writeable
     np.testing.assert_array_equal(found, array)
-    assert describe(found) == "shape (3, 4) of >i2"
+    assert describe_array(found) == "shape (3, 4) of >i2"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "objects", "text", "empty", "folder", "missing", "huge"])

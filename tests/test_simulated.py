@@ -26,17 +26,17 @@ from harness.brains.simulated.gabor import (
     measure_curvature,
     measure_texture,
 )
-from harness.brains.simulated.responses import (
-    STAGES,
-    pool,
-    receptive_fields,
-)
-from harness.brains.simulated.scene_content import (
+from harness.brains.simulated.scene_objects import (
     count_objects,
     describe_outlines,
     judge_objects,
     see_outlines,
     tabulate_objects,
+)
+from harness.brains.simulated.stages import (
+    STAGES,
+    pool,
+    receptive_fields,
 )
 from harness.brains.simulated.subject import (
     CEILINGS,

@@ -16,7 +16,7 @@ from harness.brains.brain import (
     Pictures,
 )
 from harness.brains.load import load_brain
-from harness.brains.simulated.responses import N_REFERENCE
+from harness.brains.simulated.stages import N_REFERENCE
 from harness.brains.simulated.stimuli import (
     ShownImages,
     SquareImages,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from harness.storage.errors import InputError
+from tasks.splits import split_rows
 from tasks.subsets import (
     draw_per_class,
     draw_rows,
-    split_rows,
 )
 
 LABELS = np.array([0] * 30 + [1] * 20 + [2] * 9)
@@ -43,7 +43,7 @@ def test_of_several_labels_each_has_its_number_and_images_without_any_too() -> N
 
 
 def test_a_class_with_fewer_images_is_named() -> None:
-    with pytest.raises(InputError, match=r"n_per_class: found 10, accepted: at most 9, .* images of 'c'"):
+    with pytest.raises(InputError, match=r"n_per_class: found 10, expected at most 9, .* images of 'c'"):
         draw_per_class(LABELS, 10, 0, NAMES)
 
 

@@ -20,7 +20,7 @@ from harness.brains.neuroimages import (
 )
 from harness.storage import (
     InputError,
-    reading,
+    as_input_error,
 )
 
 UNITS = 300.0  # of whole numbers, per percent
@@ -77,7 +77,7 @@ def _read_hdf5(
 
     # MATLAB's surfaces are vertices × trials, without the axes of length 1
     axes = shape if shape[1:] != (1, 1) else shape[:1]
-    with reading(path, "HDF5 file"), h5py.File(path, "r") as file:
+    with as_input_error(path, "HDF5 file"), h5py.File(path, "r") as file:
         betas = file.get(DATASET)
         if not isinstance(betas, h5py.Dataset) or betas.dtype.kind not in "iuf":
             names = ", ".join(file) or "nothing"

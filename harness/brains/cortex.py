@@ -19,6 +19,7 @@ from harness.brains.brain import Surface
 from harness.storage import (
     InputError,
     quiet_nibabel,
+    read_npz,
 )
 
 HEMISPHERES = ("L", "R")
@@ -93,13 +94,13 @@ def load_cortex() -> Cortex:
     from nibabel.gifti.gifti import GiftiImage  # here: users of other brains need not wait for it
 
     folder = _data_folder()
-    with np.load(folder / "mmp_1.0.npz", allow_pickle=False) as file:
-        # "L_V1" without its hemisphere; grayordinates, of which the cortex comes first
-        names = np.array([name[2:] for name in file["labels"]])[np.argsort(file["ids"])]
-        labels = file["map_all"]
-    with np.load(folder / "fMRI_vertex_info_32k.npz", allow_pickle=False) as file:
-        measured = [file["grayl"], file["grayr"]]
-        counts = [int(file["num_meshl"]), int(file["num_meshr"])]
+    parcels = read_npz(folder / "mmp_1.0.npz", ("labels", "ids", "map_all"))
+    # "L_V1" without its hemisphere
+    names = np.array([name[2:] for name in parcels["labels"]])[np.argsort(parcels["ids"])]
+    labels = parcels["map_all"]  # of grayordinates, the cortex first
+    mesh = read_npz(folder / "fMRI_vertex_info_32k.npz", ("grayl", "grayr", "num_meshl", "num_meshr"))
+    measured = [mesh["grayl"], mesh["grayr"]]
+    counts = [int(mesh["num_meshl"]), int(mesh["num_meshr"])]
     sphere, flat, faces = [], [], []
     name = "S1200.{}.{}.32k_fs_LR.surf.gii"
     for hemisphere in HEMISPHERES:

@@ -18,9 +18,9 @@ from jaxtyping import Float, Int, Shaped
 
 from harness.storage import (
     InputError,
+    as_input_error,
     content_hash,
     quiet_nibabel,
-    reading,
 )
 
 KIND = "NIfTI or MGH file"
@@ -71,7 +71,7 @@ def open_image(path: Path) -> ImageFile:
     InputError
         If it is missing, broken or of another format, or its numbers are neither integers nor floats.
     """
-    with reading(path, KIND), quiet_nibabel():
+    with as_input_error(path, KIND), quiet_nibabel():
         found = _open_mgh(path) if path.suffix in (".mgh", ".mgz") else _open_nifti(path)
     numbers = [found.slope, found.intercept, *found.affine.flat]
     if found.dtype.kind not in "iuf" or min(*found.shape, found.n_maps) < 1 or not np.isfinite(numbers).all():
@@ -131,7 +131,7 @@ def stream_maps(image: ImageFile) -> Iterator[Shaped[np.ndarray, " n_places"]]:
     n_places = math.prod(image.shape)
     size = n_places * image.dtype.itemsize
     kind = f"file of {image.n_maps} maps of {describe_shape(image.shape)}"
-    with reading(image.path, kind):
+    with as_input_error(image.path, kind):
         _check_length(image, size)
         with ImageOpener(str(image.path)) as file:
             file.seek(image.offset)
@@ -168,7 +168,7 @@ def describe_shape(shape: tuple[int, ...]) -> str:
 
 def fingerprint_file(path: Path) -> str:
     """Hash of a file's content; of a large one (above 16 MiB) of its size and of samples spread over it."""
-    with reading(path, "file"), path.open("rb") as file:
+    with as_input_error(path, "file"), path.open("rb") as file:
         size = path.stat().st_size
         if size <= N_SAMPLES * SAMPLE:
             return hashlib.file_digest(file, "sha256").hexdigest()

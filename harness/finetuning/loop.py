@@ -54,7 +54,7 @@ from harness.runs import (
 )
 from harness.storage import (
     InputError,
-    remove,
+    remove_path,
 )
 from tasks import Task
 
@@ -169,7 +169,7 @@ def finetune(
             prepared, optimizer = accelerator.free_memory(prepared, optimizer)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        remove(folder / "checkpoints")
+        remove_path(folder / "checkpoints")
 
 
 def take_step(

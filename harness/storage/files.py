@@ -36,14 +36,14 @@ def write_atomically(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     replaced = path.with_name(f".{path.name}.{os.getpid()}.replaced.partial")
-    remove(temporary)
+    remove_path(temporary)
     try:
         yield temporary
         for part in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
             _flush(part)
         if path.is_dir():
             # a folder cannot be replaced in one go; removed in place, it could be left half there
-            remove(replaced)
+            remove_path(replaced)
             os.replace(path, replaced)
         os.replace(temporary, path)
         _flush(path.parent)
@@ -58,11 +58,11 @@ def write_atomically(path: Path) -> Iterator[Path]:
         number = int(code[1])
         raise OSError(number, os.strerror(number), str(path)) from None
     finally:
-        remove(temporary)
-        remove(replaced)
+        remove_path(temporary)
+        remove_path(replaced)
 
 
-def remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
     if path.is_dir():
         shutil.rmtree(path)

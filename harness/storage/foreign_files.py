@@ -10,7 +10,7 @@ from harness.storage.errors import InputError
 
 
 @contextmanager
-def reading(path: Path, kind: str) -> Iterator[None]:
+def as_input_error(path: Path, kind: str) -> Iterator[None]:
     """Read a foreign file: all that goes wrong inside is an `InputError` that names it.
 
     Parameters

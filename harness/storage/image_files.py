@@ -5,23 +5,27 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 from jaxtyping import Shaped
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from harness.storage.errors import InputError
 from harness.storage.file_hashes import hash_files
+from harness.storage.files import content_hash
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
-"""Pillow's names of what has 8 bits a channel or fewer; others would be clipped."""
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+EIGHT_BIT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
+"""Pillow's modes of at most 8 bits a channel; others would be clipped."""
+DECODER_VERSION = 1
+"""Part of every cache key that depends on decoded pixels."""
 
 
 class ImageFiles(Sequence[Image.Image]):
@@ -43,20 +47,44 @@ class ImageFiles(Sequence[Image.Image]):
         return decode_image(self.paths[index])
 
 
-def decode_image(path: Path) -> Image.Image:
-    """Read an image as RGB; `InputError` names a file that is missing, broken or of more than 8 bits."""
+def decode_image(source: Path | bytes, name: str | None = None) -> Image.Image:
+    """Decode an image file as RGB, upright by its EXIF orientation; transparency is dropped.
+
+    The only decoder: stimuli, images of tasks and images given by the user all pass through it. Raise
+    `DECODER_VERSION` with every change of its pixels.
+
+    Parameters
+    ----------
+    source : Path or bytes
+        A file, or its content.
+    name : str, optional
+        Names the image in errors; by default the path.
+
+    Raises
+    ------
+    InputError
+        If the image is missing, broken or has more than 8 bits a channel.
+    """
+    name = name or (str(source) if isinstance(source, Path) else "image")
     try:
-        with Image.open(path) as image:
-            if image.mode in MODES:
-                return image.convert("RGB")
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if image.mode in EIGHT_BIT_MODES:
+                return ImageOps.exif_transpose(image).convert("RGB")
             found = image.mode
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except Exception as error:  # of a broken file, Pillow's decoders raise anything
-        raise InputError(f"{path}: not a readable image ({' '.join(str(error).split())})") from None
+        raise InputError(f"{name}: no such file") from None
+    except Exception as error:  # Pillow's decoders raise anything on a broken file
+        # Pillow names the buffer, which tells the user nothing
+        reason = "" if "BytesIO" in str(error) else f" ({' '.join(str(error).split())})"
+        raise InputError(f"{name}: not a readable image{reason}") from None
     raise InputError(
-        f"{path}: found an image of mode {found}, accepted: 8 bits a channel ({', '.join(MODES)})"
+        f"{name}: found an image of mode {found}, expected 8 bits a channel ({', '.join(EIGHT_BIT_MODES)})"
     )
+
+
+def hash_pixels(image: Image.Image) -> str:
+    """Hash the pixels of a decoded image: equal images have equal hashes, however they are stored."""
+    return content_hash(np.asarray(image))
 
 
 def list_images(folder: Path) -> list[str]:
@@ -92,10 +120,10 @@ def _find_images(folder: Path, paths: Iterable[Path]) -> list[str]:
     """Names of the images among `paths` in a folder, in their order."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; accepted: a folder of images")
-    found = [path.relative_to(folder) for path in paths if path.suffix.lower() in SUFFIXES]
+    found = [path.relative_to(folder) for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
     names = [path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)]
     if not names:
-        raise InputError(f"{folder}: found no image, accepted: files ending in {', '.join(SUFFIXES)}")
+        raise InputError(f"{folder}: found no image, accepted: files ending in {', '.join(IMAGE_SUFFIXES)}")
     return names
 
 
@@ -104,7 +132,7 @@ def by_number(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def check_order(folder: Path, names: Sequence[str]) -> None:
+def check_image_order(folder: Path, names: Sequence[str]) -> None:
     """Refuse names whose order is not certain: sorted, ``10.png`` comes before ``9.png``."""
     for name, counted in zip(names, sorted(names, key=by_number), strict=True):
         if name != counted:
@@ -119,7 +147,7 @@ def hash_images(folder: Path, names: Sequence[str]) -> dict[str, str]:
     return hash_files(folder, names, decode_image, f"reading {folder.name}")
 
 
-def join_pictures(
+def merge_equal_images(
     ids: Shaped[np.ndarray, " n_images"], hashes: Sequence[str]
 ) -> Shaped[np.ndarray, " n_images"]:
     """Ids under which stimuli of equal id, or of equal content, are one picture.

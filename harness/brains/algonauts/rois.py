@@ -16,9 +16,9 @@ from harness.brains.brain import Roi
 from harness.brains.roi_names import check_roi_names
 from harness.storage import (
     InputError,
-    describe,
+    as_input_error,
+    describe_array,
     open_npy,
-    reading,
 )
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def _read_labels(
         labels = open_npy(path)
         expected = (int(np.count_nonzero(mask)),) if space == "challenge" else mask.shape
         if labels.shape != expected or labels.dtype.kind not in "iu":
-            raise InputError(f"{path}: found {describe(labels)}, accepted: shape {expected} of int")
+            raise InputError(f"{path}: found {describe_array(labels)}, accepted: shape {expected} of int")
         found[space] = np.array(labels if space == "challenge" else labels[mask != 0]).astype(np.int64)
         files.append(path)
     if len(found) == 2 and (found["challenge"] != found["fsaverage"]).any():
@@ -154,7 +154,7 @@ def read_mapping(path: Path) -> dict[int, str]:
     InputError
         If the file is broken, or holds anything else.
     """
-    with reading(path, "table of labels"), path.open("rb") as file:
+    with as_input_error(path, "table of labels"), path.open("rb") as file:
         version = np.lib.format.read_magic(file)
         header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, _, dtype = header[version](file)

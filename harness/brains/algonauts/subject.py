@@ -44,11 +44,11 @@ from harness.storage import (
     ImageFiles,
     InputError,
     content_hash,
-    describe,
+    describe_array,
     hash_files,
     hash_images,
-    join_pictures,
     list_images,
+    merge_equal_images,
     open_npy,
 )
 
@@ -135,7 +135,9 @@ def _read_mask(path: Path) -> Int[np.ndarray, " n_vertices"]:
     """Which vertices of a hemisphere are measured: not 0."""
     mask = open_npy(path)
     if mask.shape != (N_VERTICES,) or mask.dtype.kind not in "iub" or not mask.any():
-        raise InputError(f"{path}: found {describe(mask)}, accepted: shape ({N_VERTICES},) of int, not all 0")
+        raise InputError(
+            f"{path}: found {describe_array(mask)}, accepted: shape ({N_VERTICES},) of int, not all 0"
+        )
     return np.array(mask).astype(np.int64)
 
 
@@ -159,7 +161,9 @@ def _open_split(folder: Path, stem: str, prefix: str, n_voxels: dict[str, int]) 
         path = folder / f"{stem}_fmri" / f"{side}_{kind}_fmri.npy"
         responses = open_npy(path)
         if responses.ndim != 2 or responses.dtype.kind != "f":
-            raise InputError(f"{path}: found {describe(responses)}, accepted: (images, vertices) of float")
+            raise InputError(
+                f"{path}: found {describe_array(responses)}, accepted: (images, vertices) of float"
+            )
         if len(responses) != len(names):
             raise InputError(
                 f"{path}: found {len(responses)} rows, but {len(names)} images in {images}; accepted: as many"
@@ -210,7 +214,7 @@ def _identify(
                 f"{folder}: images number {one + 1} and {other + 1} have the same id nsd-{ids[one]:05d}, but "
                 "are different pictures; accepted: one picture an id"
             )
-    return join_pictures(ids, hashes)
+    return merge_equal_images(ids, hashes)
 
 
 def _read_responses(splits: list[_Split], n_voxels: dict[str, int]) -> Float[np.ndarray, "n_images n_voxels"]:
@@ -239,7 +243,7 @@ def _read_ceiling(
     for path, count in zip(paths, n_voxels.values(), strict=True):
         part = open_npy(path)
         if part.shape != (count,) or part.dtype.kind != "f":
-            raise InputError(f"{path}: found {describe(part)}, accepted: shape ({count},) of float")
+            raise InputError(f"{path}: found {describe_array(part)}, accepted: shape ({count},) of float")
         parts.append(np.array(part))
     return check_ceiling(np.concatenate(parts), paths[0].parent), paths
 

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from harness.brains.cortex import HEMISPHERES
 from harness.storage import (
     InputError,
+    as_input_error,
     quiet_nibabel,
-    reading,
 )
 
 PREFIX = "CIFTI_STRUCTURE_"
@@ -83,7 +83,7 @@ class CiftiFile:
         In the file all maps of a grayordinate lie side by side.
         """
         step = max(1, BLOCK // (self.stored.dtype.itemsize * max(len(maps), 1)))
-        with reading(self.path, "CIFTI file"), np.errstate(all="ignore"):
+        with as_input_error(self.path, "CIFTI file"), np.errstate(all="ignore"):
             for start in range(0, len(columns), step):
                 part = slice(start, start + step)
                 values = self.stored[np.ix_(maps, columns[part])]
@@ -103,7 +103,7 @@ def open_cifti(path: Path) -> CiftiFile:
     from nibabel.cifti2 import cifti2_axes as axes
     from nibabel.cifti2.cifti2 import Cifti2Image
 
-    with reading(path, "CIFTI file"), quiet_nibabel():
+    with as_input_error(path, "CIFTI file"), quiet_nibabel():
         # whatever the intent in the header says: nibabel itself writes a wrong one
         image = Cifti2Image.from_filename(path)
         rows, columns = (

@@ -12,7 +12,7 @@ from jaxtyping import Int, Shaped
 
 from harness.storage import (
     InputError,
-    reading,
+    as_input_error,
     unknown_name,
 )
 
@@ -49,7 +49,7 @@ def read_table(path: Path) -> StimulusTable:
     InputError
         If it is missing or broken, has no column ``image`` or no rows, or a row is short or empty.
     """
-    with reading(path, "table"), path.open(encoding="utf-8-sig", newline="") as file:
+    with as_input_error(path, "table"), path.open(encoding="utf-8-sig", newline="") as file:
         lines = list(csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True))
     rows = [(number, row) for number, row in enumerate(lines, 1) if any(cell.strip() for cell in row)]
     if not rows:

@@ -46,7 +46,7 @@ from harness.storage import (
     content_hash,
     hash_files,
     hash_images,
-    join_pictures,
+    merge_equal_images,
 )
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def load_grayordinates(config: GrayordinatesConfig) -> Brain:
 
     images = Path(config.images).expanduser() if config.images else root
     hashes = hash_images(images, sorted(set(table.image.tolist())))
-    shown = join_pictures(table.image, [hashes[name] for name in table.image.tolist()])
+    shown = merge_equal_images(table.image, [hashes[name] for name in table.image.tolist()])
     names, picture = np.unique(shown, return_inverse=True)
     maps = _group_maps(files, table)
     rows = plan_rows(

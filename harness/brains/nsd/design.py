@@ -19,7 +19,7 @@ from jaxtyping import Int
 
 from harness.storage import (
     InputError,
-    reading,
+    as_input_error,
 )
 
 LARGEST = 2**31  # beyond which a number counts nothing here; NaN is not below it
@@ -66,7 +66,7 @@ def read_design(path: Path, subject: int) -> Design:
     """
     from scipy.io import loadmat
 
-    with reading(path, "MATLAB file (version 5 to 7.2)"), path.open("rb") as file:
+    with as_input_error(path, "MATLAB file (version 5 to 7.2)"), path.open("rb") as file:
         content = loadmat(file, variable_names=MATRICES)
     found = {name: _whole_numbers(path, name, content.get(name)) for name in MATRICES}
     order, pictures = found["masterordering"].ravel(), found["subjectim"]

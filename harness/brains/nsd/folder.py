@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.config import NsdConfig
 from harness.storage import (
     InputError,
-    reading,
+    as_input_error,
     unknown_name,
 )
 
@@ -145,7 +145,7 @@ def read_names(paths: Iterable[Path]) -> tuple[Path, dict[int, str]] | None:
         if not path.is_file():
             continue
         names: dict[int, str] = {}
-        with reading(path, "table of label names"):
+        with as_input_error(path, "table of label names"):
             lines = path.read_text(encoding="utf-8").splitlines()
         for number, line in enumerate(lines, 1):
             if not line.strip() or line.lstrip().startswith("#"):

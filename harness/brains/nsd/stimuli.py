@@ -13,8 +13,8 @@ from harness.brains.brain import StoredPictures
 from harness.brains.neuroimages import fingerprint_file
 from harness.storage import (
     InputError,
+    as_input_error,
     content_hash,
-    reading,
 )
 
 DATASET = "imgBrick"
@@ -39,7 +39,7 @@ class BrickPictures(StoredPictures):
     def __init__(self, path: Path, rows: Int[np.ndarray, " n_images"]) -> None:
         import h5py  # here and below: users of other brains need not wait for it
 
-        with reading(path, "HDF5 file"), h5py.File(path, "r") as file:
+        with as_input_error(path, "HDF5 file"), h5py.File(path, "r") as file:
             brick = file.get(DATASET)
             if not isinstance(brick, h5py.Dataset) or brick.dtype != np.uint8:
                 found = ", ".join(file) or "nothing"
@@ -72,5 +72,5 @@ class BrickPictures(StoredPictures):
         if isinstance(index, slice):
             return BrickPictures(self.path, self.rows[index])
         row = int(self.rows[index])
-        with reading(self.path, "HDF5 file"), h5py.File(self.path, "r") as file:
+        with as_input_error(self.path, "HDF5 file"), h5py.File(self.path, "r") as file:
             return Image.fromarray(file[DATASET][row])

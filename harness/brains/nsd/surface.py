@@ -33,7 +33,7 @@ from harness.brains.nsd.space import (
 )
 from harness.storage import (
     InputError,
-    reading,
+    as_input_error,
 )
 
 FSAVERAGE = "fsaverage"
@@ -88,7 +88,7 @@ def _own_spheres(folder: NsdFolder) -> list[Float[np.ndarray, "_ 3"]]:
         raise InputError(f"{home / 'lh.sphere.reg'}: no such file")
     spheres = []
     for path in paths.values():
-        with reading(path, "FreeSurfer surface"):
+        with as_input_error(path, "FreeSurfer surface"):
             points = np.asarray(read_geometry(path)[0], dtype=np.float32)
             if not np.isfinite(points).all() or not len(points):
                 raise InputError(f"{path}: found places that are not finite")

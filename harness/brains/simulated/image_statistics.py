@@ -1,7 +1,7 @@
 """What the highest areas of the simulated subject see in images whose contents nobody has listed.
 
 Scenes of the shapes world say which objects they hold, and the highest areas respond to these
-(`scene_content`). Of other images there are only pixels. Their place is taken by statistics over the
+(`scene_objects`). Of other images there are only pixels. Their place is taken by statistics over the
 whole image, which do not change when things move: the strength of curves for shape, a histogram of hues for
 colour (Swain & Ballard 1991, Int. J. Comput. Vis. 7:11), the spectrum of oriented energy for texture (Oliva &
 Torralba 2001, Int. J. Comput. Vis. 42:145), and for number the ratio of fine to coarse energy, by which
@@ -23,7 +23,8 @@ from harness.brains.simulated.gabor import (
     WAVELENGTHS,
     FeatureMaps,
 )
-from harness.brains.simulated.responses import (
+from harness.brains.simulated.scene_objects import CONTENT_FIELDS
+from harness.brains.simulated.stages import (
     HIGH_MIXTURES,
     STAGES,
     Stage,
@@ -31,7 +32,6 @@ from harness.brains.simulated.responses import (
     Voxels,
     divide_where_seen,
 )
-from harness.brains.simulated.scene_content import CONTENT_FIELDS
 
 KINDS = {"shape": 2 * N_ORIENTATIONS, "colour": N_HUES, "texture": 2 * len(WAVELENGTHS)}
 """How many statistics stand for each factor; as many as it has values."""

@@ -18,7 +18,7 @@ from harness.brains.brain import (
     Pictures,
     StoredPictures,
 )
-from harness.brains.simulated.responses import (
+from harness.brains.simulated.stages import (
     N_REFERENCE,
     View,
     look_at,
@@ -30,8 +30,8 @@ from harness.storage import (
     content_hash,
     decode_image,
     hash_images,
-    join_pictures,
     list_images_below,
+    merge_equal_images,
 )
 from tasks import (
     IMAGE_SIZE,
@@ -94,7 +94,7 @@ class ShownImages:
         self.fingerprints = {"images/": content_hash(hashes)}
         self.stimuli = SquareImages([folder / name for name in self.names], contents)
         self.content = self.stimuli.fingerprint
-        self.stimulus_ids: np.ndarray = join_pictures(np.array(self.names), contents)
+        self.stimulus_ids: np.ndarray = merge_equal_images(np.array(self.names), contents)
 
     def look(self, chunk: slice) -> View:
         """What there is to see in some of them: features of the pixels."""

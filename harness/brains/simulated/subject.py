@@ -4,7 +4,7 @@ Responses come from the stimulus itself, never from a network. Early areas respo
 receptive field at the voxel's retinotopic place, middle areas to curvature, outlines, texture and colour in
 larger fields, high areas to what the scene contains, wherever it is. Tuning varies smoothly along the
 cortex. Every voxel has a known noise ceiling. Of images that do not say what they contain, as those of a
-folder, middle areas see what stands out (`responses.MiddleStage`) and high ones statistics of
+folder, middle areas see what stands out (`stages.MiddleStage`) and high ones statistics of
 the whole image (`image_statistics`) instead.
 """
 
@@ -38,11 +38,11 @@ from harness.brains.cortex import (
     spread_evenly,
 )
 from harness.brains.simulated.image_statistics import STAGES_WITHOUT_LABELS
-from harness.brains.simulated.responses import (
+from harness.brains.simulated.retinotopy import lay_out_retinotopy
+from harness.brains.simulated.stages import (
     STAGES,
     Voxels,
 )
-from harness.brains.simulated.retinotopy import lay_out_retinotopy
 from harness.brains.simulated.stimuli import (
     Shown,
     ShownImages,

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from harness.brains.brain import Brain
 from harness.storage import (
     InputError,
-    describe,
+    describe_array,
     read_npz,
     write_atomically,
 )
@@ -97,5 +97,5 @@ def read_truth(path: Path) -> SimulatedTruth:
     n_voxels = len(arrays["vertex"])
     for name, array in arrays.items():
         if not array.ndim or array.shape[-1 if name in OF_RESPONSES else 0] != n_voxels:
-            raise InputError(f"{path}: {name}: found {describe(array)}, expected {n_voxels} voxels")
+            raise InputError(f"{path}: {name}: found {describe_array(array)}, expected {n_voxels} voxels")
     return SimulatedTruth(**arrays)

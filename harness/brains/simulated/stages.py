@@ -25,7 +25,7 @@ from harness.brains.simulated.gabor import (
     measure_contrast,
     measure_features,
 )
-from harness.brains.simulated.scene_content import (
+from harness.brains.simulated.scene_objects import (
     CONTENT_FIELDS,
     N_DESCRIPTORS,
     Objects,
