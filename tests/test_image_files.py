@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_recordings import write_picture
-from PIL import Image
+from PIL import ExifTags, Image
 
 from harness.storage.errors import InputError
 from harness.storage.image_files import (
@@ -16,6 +16,7 @@ from harness.storage.image_files import (
     check_image_order,
     decode_image,
     hash_images,
+    hash_pixels,
     list_images,
     list_images_below,
     merge_equal_images,
@@ -66,6 +67,56 @@ def test_images_are_decoded_as_rgb(tmp_path: Path, mode: str) -> None:
     found = decode_image(tmp_path / f"image.{suffix}")
     assert (found.mode, found.size) == ("RGB", (6, 4))
     assert found.tobytes() == image.convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_upright_in_files_and_in_memory(tmp_path: Path, orientation: int) -> None:
+    pixels = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    # EXIF 6 says: turn the stored image a quarter to the right to see it; and so on
+    seen = {
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.transpose(1, 0, 2),
+        6: np.rot90(pixels, -1),
+        7: np.rot90(pixels, 2).transpose(1, 0, 2),
+        8: np.rot90(pixels),
+    }[orientation]
+    path = tmp_path / "turned.png"
+    Image.fromarray(pixels).save(path, exif=exif)
+    np.testing.assert_array_equal(np.asarray(decode_image(path)), seen)
+    np.testing.assert_array_equal(np.asarray(decode_image(path.read_bytes(), "turned")), seen)
+    np.testing.assert_array_equal(np.asarray(ImageFiles([path])[0]), seen)
+
+
+def test_transparency_is_dropped_whatever_it_is_stored_as(tmp_path: Path) -> None:
+    pixels = np.full((4, 6, 4), (200, 10, 30, 0), dtype=np.uint8)
+    whole = Image.fromarray(pixels)
+    whole.save(tmp_path / "rgba.png")
+    whole.convert("LA").save(tmp_path / "la.png")
+    whole.convert("RGB").quantize(4).save(tmp_path / "p.png", transparency=bytes(4))
+    whole.convert("RGB").save(tmp_path / "rgb.png", transparency=(200, 10, 30))
+    for name in ("rgba", "p", "rgb"):
+        found = np.asarray(decode_image(tmp_path / f"{name}.png"))
+        np.testing.assert_array_equal(found, pixels[..., :3])
+    grey = np.asarray(whole.convert("L"))[..., None].repeat(3, axis=-1)
+    np.testing.assert_array_equal(np.asarray(decode_image(tmp_path / "la.png")), grey)
+
+
+def test_a_broken_image_in_memory_is_named_and_not_its_buffer() -> None:
+    with pytest.raises(InputError, match=r"^photos, image 3: not a readable image$"):
+        decode_image(b"no image", "photos, image 3")
+
+
+def test_pixels_are_hashed_whatever_they_are_stored_as(tmp_path: Path) -> None:
+    image = Image.fromarray(np.arange(72, dtype=np.uint8).reshape(4, 6, 3))
+    image.save(tmp_path / "a.png")
+    image.save(tmp_path / "a.bmp")
+    one, same = (hash_pixels(decode_image(tmp_path / name)) for name in ("a.png", "a.bmp"))
+    assert one == same != hash_pixels(image.transpose(Image.Transpose.ROTATE_180))
 
 
 def test_images_of_sixteen_bits_are_refused_as_they_would_be_clipped(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_images import make_image, write_folders
-from PIL import Image
+from PIL import ExifTags, Image
 
 from harness.storage.errors import InputError
+from harness.storage.image_files import decode_image
 from tasks.load import load_task
 from tasks.task import Task
 
@@ -119,6 +120,27 @@ def test_leaks_are_dropped_or_refused(split_folder: Path, caplog: pytest.LogCapt
     make_image(100).save(split_folder / "test" / "great_tit" / "x.png")
     with pytest.raises(InputError, match="no test image is left"):
         load(split_folder, leaks="drop")
+
+
+def test_turned_images_are_upright_as_those_of_every_other_source(split_folder: Path) -> None:
+    path = split_folder / "train" / "robin" / "turned.png"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(np.arange(32, dtype=np.uint8).reshape(4, 8)).convert("LA").save(path, exif=exif)
+    task = load(split_folder)
+    (shown,) = [image for image in task.train["image"] if image.size == (4, 8)]
+    assert shown.tobytes() == decode_image(path).tobytes()
+    # and of a part, and decoded one by one
+    rows = [row for row in range(len(task.train)) if task.train[row]["image"].size == (4, 8)]
+    assert task.train.select(rows)[0]["image"].tobytes() == shown.tobytes()
+
+
+def test_an_image_that_breaks_while_training_is_named(split_folder: Path) -> None:
+    task = load(split_folder)
+    for path in split_folder.rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(InputError, match=r"train/robin/\d+\.png: not a readable image"):
+        task.train[len(task.train) - 1]
 
 
 def test_what_was_decoded_once_is_remembered(split_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,15 @@ def test_what_is_no_array_is_named(tmp_path: Path, damage: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_some_arrays_of_an_archive_are_read_without_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, train=np.arange(3), other=np.array([{}], dtype=object))
+    assert {name: array.tolist() for name, array in read_npz(path, ["train"]).items()} == {"train": [0, 1, 2]}
+    assert read_npz(path, []) == {}
+    with pytest.raises(InputError, match=r"unknown array in .*a\.npz 'trian'.* did you mean 'train'"):
+        read_npz(path, ["trian"])
+
+
 def test_archives_are_read_whole_and_without_objects(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez_compressed(path, one=np.arange(3), two=np.array(["a", "bc"]))

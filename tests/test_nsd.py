@@ -423,6 +423,41 @@ def test_the_result_is_kept_without_its_pictures(made: MadeNsd, monkeypatch: pyt
             load(made, **other)
 
 
+# by `VERSION`: responses and noise ceiling; a new version adds a line, no line is ever edited
+RECORDED = {1: (0.016978, 1.938187)}
+
+
+def test_other_numbers_need_another_version_of_the_cache(made: MadeNsd) -> None:
+    brain = load(made)
+    assert brain.noise_ceiling is not None
+    rows, columns = (np.cos(np.arange(size)) for size in brain.responses.shape)
+    projected = 2 * rows @ brain.responses.astype(float) @ columns / np.sqrt(brain.responses.size)
+    found = (float(projected), float(columns @ brain.noise_ceiling))
+    assert found == pytest.approx(RECORDED[subject.VERSION], abs=1e-4), (
+        "loaded brains have changed: raise VERSION in harness/brains/nsd/subject.py and record "
+        f"{found}, or caches of users keep the old one"
+    )
+
+
+def test_the_cache_key_is_version_settings_packages_and_files_and_no_source(made: MadeNsd) -> None:
+    config = NsdConfig(root=str(made.root))
+    files = [made.design, made.stimuli]
+    key = subject.cache_key(config, files)
+    # whatever the source files hold: nothing else is in the key
+    settings = config.model_dump(mode="json", exclude={"rois", "min_ceiling", "subjects"})
+    assert {name: key[name] for name in ("version", "settings")} == {
+        "version": subject.VERSION,
+        "settings": settings,
+    }
+    assert [entry.split()[0] for entry in key["packages"]] == ["numpy", "scipy", "nibabel", "h5py"]
+    assert [entry[0] for entry in key["files"]] == [str(path.resolve()) for path in files]
+    assert set(key) == {"version", "settings", "packages", "files"}
+    for change in ({"average": "none"}, {"standardise": False}, {"sessions": (1,)}, {"subject": 2}):
+        assert subject.cache_key(config.model_copy(update=change), files) != key
+    for change in ({"rois": ("V1v",)}, {"min_ceiling": 0.3}):
+        assert subject.cache_key(config.model_copy(update=change), files) == key
+
+
 @pytest.mark.parametrize("name", ["betas", "ncsnr", "labels", "names", "design", "stimuli"])
 def test_the_result_is_kept_until_a_file_changes(
     name: str, made: MadeNsd, monkeypatch: pytest.MonkeyPatch

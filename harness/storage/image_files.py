@@ -69,7 +69,9 @@ def decode_image(source: Path | bytes, name: str | None = None) -> Image.Image:
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             if image.mode in EIGHT_BIT_MODES:
-                return ImageOps.exif_transpose(image).convert("RGB")
+                upright = ImageOps.exif_transpose(image)
+                upright.info.pop("transparency", None)  # or Pillow warns that it drops it
+                return upright.convert("RGB")
             found = image.mode
     except FileNotFoundError:
         raise InputError(f"{name}: no such file") from None

