@@ -1,4 +1,4 @@
-"""Images in folders, one folder per class: split by folders train/ and test/, or by a seed."""
+"""Images in one folder per class, split by folders train/ and test/ or by a seed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tasks.task import Task
 def build(config: ImagefolderTaskConfig, at_most: bool = False) -> Task:
     """Load the images below a folder.
 
-    With a folder `config.train` in it, its subfolders are splits, and theirs the classes; else its own
-    subfolders are the classes and a test split is drawn. Folders may be nested within a class; hidden files
-    and folders, and files that are no images, are not seen.
+    If it has a subfolder `config.train`, its subfolders are splits and theirs are classes; otherwise its
+    subfolders are classes and a test split is drawn. Folders may be nested within a class; hidden files and
+    folders and other files are ignored.
 
     Raises
     ------
     InputError
-        If there is no such folder, no class folder or no image, or a class without images.
+        If the folder does not exist, or has no class folder or a class without images.
     """
     root = Path(config.root).expanduser()
     folders = _subfolders(root)
@@ -47,7 +47,7 @@ def build(config: ImagefolderTaskConfig, at_most: bool = False) -> Task:
     columns = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
     labels = LabelConfig(
         **config.model_dump(exclude={"source", "root"}),
-        # folder names are texts: names go with them in the order of the names
+        # class_names correspond to the folders in sorted order
         classes=tuple(classes) if config.class_names else None,
     )
     data = {
@@ -59,10 +59,10 @@ def build(config: ImagefolderTaskConfig, at_most: bool = False) -> Task:
 
 def _subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; accepted: a folder of class folders")
+        raise InputError(f"{folder}: no such folder; expected a folder with one subfolder per class")
     found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not found:
-        raise InputError(f"{folder}: found no folders in it, accepted: one per class")
+        raise InputError(f"{folder}: found no subfolders, expected one per class")
     return found
 
 
@@ -77,7 +77,7 @@ def _list_split(folder: Path) -> dict[str, list[str]]:
         )
         if not files:
             raise InputError(
-                f"{of_class}: found no image, accepted: files ending in {', '.join(IMAGE_SUFFIXES)}"
+                f"{of_class}: found no image, expected files ending in {', '.join(IMAGE_SUFFIXES)}"
             )
         found["image"] += map(str, files)
         found["label"] += [of_class.name] * len(files)

@@ -1,4 +1,4 @@
-"""MedMNIST (Yang et al. 2023, Scientific Data 10:41) as its npz files, one per data set and size."""
+"""MedMNIST (Yang et al. 2023, Scientific Data 10:41), read from its npz files, one per data set and size."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tasks.task import (
 
 
 def build(config: MedmnistTaskConfig, at_most: bool = False) -> Task:
-    """Load a data set; only the images that are used are unpacked into a data set.
+    """Load a data set; only the images in use are converted.
 
     Raises
     ------
     InputError
-        If the file is not there or not one of MedMNIST's two-dimensional sets, or `class_names` are not as
-        many as its labels.
+        If the file is missing or not a two-dimensional set of MedMNIST, or the number of `class_names` is not
+        that of its labels.
     """
     root = Path(config.root or "~/.medmnist").expanduser()
     file = root / (f"{config.flag}.npz" if config.size == 28 else f"{config.flag}_{config.size}.npz")
@@ -37,8 +37,8 @@ def build(config: MedmnistTaskConfig, at_most: bool = False) -> Task:
         if others:
             raise unknown_name(f"MedMNIST file in {root}", file.stem, others)
         raise InputError(
-            f"{file}: no such file; the files are at zenodo.org/records/10519652, and `pip install medmnist` "
-            f"downloads them (python -m medmnist download --size={config.size}); task.root names their folder"
+            f"{file}: no such file; download it from zenodo.org/records/10519652, or `pip install medmnist` "
+            f"and `python -m medmnist download --size={config.size}`, and set task.root to its folder"
         )
     splits = (config.train, config.test or "test")
     found = read_npz(file, [f"{split}_{part}" for split in splits for part in ("labels", "images")])
@@ -63,18 +63,21 @@ def _check(
         (config.size, config.size, 3),
     ):
         raise InputError(
-            f"{file}: found images {pixels.dtype} {pixels.shape}, accepted: uint8, {config.size} × "
+            f"{file}: found images {pixels.dtype} {pixels.shape}, expected uint8, {config.size} × "
             f"{config.size} pixels, grey or RGB (not the three-dimensional sets)"
         )
     if labels.ndim != 2 or labels.dtype.kind not in "iu" or len(labels) != len(pixels) or not len(labels):
-        raise InputError(f"{file}: found labels {labels.dtype} {labels.shape} for {len(pixels)} images")
+        raise InputError(
+            f"{file}: found labels {labels.dtype} {labels.shape}, expected integers ({len(pixels)}, n_labels)"
+        )
     if config.multi_label:
         if labels.shape[1] != len(names) or not np.isin(labels, (0, 1)).all():
             raise InputError(
-                f"{file}: found {labels.shape[1]} labels an image, and {len(names)} task.class_names"
+                f"{file}: found {labels.shape[1]} labels per image up to {labels.max()}, expected 0 or 1 for "
+                f"each of {len(names)} task.class_names"
             )
         return labels.astype(np.int64)
     if labels.shape[1] != 1 or labels.max() >= len(names):
-        found = f"{labels.shape[1]} label(s) an image up to {labels.max()}"
-        raise InputError(f"{file}: found {found}, and {len(names)} task.class_names")
+        found = f"{labels.shape[1]} label(s) per image up to {labels.max()}"
+        raise InputError(f"{file}: found {found}, expected one of 0 to {len(names) - 1}, as task.class_names")
     return labels[:, 0].astype(np.int64)

@@ -317,11 +317,11 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "an image missing": (
         lambda folder: (folder / IMAGES / "train-0003_nsd-00027.png").unlink(),
-        [IMAGES, "found train-0004_nsd-00034.png in place of train-0003"],
+        [IMAGES, "found train-0004_nsd-00034.png, expected train-0003"],
     ),
     "the last image missing": (
         lambda folder: (folder / IMAGES / "train-0012_nsd-00090.png").unlink(),
-        ["lh_training_fmri.npy", "12 rows", "11 images", "accepted: as many"],
+        ["lh_training_fmri.npy", "12 rows", "11 images", "expected as many"],
     ),
     "a row missing": (
         lambda folder: replace_array(folder, f"{FMRI}/rh_training_fmri.npy", lambda rows: rows[:-1]),
@@ -329,7 +329,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "images counted from 0": (
         lambda folder: rename_image(folder, "train-0001_nsd-00013.png", "train-0000_nsd-00013.png"),
-        ["found train-0000_nsd-00013.png in place of train-0001", "numbered from 1"],
+        ["found train-0000_nsd-00013.png, expected train-0001", "from 1, each once"],
     ),
     "ids counted from 1": (
         lambda folder: rename_image(folder, "train-0012_nsd-00090.png", "train-0012_nsd-73000.png"),
@@ -393,7 +393,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
             save(folder / f"test_split/noise_ceiling/{side}_noise_ceiling.npy", np.full(size, -0.1))
             for side, size in SIZES["subj01"].items()
         ],
-        ["noise_ceiling", "-0.1", "accepted: 0 to 1"],
+        ["noise_ceiling", "-0.1", "expected 0 to 1"],
     ),
     "no images": (
         lambda folder: [path.unlink() for path in (folder / IMAGES).iterdir()],
@@ -448,7 +448,7 @@ def test_equal_pictures_under_two_ids_are_one_stimulus(
         brain = load(folder)
     assert brain.stimulus_ids[8] == brain.stimulus_ids[2] == 27
     assert len(set(brain.stimulus_ids.tolist())) == N_TRAIN - 1
-    assert "1 stimuli are the same picture" in caplog.text
+    assert "1 stimuli are the same image" in caplog.text
 
 
 def test_ceilings_in_per_cent_and_unknown_ones_are_understood(
@@ -464,7 +464,7 @@ def test_ceilings_in_per_cent_and_unknown_ones_are_understood(
     assert found is not None
     np.testing.assert_allclose(found[[0, 3, 39]], [0, 0, 0.8], rtol=1e-6)
     assert "per cent" in caplog.text
-    assert "2 noise ceilings are not numbers" in caplog.text
+    assert "2 noise ceilings are NaN" in caplog.text
 
 
 def test_a_folder_without_labels_has_no_regions(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -474,4 +474,4 @@ def test_a_folder_without_labels_has_no_regions(tmp_path: Path, caplog: pytest.L
     assert brain.rois == ()
     assert brain.surface is not None
     assert brain.surface.area is None
-    assert "no labels of regions" in caplog.text
+    assert "no ROI labels" in caplog.text

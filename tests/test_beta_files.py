@@ -80,23 +80,23 @@ def test_other_numbers_of_trials_and_other_grids_are_refused(suffix: str, tmp_pa
     path = tmp_path / f"b.{suffix}"
     write = write_hdf5 if suffix == "hdf5" else write_nifti
     write(path, VALUES[..., :-1])
-    with pytest.raises(InputError, match=rf"b\.{suffix}: found 8 trials, the design has 9"):
+    with pytest.raises(InputError, match=rf"b\.{suffix}: found 8 trials, expected 9"):
         read(path)
     write(path, VALUES[:-1])
-    with pytest.raises(InputError, match="found 5 × 7 × 5, the mask has 6 × 7 × 5"):
+    with pytest.raises(InputError, match="found 5 × 7 × 5, expected 6 × 7 × 5"):
         read(path)
 
 
 def test_an_hdf5_file_of_python_axes_is_refused(tmp_path: Path) -> None:
     write_hdf5(tmp_path / "b.hdf5", VALUES.transpose(), None)  # so h5py sees X, Y, Z, trials
-    with pytest.raises(InputError, match=r"b\.hdf5: found 6 trials, the design has 9"):
+    with pytest.raises(InputError, match=r"b\.hdf5: found 6 trials, expected 9"):
         read(tmp_path / "b.hdf5")
 
 
 def test_an_hdf5_file_without_betas_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "b.hdf5", "w") as file:
         file["beta"] = VALUES
-    with pytest.raises(InputError, match=r"found beta, accepted: a data set /betas"):
+    with pytest.raises(InputError, match=r"found beta, expected a data set /betas"):
         read(tmp_path / "b.hdf5")
     (tmp_path / "b.hdf5").write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match=r"b\.hdf5: not a readable HDF5 file"):

@@ -93,7 +93,7 @@ def test_shares_add_up_and_fit(sizes: list[int], share: float) -> None:
 
 
 def test_too_many_voxels_are_refused() -> None:
-    with pytest.raises(InputError, match=r"brain.n_voxels: found 7, accepted: at most 6"):
+    with pytest.raises(InputError, match=r"brain.n_voxels: found 7, expected at most 6"):
         share_voxels(7, np.array([2, 4]))
 
 

@@ -182,7 +182,7 @@ def test_without_sessions_all_maps_are_one(tmp_path: Path, caplog: pytest.LogCap
     write_table(tmp_path / "stimuli.tsv", [{"image": NAMES[shown]} for shown in SHOWN])
     with caplog.at_level(logging.WARNING):
         brain = load(tmp_path, average="none")
-    assert "no column session, so all maps count as one session" in caplog.text
+    assert "no column session; all maps count as one session" in caplog.text
     assert brain.session is None
     np.testing.assert_allclose(brain.responses.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(brain.responses.std(axis=0, ddof=1), 1, atol=1e-5)
@@ -215,12 +215,12 @@ def test_enough_repeats_say_how_high_the_ceiling_is(tmp_path: Path, caplog: pyte
     ("settings", "message"),
     [
         ({"maps": "*.dtseries.nii"}, r"brain.maps: found no \*\.dtseries\.nii in .*; there is p0\.png"),
-        ({"maps": "/data/*.nii"}, r"brain.maps: found '/data/\*\.nii', accepted: a pattern below"),
+        ({"maps": "/data/*.nii"}, r"brain.maps: found '/data/\*\.nii', expected a pattern below"),
         ({"table": "trials.csv"}, r"trials\.csv: no such file"),
         ({"images": "/nowhere"}, r"/nowhere/p0\.png: no such file"),
         (
             {"subcortex": True},
-            r"brain.subcortex: found true, but .*ses-1\.dscalar\.nii has no voxels below the cortex",
+            r"brain.subcortex: found true, but .*ses-1\.dscalar\.nii has no subcortical voxels",
         ),
     ],
 )

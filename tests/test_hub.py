@@ -199,7 +199,7 @@ def test_weights_that_are_not_at_the_hub(
     with monkeypatch.context() as patch:
         patch.setattr(hub, "answers", lambda url: True)
         patch.setattr(torch.hub, "download_url_to_file", refuse)
-        with pytest.raises(InputError, match=r"github.com says 'HTTP Error 404: Not Found'"):
+        with pytest.raises(InputError, match=r"github.com answers 'HTTP Error 404: Not Found'"):
             load_timm(model, tag, 0)
     trained = timm.create_model(model)
     cached = tmp_path / "hub" / "checkpoints" / Path(asked[0]).name

@@ -65,7 +65,7 @@ def test_from_a_copy_in_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"unknown column of .*copy, train 'image'.* mean 'img'"):
         load(root=str(tmp_path / "copy"))
     with pytest.raises(
-        InputError, match=r"column fine_label: found .*ClassLabel.*, accepted: a column of images"
+        InputError, match=r"column fine_label: found .*ClassLabel.*, expected a column of images"
     ):
         load(root=str(tmp_path / "copy"), image_column="fine_label")
     with pytest.raises(InputError, match=r"unknown split of .*'tran'.* mean 'train'"):
@@ -126,10 +126,10 @@ def test_a_silent_hub_is_found_out_at_once(monkeypatch: pytest.MonkeyPatch) -> N
 def test_loading_scripts_are_refused(tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "copy.py").write_text("")
-    with pytest.raises(InputError, match=r"scripts are no longer supported.*accepted: .* parquet"):
+    with pytest.raises(InputError, match=r"scripts are no longer supported.*expected .* parquet"):
         load(root=str(tmp_path / "copy"))
     shutil.rmtree(tmp_path / "copy")
-    with pytest.raises(InputError, match=r"copy: no such folder; accepted: a copy of someone/made"):
+    with pytest.raises(InputError, match=r"copy: no such folder; expected a copy of someone/made"):
         load(root=str(tmp_path / "copy"))
 
 

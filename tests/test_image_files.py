@@ -31,7 +31,7 @@ def test_images_are_listed_by_name_and_nothing_else_is(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none: no such folder"):
         list_images(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"empty: found no image, accepted: .*\.png"):
+    with pytest.raises(InputError, match=r"empty: found no image, expected .*\.png"):
         list_images(tmp_path / "empty")
 
 
@@ -55,7 +55,7 @@ def test_an_order_that_is_not_certain_is_refused(tmp_path: Path) -> None:
     check_image_order(tmp_path, ["a1.png", "a2.png", "a9.png"])
     check_image_order(tmp_path, ["a01.png", "a02.png", "a10.png", "b1.png"])
     check_image_order(tmp_path, ["cat.png", "dog.png"])
-    with pytest.raises(InputError, match=r"which row is a10\.png and which a2\.png"):
+    with pytest.raises(InputError, match=r"order is ambiguous: a10\.png or a2\.png"):
         check_image_order(tmp_path, sorted(["a1.png", "a2.png", "a10.png"]))
 
 
@@ -150,7 +150,7 @@ def test_equal_ids_and_equal_contents_make_one_picture(caplog: pytest.LogCapture
     ids, contents = np.array(["a", "b", "c", "a", "d", "e"]), ["1", "2", "3", "4", "5", "4"]
     with caplog.at_level(logging.WARNING):
         assert merge_equal_images(ids, contents).tolist() == ["a", "b", "c", "a", "d", "a"]
-    assert "1 stimuli are the same picture as one of another id, such as a and e" in caplog.text
+    assert "1 stimuli are the same image as one with another id, such as a and e" in caplog.text
     caplog.clear()
     assert merge_equal_images(np.array([7, 7, 9]), ["1", "1", "2"]).tolist() == [7, 7, 9]
     assert not caplog.records

@@ -152,7 +152,7 @@ def test_what_was_decoded_once_is_remembered(split_folder: Path, monkeypatch: py
 def test_class_names_go_with_the_folders_in_order(split_folder: Path) -> None:
     task = load(split_folder, class_names=("a great tit", "a robin"), templates=("{}",))
     assert (task.class_names, task.templates) == (("a great tit", "a robin"), ("{}",))
-    with pytest.raises(InputError, match=r"class_names: found 1, accepted: 2"):
+    with pytest.raises(InputError, match=r"class_names: found 1, expected 2"):
         load(split_folder, class_names=("one",))
 
 
@@ -175,13 +175,13 @@ def test_bad_folders_are_named(tmp_path: Path, split_folder: Path) -> None:
         load(tmp_path / "nowhere")
     (tmp_path / "flat").mkdir()
     make_image(0).save(tmp_path / "flat" / "a.png")
-    with pytest.raises(InputError, match=r"flat: found no folders in it, accepted: one per class"):
+    with pytest.raises(InputError, match=r"flat: found no folders in it, expected one per class"):
         load(tmp_path / "flat")
     with pytest.raises(InputError, match=r"unknown split .*'trian'.* mean 'train'"):
         load(split_folder, train="trian")
     with pytest.raises(InputError, match=r"unknown split .*'tset'.* mean 'test'"):
         load(split_folder, test="tset")
-    with pytest.raises(InputError, match="one class only"):
+    with pytest.raises(InputError, match="found one class, expected two"):
         load(write_folders(tmp_path / "one", {"a": 3}))
     (split_folder / "test" / "wren").mkdir()
     with pytest.raises(InputError, match=r"wren: found no image"):

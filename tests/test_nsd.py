@@ -152,10 +152,10 @@ def test_sessions_that_are_not_there_are_said(made: MadeNsd, caplog: pytest.LogC
     (made.betas / "betas_session02.hdf5").unlink()
     with caplog.at_level(logging.WARNING):
         brain = load(made)
-    assert "sessions 1, 3 are used; 2, 4 are not there" in caplog.text
+    assert "using sessions 1, 3; 2, 4 are missing" in caplog.text
     expected = expected_responses(made, (1, 3))
     np.testing.assert_allclose(brain.responses, [expected[key] for key in sorted(expected)], atol=2e-6)
-    with pytest.raises(InputError, match=r"brain\.sessions: found 2, accepted: 1, 3"):
+    with pytest.raises(InputError, match=r"brain\.sessions: found 2, expected 1, 3"):
         load(made, sessions=(1, 2))
 
 
@@ -169,7 +169,7 @@ def test_voxels_outside_the_field_of_view_are_left_out(
     write_nifti(made.betas / "betas_session03.nii.gz", values)
     with caplog.at_level(logging.WARNING):
         brain = load(made)
-    assert "2 of 72 voxels are constant or not finite in a session, and left out" in caplog.text
+    assert "2 of 72 voxels are constant or not finite in a session and are dropped" in caplog.text
     kept = np.setdiff1d(np.arange(72), [5, 40])
     np.testing.assert_array_equal(brain.responses, whole.responses[:, kept])
     np.testing.assert_array_equal(brain.coords, whole.coords[kept])
@@ -203,12 +203,12 @@ def test_tables_may_be_missing_but_not_the_name_of_a_label(
     made.table("streams").unlink()
     with caplog.at_level(logging.WARNING):
         assert [roi.name for roi in load(made).rois] == expected
-    assert "streams.mgz.ctab: no such file; the data set's own names are used" in caplog.text
+    assert "streams.mgz.ctab: no such file; using the published label names" in caplog.text
     made.table("prf-visualrois").write_text("0 Unknown\n1 V1v\n2 V1d\n3 V2v\n")
     with pytest.raises(InputError, match=r"prf-visualrois\.mgz\.ctab: found no name for label 4 .* 8 voxels"):
         load(made)
     made.table("prf-visualrois").write_text("0 Unknown\n1 V1v\nV1d\n")
-    with pytest.raises(InputError, match=r"ctab: line 3: found 'V1d', accepted: a number and a name"):
+    with pytest.raises(InputError, match=r"ctab: line 3: found 'V1d', expected a number and a name"):
         load(made)
     made.table("prf-visualrois").write_text("0 Unknown\n1 V1v\n1 V1d\n")
     with pytest.raises(InputError, match="line 3: found label 1 or name V1d twice"):
@@ -233,9 +233,7 @@ def test_without_ncsnr_repeats_say_the_ceiling(
     with caplog.at_level(logging.WARNING):
         assert load(made).noise_ceiling is None
     assert "found no ncsnr: repeats say what can be explained" in caplog.text
-    assert (
-        "too few repeats for a noise ceiling, which is unknown: 18 trials more than pictures" in caplog.text
-    )
+    assert "too few repeats for a noise ceiling: found 18 more trials than images" in caplog.text
     # with more of them it is estimated; here responses are nothing but noise
     made = write_nsd(tmp_path / "more", n_copies=3)
     (made.betas / "ncsnr.nii.gz").unlink()
@@ -281,12 +279,12 @@ def rename(path: Path, name: str) -> None:
         (
             lambda made: (made.rois / "rh.nsdgeneral.nii.gz").unlink(),
             {},
-            r"rh\.nsdgeneral\.nii\.gz: no such file, though lh\.nsdgeneral\.nii\.gz is there: a hemisphere",
+            r"rh\.nsdgeneral\.nii\.gz: no such file, but lh\.nsdgeneral\.nii\.gz exists: a hemisphere",
         ),
         (
             lambda made: (made.rois / "lh.streams.nii.gz").unlink(),
             {},
-            r"lh\.streams\.nii\.gz: no such file, though rh",
+            r"lh\.streams\.nii\.gz: no such file, but rh",
         ),
         (
             lambda made: (
@@ -299,29 +297,29 @@ def rename(path: Path, name: str) -> None:
         (
             lambda made: [path.unlink() for path in made.betas.glob("betas_*")],
             {},
-            "found no responses, accepted: betas_session01.nii.gz",
+            "found no responses, expected betas_session01.nii.gz",
         ),
         (
             lambda made: rename(made.betas / "betas_session03.nii.gz", "betas_session05.nii.gz"),
             {},
-            r"betas_session05\.nii\.gz: the design has sessions 1 to 4",
+            r"betas_session05\.nii\.gz: expected sessions 1 to 4",
         ),
         (
             lambda made: write_nifti(made.betas / "betas_session03.nii.gz", made.stored[3][..., :9]),
             {},
-            r"betas_session03\.nii\.gz: found 9 trials, the design has 10",
+            r"betas_session03\.nii\.gz: found 9 trials, expected 10",
         ),
         (
             lambda made: write_nifti(made.betas / "betas_session03.nii.gz", made.stored[3][:, :, 1:]),
             {},
-            r"betas_session03\.nii\.gz: found 6 × 7 × 4, the mask has 6 × 7 × 5",
+            r"betas_session03\.nii\.gz: found 6 × 7 × 4, expected 6 × 7 × 5",
         ),
         (
             lambda made: write_hdf5(
                 made.betas / "betas_session02.hdf5", made.stored[2].transpose(2, 1, 0, 3)
             ),
             {},
-            r"betas_session02\.hdf5: found 5 × 7 × 6, the mask has 6 × 7 × 5",
+            r"betas_session02\.hdf5: found 5 × 7 × 6, expected 6 × 7 × 5",
         ),
         (
             lambda made: os.truncate(made.betas / "betas_session01.nii.gz", 900),
@@ -336,7 +334,7 @@ def rename(path: Path, name: str) -> None:
         (
             lambda made: write_nifti(made.betas / "ncsnr.nii.gz", made.ncsnr[1:]),
             {},
-            r"ncsnr\.nii\.gz: found 5 × 7 × 5, the mask has",
+            r"ncsnr\.nii\.gz: found 5 × 7 × 5, expected",
         ),
         (
             lambda made: write_nifti(
@@ -350,7 +348,7 @@ def rename(path: Path, name: str) -> None:
                 made.rois / "rh.streams.nii.gz", made.labels["streams"] + np.float32(0.5)
             ),
             {},
-            r"rh\.streams\.nii\.gz: .*whole numbers",
+            r"rh\.streams\.nii\.gz: .*integers",
         ),
     ],
 )
@@ -365,7 +363,7 @@ def test_an_empty_mask_and_a_broken_affine_are_refused(made: MadeNsd) -> None:
     nothing = np.zeros(SHAPE, np.int16)
     for side in ("lh.", "rh."):
         write_nifti(made.rois / f"{side}nsdgeneral.nii.gz", nothing)
-    with pytest.raises(InputError, match=r"nsdgeneral\.nii\.gz: found no label above 0"):
+    with pytest.raises(InputError, match=r"nsdgeneral\.nii\.gz: found no positive label"):
         load(made)
     labels = made.labels["nsdgeneral"].astype(np.int16)
     for side in ("lh.", "rh."):
@@ -387,17 +385,15 @@ def test_a_folder_above_or_below_is_answered_with_the_right_one(inside: str, mad
 def test_pictures_that_are_not_there_or_no_pictures_are_refused(made: MadeNsd) -> None:
     with h5py.File(made.stimuli, "w") as file:
         file["imgBrick"] = made.pictures[:15]
-    with pytest.raises(
-        InputError, match=r"nsd_stimuli\.hdf5: found 15 pictures, the design shows number \d+"
-    ):
+    with pytest.raises(InputError, match=r"nsd_stimuli\.hdf5: found 15 images, expected \d+"):
         load(made)
     with h5py.File(made.stimuli, "w") as file:
         file["imgBrick"] = made.pictures.transpose(3, 2, 1, 0)
-    with pytest.raises(InputError, match=r"accepted: \(n_pictures, height, width, 3\)"):
+    with pytest.raises(InputError, match=r"expected \(n_pictures, height, width, 3\)"):
         load(made)
     with h5py.File(made.stimuli, "w") as file:
         file["images"] = made.pictures
-    with pytest.raises(InputError, match="found images, accepted: a data set /imgBrick of bytes"):
+    with pytest.raises(InputError, match="found images, expected a data set /imgBrick of bytes"):
         load(made)
 
 
@@ -513,6 +509,6 @@ def test_settings_come_from_the_command_line() -> None:
     with pytest.raises(InputError, match=r'brain\.preparation: found "func2mm"'):
         load_config(["brain=nsd", "brain.root=/data/nsd", "brain.preparation=func2mm"])
     with pytest.raises(
-        InputError, match=r"brain\.root: found nothing, accepted: the folder that holds nsddata"
+        InputError, match=r"brain\.root: found nothing, expected the folder that holds nsddata"
     ):
         load_config(["brain=nsd"])

@@ -120,7 +120,7 @@ def test_voxels_without_a_signal_in_any_session_are_left_out_and_said_so(
     assert found.usable.tolist() == [True, True, False, True, True]
     np.testing.assert_array_equal(found.responses, without.responses)
     np.testing.assert_array_equal(found.noise_variance, without.noise_variance)
-    assert "1 of 5 voxels are constant or not finite in a session, and left out" in caplog.text
+    assert "1 of 5 voxels are constant or not finite in a session and are dropped" in caplog.text
 
 
 def test_a_session_with_too_few_voxels_is_damaged() -> None:

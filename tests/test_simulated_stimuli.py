@@ -117,7 +117,7 @@ def test_reference_is_of_the_whole_folder_and_equal_files_are_one_picture(
     assert images.reference == [f"{row}.png" for row in range(0, n_files, 2)]
     assert images.names[:3] == ["0.png", "12.png", "25.png"]
     assert images.names[10] == "128.png" and images.stimulus_ids[10] == "0.png"
-    assert "same picture" in caplog.text
+    assert "same image" in caplog.text
     changed = images.content
     write_picture(tmp_path / "12.png", 9999)
     assert ShownImages(tmp_path, 20).content != changed
@@ -145,18 +145,18 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
     def ask(n_stimuli: int = 20) -> None:
         simulate(SCENES.model_copy(update={"stimuli": str(tmp_path / "set"), "n_stimuli": n_stimuli}))
 
-    with pytest.raises(InputError, match=r"set: no such folder; accepted: a folder of images"):
+    with pytest.raises(InputError, match=r"set: no such folder; expected a folder of images"):
         ask()
     (tmp_path / "set").mkdir()
-    with pytest.raises(InputError, match=r"set: found no image, accepted: files ending in \.png"):
+    with pytest.raises(InputError, match=r"set: found no image, expected files ending in \.png"):
         ask()
     for row in range(15):
         write_picture(tmp_path / "set" / f"{row}.png", row)
-    with pytest.raises(InputError, match=r"found 20, but 15 images in .*set; accepted: 20 images or more"):
+    with pytest.raises(InputError, match=r"found 20, but 15 images in .*set; expected 20 images or more"):
         ask()
     for row in range(15, 25):
         write_picture(tmp_path / "set" / "more" / f"{row}.png", row)
-    with pytest.raises(InputError, match=r"brain\.n_stimuli: found 26, but 25 images .* accepted: 20 to 25"):
+    with pytest.raises(InputError, match=r"brain\.n_stimuli: found 26, but 25 images .* expected 20 to 25"):
         ask(26)
     broken = tmp_path / "set" / "more" / "20.png"
     broken.write_bytes(broken.read_bytes()[:60])

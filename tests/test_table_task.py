@@ -68,7 +68,7 @@ def test_numbers_are_labels_too(tmp_path: Path) -> None:
     named = load(table, split_column="part", classes=("7", "3"), class_names=("a_robin", "a wren"))
     assert named.class_names == ("a robin", "a wren") and named.test["label"] == [0, 1]
     with pytest.raises(
-        InputError, match=r"birds.csv, part train, row 0: label 7 has no name; accepted: 0, 1"
+        InputError, match=r"birds.csv, part train, row 0: found label 7, which has no name; expected 0, 1"
     ):
         load(table, split_column="part", class_names=("x", "y"))
 
@@ -133,12 +133,12 @@ def test_the_loss_is_that_of_the_labels(findings: Path) -> None:
         ({"split_column": "part"}, r"unknown column .*'part'"),
         (
             {"label_columns": ("patient", "mass")},
-            r"table.csv, row 6: found 2 in column patient, accepted: 0 or 1",
+            r"table.csv, row 6: found 2 in column patient, expected 0 or 1",
         ),
         ({"root": "/nowhere"}, r"row 0: /nowhere/images/0000.png: no such file \(32 of 32 are missing\)"),
-        ({"image_column": "patient"}, r"row 0: found 0 in column patient, accepted: the name of a file"),
-        ({"class_names": ("one",)}, r"class_names: found 1, accepted: 3"),
-        ({"class_names": ("x", "x", "y")}, r"two classes are called 'x'"),
+        ({"image_column": "patient"}, r"row 0: found 0 in column patient, expected the name of a file"),
+        ({"class_names": ("one",)}, r"class_names: found 1, expected 3"),
+        ({"class_names": ("x", "x", "y")}, r"two classes named 'x'"),
     ],
 )
 def test_what_is_wrong_is_named(findings: Path, settings: dict[str, object], message: str) -> None:
@@ -149,7 +149,7 @@ def test_what_is_wrong_is_named(findings: Path, settings: dict[str, object], mes
 def test_wrong_tables_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"table.csv: no such file"):
         load(tmp_path / "table.csv")
-    with pytest.raises(InputError, match=r"table.xlsx: accepted: a table ending in .csv, .tsv, .parquet"):
+    with pytest.raises(InputError, match=r"table.xlsx: expected a file ending in .csv, .tsv, .parquet"):
         load(tmp_path / "table.xlsx")
     for name, content in (("table.parquet", b"PAR1"), ("table.csv", b"")):
         (tmp_path / name).write_bytes(content)
@@ -164,8 +164,8 @@ def test_wrong_labels_are_named(tmp_path: Path) -> None:
     table = write_birds(tmp_path)
     whole = pd.read_csv(table)
     for column, value, message in (
-        ("label", None, r"part train, row 0: has no label"),
-        ("label", "robin", "one class only"),
+        ("label", None, r"part train, row 0: found no label"),
+        ("label", "robin", "found one class, expected two"),
         ("part", "train", None),
         ("part", "testing", r"unknown split of .*'train': there is testing"),
     ):

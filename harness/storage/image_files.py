@@ -1,4 +1,4 @@
-"""Stimuli as files of images, decoded when they are asked for."""
+"""Image files: listing, decoding, hashing, and merging of equal images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DECODER_VERSION = 1
 
 
 class ImageFiles(Sequence[Image.Image]):
-    """Images in files, each decoded anew whenever it is asked for, as RGB."""
+    """Images in files, decoded as RGB at every access."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = tuple(paths)
@@ -90,80 +90,80 @@ def hash_pixels(image: Image.Image) -> str:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Names of the images in a folder, sorted; hidden files and those of other kinds are not seen.
+    """List the names of the images in a folder, sorted; hidden and other files are ignored.
 
     Raises
     ------
     InputError
-        If there is no such folder, or no image in it.
+        If the folder does not exist or holds no image.
     """
     return sorted(_find_images(folder, folder.glob("*")))
 
 
 def list_images_below(folder: Path) -> list[str]:
-    """Names of the images in a folder and its subfolders (``cat/2.png``), in their natural order.
+    """List the names of the images in a folder and its subfolders (``cat/2.png``), in natural order.
 
-    Numbers count as numbers: ``2.png`` comes before ``10.png``. Hidden files and folders, and files of other
-    kinds, are not seen.
+    Natural order compares numbers by value: ``2.png`` comes before ``10.png``. Hidden files and folders and
+    other files are ignored.
 
     Raises
     ------
     InputError
-        If there is no such folder, or no image in it.
+        If the folder does not exist or holds no image.
     """
     files = (path for path in folder.rglob("*") if path.is_file())
-    # names that are equal as numbers, as 1.png and 01.png, in the order of their characters
+    # ties such as 1.png and 01.png: by character
     return sorted(
         _find_images(folder, files), key=lambda name: ([by_number(part) for part in name.split("/")], name)
     )
 
 
 def _find_images(folder: Path, paths: Iterable[Path]) -> list[str]:
-    """Names of the images among `paths` in a folder, in their order."""
+    """Filter `paths` for images; names relative to the folder, order kept."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; accepted: a folder of images")
+        raise InputError(f"{folder}: no such folder; expected a folder of images")
     found = [path.relative_to(folder) for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
     names = [path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)]
     if not names:
-        raise InputError(f"{folder}: found no image, accepted: files ending in {', '.join(IMAGE_SUFFIXES)}")
+        raise InputError(f"{folder}: found no image, expected files ending in {', '.join(IMAGE_SUFFIXES)}")
     return names
 
 
 def by_number(name: str) -> list[tuple[int, str]]:
-    """Key that sorts names in their natural order, in which numbers count as numbers."""
+    """Sort key of natural order, which compares numbers in names by value."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def check_image_order(folder: Path, names: Sequence[str]) -> None:
-    """Refuse names whose order is not certain: sorted, ``10.png`` comes before ``9.png``."""
+    """Refuse names of ambiguous order: by character, ``10.png`` comes before ``9.png``."""
     for name, counted in zip(names, sorted(names, key=by_number), strict=True):
         if name != counted:
             raise InputError(
-                f"{folder}: which row is {name} and which {counted}? By name and by number the files are not "
-                "in the same order; accepted: numbers of equal length (0001.png), or an array `shown`"
+                f"{folder}: order is ambiguous: {name} or {counted} comes first, by name or by number; "
+                "expected numbers of equal length (0001.png), or an array `shown`"
             )
 
 
 def hash_images(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    """Content hashes of images by name; those never hashed before are decoded, so none is broken."""
+    """Hash image files by name; each is decoded before its first hash, so a broken one is found."""
     return hash_files(folder, names, decode_image, f"reading {folder.name}")
 
 
 def merge_equal_images(
     ids: Shaped[np.ndarray, " n_images"], hashes: Sequence[str]
 ) -> Shaped[np.ndarray, " n_images"]:
-    """Ids under which stimuli of equal id, or of equal content, are one picture.
+    """Merge ids so that stimuli of equal id or equal content have one id.
 
     Parameters
     ----------
     ids : int or str array [n_images]
     hashes : sequence of str [n_images]
-        Of the content of each stimulus.
+        Content hash of each stimulus.
 
     Returns
     -------
     int or str array [n_images]
-        For each row the id of the first row that shows the same picture.
+        Per row, the id of the first row that shows the same image.
     """
     by_id = np.unique(ids, return_inverse=True)[1]
     by_content = np.unique(np.array(hashes), return_inverse=True)[1] + len(ids)
@@ -173,8 +173,8 @@ def merge_equal_images(
     joined = ids[first[same]]
     if (joined != ids).any():
         log.warning(
-            "warning: %d stimuli are the same picture as one of another id, such as %s and %s: they count as "
-            "one, and are never on both sides of a split",
+            "warning: %d stimuli are the same image as one with another id, such as %s and %s; they count as "
+            "one image and stay on one side of a split",
             (joined != ids).sum(),
             joined[joined != ids][0],
             ids[joined != ids][0],

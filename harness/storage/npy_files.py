@@ -1,4 +1,4 @@
-"""Arrays in npy and npz files, read without pickle; whatever is wrong with one is an error that names it."""
+"""Arrays in npy and npz files, read without pickle; every error names the file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from harness.storage.foreign_files import as_input_error
 
 
 def open_npy(path: Path) -> np.ndarray:
-    """Open an array where it lies on disk; nothing is read yet.
+    """Map an npy file into memory; nothing is read yet.
 
     Raises
     ------
     InputError
-        If the file is missing, truncated, holds Python objects, or is no npy file.
+        If the file is missing, truncated, holds Python objects, or is not an npy file.
     """
     with as_input_error(path, "npy file"):
         return np.lib.format.open_memmap(path, mode="r")
@@ -29,7 +29,7 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.nda
     Raises
     ------
     InputError
-        If the file is missing, broken, holds Python objects, is no npz file, or lacks one of `names`.
+        If the file is missing, broken, holds Python objects, is not an npz file, or lacks one of `names`.
     """
     # np.load would leave the file of a broken archive open
     with as_input_error(path, "npz file"), path.open("rb") as file:
@@ -45,7 +45,7 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.nda
             arrays = {name: archive[name] for name in (archive.files if names is None else names)}
         for name, array in arrays.items():
             if not isinstance(array, np.ndarray):
-                raise InputError(f"{path}: found {name}, which is no array; expected arrays only")
+                raise InputError(f"{path}: found {name}, which is not an array; expected arrays only")
         return arrays
 
 
