@@ -25,8 +25,8 @@ from harness.storage import hub
 from harness.storage.errors import InputError
 from harness.storage.hub import (
     answers,
+    explain_hub_errors,
     hub_answers,
-    hub_or_message,
 )
 
 
@@ -88,14 +88,14 @@ def test_requests_are_held_back_only_while_a_silent_hub_is_asked(
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("harness.storage.hub.hub_answers", lambda: answers)
-    with hub_or_message("model"):
+    with explain_hub_errors("model"):
         assert is_offline_mode() is not answers  # what huggingface_hub asks before every request
     assert not is_offline_mode()
 
 
 def test_errors_are_not_blamed_on_a_hub_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.storage.hub.hub_answers", lambda: True)
-    with pytest.raises(KeyError), hub_or_message("model"):
+    with pytest.raises(KeyError), explain_hub_errors("model"):
         raise KeyError("a bug")
 
 

@@ -23,9 +23,9 @@ from .foreign_files import (
     quiet_nibabel,
 )
 from .hub import (
+    explain_hub_errors,
+    explain_server_errors,
     hub_answers,
-    hub_or_message,
-    server_or_message,
 )
 from .image_files import (
     DECODER_VERSION,
@@ -61,13 +61,14 @@ __all__ = [
     "decode_image",
     "describe_array",
     "exit_with_one_line",
+    "explain_hub_errors",
+    "explain_server_errors",
     "format_bytes",
     "format_seconds",
     "hash_files",
     "hash_images",
     "hash_pixels",
     "hub_answers",
-    "hub_or_message",
     "list_images",
     "list_images_below",
     "merge_equal_images",
@@ -78,7 +79,6 @@ __all__ = [
     "read_npz",
     "read_weights",
     "remove_path",
-    "server_or_message",
     "unknown_name",
     "write_atomically",
     "write_json",

@@ -56,7 +56,7 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
-def hub_or_message(what: str, advice: str = ADVICE) -> Iterator[None]:
+def explain_hub_errors(what: str, advice: str = ADVICE) -> Iterator[None]:
     """Load from the hub or its cache; if neither has it, raise an `InputError` that says what to do."""
     online, before = hub_answers(), constants.HF_HUB_OFFLINE
     # timm and open_clip take no `local_files_only`; huggingface_hub looks at this flag at every request
@@ -77,8 +77,8 @@ def hub_or_message(what: str, advice: str = ADVICE) -> Iterator[None]:
 
 
 @contextmanager
-def server_or_message(what: str, url: str, cached: bool) -> Iterator[None]:
-    """As `hub_or_message`, for weights at an address of their own instead of the hub."""
+def explain_server_errors(what: str, url: str, cached: bool) -> Iterator[None]:
+    """As `explain_hub_errors`, for weights at an address of their own instead of the hub."""
     server = urlparse(url).netloc
     if not cached and not answers(url):
         raise InputError(f"{what}: {server} does not answer and torch's cache has no copy; {ADVICE}")
