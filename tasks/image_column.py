@@ -1,6 +1,6 @@
-"""The column `image` of a task: images of any source, decoded on demand as every other image of ours.
+"""The column `image` of a task: images of any source, decoded on demand.
 
-`datasets` decodes images its own way, and its errors do not name them.
+`datasets` has a decoder of its own, whose errors do not name the image; `TaskImage` replaces it by ours.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class TaskImage(datasets.Image):
 
     def decode_example(self, value: Any, token_per_repo_id: Any = None) -> Image.Image:
         """Decode a stored image; `InputError` names one that cannot be decoded."""
-        del token_per_repo_id  # images of the hub are local by now
+        del token_per_repo_id  # images of the hub are local here
         if not self.decode:
             raise RuntimeError("this column is not decoded")
         name = str(value["path"] or "image")
@@ -41,7 +41,7 @@ with warnings.catch_warnings():
 
 
 def read_stored(item: dict[str, Any], name: str) -> bytes:
-    """Content of the file of an image, from the data set or from disk; `name` names it in errors."""
+    """Read the content of an image file, from the data set or from disk; errors use `name`."""
     if item["bytes"] is not None:
         return item["bytes"]
     try:

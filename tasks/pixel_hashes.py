@@ -1,7 +1,7 @@
-"""Hashes of decoded images, which find equal images whatever they are stored as.
+"""Hashes of decoded images, which identify equal images across file formats.
 
-Decoding takes milliseconds an image, so a hash of pixels is kept beside the hash of the stored bytes: the
-next start only reads bytes. Only images in use are read. Each is decoded once, so a broken image is named
+Decoding takes milliseconds per image, so the hash of pixels is cached by the hash of the stored bytes, and the
+next start only reads bytes. Only images in use are read. Each is decoded once, so a broken image is reported
 before hours of training.
 """
 

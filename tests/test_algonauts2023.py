@@ -301,7 +301,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "one hemisphere's labels missing": (
         lambda folder: (folder / LABELS_LH).unlink(),
-        ["lh.floc-places_challenge_space.npy: no such file", "both hemispheres, or of neither"],
+        ["lh.floc-places_challenge_space.npy: no such file", "both hemispheres or of neither"],
     ),
     "one hemisphere's ceiling missing": (
         lambda folder: save(folder / "test_split/noise_ceiling/lh_noise_ceiling.npy", np.ones(40)),
@@ -341,7 +341,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "two pictures of one id": (
         lambda folder: rename_image(folder, "train-0002_nsd-00020.png", "train-0002_nsd-00013.png"),
-        ["images number 1 and 2 have the same id nsd-00013"],
+        ["images 1 and 2 differ, but both have id nsd-00013"],
     ),
     "vertices of another subject": (
         lambda folder: replace_array(folder, f"{FMRI}/lh_training_fmri.npy", lambda rows: rows[:, :-2]),
@@ -363,7 +363,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda folder: save(
             folder / "roi_masks/lh.floc-places_fsaverage_space.npy", np.ones(N_FSAVERAGE, dtype=np.int64)
         ),
-        ["lh.floc-places_challenge_space.npy", "not those of the file in fsaverage space"],
+        ["lh.floc-places_challenge_space.npy", "labels differ from those in fsaverage space"],
     ),
     "labels that are no numbers": (
         lambda folder: replace_array(folder, LABELS_LH, lambda labels: labels.astype(float)),
@@ -434,8 +434,8 @@ def test_vertices_without_a_usable_response_are_left_out_and_counted(
     np.testing.assert_array_equal(brain.responses, whole.responses[:, kept])
     np.testing.assert_array_equal(brain.coords, whole.coords[kept])
     np.testing.assert_array_equal(brain.bounding_box, whole.bounding_box)
-    assert "3 of 76 voxels have values that are not finite" in caplog.text
-    assert "1 of 76 voxels have one value for all stimuli" in caplog.text
+    assert "3 of 76 voxels have non-finite values" in caplog.text
+    assert "1 of 76 voxels have the same value for all stimuli" in caplog.text
     assert str(folder) in caplog.text
 
 

@@ -135,8 +135,8 @@ def test_unusable_voxels_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureF
         [arrays["coordinates"].astype(np.float32).min(0), arrays["coordinates"].astype("f4").max(0)],
     )
     assert np.isfinite(brain.responses).all()
-    assert "2 of 10 voxels have values that are not finite" in caplog.text
-    assert "1 of 10 voxels have one value for all stimuli" in caplog.text
+    assert "2 of 10 voxels have non-finite values" in caplog.text
+    assert "1 of 10 voxels have the same value for all stimuli" in caplog.text
 
 
 def test_voxels_in_one_place_are_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

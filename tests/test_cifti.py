@@ -88,7 +88,7 @@ def only_left() -> axes.BrainModelAxis:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (only_left(), "found CORTEX_LEFT, but no CORTEX_RIGHT: a hemisphere is missing"),
+        (only_left(), "found CORTEX_LEFT, expected also CORTEX_RIGHT: a hemisphere is missing"),
         (
             lay_out(subcortex=False, n_vertices=59292, every=16),
             "found a mesh of 59292 vertices, expected 32492",

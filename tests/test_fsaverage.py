@@ -132,7 +132,7 @@ def test_a_drawn_vertex_is_in_the_area_of_most_of_its_voxels(cortex: Fsaverage) 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     load_fsaverage.cache_clear()
     monkeypatch.setattr(fsaverage, "_data_folder", lambda: tmp_path)
-    with pytest.raises(InputError, match=r"sphere_left\.gii\.gz: no such file; install nilearn"):
+    with pytest.raises(InputError, match=r"sphere_left\.gii\.gz: no such file; expected nilearn"):
         load_fsaverage()
     monkeypatch.undo()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

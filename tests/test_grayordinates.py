@@ -214,7 +214,7 @@ def test_enough_repeats_say_how_high_the_ceiling_is(tmp_path: Path, caplog: pyte
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"maps": "*.dtseries.nii"}, r"brain.maps: found no \*\.dtseries\.nii in .*; there is p0\.png"),
+        ({"maps": "*.dtseries.nii"}, r"brain.maps: found no \*\.dtseries\.nii in .*, only p0\.png"),
         ({"maps": "/data/*.nii"}, r"brain.maps: found '/data/\*\.nii', expected a pattern below"),
         ({"table": "trials.csv"}, r"trials\.csv: no such file"),
         ({"images": "/nowhere"}, r"/nowhere/p0\.png: no such file"),
@@ -240,7 +240,8 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"found both of stimuli\.tsv and stimuli\.csv"):
         load(tmp_path)
     with pytest.raises(
-        InputError, match=r"stimuli\.csv: found 1 rows for 24 maps \(12 in ses-1\.dscalar\.nii, 12"
+        InputError,
+        match=r"stimuli\.csv: found 1 rows, expected 24, one per map \(12 in ses-1\.dscalar\.nii, 12",
     ):
         load(tmp_path, table="stimuli.csv")
     (tmp_path / "stimuli.csv").unlink()

@@ -156,7 +156,7 @@ def test_a_hub_that_refuses_is_quoted(
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         template = constants.ENDPOINT + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        with pytest.raises(InputError, match=f"{model}.*says .*404.*local safetensors file") as error:
+        with pytest.raises(InputError, match=f"{model}.*answers .*404.*local safetensors file") as error:
             load_backbone(configuration(library, model, weights))
         server.shutdown()
     assert "\n" not in str(error.value)

@@ -175,7 +175,7 @@ def test_bad_folders_are_named(tmp_path: Path, split_folder: Path) -> None:
         load(tmp_path / "nowhere")
     (tmp_path / "flat").mkdir()
     make_image(0).save(tmp_path / "flat" / "a.png")
-    with pytest.raises(InputError, match=r"flat: found no folders in it, expected one per class"):
+    with pytest.raises(InputError, match=r"flat: found no subfolders, expected one per class"):
         load(tmp_path / "flat")
     with pytest.raises(InputError, match=r"unknown split .*'trian'.* mean 'train'"):
         load(split_folder, train="trian")
@@ -187,5 +187,5 @@ def test_bad_folders_are_named(tmp_path: Path, split_folder: Path) -> None:
     with pytest.raises(InputError, match=r"wren: found no image"):
         load(split_folder)
     make_image(7).save(split_folder / "test" / "wren" / "a.png")
-    with pytest.raises(InputError, match=r"test: found 'wren' on 1 images, but on no training image"):
+    with pytest.raises(InputError, match=r"test: found 1 images of 'wren', but none in the training images"):
         load(split_folder)

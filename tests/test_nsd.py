@@ -205,7 +205,7 @@ def test_tables_may_be_missing_but_not_the_name_of_a_label(
         assert [roi.name for roi in load(made).rois] == expected
     assert "streams.mgz.ctab: no such file; using the published label names" in caplog.text
     made.table("prf-visualrois").write_text("0 Unknown\n1 V1v\n2 V1d\n3 V2v\n")
-    with pytest.raises(InputError, match=r"prf-visualrois\.mgz\.ctab: found no name for label 4 .* 8 voxels"):
+    with pytest.raises(InputError, match=r"prf-visualrois\.mgz\.ctab: found no name for label 4 .*8 voxels"):
         load(made)
     made.table("prf-visualrois").write_text("0 Unknown\n1 V1v\nV1d\n")
     with pytest.raises(InputError, match=r"ctab: line 3: found 'V1d', expected a number and a name"):
@@ -221,7 +221,7 @@ def test_one_file_for_both_hemispheres_will_do(made: MadeNsd, caplog: pytest.Log
         path.unlink()
     with caplog.at_level(logging.WARNING):
         brain = load(made)
-    assert "nsdgeneral has no file per hemisphere: voxels of negative x count as left" in caplog.text
+    assert "nsdgeneral has no file per hemisphere; voxels of negative x count as left" in caplog.text
     np.testing.assert_array_equal(brain.responses, expected.responses)
     assert brain.hemisphere.tolist() == ["L" if x < 0 else "R" for x in brain.coords[:, 0]]
 
@@ -232,7 +232,7 @@ def test_without_ncsnr_repeats_say_the_ceiling(
     (made.betas / "ncsnr.nii.gz").unlink()
     with caplog.at_level(logging.WARNING):
         assert load(made).noise_ceiling is None
-    assert "found no ncsnr: repeats say what can be explained" in caplog.text
+    assert "found no ncsnr; estimating the noise ceiling from repeats" in caplog.text
     assert "too few repeats for a noise ceiling: found 18 more trials than images" in caplog.text
     # with more of them it is estimated; here responses are nothing but noise
     made = write_nsd(tmp_path / "more", n_copies=3)
@@ -261,7 +261,7 @@ def rename(path: Path, name: str) -> None:
     ("damage", "settings", "message"),
     [
         (lambda made: shutil.rmtree(made.root), {}, "brain.root: .*nsd: no such folder"),
-        (lambda made: shutil.rmtree(made.root / "nsddata"), {}, "brain.root: .*found no nsddata in it"),
+        (lambda made: shutil.rmtree(made.root / "nsddata"), {}, "brain.root: .*found no nsddata, expected"),
         (
             lambda made: None,
             {"subject": 3},
@@ -509,6 +509,6 @@ def test_settings_come_from_the_command_line() -> None:
     with pytest.raises(InputError, match=r'brain\.preparation: found "func2mm"'):
         load_config(["brain=nsd", "brain.root=/data/nsd", "brain.preparation=func2mm"])
     with pytest.raises(
-        InputError, match=r"brain\.root: found nothing, expected the folder that holds nsddata"
+        InputError, match=r"brain\.root: found nothing, accepted: the folder that holds nsddata"
     ):
         load_config(["brain=nsd"])

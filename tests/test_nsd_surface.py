@@ -165,7 +165,7 @@ def test_a_map_to_fsaverage_that_counts_from_0_is_refused(fsaverage: MadeSurface
     write_mgh(path, fsaverage.nearest["rh"].astype(np.float32) - 1)
     try:
         with pytest.raises(
-            InputError, match=r"rh\.white-to-fsaverage\.mgz: found vertices 0 to 389.*counts from 1"
+            InputError, match=r"rh\.white-to-fsaverage\.mgz: found vertices 0 to 389.*1-based"
         ):
             load(fsaverage)
     finally:

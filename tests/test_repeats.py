@@ -132,7 +132,7 @@ def test_a_session_with_too_few_voxels_is_damaged() -> None:
         average_sessions([("the first", good.copy()), ("the second", bad)], rows, 4, standardise=True)
     halves = [good.copy(), good.copy()]
     halves[0][:, :2] = halves[1][:, 2:] = 1
-    with pytest.raises(InputError, match=r"the second: 2 of 4 voxels .* leaves 0"):
+    with pytest.raises(InputError, match=r"the second: 2 of 4 voxels .* and 0 have signal"):
         average_sessions(zip(["the first", "the second"], halves, strict=True), rows, 4, standardise=True)
 
 

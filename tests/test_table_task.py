@@ -136,7 +136,7 @@ def test_the_loss_is_that_of_the_labels(findings: Path) -> None:
             r"table.csv, row 6: found 2 in column patient, expected 0 or 1",
         ),
         ({"root": "/nowhere"}, r"row 0: /nowhere/images/0000.png: no such file \(32 of 32 are missing\)"),
-        ({"image_column": "patient"}, r"row 0: found 0 in column patient, expected the name of a file"),
+        ({"image_column": "patient"}, r"row 0: found 0 in column patient, expected a file name"),
         ({"class_names": ("one",)}, r"class_names: found 1, expected 3"),
         ({"class_names": ("x", "x", "y")}, r"two classes named 'x'"),
     ],
@@ -179,5 +179,7 @@ def test_wrong_labels_are_named(tmp_path: Path) -> None:
                 load(table, split_column="part")
     frame = whole.assign(label=["eagle", *whole["label"][1:]])
     frame.to_csv(table, index=False)
-    with pytest.raises(InputError, match=r"part test: found 'eagle' on 1 images, but on no training image"):
+    with pytest.raises(
+        InputError, match=r"part test: found 1 images of 'eagle', but none in the training images"
+    ):
         load(table, split_column="part")

@@ -39,12 +39,12 @@ def test_voxels_are_judged_over_all_rows(
     with caplog.at_level(logging.WARNING):
         kept = keep_usable(brain, "here")
     np.testing.assert_array_equal(kept.responses, np.delete(brain.responses, [3, 4, 5], axis=1))
-    assert "here: 2 of 48 voxels have values that are not finite" in caplog.text
-    assert "here: 1 of 48 voxels have one value for all stimuli" in caplog.text
+    assert "here: 2 of 48 voxels have non-finite values" in caplog.text
+    assert "here: 1 of 48 voxels have the same value for all stimuli" in caplog.text
 
 
 def test_a_brain_without_any_usable_voxel_is_refused(brain: Brain) -> None:
-    with pytest.raises(InputError, match="here: found no voxel with finite responses that differ"):
+    with pytest.raises(InputError, match="here: found no voxel with finite responses that vary"):
         keep_usable(replace(brain, responses=np.ones_like(brain.responses)), "here")
     brain.responses[5] = np.nan
     with pytest.raises(InputError, match=r"row 5 \(0-based\) has no finite value"):

@@ -50,8 +50,8 @@ class ImageFiles(Sequence[Image.Image]):
 def decode_image(source: Path | bytes, name: str | None = None) -> Image.Image:
     """Decode an image file as RGB, upright by its EXIF orientation; transparency is dropped.
 
-    The only decoder: stimuli, images of tasks and images given by the user all pass through it. Raise
-    `DECODER_VERSION` with every change of its pixels.
+    The only decoder: stimuli, task images and images given by the user all pass through it. Raise
+    `DECODER_VERSION` with every change to its pixels.
 
     Parameters
     ----------

@@ -23,5 +23,7 @@ def format_seconds(seconds: int | float | None) -> str:
     """Format a duration, as in ``40 s``, ``12 min``, ``3.5 h`` or ``2.1 d``; None is ``?``."""
     if seconds is None:
         return UNKNOWN
-    unit, size, digits = next(rest for limit, *rest in TIME_UNITS if seconds < limit)
+    for limit, unit, size, digits in TIME_UNITS:
+        if seconds < limit:
+            break
     return f"{seconds / size:.{digits}f} {unit}"
