@@ -1,8 +1,8 @@
 """Hashes of decoded images, which identify equal images across file formats.
 
-Decoding takes milliseconds per image, so the hash of pixels is cached by the hash of the stored bytes, and the
-next start only reads bytes. Only images in use are read. Each is decoded once, so a broken image is reported
-before hours of training.
+Decoding takes milliseconds per image, so the hash of pixels is cached by the hash of the stored bytes, and
+the next start only reads bytes. Only images in use are read. Each is decoded once, so a broken image is
+reported before hours of training.
 """
 
 from __future__ import annotations

@@ -136,5 +136,5 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path
         load_fsaverage()
     monkeypatch.undo()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="no package nilearn"):
+    with pytest.raises(InputError, match="package nilearn is missing"):
         load_fsaverage()

@@ -241,7 +241,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load(tmp_path)
     with pytest.raises(
         InputError,
-        match=r"stimuli\.csv: found 1 rows, expected 24, one per map \(12 in ses-1\.dscalar\.nii, 12",
+        match=r"stimuli\.csv: found 1 rows, expected 24, one per map \(12 in ses-1\.dscalar",
     ):
         load(tmp_path, table="stimuli.csv")
     (tmp_path / "stimuli.csv").unlink()

@@ -55,11 +55,11 @@ def test_trials_lead_to_pictures_counted_from_0(tmp_path: Path) -> None:
         ({"subjectim": matrices()["subjectim"] - 1}, "found 0 to 5 in subjectim"),
         (
             {"sharedix": matrices()["sharedix"] - 1},
-            "images in sharedix that are not in subjectim of subject 1",
+            "sharedix that are not in subjectim of subject 1",
         ),
         (
             {"subjectim": matrices()["subjectim"] + 1},
-            "images in sharedix that are not in subjectim of subject 1",
+            "sharedix that are not in subjectim of subject 1",
         ),
         ({"stimpattern": np.ones((2, 2, 2))}, "found 8 trials in stimpattern and 7 in masterordering"),
         ({"stimpattern": np.full((2, 2, 2), 7 / 8)}, "stimpattern.*integers"),

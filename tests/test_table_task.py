@@ -179,7 +179,5 @@ def test_wrong_labels_are_named(tmp_path: Path) -> None:
                 load(table, split_column="part")
     frame = whole.assign(label=["eagle", *whole["label"][1:]])
     frame.to_csv(table, index=False)
-    with pytest.raises(
-        InputError, match=r"part test: found 1 images of 'eagle', but none in the training images"
-    ):
+    with pytest.raises(InputError, match=r"part test: found 1 images of 'eagle', but none in the training"):
         load(table, split_column="part")

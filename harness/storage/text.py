@@ -4,8 +4,9 @@ from __future__ import annotations
 
 UNKNOWN = "?"
 BYTE_UNITS = ("B", "kB", "MB", "GB", "TB")
-# below the limit, in seconds: the unit, its seconds, and the decimals shown
-TIME_UNITS = ((100, "s", 1, 0), (5940, "min", 60, 0), (172_800, "h", 3600, 1), (float("inf"), "d", 86_400, 1))
+# unit, its seconds, decimals shown; each is used below its limit in seconds, the last above all limits
+TIME_UNITS = (("s", 1, 0), ("min", 60, 0), ("h", 3600, 1), ("d", 86_400, 1))
+TIME_LIMITS = (100, 5940, 172_800)
 
 
 def format_bytes(n_bytes: int | float | None) -> str:
@@ -23,7 +24,6 @@ def format_seconds(seconds: int | float | None) -> str:
     """Format a duration, as in ``40 s``, ``12 min``, ``3.5 h`` or ``2.1 d``; None is ``?``."""
     if seconds is None:
         return UNKNOWN
-    for limit, unit, size, digits in TIME_UNITS:
-        if seconds < limit:
-            break
+    place = sum(seconds >= limit for limit in TIME_LIMITS)
+    unit, size, digits = TIME_UNITS[place]
     return f"{seconds / size:.{digits}f} {unit}"
