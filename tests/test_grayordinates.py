@@ -246,7 +246,9 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load(tmp_path, table="stimuli.csv")
     (tmp_path / "stimuli.csv").unlink()
     write_maps(tmp_path / "ses-2.dscalar.nii", values[:N_MAPS, :-7], COLUMNS[:-7])
-    with pytest.raises(InputError, match=r"ses-2\.dscalar\.nii: found other grayordinates than in .*ses-1"):
+    with pytest.raises(
+        InputError, match=r"ses-2\.dscalar\.nii: found other grayordinates, expected those of .*ses-1"
+    ):
         load(tmp_path)
     values[N_MAPS:] = np.nan
     write_maps(tmp_path / "ses-2.dscalar.nii", values[N_MAPS:], COLUMNS)
