@@ -1,4 +1,4 @@
-"""The Algonauts 2023 folder, written in its format: what is read is what was written, or one error."""
+"""A made Algonauts 2023 folder loads as written, or fails with one error."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_what_is_written_is_read(tmp_path: Path, subject: str) -> None:
     left, right = (read(folder, f"{FMRI}/{side}_training_fmri.npy") for side in ("lh", "rh"))
     np.testing.assert_array_equal(brain.responses, np.hstack([left, right]))
     assert brain.hemisphere.tolist() == ["L"] * n_left + ["R"] * n_right
-    # places on the two spheres, side by side
+    # coordinates on the two spheres, side by side
     sphere = load_fsaverage().sphere
     mask = np.hstack(
         [read(folder, f"roi_masks/{side}.all-vertices_fsaverage_space.npy") for side in ("lh", "rh")]
@@ -66,7 +66,7 @@ def test_what_is_written_is_read(tmp_path: Path, subject: str) -> None:
         brain.coords[brain.hemisphere == "L", 0].max() < 101 < brain.coords[brain.hemisphere == "R", 0].min()
     )
     np.testing.assert_array_equal(brain.bounding_box, [sphere.min(axis=0), sphere.max(axis=0)])
-    # nothing is known that the folder does not say
+    # what the folder does not hold is None
     assert (brain.noise_ceiling, brain.n_repeats, brain.session, brain.shared) == (None,) * 4
     assert brain.stimulus_ids.tolist() == [13 + 7 * row for row in range(N_TRAIN)]
 
@@ -149,7 +149,7 @@ def test_mappings_of_every_protocol_are_read(tmp_path: Path, protocol: int) -> N
     table = {0: "Unknown", 1: "V1v"}
     write_pickle(tmp_path / "mapping_x.npy", np.array(table, dtype=object), protocol)
     assert read_mapping(tmp_path / "mapping_x.npy") == table
-    # as written by numpy before its core was renamed
+    # as written by numpy before its core module was renamed
     content = (tmp_path / "mapping_x.npy").read_bytes().replace(b"numpy._core", b"numpy.core")
     if protocol < 4:  # later ones count their bytes
         (tmp_path / "mapping_x.npy").write_bytes(content)

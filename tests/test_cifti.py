@@ -1,4 +1,4 @@
-"""Grayordinates are what the file's own axis says, whatever their number."""
+"""The file's own axis defines the grayordinates, in any number."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from harness.storage.errors import InputError
 N_PICTURES, N_MAPS = 5, 12
 NAMES = [f"p{index}.png" for index in range(N_PICTURES)]
 SHOWN = np.random.default_rng(7).integers(0, N_PICTURES, 2 * N_MAPS)
-EVERY = 16  # of the real grayordinates, which is faster
+EVERY = 16  # keep one of 16 grayordinates, for speed
 COLUMNS = lay_out(subcortex=False, every=EVERY)
 
 
@@ -42,7 +42,7 @@ def _one_cortex(cortex: Cortex, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write(root: Path, columns: Any = COLUMNS, **changed: Any) -> np.ndarray:
-    """Two sessions of maps; their values, [maps, grayordinates]."""
+    """Write two sessions of maps; return their values, [maps, grayordinates]."""
     rng = np.random.default_rng(8)
     values = rng.normal(3, 2, (2 * N_MAPS, len(columns))).astype(np.float32)
     write_maps(root / "ses-1.dscalar.nii", values[:N_MAPS], columns)
@@ -123,7 +123,7 @@ def test_below_the_cortex(cortex: Cortex, tmp_path: Path) -> None:
     place = np.stack(np.unravel_index(np.arange(10000), (25, 25, 25)), axis=1) + np.array([45, 30, 20])
     millimetres = place[::EVERY] @ AFFINE[:3, :3].T + AFFINE[:3, 3]
     np.testing.assert_array_equal(stem == "R", millimetres[:, 0] > 0)
-    # beside the spheres, in their own millimetres otherwise
+    # shifted beside the spheres, otherwise in native millimetres
     assert brain.coords[thalamus, 0].min() > cortex.sphere[:, 0].max()
     np.testing.assert_allclose(
         np.diff(brain.coords[rois["BRAIN_STEM"]], axis=0), np.diff(millimetres, axis=0), atol=1e-3
@@ -167,7 +167,7 @@ def test_single_trials_and_sessions(tmp_path: Path) -> None:
 
 
 def test_sessions_may_share_files(tmp_path: Path) -> None:
-    """Sessions are the table's, however maps are spread over files."""
+    """The table defines sessions, regardless of the files."""
     values = write(tmp_path)
     expected = load(tmp_path)
     for path in tmp_path.glob("*.nii"):

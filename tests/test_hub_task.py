@@ -1,4 +1,4 @@
-"""Data sets in the layout of the hub: from its caches, from a copy, and where neither is there."""
+"""Data sets of the hub: from its caches, from a local copy, and from neither."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load(**settings: object) -> Task:
 
 
 def in_the_hub_cache(tmp_path: Path, **copy: object) -> None:
-    """As huggingface_hub leaves a download."""
+    """Lay out a download as huggingface_hub does."""
     folder = tmp_path / "hub" / "datasets--someone--made"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text(COMMIT)
@@ -52,7 +52,7 @@ def test_from_the_hubs_cache(tmp_path: Path) -> None:
     in_the_hub_cache(tmp_path)
     task = load()
     check(task)
-    # rows of the file that was made from the parquet files, not copies in memory
+    # rows of the file converted from parquet, not copies in memory
     assert task.train.cache_files and len(task.train.data) == 7
     assert len(load(n_per_class=2).train) == 6
     assert load().fingerprint == task.fingerprint

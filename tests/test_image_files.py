@@ -1,4 +1,4 @@
-"""Images in files: what is listed, in which order, what is decoded, and which of them are one picture."""
+"""Image files: listing, order, decoding, and merging of equal images."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_images_are_upright_in_files_and_in_memory(tmp_path: Path, orientation: 
     pixels = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    # EXIF 6 says: turn the stored image a quarter to the right to see it; and so on
+    # how the stored image is displayed; 6 is a quarter turn clockwise
     seen = {
         1: pixels,
         2: pixels[:, ::-1],
@@ -146,7 +146,7 @@ def test_a_slice_of_images_is_decoded_later_too(tmp_path: Path) -> None:
 
 
 def test_equal_ids_and_equal_contents_make_one_picture(caplog: pytest.LogCaptureFixture) -> None:
-    # 0 and 3 have one id, 3 and 5 one content: all three are one picture
+    # 0 and 3 share an id, 3 and 5 their content: all three are one image
     ids, contents = np.array(["a", "b", "c", "a", "d", "e"]), ["1", "2", "3", "4", "5", "4"]
     with caplog.at_level(logging.WARNING):
         assert merge_equal_images(ids, contents).tolist() == ["a", "b", "c", "a", "d", "a"]

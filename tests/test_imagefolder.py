@@ -1,4 +1,4 @@
-"""Folders of class folders: split or not, subsets, leaks, and what is wrong with them."""
+"""Folders of class folders: splits, subsets, leaks and errors."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_turned_images_are_upright_as_those_of_every_other_source(split_folder: 
     task = load(split_folder)
     (shown,) = [image for image in task.train["image"] if image.size == (4, 8)]
     assert shown.tobytes() == decode_image(path).tobytes()
-    # and of a part, and decoded one by one
+    # also in a subset, decoded one by one
     rows = [row for row in range(len(task.train)) if task.train[row]["image"].size == (4, 8)]
     assert task.train.select(rows)[0]["image"].tobytes() == shown.tobytes()
 

@@ -1,4 +1,4 @@
-"""Images are read as they were written, one map at a time; broken ones are named."""
+"""Images are read as written, one map at a time; errors name broken ones."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def cut(path: Path) -> None:
 
 def flip_check_sum(path: Path) -> None:
     content = bytearray(path.read_bytes())
-    content[-6] ^= 255  # the last eight bytes are gzip's check sum and length
+    content[-6] ^= 255  # the last eight bytes are gzip's checksum and length
     path.write_bytes(content)
 
 

@@ -1,4 +1,4 @@
-"""Arrays from files: nothing is unpickled, and a broken file is named."""
+"""npy and npz files: nothing is unpickled, and errors name a broken file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_what_is_no_array_is_named(tmp_path: Path, damage: str) -> None:
         path.write_bytes(content[:-8])
     elif damage == "objects":
         np.save(path, np.array([{}], dtype=object))
-    elif damage == "huge":  # a header that promises more than there is
+    elif damage == "huge":  # the header claims more data than the file holds
         path.write_bytes(content.replace(b"(3, 4)", b"(9**9,)"))
         with pytest.raises(InputError, match=r"a\.npy: not a readable npy file"):
             open_npy(path)

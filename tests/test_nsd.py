@@ -1,4 +1,4 @@
-"""A subject of the Natural Scenes Dataset in its own volume, against what the manual's formulas give."""
+"""A subject of the Natural Scenes Dataset in its native volume, against the formulas of the manual."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def load(made: MadeNsd, **settings: Any) -> Brain:
 def expected_responses(
     made: MadeNsd, sessions: tuple[int, ...], standardise: bool = True
 ) -> dict[int, np.ndarray]:
-    """Average of every picture, [n_voxels], straight from the stored volumes."""
+    """Average response to every image, [n_voxels], computed from the stored volumes."""
     trials: dict[int, list[np.ndarray]] = {}
     for session in sessions:
         values = made.stored[session][made.mask].astype(float) / 300  # [n_voxels, n_trials]
@@ -72,7 +72,7 @@ def test_the_ceiling_is_the_manuals(made: MadeNsd) -> None:
     share = np.mean([1 / n for n in brain.n_repeats])
     ncsnr = made.ncsnr[made.mask].astype(float)
     np.testing.assert_allclose(brain.noise_ceiling, ncsnr**2 / (ncsnr**2 + share), rtol=1e-5)
-    # of the images that are used: with fewer sessions there are fewer repeats, and less can be explained
+    # over the images in use: fewer sessions have fewer repeats and a lower ceiling
     fewer = load(made, sessions=(1,))
     assert fewer.noise_ceiling is not None and brain.noise_ceiling is not None
     assert (fewer.noise_ceiling < brain.noise_ceiling).all()
@@ -117,7 +117,7 @@ def test_pictures_are_those_that_were_shown(made: MadeNsd) -> None:
         brain.stimuli[place].tobytes() for place in (2, 3)
     ]
     assert brain.shared is not None
-    # the first four of a subject's pictures are those all saw
+    # the first four images of a subject are shared
     assert set(brain.stimulus_ids[brain.shared]) == set(made.subjectim[0, :4] - 1) & set(brain.stimulus_ids)
     assert brain.shared.any()
 
@@ -234,7 +234,7 @@ def test_without_ncsnr_repeats_say_the_ceiling(
         assert load(made).noise_ceiling is None
     assert "found no ncsnr; estimating the noise ceiling from repeats" in caplog.text
     assert "too few repeats for a noise ceiling: found 18 more trials than images" in caplog.text
-    # with more of them it is estimated; here responses are nothing but noise
+    # enough repeats give an estimate; here responses are pure noise
     made = write_nsd(tmp_path / "more", n_copies=3)
     (made.betas / "ncsnr.nii.gz").unlink()
     ceiling = load(made).noise_ceiling
@@ -410,16 +410,16 @@ def test_the_result_is_kept_without_its_pictures(made: MadeNsd, monkeypatch: pyt
     first = load(made)
     (folder,) = (cache_folder() / "brains").iterdir()
     assert not (folder / "pixels.npy").exists()
-    monkeypatch.setattr(subject, "_make", None)  # cannot be made again
+    monkeypatch.setattr(subject, "_make", None)  # cannot be loaded again
     assert_same(first, load(made))
-    # which voxels are wanted of it is no part of the key
+    # the selection of voxels is not part of the key
     assert load(made, rois=("V1v",)).n_voxels == 4
     for other in ({"average": "none"}, {"standardise": False}, {"sessions": (1,)}, {"mask": "streams"}):
         with pytest.raises(TypeError):
             load(made, **other)
 
 
-# by `VERSION`: responses and noise ceiling; a new version adds a line, no line is ever edited
+# by `VERSION`: responses and noise ceiling; add a line per version, never edit one
 RECORDED = {1: (0.016978, 1.938187)}
 
 
@@ -439,7 +439,7 @@ def test_the_cache_key_is_version_settings_packages_and_files_and_no_source(made
     config = NsdConfig(root=str(made.root))
     files = [made.design, made.stimuli]
     key = subject.cache_key(config, files)
-    # whatever the source files hold: nothing else is in the key
+    # nothing else is in the key, such as source code
     settings = config.model_dump(mode="json", exclude={"rois", "min_ceiling", "subjects"})
     assert {name: key[name] for name in ("version", "settings")} == {
         "version": subject.VERSION,
@@ -488,14 +488,14 @@ def test_memory_stays_near_the_result_and_one_session(
 ) -> None:
     monkeypatch.setattr(beta_files, "BLOCK", 2**16)
     made = write_nsd(tmp_path / "nsd", hdf5=(2,), shape=(36, 42, 40), n_copies=6)
-    load(made)  # imports what it needs
+    load(made)  # triggers lazy imports
     shutil.rmtree(cache_folder())
     tracemalloc.start()
     brain = load(made)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     session, label_volume = made.stored[1][made.mask].size * 4, made.mask.size * 8
-    # labels are read a volume at a time, as doubles and integers; of responses, never even one session
+    # labels are read one volume at a time, as doubles and integers; never all responses of a session
     assert peak < brain.responses.nbytes + 2 * session + 8 * label_volume
     assert peak < 0.6 * made.stored[1].nbytes
 

@@ -14,7 +14,7 @@ from harness.storage.errors import InputError
 
 def matrices() -> dict[str, np.ndarray]:
     return {
-        # two subjects of four pictures, the first two of which both saw
+        # two subjects with four images each, the first two shared
         "subjectim": np.array([[3, 6, 1, 5], [3, 6, 2, 4]], float),
         "sharedix": np.array([[3, 6]], float),
         # sessions of three and four trials

@@ -1,4 +1,4 @@
-"""A subject of the Natural Scenes Dataset on fsaverage, and on its own surface."""
+"""A subject of the Natural Scenes Dataset on fsaverage and on its native surface."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def places(made: MadeSurface, mask: str = "nsdgeneral") -> dict[str, np.ndarray]
 
 
 def trials(made: MadeSurface, mask: str = "nsdgeneral") -> np.ndarray:
-    """Single trials as they were stored, percent, [trials, voxels]."""
+    """Single trials as stored, percent, [trials, voxels]."""
     chosen = places(made, mask)
     sessions = [
         np.concatenate([percent[side][chosen[side]] for side in SIDES]).T for percent in made.percent.values()

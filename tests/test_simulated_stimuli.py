@@ -1,4 +1,4 @@
-"""Any folder of images can be shown to the simulated subject."""
+"""Images of any folder as stimuli of the simulated subject."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def scenes() -> Iterator[Subject]:
 
 @pytest.fixture(scope="module")
 def folder(scenes: Subject, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The scenes as files, every other one in a subfolder; names are numbers, written last to first."""
+    """Scenes as files, every other one in a subfolder; names are numbers, written in reverse."""
     root = tmp_path_factory.mktemp("pictures")
     for part in "ab":
         (root / part).mkdir()
@@ -53,7 +53,7 @@ def shown(folder: Path) -> Iterator[Subject]:
     yield simulate(SCENES.model_copy(update={"stimuli": str(folder)}))
 
 
-ORDER = [*range(0, N_IMAGES, 2), *range(1, N_IMAGES, 2)]  # of the scenes, in the order of the files' names
+ORDER = [*range(0, N_IMAGES, 2), *range(1, N_IMAGES, 2)]  # scenes in the order of file names
 
 
 def test_early_areas_see_files_as_they_see_scenes(scenes: Subject, shown: Subject) -> None:
@@ -61,7 +61,7 @@ def test_early_areas_see_files_as_they_see_scenes(scenes: Subject, shown: Subjec
     assert brain.stimulus_ids.tolist() == [f"{'ab'[row % 2]}/{row}.png" for row in ORDER]
     early = truth.stage == "early"
     np.testing.assert_allclose(truth.signal[:, early], of_scenes.signal[ORDER][:, early], atol=1e-4)
-    # V4 and V8 have no use for contents; elsewhere something else stands in for them
+    # V4 and V8 do not depend on objects; other areas use a substitute
     both = zip(truth.signal.T, of_scenes.signal[ORDER].T, strict=True)
     alike = np.array([np.corrcoef(one, other)[0, 1] for one, other in both])
     assert np.median(alike[np.isin(truth.region, ["V4", "V8"])]) > 0.9
@@ -103,7 +103,7 @@ def test_the_central_square_is_shown_in_full_resolution(tmp_path: Path) -> None:
     assert (np.asarray(images.stimuli[0]) == 200).all() and (np.asarray(images.stimuli[1]) == 200).all()
     assert images.look(slice(0, 3)).features.energy.shape == (3, 18, 32, 32)
     assert images.look(slice(0, 3)).objects is None
-    assert images.look(slice(0, 3)).features.energy.max() < 1e-3  # nothing of the dark sides is seen
+    assert images.look(slice(0, 3)).features.energy.max() < 1e-3  # the dark sides are cropped
 
 
 def test_reference_is_of_the_whole_folder_and_equal_files_are_one_picture(
@@ -138,7 +138,9 @@ def test_voxels_that_see_nothing_say_so(tmp_path: Path, caplog: pytest.LogCaptur
     assert np.nanmin(truth.eccentricity[silent]) > 0.3
     assert (truth.signal[:, silent] == 0).all() and np.isfinite(truth.signal).all()
     np.testing.assert_allclose(truth.signal[:, ~silent].std(axis=0), 1, atol=1e-4)
-    np.testing.assert_allclose(brain.responses.std(axis=0), 1, atol=1e-4)  # noise, where there is no signal
+    np.testing.assert_allclose(
+        brain.responses.std(axis=0), 1, atol=1e-4
+    )  # noise only where there is no signal
 
 
 def test_bad_folders_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is known about a simulated subject can be had, and is that of the brain."""
+"""The truth of a simulated subject fits its brain and survives its file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images are used: nested, by class, by group."""
+"""Subsets and splits of images: nested, by class, by group."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_split_takes_its_share_of_every_class() -> None:
     assert sorted([*train, *test]) == list(range(len(LABELS)))
     assert np.bincount(LABELS[test]).tolist() == [9, 6, 3]
     assert test.tolist() != split_rows(LABELS, 0.3, seed=1)[1].tolist()
-    # one image at least, but never all
+    # at least one image, but never all
     assert [len(part) for part in split_rows(np.array([0, 0, 1]), 0.01, 0)] == [2, 1]
     assert len(split_rows(np.eye(3, dtype=int), 0.3, 0)[1]) == 1
 

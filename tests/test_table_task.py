@@ -1,4 +1,4 @@
-"""Tables of image files: one label or several, splits, groups, and what is wrong with them."""
+"""Tables of image files: single and multiple labels, splits, groups and errors."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_columns_and_lists_say_the_same(findings: Path) -> None:
     assert columns.class_names == FINDINGS and lists.class_names == tuple(sorted(FINDINGS))
     order = [lists.class_names.index(name) for name in FINDINGS]
     np.testing.assert_array_equal(np.array(columns.train["label"]), np.array(lists.train["label"])[:, order])
-    # which image has what: its colour channels are high where a bit of its number is set
+    # the colour channels of an image are high where a bit of its number is set
     for item in columns.train:
         assert ((np.asarray(item["image"]).mean(axis=(0, 1)) > 110) == np.array(item["label"])).all()
 
@@ -173,7 +173,7 @@ def test_wrong_labels_are_named(tmp_path: Path) -> None:
         frame.loc[frame.index[1:2] if value is None else frame.index, column] = value
         frame.to_csv(table, index=False)
         if message is None:
-            assert len(load(table, split_column="part").test) == 2  # drawn: there is no other
+            assert len(load(table, split_column="part").test) == 2  # drawn: the table has no test split
         else:
             with pytest.raises(InputError, match=message):
                 load(table, split_column="part")

@@ -1,4 +1,4 @@
-"""What of a measurement can be used, and what is said of the rest."""
+"""Usable voxels, and messages about the others."""
 
 from __future__ import annotations
 
