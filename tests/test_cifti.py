@@ -1,4 +1,4 @@
-"""Grayordinates are what the file's own axis says, whatever their number."""
+"""The file's own axis defines the grayordinates, in any number."""
 
 from __future__ import annotations
 
@@ -88,10 +88,10 @@ def only_left() -> axes.BrainModelAxis:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (only_left(), "found CORTEX_LEFT, but no CORTEX_RIGHT: a hemisphere is missing"),
+        (only_left(), "found CORTEX_LEFT, expected also CORTEX_RIGHT: a hemisphere is missing"),
         (
             lay_out(subcortex=False, n_vertices=59292, every=16),
-            "found a mesh of 59292 vertices, accepted: 32492",
+            "found a mesh of 59292 vertices, expected 32492",
         ),
     ],
 )
@@ -108,7 +108,7 @@ def test_other_axes_are_refused(tmp_path: Path) -> None:
     nibabel.save(
         nibabel.Cifti2Image(np.zeros((1, len(FEW)), np.float32), (labels, FEW)), tmp_path / "a.dlabel.nii"
     )
-    with pytest.raises(InputError, match="found LabelAxis × BrainModelAxis, accepted: maps or a series"):
+    with pytest.raises(InputError, match="found LabelAxis × BrainModelAxis, expected maps or a series"):
         open_cifti(tmp_path / "a.dlabel.nii")
     series = axes.SeriesAxis(0, 1, 2)
     nibabel.save(nibabel.Cifti2Image(np.zeros((2, 2), np.float32), (series, series)), tmp_path / "a.nii")

@@ -1,4 +1,4 @@
-"""Hashes are of content, and one that is remembered is never of what a file was before."""
+"""Hashes depend on content only, and a cached hash is never stale."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two files that were last touched long ago."""
+    """Two files with old times."""
     folder = tmp_path / "data"
     folder.mkdir()
     for name in ("a.npy", "b.npy"):
@@ -43,14 +43,14 @@ def sha(text: str) -> str:
 
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time of change cannot be set by a test: the clock is."""
+    """Move the clock: tests cannot set a file's change time."""
     now = time.time
     monkeypatch.setattr(file_hashes.time, "time", lambda: now() + 60)
 
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that were read, in order."""
+    """Names of the files read, in order."""
     names: list[str] = []
     original = file_hashes._hash
 
@@ -99,7 +99,7 @@ def test_what_was_touched_is_read_again(folder: Path, hashed: list[str], how: st
 
 
 def test_what_has_just_changed_is_not_remembered(folder: Path, hashed: list[str]) -> None:
-    hash_files(folder, ["a.npy"])  # made moments ago, whatever its time of modification
+    hash_files(folder, ["a.npy"])  # just created, despite its modification time
     hash_files(folder, ["a.npy"])
     assert hashed == ["a.npy", "a.npy"]
 
@@ -113,7 +113,7 @@ def test_only_what_passed_the_check_is_remembered(folder: Path) -> None:
         if len(checked) == 1:
             raise InputError(f"{path}: broken")
 
-    hash_files(folder, ["a.npy"])  # remembered apart: nothing was checked
+    hash_files(folder, ["a.npy"])  # cached separately: not checked
     with pytest.raises(InputError, match=r"a\.npy: broken"):
         hash_files(folder, ["a.npy"], check)
     for _ in range(2):
@@ -138,7 +138,7 @@ def test_a_memory_that_cannot_be_written_costs_a_warning(
     (tmp_path / "cache").write_text("in the way")
     with caplog.at_level(logging.WARNING):
         assert hash_files(folder, ["a.npy"]) == {"a.npy": sha("a.npy")}
-    assert "going on without" in caplog.text
+    assert "hashes not cached" in caplog.text
 
 
 def test_a_missing_file_is_named(folder: Path) -> None:

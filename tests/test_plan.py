@@ -25,7 +25,6 @@ from harness.storage.files import write_json
 from harness.studies import (
     availability,
     plan,
-    plan_table,
 )
 from harness.studies.availability import (
     DOWNLOAD,
@@ -128,15 +127,6 @@ def test_seconds_by_hand():
     settings = ["probes.tasks=[shapes,digits]", "probes.n_train=20", "probes.n_test=10", "task.n_test=5"]
     # of the task 1,257 and 5, of the one probe that is another task 30
     assert count_images_seen(load_config([*SMALL, *settings]), 100) == 100 + 1257 + 5 + 30
-
-
-def test_units_are_readable():
-    assert [plan_table.describe_bytes(number) for number in (7, 1200, 34e6, 999.6e6, 2e12)] == [
-        "7.0 B", "1.2 kB", "34 MB", "1.0 GB", "2.0 TB",
-    ]  # fmt: skip
-    assert [plan_table.describe_seconds(number) for number in (7, 600, 7200, 259200, None)] == [
-        "7 s", "10 min", "2.0 h", "3.0 d", "?",
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", group_options("study"))

@@ -236,8 +236,8 @@ def test_bad_input_is_named(run: Path, tmp_path: Path) -> None:
         ({"step": 1}, r"^--step: found 1, accepted: 0, 2$"),
         ({"rois": ["FFA"]}, r"^unknown region 'FFA': there is .*; did you mean 'FFC'\?"),
         ({"images": [tmp_path / "no.png"]}, r"no\.png: no such file"),
-        ({"images": [broken]}, r"broken\.png: not an image that can be read"),
-        ({"images": [tmp_path]}, r"not an image that can be read"),
+        ({"images": [broken]}, r"broken\.png: not a readable image"),
+        ({"images": [tmp_path]}, r"not a readable image"),
         ({"images": [broken] * 13}, r"^--image: found 13, accepted: at most 12 in a figure"),
         ({"n_clusters": 1}, r"^--clusters: found 1, accepted: 2 to 60"),
     ):

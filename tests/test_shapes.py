@@ -54,7 +54,7 @@ def factors(item: SceneObject) -> dict[str, str]:
 
 
 def draw(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """A scene as drawn and its background alone, as floats of 0 to 1."""
+    """A rendered scene and its background alone, as floats from 0 to 1."""
     with_objects, without = render_scenes([scene, Scene((), scene.seed)]).astype(np.float64) / 255
     return with_objects, without
 
@@ -79,11 +79,11 @@ def test_no_global_state_is_used() -> None:
 
 
 def test_the_world_has_not_changed() -> None:
-    # the weights that ship were trained on it: its change needs new weights
+    # the shipped weights were trained on it; a change needs new weights
     pixels = render_scenes(sample_scenes(0, range(8))).astype(np.int64)
     captions = [scene.caption for scene in sample_scenes(0, range(8))]
     assert content_hash(captions).startswith("ee0a391967d3e9c8")
-    # a sum, as the last bit of a pixel may differ between machines
+    # a sum, because the last bit of a pixel may differ between machines
     assert abs(pixels.sum() - 12_147_460) < 50
     assert content_hash(list(vocabulary())).startswith("2d2d46557034d8b6")
 
@@ -131,7 +131,7 @@ def test_the_vocabulary_covers_every_caption() -> None:
     said = {word for scene in SCENES for word in scene.caption.split()}
     for index, scene in enumerate(SCENES):
         said.update(caption_scene(scene, np.random.default_rng(index)).split())
-    assert said == set(words)  # and nothing in it is never said
+    assert said == set(words)  # every word occurs
 
 
 def test_every_factor_occurs_about_equally_often() -> None:
@@ -151,7 +151,7 @@ def test_one_combination_in_eight_is_kept_out_whatever_the_shape_colour_or_textu
         [[[is_novel(a, b, c) for c in range(6)] for b in range(8)] for a in range(12)], dtype=float
     )
     assert grid.mean() == 1 / 8
-    # one shape, or one texture, is in as many as any other; every colour as well
+    # every shape, texture and colour has equally many
     for axis in ((1, 2), (0, 2), (0, 1)):
         shares = grid.mean(axis=axis)
         assert shares.min() > 0.08 and shares.max() < 0.17
@@ -192,7 +192,7 @@ def test_geometry(seed: int, index: int, n_objects: int) -> None:
 
 
 def masks(scene: Scene) -> list[np.ndarray]:
-    """Pixels that each object changes."""
+    """Mask of the pixels changed by each object."""
     found = []
     for item in scene.objects:
         with_one, without = draw(Scene((item,), scene.seed))
@@ -209,7 +209,7 @@ def test_objects_do_not_cover_each_other() -> None:
 
 @pytest.mark.parametrize("shape", range(len(SHAPES)), ids=SHAPES)
 def test_an_object_has_its_place_and_its_area(shape: int) -> None:
-    # white and plain: how much of a pixel it covers can be seen
+    # white and plain: pixel values show coverage
     item = SceneObject(shape, 7, 0, 13.0, 33.0, 30.0, 0.0, (1.0, 1.0, 1.0), seed=1)
     pixels, background = draw(Scene((item,), 5))
     covered = ((pixels - background) / (1 - background)).mean(axis=2)

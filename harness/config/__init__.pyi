@@ -52,11 +52,11 @@ from .run import (
 )
 from .task import (
     EmbeddedTaskConfig,
+    ExternalTaskConfig,
     HubTaskConfig,
     ImagefolderTaskConfig,
     LabelConfig,
     MedmnistTaskConfig,
-    OutsideTaskConfig,
     TableTaskConfig,
     TaskConfig,
     main_measure,
@@ -76,6 +76,7 @@ __all__ = [
     "Config",
     "EmbeddedTaskConfig",
     "EwcConfig",
+    "ExternalTaskConfig",
     "FactorTopyConfig",
     "FinetuneConfig",
     "FlypConfig",
@@ -96,7 +97,6 @@ __all__ = [
     "MedmnistTaskConfig",
     "MethodConfig",
     "NsdConfig",
-    "OutsideTaskConfig",
     "PreprocessingConfig",
     "Section",
     "SimulatedConfig",
