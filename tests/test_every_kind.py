@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState
 from filelock import FileLock
 from made_backbones import add_tiny_resnet, add_tiny_siglip, add_tiny_vit, register_small
 from made_recordings import make_arrays, write_arrays
@@ -197,9 +196,7 @@ def finish(kind: Kind, root: Path) -> Path:
     with FileLock(root / f"{kind.backbone}.lock"):
         if not (folder / "run").exists():
             config = configure(kind, root)
-            AcceleratorState._reset_state(reset_partial_state=True)
             run(config)
-            AcceleratorState._reset_state(reset_partial_state=True)
             (folder / "run").symlink_to(run_folder(config))
     return (folder / "run").resolve()
 
