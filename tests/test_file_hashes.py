@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -52,13 +53,13 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were read, in order."""
     names: list[str] = []
-    original = file_hashes._hash
+    digest = hashlib.file_digest
 
-    def note(path: Path, check: object) -> str:
-        names.append(path.name)
-        return original(path, check)  # type: ignore[arg-type]
+    def note(file: BinaryIO, algorithm: str) -> object:
+        names.append(Path(file.name).name)
+        return digest(file, algorithm)
 
-    monkeypatch.setattr(file_hashes, "_hash", note)
+    monkeypatch.setattr(hashlib, "file_digest", note)
     return names
 
 
