@@ -96,7 +96,10 @@ def test_what_was_touched_is_read_again(folder: Path, hashed: list[str], how: st
         path.write_text("A.npy")
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert hash_files(folder, ["a.npy", "b.npy"])["a.npy"] == sha(path.read_text()) != sha("a.npy")
-    assert hashed == ["a.npy", "b.npy", "a.npy"]
+    assert (sorted(hashed[:2]), hashed[2:]) == (
+        ["a.npy", "b.npy"],
+        ["a.npy"],
+    )  # the first two are read at once
 
 
 def test_what_has_just_changed_is_not_remembered(folder: Path, hashed: list[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from himalaya.backend import get_backend
+from himalaya.ridge import RidgeCV
 from planted import N_IMAGES, NOISE, check_family, fit_planted, make_planted
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import PredefinedSplit
@@ -53,7 +54,7 @@ def drawn(
     """The stimuli and the folds that himalaya is given: here a stimulus's response is its number."""
     given = []
 
-    class Regression:
+    class Regression(RidgeCV):
         def __init__(self, cv: PredefinedSplit, **options: object) -> None:
             given.append(cv)
 
