@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from nibabel.gifti.gifti import GiftiImage
 from scipy.spatial import ConvexHull
 
-import harness.brains.fsaverage as fsaverage
 from harness.brains.cortex import GAP
 from harness.brains.fsaverage import (
     N_VERTICES,
@@ -131,7 +131,8 @@ def test_a_drawn_vertex_is_in_the_area_of_most_of_its_voxels(cortex: Fsaverage) 
 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     load_fsaverage.cache_clear()
-    monkeypatch.setattr(fsaverage, "_data_folder", lambda: tmp_path)
+    empty = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: empty)
     with pytest.raises(InputError, match=r"sphere_left\.gii\.gz: no such file; expected nilearn"):
         load_fsaverage()
     monkeypatch.undo()

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from accelerate.state import AcceleratorState
 from made_images import FINDINGS, write_findings, write_folders
 from overrides import SMALL_TRACKING, TINY
 
@@ -57,9 +56,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 f"runs_dir={root}/runs",
             ]
         )
-        AcceleratorState._reset_state(reset_partial_state=True)
         folder = run(config)
-        AcceleratorState._reset_state(reset_partial_state=True)
         curves = metric_curves("forgetting", study=config.study.name)
         assert {"delta_lp_auroc", "delta_lp"} <= set(curves["measure"])
     return folder

@@ -410,7 +410,7 @@ def test_the_result_is_kept_without_its_pictures(made: MadeNsd, monkeypatch: pyt
     first = load(made)
     (folder,) = (cache_folder() / "brains").iterdir()
     assert not (folder / "pixels.npy").exists()
-    monkeypatch.setattr(subject, "_make", None)  # cannot be loaded again
+    monkeypatch.setattr(subject, "average_sessions", None)  # cannot be made again
     assert_same(first, load(made))
     # the selection of voxels is not part of the key
     assert load(made, rois=("V1v",)).n_voxels == 4
@@ -469,7 +469,7 @@ def test_the_result_is_kept_until_a_file_changes(
     }[name]
     state = path.stat()
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1_000_000))
-    monkeypatch.setattr(subject, "_make", None)
+    monkeypatch.setattr(subject, "average_sessions", None)
     with pytest.raises(TypeError):
         load(made)
 

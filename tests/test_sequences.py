@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from made_backbones import make_tiny_clip
 from made_training import SMALL, interrupted, load_once, values
 from overrides import SMALL_TRACKING, TINY
@@ -201,12 +200,10 @@ def test_tasks_of_one_size_have_batches_of_their_own() -> None:
 
 
 def train(folder: Path, *overrides: str) -> None:
-    """Fine-tune into a folder; the accelerator is a new one."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+    """Fine-tune into a folder."""
     config = load_config([*TINY, *SMALL, *overrides])
     tasks = [load_once(task.name, task.n_train, task.n_test) for task in tasks_in_order(config.task)]
     finetune(config, folder, tasks, load_backbone(config.backbone), build_accelerator(config.finetune))
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def state(folder: Path, step: int) -> dict[str, torch.Tensor]:
@@ -399,12 +396,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "snapshots.first=4", "snapshots.at_epoch_ends=false", f"runs_dir={root}/runs",
         ]
     )  # fmt: skip
-    AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
         folder = run(config)
         curves = metric_curves("sequence", study=config.study.name)
-    AcceleratorState._reset_state(reset_partial_state=True)
     assert set(curves["place"]) == {"head", "linear", "knn"}
     assert set(curves["task"]) == {"digits+textures"}
     assert folder == run_folder(config)
