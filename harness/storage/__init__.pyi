@@ -2,6 +2,8 @@ from .cache import (
     cache_folder,
 )
 from .errors import (
+    ERRORS_FOLDER,
+    INTERRUPTED,
     InputError,
     exit_with_one_line,
     unknown_name,
@@ -45,6 +47,8 @@ from .npy_files import (
 )
 
 __all__ = [
+    "ERRORS_FOLDER",
+    "INTERRUPTED",
     "MODES",
     "SUFFIXES",
     "ImageFiles",
