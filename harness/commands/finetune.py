@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "rewiring.\nOne process per GPU. The same command resumes an interrupted run.",
         (
             "finetune backbone=mini_clip task=digits method=full seed=0",
-            "finetune backbone=dinov2_s14 task=eurosat method=lora brain=algonauts2023 brain.root=/data/subj01",
+            "finetune backbone=dinov2_s14 task=eurosat method=lora brain=nsd brain.root=/data/nsd",
             "finetune task=[digits,textures]      # a sequence of tasks",
         ),
         RUN_SETTINGS,

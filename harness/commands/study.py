@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -41,8 +42,6 @@ def show_plan(overrides: list[str], plan: Plan) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run, or with --plan only describe, the study that overrides resolve to."""
-    import sys
-
     parser = OverrideParser(
         "study",
         "Run every combination of a study's grid, then write the report and print the comparison.\n"

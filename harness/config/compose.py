@@ -1,7 +1,7 @@
 """Compose, check, write, read and compare configurations.
 
 Hydra composes settings from the groups in ``configs/``, the user's own folders (`harness.config.folders`) and
-overrides such as ``backbone=mini_random`` (an option of a group) or ``finetune.lr=1e-4`` (a value). Pydantic then
+overrides such as ``backbone=mini_random`` (an option of a group) or ``finetune.lr=1e-4`` (a value). Pydantic
 checks them. A list of tasks, ``task=[digits,textures]``, is a sequence; its tasks are composed one by one.
 """
 

@@ -1,9 +1,9 @@
 """Where configurations are found: the built-in ones, and folders of the user's own.
 
-``PALIMPSEST_CONFIGS`` (or ``--config-dir``, which sets it) lists folders with groups like those of ``configs/``:
-``DIR/backbone/mine.yaml``, ``DIR/study/mine.yaml``. Their options add to the built-in ones and may name them in
-their ``defaults``. A file that hides another is an error: an option's name is part of run names and reports, so
-it must mean the same network, task or study everywhere.
+``PALIMPSEST_CONFIGS`` (or ``--config-dir``, which sets it) lists folders with groups like those of
+``configs/``: ``DIR/backbone/mine.yaml``, ``DIR/study/mine.yaml``. Their options add to the built-in ones and
+may name them in their ``defaults``. A file that hides another is an error: an option's name is part of run
+names and reports, so it must mean the same everywhere.
 """
 
 from __future__ import annotations
@@ -102,7 +102,6 @@ def _checked(folder: Path, setting: str) -> Path:
     if not folder.is_dir():
         raise InputError(f"{setting}: found {folder}, expected an existing folder")
     if not any((folder / group).is_dir() for group in GROUPS):
-        raise InputError(
-            f"{setting}: found {folder}, expected a folder with {', '.join(GROUPS[:-1])} or study"
-        )
+        groups = ", ".join(GROUPS)
+        raise InputError(f"{setting}: found {folder} without groups, expected one or more of {groups}")
     return folder

@@ -41,14 +41,10 @@ class FinetuneConfig(Section):
     max_steps: Count | None = Field(
         None, description="optimizer steps per task, if fewer than the epochs give; null: no limit"
     )
-    batch_size: Count = Field(
-        32, description="images per optimizer step, over all processes and accumulation"
-    )
+    batch_size: Count = Field(32, description="images per optimizer step, over processes and accumulation")
     lr: float = Field(5e-4, gt=0, description="peak learning rate")
     weight_decay: float = Field(0.05, ge=0, description="of AdamW, decoupled")
-    warmup_fraction: float = Field(
-        0.1, ge=0, lt=1, description="share of the steps with rising learning rate"
-    )
+    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="of the steps; learning rate rises from 0")
     clip_norm: float | None = Field(1.0, gt=0, description="maximum norm of the gradient; null: no clipping")
     precision: Literal["no", "fp16", "bf16"] = Field("no", description="mixed precision; no: float32")
     accumulation: Count = Field(1, description="backward passes per optimizer step")
@@ -57,7 +53,7 @@ class FinetuneConfig(Section):
     )
     channels_last: bool = Field(
         False,
-        description="memory format of images and kernels; faster for convolutions on a GPU with mixed precision",
+        description="memory format of images and kernels; for convolutions on a GPU in mixed precision",
     )
 
     @model_validator(mode="after")
@@ -101,9 +97,7 @@ class Config(Section):
     """Everything a run is made from."""
 
     seed: Seed = Field(0, description="of head, batches, augmentation, probes and mappings")
-    runs_dir: str = Field(
-        "runs", min_length=1, description="folder of all runs; relative to the current folder"
-    )
+    runs_dir: str = Field("runs", min_length=1, description="folder of all runs, relative to the current one")
     backbone: BackboneConfig
     task: TaskConfig | SequenceConfig = Field(discriminator="source")
     method: MethodConfig = Field(discriminator="name")

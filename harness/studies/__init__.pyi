@@ -1,7 +1,7 @@
 from .grid import (
     expand_grid,
 )
-from .launch import (
+from .launching import (
     launch,
     launch_options,
 )

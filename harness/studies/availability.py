@@ -1,4 +1,4 @@
-"""External inputs of a run, and whether they are on this machine: looked up in caches and on disk, offline."""
+"""External inputs of runs, and whether they are on this machine: looked up offline, in caches and on disk."""
 
 from __future__ import annotations
 

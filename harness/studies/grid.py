@@ -24,13 +24,14 @@ from harness.storage import (
 def expand_grid(overrides: list[str]) -> Iterator[tuple[list[str], Config]]:
     """Yield every combination of the study's grid: its overrides and the configuration they resolve to.
 
-    An axis set on the command line is not varied; settings that the grid ties to that value still apply. Other
-    settings on the command line override the grid.
+    An axis set on the command line is not varied; settings that the grid ties to that value still apply.
+    Other settings on the command line override the grid.
 
     Raises
     ------
     InputError
-        If a combination is not a valid configuration, or `study.leave_out` names an unknown value or all values.
+        If a combination is not a valid configuration, or `study.leave_out` names an unknown value
+        or all values.
     """
     study = load_config(overrides).study
     given = dict(_name_and_value(text) for text in overrides)

@@ -26,7 +26,7 @@ from harness.storage import (
     InputError,
 )
 from harness.studies.grid import expand_grid
-from harness.studies.launch import launch
+from harness.studies.launching import launch
 
 
 def check_files(configs: Iterable[Config]) -> None:
@@ -39,9 +39,7 @@ def check_files(configs: Iterable[Config]) -> None:
     missing = [f"{need.what}: {need.place}" for need in list_needs(configs) if need.state == MISSING]
     if missing:
         found = "; ".join(missing)
-        raise InputError(
-            f"missing input files; study not started: {found}; to skip runs: study.leave_out=[…]"
-        )
+        raise InputError(f"missing input files; study not started: {found}; to skip: study.leave_out=[…]")
 
 
 def run_study(overrides: list[str]) -> int:
