@@ -15,10 +15,8 @@ from made_training import interrupted
 from overrides import SMALL_TRACKING, TINY
 
 from harness.backbones.load import load_backbone
-from harness.config.compose import (
-    REPOSITORY,
-    load_config,
-)
+from harness.config.compose import load_config
+from harness.config.folders import REPOSITORY
 from harness.finetuning.batches import (
     MOST_WORKERS,
     count_workers,
@@ -261,6 +259,6 @@ def test_wrong_names_end_in_one_line(tmp_path):
     process = launch(script, "backbone=mini_clop", stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     _, message = process.communicate(timeout=240)
     assert process.returncode == 2
-    known = r"there are \d+, such as mini_clip, .*; did you mean 'mini_clip'\?"
+    known = r"expected one of \d+, such as mini_clip, .*; did you mean 'mini_clip'\?"
     assert re.fullmatch(rf"error: unknown backbone 'mini_clop': {known}", message.strip())
     assert not list(Path(tmp_path).iterdir())

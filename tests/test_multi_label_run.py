@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from made_images import FINDINGS, write_findings, write_folders
 from overrides import SMALL_TRACKING, TINY
 
 from harness.commands.finetune import run
-from harness.config import compose as configuration
 from harness.config.compose import load_config
 from harness.reporting.comparison import (
     compare_runs,
@@ -29,9 +27,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = write_findings(root / "chest", 40)
     probe = write_findings(root / "probe", 30, first=500)
     with pytest.MonkeyPatch.context() as patch:
-        # tasks of one's own are probes by a file in configs/task
-        shutil.copytree(configuration.CONFIGS, root / "configs")
-        patch.setattr(configuration, "CONFIGS", root / "configs")
+        # tasks of one's own become probes by a file in a folder of one's own
+        (root / "configs" / "task").mkdir(parents=True)
+        patch.setenv("PALIMPSEST_CONFIGS", str(root / "configs"))
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
         columns = {"image_column": "file", "label_columns": list(FINDINGS), "multi_label": True}
         own = {"birds": {"source": "imagefolder", "root": str(birds)}}

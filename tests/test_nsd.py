@@ -265,7 +265,7 @@ def rename(path: Path, name: str) -> None:
         (
             lambda made: None,
             {"subject": 3},
-            r"brain.subject: .*'subj03': there is subj01; did you mean 'subj01'",
+            r"brain.subject: .*'subj03': expected subj01; did you mean 'subj01'",
         ),
         (lambda made: None, {"preparation": "func1mm"}, "brain.preparation: .*did you mean 'func1pt8mm'"),
         (
@@ -292,7 +292,7 @@ def rename(path: Path, name: str) -> None:
                 + [path.unlink() for path in made.rois.glob("*streams*")]
             ),
             {},
-            "unknown atlas 'nsdgeneral': there is floc-faces, lh.floc-faces",
+            "unknown atlas 'nsdgeneral': expected one of floc-faces, lh.floc-faces",
         ),
         (
             lambda made: [path.unlink() for path in made.betas.glob("betas_*")],

@@ -272,12 +272,12 @@ def test_a_loss_that_is_not_finite_ends_it(tmp_path: Path, monkeypatch: pytest.M
 
 def test_arguments_become_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(command, "pretrain", lambda config, written: seen.append((config, written)))
+    monkeypatch.setattr(pretrain, "pretrain", lambda config, written: seen.append((config, written)))
     monkeypatch.setattr(sys, "argv", ["pretrain.py", "objective=contrastive", "lr=1e-3", "seed=4"])
     command.main()
     ((config, written),) = seen
     assert (config.objective, config.lr, config.seed) == ("contrastive", 1e-3, 4)
-    assert written == "accelerate launch harness/pretrain.py objective=contrastive lr=1e-3 seed=4"
+    assert written == "palimpsest pretrain objective=contrastive lr=1e-3 seed=4"
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_measures_are_never_mixed_and_one_value_has_no_spread() -> None:
 
 
 def test_what_does_not_exist_is_said_in_one_line(runs_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="study 'dmo': there is demo; did you mean 'demo'"):
+    with pytest.raises(InputError, match="study 'dmo': expected demo; did you mean 'demo'"):
         metric_curves("rewiring", study="dmo", runs_dir=runs_dir)
     with pytest.raises(InputError, match="did you mean 'wasserstein_excess'"):
         rewiring_curves(measure="wasserstein_exces", runs_dir=runs_dir)

@@ -234,7 +234,7 @@ def test_bad_input_is_named(run: Path, tmp_path: Path) -> None:
     broken.write_bytes(b"\x89PNG\r\n\x1a\n broken")
     for arguments, problem in (
         ({"step": 1}, r"^--step: found 1, accepted: 0, 2$"),
-        ({"rois": ["FFA"]}, r"^unknown region 'FFA': there is .*; did you mean 'FFC'\?"),
+        ({"rois": ["FFA"]}, r"^unknown region 'FFA': expected one of .*; did you mean 'FFC'\?"),
         ({"images": [tmp_path / "no.png"]}, r"no\.png: no such file"),
         ({"images": [broken]}, r"broken\.png: not a readable image"),
         ({"images": [tmp_path]}, r"not a readable image"),

@@ -121,8 +121,8 @@ def test_a_long_sequence_has_a_name_that_files_can_have() -> None:
     ("overrides", "problem"),
     [
         (["task=[digits,texturs]"], r"unknown task 'texturs'.*did you mean 'textures'\?"),
-        (["task=[digits,textures,digits]"], "task: found digits 2 times, accepted: every task once"),
-        (["task=[]"], r"task: found \[\], accepted: one task or more, such as task=\[digits,textures\]"),
+        (["task=[digits,textures,digits]"], "task: found digits 2 times, expected each task once"),
+        (["task=[]"], r"task: found \[\], expected one or more tasks, such as task=\[digits,textures\]"),
         (["task=digits,textures"], r"tasks one after another are task=\[digits,textures\]"),
         ([BOTH, "task.name=mine"], "task: found mine 2 times"),
         ([BOTH, "task.n_train=0"], "task.n_train: found 0, .*; this is digits in a sequence: .* every task"),
@@ -130,8 +130,8 @@ def test_a_long_sequence_has_a_name_that_files_can_have() -> None:
             ["task=[digits,eurosat]", "task.image_size=32"],
             "task.image_size: not a setting of the task that is chosen; this is eurosat in a sequence",
         ),
-        ([BOTH, "task.digits.n_train=9"], r"unknown setting 'task.digits'.*configs/task says for one"),
-        ([BOTH, "seed=-1"], "^seed: found -1, accepted: greater than or equal to 0$"),
+        ([BOTH, "task.digits.n_train=9"], r"unknown setting 'task.digits'.*file in a task folder sets one"),
+        ([BOTH, "seed=-1"], "^seed: found -1, expected greater than or equal to 0$"),
     ],
 )
 def test_what_cannot_be_a_sequence_is_said(overrides: list[str], problem: str) -> None:

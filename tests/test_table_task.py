@@ -167,7 +167,7 @@ def test_wrong_labels_are_named(tmp_path: Path) -> None:
         ("label", None, r"part train, row 0: found no label"),
         ("label", "robin", "found one class, expected two"),
         ("part", "train", None),
-        ("part", "testing", r"unknown split of .*'train': there is testing"),
+        ("part", "testing", r"unknown split of .*'train': expected testing"),
     ):
         frame = whole.copy()
         frame.loc[frame.index[1:2] if value is None else frame.index, column] = value

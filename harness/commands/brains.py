@@ -1,16 +1,16 @@
 """A look at a brain before a study: what was found, what is missing, what a study will need, and a picture.
 
-    python -m harness.brains brain=algonauts2023 brain.root=/data/alg23/subj01
-    python -m harness.brains brain=arrays brain.root=mine.npz backbone=mini_clip
-    python -m harness.brains brain=nsd brain.root=/data/nsd brain.subjects=[1,2,5,7]
-    python -m harness.brains brain=simulated brain.stimuli=pictures
+    palimpsest brains brain=algonauts2023 brain.root=/data/alg23/subj01
+    palimpsest brains brain=arrays brain.root=mine.npz backbone=mini_clip
+    palimpsest brains brain=nsd brain.root=/data/nsd brain.subjects=[1,2,5,7]
+    palimpsest brains brain=simulated brain.stimuli=pictures
 
 Takes the settings of a study; the memory that is named is for its backbone and mapping.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.brains import (
@@ -19,6 +19,7 @@ from harness.brains import (
     load_brain,
     load_truth,
 )
+from harness.commands.arguments import OverrideParser
 from harness.config import (
     BrainConfig,
     Config,
@@ -80,7 +81,18 @@ def _tokens_in_words(config: Config, brain: Brain) -> str:
     return f"{format_bytes(n_bytes)} ({config.backbone.name}, {precision})"
 
 
-def main() -> None:
-    """Look at the brains that the command line names."""
-    for label, text in look(load_config(sys.argv[1:])):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Describe the brains that overrides resolve to."""
+    parser = OverrideParser(
+        "brains",
+        "Describe a brain before a study: what was found, what is missing, the memory a study needs, and a\n"
+        "picture. Takes the settings of a study.",
+        (
+            "brains brain=algonauts2023 brain.root=/data/alg23/subj01",
+            "brains brain=arrays brain.root=mine.npz backbone=mini_clip",
+            "brains brain=nsd brain.root=/data/nsd brain.subjects=[1,2,5,7]",
+        ),
+        ("runs_dir", "brain.root", "brain.subject", "brain.subjects", "brain.rois", "brain.min_ceiling"),
+    )
+    for label, text in look(load_config(parser.parse(argv).overrides)):
         print(f"{label:10}{text}")

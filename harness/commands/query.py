@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 import pandas as pd
 
+from harness.commands.arguments import CommandParser
 from harness.storage import (
     InputError,
     write_atomically,
@@ -35,9 +36,16 @@ def write_table(table: pd.DataFrame, form: Literal["table", "csv", "parquet"], o
             temporary.write_bytes(content)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print curves of one kind of metric, as means over what is not in --by, at every optimizer step."""
-    parser = argparse.ArgumentParser(prog="python -m harness.query", description=main.__doc__)
+    parser = CommandParser(
+        "query",
+        "Print curves of one kind of metric, as means over what is not in --by, at every optimizer step.",
+        (
+            "query rewiring --by backbone,roi",
+            "query forgetting --study demo --format csv --output curves.csv",
+        ),
+    )
     parser.add_argument("kind", choices=get_args(Kind))
     parser.add_argument(
         "--by", help="columns, comma-separated (default: backbone and place; roi, if of the brain)"
@@ -49,10 +57,10 @@ def main() -> None:
     parser.add_argument("--format", choices=("table", "csv", "parquet"), default="table")
     parser.add_argument("--output", type=Path, help="file to write (default: standard output)")
     parser.add_argument(
-        "--wise-ft", action="store_true", help="curves of python -m harness.wise_ft: step is α in percent"
+        "--wise-ft", action="store_true", help="curves of palimpsest wise-ft: step is α in percent"
     )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
-    arguments = parser.parse_args()
+    arguments = parser.parse(argv)
     if arguments.format == "parquet" and arguments.output is None:
         raise InputError("--format parquet: found no --output, accepted: a file to write it to")
     by = arguments.by.split(",") if arguments.by else ["backbone", place_columns(arguments.kind)[0]]

@@ -13,14 +13,24 @@ from .brain import (
     one_by_one,
 )
 from .compose import (
-    GROUPS,
-    REPOSITORY,
     config_hash,
     flatten,
-    group_options,
     load_config,
+    probe_tasks,
     read_config,
     to_yaml,
+)
+from .describe import (
+    Setting,
+    describe_settings,
+)
+from .folders import (
+    GROUPS,
+    PACKAGE_FOLDER,
+    REPOSITORY,
+    add_config_folder,
+    group_options,
+    locate_option,
 )
 from .mapping import (
     AttentionConfig,
@@ -65,6 +75,7 @@ from .task import (
 
 __all__ = [
     "GROUPS",
+    "PACKAGE_FOLDER",
     "REPOSITORY",
     "Algonauts2023Config",
     "AllWeightsConfig",
@@ -99,18 +110,23 @@ __all__ = [
     "NsdConfig",
     "PreprocessingConfig",
     "Section",
+    "Setting",
     "SimulatedConfig",
     "SnapshotsConfig",
     "TableTaskConfig",
     "TaskConfig",
     "TokenPlace",
     "TrainedMappingConfig",
+    "add_config_folder",
     "config_hash",
+    "describe_settings",
     "flatten",
     "group_options",
     "load_config",
+    "locate_option",
     "main_measure",
     "one_by_one",
+    "probe_tasks",
     "read_config",
     "tasks_in_order",
     "to_yaml",

@@ -299,7 +299,7 @@ def task_measures(runs: Sequence[RunResult]) -> list[tuple[str, str]]:
 
 def probe_tasks(runs: Sequence[RunResult]) -> list[str]:
     """Tasks on which forgetting was measured, in the order of the configuration."""
-    probes = [probe for run in runs for probe in run.config.probes.tasks if probe not in run.tasks]
+    probes = [probe for run in runs for probe in run.config.probes.names if probe not in run.tasks]
     return list(dict.fromkeys(probes))
 
 

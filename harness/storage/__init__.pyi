@@ -2,6 +2,8 @@ from .cache import (
     cache_folder,
 )
 from .errors import (
+    ERRORS_FOLDER,
+    INTERRUPTED,
     InputError,
     exit_with_one_line,
     unknown_name,
@@ -54,7 +56,9 @@ from .text import (
 
 __all__ = [
     "DECODER_VERSION",
+    "ERRORS_FOLDER",
     "IMAGE_SUFFIXES",
+    "INTERRUPTED",
     "ImageFiles",
     "InputError",
     "as_input_error",

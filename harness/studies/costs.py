@@ -102,7 +102,7 @@ def count_fit_steps(config: Config, n_fits: int) -> int | None:
 def count_images_seen(config: Config, n_stimuli: int) -> int:
     """Count the images shown to each snapshot, leaving out task images whose number is unknown."""
     tasks = tasks_in_order(config.task)
-    probes = set(config.probes.tasks) - {task.name for task in tasks}
+    probes = set(config.probes.names) - {task.name for task in tasks}
     own = sum((count_training_images(task) or 0) + (task.n_test or 0) for task in tasks)
     of_probes = len(probes) * (config.probes.n_train + config.probes.n_test)
     return n_stimuli * len(list_subjects(config.brain, Path())) + of_probes + own

@@ -1,4 +1,4 @@
-"""What one run of a study is expected to do, and plans as tables to read."""
+"""Plans of studies as tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNKNOWN = "?"
 
 
 def format_runs(runs: Sequence[PlannedRun]) -> str:
-    """The runs as a table of at most 110 columns, and what is left to do in all."""
+    """Format the runs as a table of at most 110 columns, followed by the total left to do."""
     head = f"{'run':<{NAME_WIDTH}} {'steps':>6} {'snap':>4} {'fits':>4} {'weights':>8} "
     lines = [head + f"{'tokens':>8} {'disk':>8} {'time':>7}  state"]
     for run in runs:
@@ -37,45 +37,45 @@ def format_runs(runs: Sequence[PlannedRun]) -> str:
             f"{format_seconds(run.seconds):>7}  {'finished' if run.finished else 'to do'}"
         )
     left = [run for run in runs if not run.finished]
-    lines += ["", f"{len(runs)} runs, {len(runs) - len(left)} of them finished; what is left:"]
+    lines += ["", f"{len(runs)} runs, {len(runs) - len(left)} finished; left to do:"]
     for name, values, describe in (
         ("optimizer steps", [run.n_steps for run in left], "{:,}".format),
         ("snapshots", [run.n_snapshots for run in left], "{:,}".format),
         ("fits", [run.n_fits for run in left], "{:,}".format),
         ("disk", [run.disk for run in left], format_bytes),
-        ("time, one after the other", [run.seconds for run in left], format_seconds),
+        ("time, run after run", [run.seconds for run in left], format_seconds),
     ):
         lines.append(f"  {name}: {describe_sum(values, describe)}")
     if left:
         most = max(run.weights for run in left)
         tokens = [run.tokens for run in left if run.tokens is not None]
         lines.append(
-            f"  memory, most of any run: {format_bytes(most)} of weights in fine-tuning, "
-            f"{format_bytes(max(tokens, default=None))} of tokens in tracking"
+            f"  peak memory of a run: {format_bytes(most)} for weights in fine-tuning, "
+            f"{format_bytes(max(tokens, default=None))} for tokens in tracking"
         )
     return "\n".join(lines)
 
 
 def describe_sum(values: Sequence[int | float | None], describe: Callable[[Any], str]) -> str:
-    """The sum of what is known, and of how many runs it is not."""
+    """Format the sum of known values and the number of unknown ones."""
     known = [value for value in values if value is not None]
     n_unknown = len(values) - len(known)
     if n_unknown and not known:
         return "unknown"
-    return describe(sum(known)) + (f", and {n_unknown} run(s) unknown" if n_unknown else "")
+    return describe(sum(known)) + (f", and {n_unknown} unknown" if n_unknown else "")
 
 
 def format_needs(needs: Sequence[Need], sizes: dict[str, int]) -> str:
-    """What comes from outside, by what has to be done about it; `sizes` are bytes by name."""
+    """List external inputs by what has to be done about them; `sizes` are bytes by name."""
     titles = {
-        MISSING: "missing, and not downloaded by a run",
+        MISSING: "missing, and no run can download it",
         DOWNLOAD: "to be downloaded",
-        HERE: "here already (as far as names tell)",
+        HERE: "cached (matched by name, not verified)",
     }
     lines = []
     for state, title in titles.items():
         found = sorted(need for need in set(needs) if need.state == state)
-        lines += [f"{title}: {len(found) or 'nothing'}"]
+        lines += [f"{title}: {len(found) or 'none'}"]
         for need in found:
             size = f", about {format_bytes(sizes[need.what])}" if need.what in sizes else ""
             lines.append(f"  {need.what} ({need.place}{size})")
