@@ -10,6 +10,7 @@ import pandas as pd
 
 from harness.config import read_config
 from harness.finetuning import build_accelerator
+from harness.measures import INTERPOLATED
 from harness.reporting import (
     ABSENT,
     RunResult,
@@ -17,7 +18,6 @@ from harness.reporting import (
     read_run,
 )
 from harness.runs import (
-    INTERPOLATED,
     hold_run,
     load_inputs,
     wise_ft_folder,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -25,23 +25,6 @@ from harness.measures.channels import (
     unit_rows,
 )
 from harness.storage import InputError
-
-MEASURES = (
-    "wasserstein",
-    "depth_shift",
-    "jensen_shannon",
-    "top_layer_changed",
-    "confidence_change",
-    "space_displacement",
-    "scale_change",
-    "r2_change",
-)
-"""Names of the measures of `rewiring_measures`, one number per voxel, in this order."""
-
-CHANNEL_MEASURES = ("cluster_agreement", "principal_angle")
-"""Names of the measures of `compare_channels`, one number per ROI."""
-
-Tail = Literal["greater", "less", "two-sided"]
 
 
 @runtime_checkable
@@ -67,16 +50,6 @@ class Selectors(Protocol):
     @property
     def r2(self) -> Float[np.ndarray, " n_voxels"]:
         """Share of the held-out variance explained, at most 1."""
-
-
-def tail(measure: str) -> Tail:
-    """Side on which a measure departs from its floor when a brain's mapping rewires.
-
-    Distances rise ("greater"), agreement falls ("less"), and what has a sign may do either ("two-sided").
-    """
-    if measure in ("depth_shift", "confidence_change", "scale_change", "r2_change"):
-        return "two-sided"
-    return "less" if measure == "cluster_agreement" else "greater"
 
 
 def expected_depth(layer: Float[np.ndarray, "n_voxels n_layers"]) -> Float[np.ndarray, " n_voxels"]:
@@ -119,7 +92,9 @@ def jensen_shannon(
 
 
 def rewiring_measures(before: Selectors, after: Selectors) -> dict[str, Float[np.ndarray, " n_voxels"]]:
-    """Measures of `MEASURES` per voxel, float64: all, but for those of selectors that neither mapping has.
+    """Every measure of rewiring that is one number per voxel, float64, by name.
+
+    Measures of a selector that neither mapping has are absent.
 
     wasserstein, jensen_shannon in [0, 1]; depth_shift (+: to deeper layers) in [−1, 1]; top_layer_changed
     0 or 1 (the first of equals is the top); confidence_change and scale_change (+: more global) in
@@ -254,7 +229,7 @@ def describe_channels(
 
 
 def compare_channels(before: RoiChannels, after: RoiChannels) -> dict[str, float]:
-    """Compare the channels of one ROI: the measures of `CHANNEL_MEASURES`.
+    """Every measure of rewiring that is one number per ROI, by name.
 
     cluster_agreement : adjusted Rand index, 1 for equal clusters, about 0 by chance (can be below).
     principal_angle : mean principal angle in radians between the spans of the directions, 0 to π/2. It is

@@ -19,10 +19,11 @@ from harness.measures.alignment import (
     hierarchy_alignment,
     voxel_ranks,
 )
+from harness.measures.catalogue import describe
+from harness.measures.entries import name_auroc
 from harness.measures.forgetting import delta
+from harness.measures.probes.kinds import PROBE_KINDS
 from harness.measures.rewiring import (
-    CHANNEL_MEASURES,
-    MEASURES,
     RoiChannels,
     compare_channels,
     confidence,
@@ -30,15 +31,11 @@ from harness.measures.rewiring import (
     expected_depth,
     rewiring_measures,
     summarise_rois,
-    tail,
 )
 from harness.measures.significance import (
     correct_over_rois,
     noise_floor,
 )
-
-# kind of probe -> the difference that says what is lost (reference: LDIFS, Mukhoti et al. 2024)
-DELTAS = {"linear": "delta_lp", "knn": "delta_knn", "zero_shot": "delta_zs"}
 
 Summary = dict[str, dict[str, float]]
 
@@ -94,10 +91,11 @@ def name_probes(now: Mapping[str, Any], before: Mapping[str, Any], *tasks: str) 
         values |= {f"probe/{name}/{measure}": value for measure, value in scores.items()}
         if name not in tasks:
             several = name in now.get("multi_label", ())
-            for probe, short in DELTAS.items():
-                measure = f"{probe}_auroc" if several else f"{probe}_accuracy"
+            for kind in PROBE_KINDS:
+                measure = kind.prefix + ("auroc" if several else "accuracy")
                 if measure in scores:
-                    values[f"forgetting/{name}/{short}{'_auroc' * several}"] = delta(
+                    change = name_auroc(kind.delta) if several else kind.delta
+                    values[f"forgetting/{name}/{change}"] = delta(
                         before["probe"][name][measure], scores[measure]
                     )
     return values
@@ -175,13 +173,14 @@ def name_rewiring(
 ) -> dict[str, float]:
     """Rows of rewiring against the floor: raw, null, excess, its interval, p and p corrected over ROIs."""
     values: dict[str, float] = {}
-    floored = {key: None for key in raw if key[1] in (*MEASURES, *CHANNEL_MEASURES)}
+    tested: dict[str, list[str]] = {}
     for (place, measure), distances in raw.items():
         name = f"rewiring/{place}/{measure}"
-        if (place, measure) not in floored:
+        tail = describe(name).tail
+        if tail is None:
             values[name] = float(distances.mean())
             continue
-        found = noise_floor(distances[:, 0], between[place, measure], tail(measure), corrected=True)
+        found = noise_floor(distances[:, 0], between[place, measure], tail, corrected=True)
         values |= {
             name: found.raw,
             f"{name}_null": found.null,
@@ -190,10 +189,9 @@ def name_rewiring(
             f"{name}_excess_high": found.high,
             f"{name}_p": found.p,
         }
-    for measure in (*MEASURES, *CHANNEL_MEASURES):
-        names = [
-            f"rewiring/{place}/{measure}_p" for place, kind in floored if kind == measure and place != "all"
-        ]
+        if place != "all":
+            tested.setdefault(measure, []).append(f"{name}_p")
+    for names in tested.values():
         corrected = correct_over_rois(np.array([values[name] for name in names]))
         values |= {f"{name}_fdr": float(p) for name, p in zip(names, corrected, strict=True)}
     return values

@@ -13,6 +13,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from harness.measures.entries import (
+    SCORINGS,
+    name_auroc,
+)
 from harness.measures.forgetting import (
     AccuracyMatrix,
     average_accuracy,
@@ -24,7 +28,6 @@ from harness.measures.forgetting import (
     transfer,
 )
 
-SCORINGS = ("head", "linear", "knn", "zero_shot")
 # of tasks that were trained before, in the order of the comparison
 AFTERWARDS = {
     "backward_transfer": backward_transfer,
@@ -117,13 +120,7 @@ def name_sequence(
             n_tasks = place + 1
             initial = matrix[0, :n_tasks] if scoring != "head" or heads_are_texts else None
             for name, value in measure_matrix(matrix[1 : n_tasks + 1, :n_tasks], initial).items():
-                values[f"sequence/{scoring}/{name_measure(name, several)}"] = value
+                measure = name_auroc(name) if several else name
+                values[f"sequence/{scoring}/{measure}"] = value
         if values:
             yield step, values
-
-
-def name_measure(measure: str, of_auroc: bool) -> str:
-    """Name of a measure of R, which says what R is made of where it is not accuracy."""
-    if not of_auroc:
-        return measure
-    return "average_auroc" if measure == "average_accuracy" else f"{measure}_auroc"

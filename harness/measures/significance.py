@@ -7,12 +7,12 @@ so if nothing has changed the later one is exchangeable with the others. Pure fu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from harness.measures.metric import Tail
 from harness.storage import InputError
 
 
@@ -59,7 +59,7 @@ def leave_one_out(between: Float[np.ndarray, "n_fits n_fits"]) -> Float[np.ndarr
 def noise_floor(
     from_step_0: Float[np.ndarray, " n_fits"],
     between: Float[np.ndarray, "n_fits n_fits"],
-    alternative: Literal["greater", "less", "two-sided"] = "greater",
+    alternative: Tail = "greater",
     corrected: bool = False,
 ) -> Excess:
     """Hold one measure of a snapshot in one place against refits of step 0.
@@ -75,7 +75,7 @@ def noise_floor(
         d(0i, 0j) at [i, j]; the diagonal is ignored.
     alternative : str
         "greater" for distances, "less" for agreements, "two-sided" for differences with a sign:
-        `rewiring.tail` knows which.
+        `catalogue.describe` knows which.
     corrected : bool
         Leave-one-out means share pairs, so their spread is not that of single fits. If a distance is a
         sum of one term per fit, d = a_i + a_j, it is (K−2)/(K−1) of what the test needs, and K/(K−1) of it
@@ -146,7 +146,7 @@ class SubjectMean:
 
 def mean_over_subjects(
     values: Float[np.ndarray, " n_subjects"],
-    alternative: Literal["greater", "less", "two-sided"] = "two-sided",
+    alternative: Tail = "two-sided",
 ) -> SubjectMean:
     """Mean of one value per subject: mean ∓ t(.975, n − 1) · sd / √n, and the t test of it against 0.
 

@@ -25,7 +25,10 @@ from harness.brains import (
 from harness.config import BrainConfig
 from harness.mappings import Mapping as VoxelMapping
 from harness.mappings import load_mapping
-from harness.measures import N_CLUSTERS
+from harness.measures import (
+    N_CLUSTERS,
+    STAGES,
+)
 from harness.plot import (
     DepthShift,
     choose_colours,
@@ -38,25 +41,28 @@ from harness.plot import (
 )
 from harness.reporting.columns import (
     Column,
+    describe_metric,
     group_by_heading,
     stack,
 )
 from harness.reporting.comparison import (
-    RunResult,
     choose_subject_columns,
     columns_of,
     compare_runs,
     find_all,
     group_runs,
     probe_tasks,
-    read_runs,
-    unfinished_runs,
 )
 from harness.reporting.figures.panels import (
     Dash,
     Line,
 )
 from harness.reporting.pictures import draw_pictures
+from harness.reporting.run_results import (
+    RunResult,
+    read_runs,
+    unfinished_runs,
+)
 from harness.runs import (
     Subject,
     list_subjects,
@@ -191,15 +197,19 @@ def order_places(brains: Sequence[Brain]) -> list[str]:
 
 def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
     """The comparison: what was learned and forgotten; what rewired, of all and then of every subject."""
-    cortical = ("rewiring/", "alignment/", "brain/")
     columns = columns_of(frame)
-    parts = {
-        "Learned and forgotten": [
-            column for column in columns if not column.metric.startswith((*cortical, "sequence/"))
-        ],
-        "One task after another": [column for column in columns if column.metric.startswith("sequence/")],
-        "Rewired": [column for column in columns if column.metric.startswith(cortical)],
+    parts: dict[str, list[Column]] = {
+        "Learned and forgotten": [],
+        "One task after another": [],
+        "Rewired": [],
     }
+    for column in columns:
+        stage = describe_metric(column.metric).stage
+        if stage == "sequence":
+            title = "One task after another"
+        else:
+            title = "Rewired" if STAGES[stage].of_brain else "Learned and forgotten"
+        parts[title].append(column)
     for title, chosen in parts.items():
         if not chosen:
             continue

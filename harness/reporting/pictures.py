@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.measures import (
+    PROBE_KINDS,
+    name_auroc,
+)
 from harness.plot import embed_svg
 from harness.reporting.columns import (
-    MEASURES,
     TASK,
+    describe_metric,
 )
 from harness.reporting.comparison import (
     choose_interpolated,
@@ -22,7 +26,7 @@ from harness.reporting.figures.curves import (
     draw_rewiring,
 )
 from harness.reporting.figures.drift import (
-    PANELS,
+    DRAWN,
     draw_drift,
     find_layers,
 )
@@ -80,18 +84,25 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
     yield Picture(
         "Forgetting beside learning",
         embed_svg(draw_forgetting(lines, probes)),
-        f"While {MEASURES[main]} on the task rises, a curve below 0 says that the backbone’s features serve "
-        "a task that was not fine-tuned less well than before. All Δ share one axis."
+        f"While {describe_metric(f'task/{TASK}/{main}').title} on the task rises, a curve below 0 says that "
+        "the backbone’s features serve a task that was not fine-tuned less well than before. All Δ share one "
+        "axis."
         f"{' Dotted: the next task of a sequence begins.' if sequences else ''}{seeds}",
         _existing(
             lines,
             *(f"task/{task}/{measure}" for task, measure in tasks),
-            *(f"probe/{task}/linear_{measure}" for task, measure in tasks),
             *(
-                f"forgetting/{probe}/{delta}{of}"
-                for delta in ("delta_lp", "delta_zs")
+                f"probe/{task}/{kind.prefix}{measure}"
+                for kind in PROBE_KINDS
+                if kind.on_task
+                for task, measure in tasks
+            ),
+            *(
+                f"forgetting/{probe}/{change}"
+                for kind in PROBE_KINDS
+                if kind.in_tables
                 for probe in probes
-                for of in ("", "_auroc")
+                for change in (kind.delta, name_auroc(kind.delta))
             ),
         ),
     )
@@ -106,7 +117,7 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
             f"correction for their number; open ones are no evidence of rewiring.{of_brain}",
             tuple(f"rewiring/<place>/wasserstein{end}" for end in ends),
         )
-    measures = [measure for measure in PANELS if any(find_layers(line, measure) for line in lines)]
+    measures = [measure for measure in DRAWN if any(find_layers(line, measure) for line in lines)]
     if measures and any(len(line.steps) > 1 for line in lines):
         yield Picture(
             "Drift inside",

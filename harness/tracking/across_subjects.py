@@ -13,15 +13,11 @@ import numpy as np
 
 from harness.measures import (
     correct_over_rois,
+    describe,
     mean_over_subjects,
-    tail,
+    split_name,
 )
 from harness.runs import name_of_subject
-
-# tests and intervals against a subject's floor: their mean over subjects is neither
-OF_ONE_SUBJECT = ("_excess_low", "_excess_high", "_p", "_p_fdr")
-# what describes a floor: its mean is of use to draw it, an interval is not
-OF_A_FLOOR = ("_null", "_null_mean", "_null_sd")
 
 
 def combine_subjects(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -42,20 +38,19 @@ def combine_subjects(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float
     values: dict[str, float] = {}
     tested: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for own in rows.values() for name in own):
-        if name.endswith(OF_ONE_SUBJECT):
+        metric = describe(name)
+        if metric.over_subjects == "nothing":
             continue
         found = np.array([own[name] for own in rows.values() if name in own])
         values |= {name: float(found.mean()), f"{name}_subjects": len(found)}
-        if len(found) < 2 or name.endswith(OF_A_FLOOR):
+        if len(found) < 2 or metric.over_subjects == "mean":
             continue
-        _, place, measure = name.split("/")
-        what = measure.removesuffix("_excess")
-        over = mean_over_subjects(found, tail(what))
+        over = mean_over_subjects(found, metric.tail or "two-sided")
         values |= {name: over.mean, f"{name}_subjects_low": over.low, f"{name}_subjects_high": over.high}
-        if what != measure:
+        if metric.over_subjects == "test":
             values[f"{name}_subjects_p"] = over.p
-            if place != "all":
-                tested.setdefault(what, []).append(f"{name}_subjects_p")
+            if split_name(name).place != "all":
+                tested.setdefault(metric.measure, []).append(f"{name}_subjects_p")
     for names in tested.values():
         corrected = correct_over_rois(np.array([values[name] for name in names]))
         values |= {f"{name}_fdr": float(p) for name, p in zip(names, corrected, strict=True)}

@@ -47,6 +47,7 @@ from harness.mappings import (
     split_brain,
 )
 from harness.measures import (
+    ProbedTask,
     probe_features,
     representation_drift,
     score_labels,
@@ -252,16 +253,10 @@ class _Tracker:
                     seen[key] = self._features(split, f"{name}, {task.name}")
                 features.append(seen[key])
                 labels.append(np.array(split["label"], dtype=np.int64))
-            found["probe"][task.name] = probe_features(
-                features[0],
-                labels[0],
-                features[1],
-                labels[1],
-                self.config,
-                # of a sequence, later tasks are not trained yet
-                None if trained and alone else self.text,
-                task,
-            )
+            # in a sequence, later tasks are not trained yet
+            text = None if trained and alone else self.text
+            probed = ProbedTask(features[0], labels[0], features[1], labels[1], task, text)
+            found["probe"][task.name] = probe_features(probed, self.config)
             if trained:
                 self.model.choose_head(place)
                 scores = score_head(self.model, features[1], labels[1])

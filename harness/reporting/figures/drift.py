@@ -9,6 +9,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.measures import describe
 from harness.plot import figure_style
 from harness.reporting.figures.panels import (
     Line,
@@ -16,12 +17,8 @@ from harness.reporting.figures.panels import (
     make_panels,
 )
 
-# measure -> heading; what is drawn is 1 − CKA, so that up is change in all panels
-PANELS = {
-    "cka_unbiased": "1 − CKA, unbiased",
-    "weight_distance_relative": "Weights: ‖θ − θ₀‖ / ‖θ₀‖",
-    "grad_norm": "Gradient norm",
-}
+DRAWN = ("cka_unbiased", "weight_distance_relative", "grad_norm")
+"""Measures of drift that are drawn, a panel each; of similarities 1 − the value, so that up is change."""
 
 
 def draw_drift(lines: Sequence[Line]) -> Figure:
@@ -30,11 +27,12 @@ def draw_drift(lines: Sequence[Line]) -> Figure:
     Layers run from input to output, those of each network over the same width.
     """
     with figure_style():
-        figure, axes = make_panels(1, len(PANELS), 2.7)
-        for ax, (measure, heading) in zip(axes[0], PANELS.items(), strict=True):
+        figure, axes = make_panels(1, len(DRAWN), 2.7)
+        for ax, measure in zip(axes[0], DRAWN, strict=True):
             for line in lines:
                 _draw_line(ax, line, measure)
-            ax.set_title(heading)
+            title = describe(f"drift/<layer>/{measure}").title
+            ax.set_title(f"1 − {title}" if _is_similarity(measure) else title[:1].upper() + title[1:])
             ax.set_xlabel("layer: 0 first, 1 last")
             if measure == "grad_norm" and _have_values(ax):
                 ax.set_yscale("log")  # the head's is many times those of the layers
@@ -52,6 +50,10 @@ def find_layers(line: Line, measure: str) -> list[str]:
     ]
 
 
+def _is_similarity(measure: str) -> bool:
+    return measure.startswith("cka")
+
+
 def _have_values(ax: Axes) -> bool:
     return any((np.asarray(drawn.get_ydata()) > 0).any() for drawn in ax.lines)
 
@@ -65,7 +67,7 @@ def _draw_line(ax: Axes, line: Line, measure: str) -> None:
     if not len(ends):
         return
     mean, sd = ends.T
-    mean = 1 - mean if measure.startswith("cka") else mean
+    mean = 1 - mean if _is_similarity(measure) else mean
     place = np.linspace(0, 1, len(mean))
     ax.plot(place, mean, line.dash, color=line.colour, marker="o")
     if sd.any():

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from harness.plot import WIDTH
-from harness.reporting.comparison import RunResult
+from harness.reporting.run_results import RunResult
 from harness.runs import name_of_subject
 
 COLUMNS = 4  # of small multiples

@@ -11,22 +11,22 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
-from harness.measures import name_measure
+from harness.measures import (
+    CATALOGUE,
+    SCORINGS,
+)
 from harness.plot import (
     INK,
     WIDTH,
     figure_style,
 )
 from harness.reporting.columns import (
-    MEASURES,
+    SHOWN_SCORINGS,
     describe_column,
+    describe_metric,
 )
 from harness.reporting.comparison import task_measures
 from harness.reporting.figures.panels import Line
-
-SHOWN = {"head": "head", "linear": "linear probe", "zero_shot": "zero-shot"}
-# written below a matrix; all of them stand in the report's table
-SUMMARY = ("average_accuracy", "backward_transfer", "forgetting_max_all", "forward_transfer")
 
 
 def read_matrix(line: Line, scoring: str) -> Float[np.ndarray, "n_rows n_tasks"] | None:
@@ -46,7 +46,9 @@ def read_matrix(line: Line, scoring: str) -> Float[np.ndarray, "n_rows n_tasks"]
 
 def choose_scorings(lines: Sequence[Line]) -> list[str]:
     """Ways to score a task that any line has a matrix of."""
-    return [scoring for scoring in SHOWN if any(read_matrix(line, scoring) is not None for line in lines)]
+    return [
+        scoring for scoring in SHOWN_SCORINGS if any(read_matrix(line, scoring) is not None for line in lines)
+    ]
 
 
 def draw_matrices(lines: Sequence[Line]) -> Figure:
@@ -71,8 +73,9 @@ def draw_matrices(lines: Sequence[Line]) -> Figure:
                     ax.set_axis_off()
                     continue
                 _draw_matrix(ax, matrix, line.runs[0].tasks)
-                measures = {MEASURES[measure] for _, measure in task_measures([line.runs[0]])}
-                ax.set_title(f"{line.label}: {SHOWN[scoring]}, {measures.pop()}", fontsize=8.5)
+                task, measure = task_measures([line.runs[0]])[0]
+                title = describe_metric(f"task/{task}/{measure}").title
+                ax.set_title(f"{line.label}: {SCORINGS[scoring]}, {title}", fontsize=8.5)
                 ax.set_xlabel(_summarise(line, scoring), fontsize=8, color=INK, loc="left")
     return figure
 
@@ -96,13 +99,13 @@ def _draw_matrix(ax: Axes, matrix: Float[np.ndarray, "n_rows n_tasks"], tasks: S
 
 
 def _summarise(line: Line, scoring: str) -> str:
-    """The measures of the whole sequence, those that there are, on two lines."""
-    of_auroc = any(measure == "auroc" for _, measure in task_measures(line.runs))
+    """The headline measures of the whole sequence, on two lines; the report's table has all."""
     found = []
-    for measure in SUMMARY:
-        metric = f"sequence/{scoring}/{name_measure(measure, of_auroc)}"
-        curve = line.curve(metric)["mean"]
-        if len(curve):
-            column = describe_column(metric, "end")
-            found.append(f"{column.heading} {column.write(float(curve.iloc[-1]))}")
+    for measure in CATALOGUE:
+        if measure.stage == "sequence" and measure.headline != "never":
+            metric = measure.pattern.replace("<scoring>", scoring)
+            curve = line.curve(metric)["mean"]
+            if len(curve):
+                column = describe_column(metric, "end")
+                found.append(f"{column.heading} {column.write(float(curve.iloc[-1]))}")
     return ",  ".join(found[:2]) + "\n" + ",  ".join(found[2:])

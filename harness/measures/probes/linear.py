@@ -1,55 +1,35 @@
-"""What features still know of a task that was not fine-tuned on: linear probe, nearest neighbours, zero-shot.
+"""Linear probe: a linear layer trained afresh on frozen features, for every snapshot and task.
 
-Pure functions on features and labels. A probe is made afresh for every snapshot and task. No function reads
-or moves a global random state.
+No function reads or changes a global random state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.special import softmax
 from sklearn.model_selection import train_test_split
-from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import normalize
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness.backbones import TextTower
 from harness.config import Config
 from harness.measures.label_scores import (
     LabelScores,
     mean_auroc,
     score_labels,
 )
-from harness.storage import InputError
-from tasks import (
-    Task,
-    label_loss,
+from harness.measures.probes.probed_task import (
+    ProbedTask,
+    ProbeResult,
+    check_features,
 )
+from harness.storage import InputError
+from tasks import label_loss
 
 LEARNING_RATES = (0.01, 0.05, 0.1, 0.5, 1.0)
 """The grid of LDIFS (Mukhoti et al., TMLR 2024)."""
-
-
-@dataclass(frozen=True)
-class ProbeResult:
-    """Scores of one probe.
-
-    Attributes
-    ----------
-    scores : LabelScores
-        On the test part.
-    lr : float or None
-        Learning rate that was picked; None where nothing was trained.
-    """
-
-    scores: LabelScores
-    lr: float | None = None
 
 
 def linear_probe(
@@ -93,7 +73,7 @@ def linear_probe(
         If features are not finite, or labels negative.
     """
     for part, features, labels in (("training", train, train_labels), ("test", test, test_labels)):
-        _check(f"linear probe, {part} part", features, labels)
+        check_features(f"linear probe, {part} part", features, labels)
     several = train_labels.ndim == 2
     n_classes = train_labels.shape[1] if several else int(max(train_labels.max(), test_labels.max())) + 1
     fit_part, validation_part = _split(train_labels, validation_fraction, seed)
@@ -150,68 +130,6 @@ def fit_linear_layers(
     return weight.view(-1, n_rates, n_classes).permute(1, 0, 2)
 
 
-def knn_probe(
-    train: Float[np.ndarray, "n_train n_channels"],
-    train_labels: Int[np.ndarray, "n_train *n_labels"],
-    test: Float[np.ndarray, "n_test n_channels"],
-    test_labels: Int[np.ndarray, "n_test *n_labels"],
-    n_neighbours: int = 20,
-    temperature: float = 0.07,
-) -> ProbeResult:
-    """Nearest neighbours, as in DINO (Caron et al. 2021).
-
-    The `n_neighbours` training images of highest cosine similarity s (all, if there are fewer) vote with
-    weight exp(s/temperature); the share of votes is the probability of a class, or of a label.
-    """
-    for part, features, labels in (("training", train, train_labels), ("test", test, test_labels)):
-        _check(f"nearest-neighbour probe, {part} part", features, labels)
-    search = NearestNeighbors(n_neighbors=min(n_neighbours, len(train)), metric="cosine").fit(train)
-    distance, neighbours = search.kneighbors(test)
-    weight = softmax(-distance.astype(np.float64) / temperature, axis=1)
-    votes = train_labels
-    if votes.ndim == 1:
-        votes = np.eye(int(max(train_labels.max(), test_labels.max())) + 1)[train_labels]
-    # rounding may carry a sum of shares above 1
-    shares = np.einsum("nk,nkc->nc", weight, votes[neighbours].astype(np.float64)).clip(0, 1)
-    return ProbeResult(score_labels(shares, test_labels))
-
-
-def zero_shot(
-    image_features: Float[np.ndarray, "n_images n_channels"],
-    class_text_features: Float[np.ndarray, "n_classes n_channels"],
-    labels: Int[np.ndarray, "n_images *n_labels"],
-    logit_scale: float,
-) -> ProbeResult:
-    """Classify images by the class text of highest cosine similarity (CLIP: Radford et al. 2021).
-
-    Both kinds of features are L2-normalised here. `logit_scale` is the factor itself (CLIP: about 100), not
-    its logarithm; it matters for the ece only. Where images have several labels, similarity ranks the images
-    for every label, which gives auroc; what takes a threshold is not defined, and left out.
-    """
-    _check("zero-shot probe", image_features, labels)
-    if not logit_scale > 0:
-        raise InputError(f"zero-shot probe: found a logit scale of {logit_scale}; accepted are positive ones")
-    n_classes = labels.shape[1] if labels.ndim == 2 else labels.max() + 1
-    if n_classes > len(class_text_features):
-        raise InputError(
-            f"zero-shot probe: found label {n_classes - 1}, but text for {len(class_text_features)} classes"
-        )
-    similarity = normalize(image_features) @ normalize(class_text_features).T
-    if labels.ndim == 2:
-        auroc, left_out = mean_auroc(similarity, labels)
-        return ProbeResult(LabelScores(None, None, auroc, None, left_out))
-    return ProbeResult(score_labels(softmax(logit_scale * similarity.astype(np.float64), axis=1), labels))
-
-
-def _check(name: str, features: np.ndarray, labels: np.ndarray) -> None:
-    if not len(labels):
-        raise InputError(f"{name}: found no images; at least one is needed")
-    if not np.isfinite(features).all():
-        raise InputError(f"{name}: found features that are not finite; only finite ones are accepted")
-    if labels.min() < 0:
-        raise InputError(f"{name}: found label {labels.min()}; classes are counted from 0")
-
-
 def _split(labels: np.ndarray, validation_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     counts = np.unique(labels, return_counts=True)[1] if labels.ndim == 1 else np.zeros(1)
     n_validation = round(validation_fraction * len(labels))
@@ -236,22 +154,13 @@ def _to_layer_input(features: np.ndarray, device: str | torch.device) -> Tensor:
     return F.pad(unit, (0, 1), value=1.0)
 
 
-def probe_features(
-    train: Float[np.ndarray, "n_train n_channels"],
-    train_labels: Int[np.ndarray, "n_train *n_labels"],
-    test: Float[np.ndarray, "n_test n_channels"],
-    test_labels: Int[np.ndarray, "n_test *n_labels"],
-    config: Config,
-    text: TextTower | None,
-    task: Task,
-) -> dict[str, float]:
-    """Linear probe, nearest neighbours and, with a text tower and templates, zero-shot as pretrained."""
-    scores = linear_probe(
-        train, train_labels, test, test_labels, config.seed, config.probes.steps
-    ).scores.named("linear_")
-    neighbours = knn_probe(train, train_labels, test, test_labels, config.probes.knn_k)
-    scores |= neighbours.scores.named("knn_")
-    if text is not None and task.templates:
-        head = text.embed_classes(task.class_names, task.templates).numpy()
-        scores |= zero_shot(test, head, test_labels, text.logit_scale).scores.named("zero_shot_")
-    return scores
+def probe(probed: ProbedTask, config: Config) -> LabelScores:
+    """Scores of the linear probe."""
+    return linear_probe(
+        probed.train,
+        probed.train_labels,
+        probed.test,
+        probed.test_labels,
+        config.seed,
+        config.probes.steps,
+    ).scores
