@@ -87,10 +87,11 @@ def describe_metric(metric: str) -> Metric:
 
 
 def write_title(metric: str) -> str:
-    """What a metric is called, with its task's name if it has one, as the title of a panel."""
-    title, (stage, place, *_) = describe_metric(metric).title, split_name(metric)
-    if stage == "task":
-        title = f"{'task' if place == TASK else place} {title}"
+    """What a metric is called, after its task's name if it has one, as the title of a panel."""
+    title, name = describe_metric(metric).title, split_name(metric)
+    if name.stage == "task" and name.place != TASK:
+        return f"{name.place} {title}"
+    title = f"task {title}" if name.stage == "task" else title
     return title[:1].upper() + title[1:]
 
 
