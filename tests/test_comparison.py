@@ -16,15 +16,17 @@ from harness.reporting.columns import (
 )
 from harness.reporting.comparison import (
     Group,
-    RunResult,
     choose_subject_columns,
     columns_of,
     compare_runs,
-    format_table,
     group_runs,
+)
+from harness.reporting.run_results import (
+    RunResult,
     read_runs,
     unfinished_runs,
 )
+from harness.reporting.text_table import format_table
 from harness.storage.errors import InputError
 
 

@@ -20,7 +20,6 @@ from harness.plot.style import (
     embed_png,
     embed_svg,
 )
-from harness.reporting.comparison import RunResult
 from harness.reporting.figures.curves import (
     draw_alignment,
     draw_depths,
@@ -33,6 +32,7 @@ from harness.reporting.figures.drift import (
 )
 from harness.reporting.figures.interpolation import draw_interpolation
 from harness.reporting.figures.panels import Line
+from harness.reporting.run_results import RunResult
 
 
 def make_run(values: dict[str, dict[int, float]]) -> RunResult:

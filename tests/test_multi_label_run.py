@@ -14,11 +14,9 @@ from overrides import SMALL_TRACKING, TINY
 from harness.commands.finetune import run
 from harness.config import compose as configuration
 from harness.config.compose import load_config
-from harness.reporting.comparison import (
-    compare_runs,
-    format_table,
-    read_runs,
-)
+from harness.reporting.comparison import compare_runs
+from harness.reporting.run_results import read_runs
+from harness.reporting.text_table import format_table
 from harness.storage.files import read_json
 from harness.tracking.queries import metric_curves
 

@@ -3,13 +3,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from harness.measures.probes import (
+from harness.measures.probes.knn import knn_probe
+from harness.measures.probes.linear import (
     LEARNING_RATES,
     fit_linear_layers,
-    knn_probe,
     linear_probe,
-    zero_shot,
 )
+from harness.measures.probes.zero_shot import zero_shot
 from harness.storage.errors import InputError
 
 

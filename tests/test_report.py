@@ -24,7 +24,6 @@ from harness.reporting import page as report
 from harness.reporting.comparison import (
     columns_of,
     compare_runs,
-    read_runs,
 )
 from harness.reporting.page import (
     build_tables,
@@ -32,6 +31,7 @@ from harness.reporting.page import (
     order_places,
     write_report,
 )
+from harness.reporting.run_results import read_runs
 from harness.storage.errors import InputError
 
 

@@ -51,11 +51,7 @@ from harness.finetuning.snapshots import (
     sequence_steps,
 )
 from harness.measures.sequences import name_sequence
-from harness.reporting.comparison import (
-    compare_runs,
-    format_table,
-    read_runs,
-)
+from harness.reporting.comparison import compare_runs
 from harness.reporting.figures.curves import draw_forgetting
 from harness.reporting.figures.sequences import (
     draw_matrices,
@@ -65,6 +61,8 @@ from harness.reporting.page import (
     choose_lines,
     write_report,
 )
+from harness.reporting.run_results import read_runs
+from harness.reporting.text_table import format_table
 from harness.runs.inputs import load_inputs
 from harness.runs.layout import (
     list_snapshots,

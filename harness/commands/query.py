@@ -33,12 +33,12 @@ def write_table(table: pd.DataFrame, form: Literal["table", "csv", "parquet"], o
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print curves of one kind of metric: means over everything not named in --by, at every optimizer step."""
+    """Print curves of one kind of metric over optimizer steps: means over everything not named in --by."""
     parser = argparse.ArgumentParser(
         prog="palimpsest query",
         description=main.__doc__,
-        epilog="Columns for --by: study, run, backbone, objective, task, method, brain, seed, measure; roi and "
-        "subject for metrics of the brain, place for the others. Metrics are listed in docs/metrics.md.",
+        epilog="Columns for --by: study, run, backbone, objective, task, method, brain, seed, measure; roi "
+        "and subject for metrics of the brain, place for the others. docs/metrics.md lists the metrics.",
     )
     parser.add_argument("kind", choices=get_args(Kind), metavar="KIND", help=", ".join(get_args(Kind)))
     parser.add_argument(

@@ -15,7 +15,7 @@ from .wise_ft import (
     measure_curve,
 )
 from .work_items import (
-    plan_units,
+    plan_work,
 )
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "TrackedRun",
     "measure_curve",
     "metric_curves",
-    "plan_units",
+    "plan_work",
     "query",
     "track",
     "tracking_uri",
