@@ -263,7 +263,7 @@ def test_drift_is_drawn_from_input_to_output() -> None:
     figure = draw_drift([line])
     (similarity,) = drawn(titled(figure, "1 − CKA, unbiased"), marker="o")
     assert similarity.get_ydata().tolist() == [0.25, 0.5]
-    (weights,) = drawn(titled(figure, "Weights: ‖θ − θ₀‖ / ‖θ₀‖"), marker="o")
+    (weights,) = drawn(titled(figure, "Weight distance ‖θ − θ₀‖ / ‖θ₀‖"), marker="o")
     assert weights.get_ydata().tolist() == [0.1, 0.3]
     gradients = titled(figure, "Gradient norm")
     assert gradients.get_yscale() == "log"

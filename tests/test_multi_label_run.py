@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from accelerate.state import AcceleratorState
+from catalogued import check_rows
 from made_images import FINDINGS, write_findings, write_folders
 from overrides import SMALL_TRACKING, TINY
 
@@ -77,6 +78,10 @@ def test_what_is_measured_is_named(finished: Path) -> None:
     assert result.curve("task/chest/auroc")[0] == 0.5
     # colours say the labels, so even an untrained network's features do
     assert result.curve("probe/chest/linear_auroc")[0] > 0.6
+
+
+def test_every_row_is_in_the_catalogue(finished: Path) -> None:
+    assert {"forgetting/<task>/delta_lp_auroc", "task/<task>/auroc_left_out"} < check_rows(finished)
 
 
 def test_the_manifest_describes_all_tasks(finished: Path) -> None:

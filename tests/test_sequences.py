@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from catalogued import check_rows
 from made_backbones import make_tiny_clip
 from made_training import SMALL, interrupted, load_once, values
 from overrides import SMALL_TRACKING, TINY
@@ -431,6 +432,10 @@ def test_heads_and_probes_of_all_tasks_are_measured_at_every_snapshot(finished: 
     manifest = read_json(finished / "manifest.json")
     assert set(manifest["tasks"]) == {"digits", "textures", "shapes"}
     assert {"task", "task textures"} <= manifest["fingerprints"].keys()
+
+
+def test_every_row_is_in_the_catalogue(finished: Path) -> None:
+    assert "sequence/<scoring>/backward_transfer" in check_rows(finished)
 
 
 def test_the_comparison_and_the_report_show_it(finished: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from catalogued import check_rows
 from made_training import values
 from overrides import SMALL_TRACKING, TINY
 
@@ -134,6 +135,7 @@ def test_a_run_is_measured_between_its_ends(
     assert head.split()[:2] == ["digits", "accuracy"] and "harness.report" in table[-2]
     ((_, stored),) = read_histories(f"sqlite:///{tmp_path}/mlflow.db", "default", lambda name: True)
     assert {(row["name"], row["step"]): row["value"] for row in stored} == rows
+    check_rows(folder)
     AcceleratorState._reset_state(reset_partial_state=True)
     main()  # again: nothing new
     assert values(folder) == rows

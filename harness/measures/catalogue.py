@@ -67,7 +67,8 @@ class MetricName(NamedTuple):
 
 def split_name(name: str) -> MetricName:
     """Parts of a metric's name, known or not."""
-    stage, *where, measure = name.removeprefix(INTERPOLATED).split("/")
+    stage, *rest = name.removeprefix(INTERPOLATED).split("/")
+    *where, measure = rest or [""]
     place, subject, *_ = (*where, None, None)
     return MetricName(stage, place or "all", measure, subject, name.startswith(INTERPOLATED))
 

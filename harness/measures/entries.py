@@ -132,7 +132,7 @@ def _training() -> Iterator[Metric]:
         "training loss",
         "What is minimised: the sum of the method's terms, on the step's images.",
         loop,
-        low=0,
+        low=0.0,
         better="lower",
         headline="every place",
     )
@@ -141,14 +141,14 @@ def _training() -> Iterator[Metric]:
         "learning rate",
         "Learning rate of the step.",
         "harness.finetuning.schedule.learning_rate",
-        low=0,
+        low=0.0,
     )
     yield Metric(
         "train/grad_norm",
         "gradient norm",
         "Norm of all gradients before clipping, where finite.",
         loop,
-        low=0,
+        low=0.0,
     )
     yield Metric(
         "train/<term>",
@@ -170,7 +170,7 @@ def _scores() -> Iterator[Metric]:
             code,
             score.source,
             score.unit,
-            0,
+            0.0,
             score.high,
             score.better,
             headline="every place" if main else "never",
@@ -186,7 +186,7 @@ def _scores() -> Iterator[Metric]:
                 kind.code,
                 kind.source,
                 score.unit,
-                0,
+                0.0,
                 score.high,
                 score.better,
                 headline="every place" if main else "never",
@@ -205,8 +205,8 @@ def _forgetting(kind: ProbeKind) -> Iterator[Metric]:
             f"{score} after − before, of {kind.definition}; negative is forgetting.",
             f"{_FORGETTING}.delta",
             kind.source,
-            low=-1,
-            high=1,
+            low=-1.0,
+            high=1.0,
             better="higher",
             headline="every place" if kind.in_tables else "never",
             above=f"{kind.symbol}, {kind.title}",
@@ -223,7 +223,7 @@ def _sequence() -> Iterator[Metric]:
         definition: str,
         source: str,
         better: Better,
-        low: float = 0,
+        low: float = 0.0,
         headline: bool = False,
     ) -> Iterator[Metric]:
         for of_auroc in (False, True):
@@ -235,7 +235,7 @@ def _sequence() -> Iterator[Metric]:
                 f"{_FORGETTING}.{measure}",
                 source,
                 low=low,
-                high=1,
+                high=1.0,
                 better=better,
                 headline="every place" if headline else "never",
                 above="sequence, {scoring}" + " (AUROC)" * of_auroc,
@@ -251,7 +251,7 @@ def _sequence() -> Iterator[Metric]:
         "mean_{j<T−1} (R[T−1, j] − R[j, j]); negative is forgetting.",
         _LOPEZ_PAZ,
         "higher",
-        -1,
+        -1.0,
         headline=True,
     )
     yield from entry(
@@ -261,7 +261,7 @@ def _sequence() -> Iterator[Metric]:
         "the maximum.",
         "Chaudhry et al. 2018",
         "lower",
-        -1,
+        -1.0,
     )
     yield from entry(
         "forgetting_max_all",
@@ -284,7 +284,7 @@ def _sequence() -> Iterator[Metric]:
         "mean_{j≥1} (R[j−1, j] − b[j]), b the scores at step 0.",
         _LOPEZ_PAZ,
         "higher",
-        -1,
+        -1.0,
         headline=True,
     )
     yield from entry(
@@ -306,8 +306,8 @@ def _drift() -> Iterator[Metric]:
         "has changed. Biased: high even for unrelated features of few images.",
         cka,
         "Kornblith et al. 2019",
-        low=0,
-        high=1,
+        low=0.0,
+        high=1.0,
     )
     yield Metric(
         "drift/<layer>/cka_unbiased",
@@ -315,8 +315,8 @@ def _drift() -> Iterator[Metric]:
         "The same with the unbiased HSIC estimator.",
         cka,
         "Song et al. 2012, eq. 5",
-        low=-1,
-        high=1,
+        low=-1.0,
+        high=1.0,
     )
     yield Metric(
         "drift/<layer>/distance",
@@ -324,36 +324,36 @@ def _drift() -> Iterator[Metric]:
         "Mean squared distance Σ_d (f − f′)² over the variance at step 0: 0 unchanged, 2 unrelated.",
         f"{_DRIFT}.feature_drift",
         "ContinualEvaluation",
-        low=0,
+        low=0.0,
     )
     yield Metric(
         "drift/<layer>/weight_distance",
         "weight distance ‖θ − θ₀‖",
         "Euclidean distance of the layer's weights from step 0, adapters merged.",
         weights,
-        low=0,
+        low=0.0,
     )
     yield Metric(
         "drift/<layer>/weight_distance_relative",
         "weight distance ‖θ − θ₀‖ / ‖θ₀‖",
         "The same over the norm at step 0.",
         weights,
-        low=0,
+        low=0.0,
     )
     yield Metric(
         "drift/<layer>/grad_norm",
         "gradient norm",
         "Gradient norm before clipping, mean over the steps since the snapshot before.",
         gradients,
-        low=0,
+        low=0.0,
     )
     yield Metric(
         "drift/<layer>/grad_share",
         "gradient share",
         "The layer's share of the squared gradient norm, mean over the same steps.",
         gradients,
-        low=0,
-        high=1,
+        low=0.0,
+        high=1.0,
     )
 
 
@@ -365,8 +365,8 @@ def _selectors() -> Iterator[Metric]:
             "Σ_l ω_l l/(L−1) under the layer distribution ω: 0 first layer, 1 last.",
             f"{_REWIRING}.expected_depth",
             unit=_DEPTH,
-            low=0,
-            high=1,
+            low=0.0,
+            high=1.0,
             headline="whole brain",
             over_subjects="interval",
         )
@@ -377,8 +377,8 @@ def _selectors() -> Iterator[Metric]:
             "confidence",
             "1 − H(ω)/log L: 0 uniform, 1 a single layer.",
             f"{_REWIRING}.confidence",
-            low=0,
-            high=1,
+            low=0.0,
+            high=1.0,
             over_subjects="interval",
         )
     )
@@ -388,8 +388,8 @@ def _selectors() -> Iterator[Metric]:
             "scale",
             "0 reads local tokens only, 1 the global token only; absent if the mapping has no scale.",
             "harness.mappings.mapping.Mapping",
-            low=0,
-            high=1,
+            low=0.0,
+            high=1.0,
             over_subjects="interval",
         )
     )
@@ -401,8 +401,8 @@ def _rewiring() -> Iterator[Metric]:
         title: str,
         definition: str,
         tail: Tail,
-        low: float = 0,
-        high: float = 1,
+        low: float = 0.0,
+        high: float = 1.0,
         *,
         unit: str = "",
         code: str = "rewiring_measures",
@@ -456,7 +456,7 @@ def _rewiring() -> Iterator[Metric]:
             "depth shift",
             "Change of expected depth; positive is towards deeper layers.",
             "two-sided",
-            -1,
+            -1.0,
             unit=_DEPTH,
         ),
         entry(
@@ -468,7 +468,7 @@ def _rewiring() -> Iterator[Metric]:
             code="jensen_shannon",
         ),
         entry("top_layer_changed", "top layer changed", "Share of voxels with another top layer.", "greater"),
-        entry("confidence_change", "confidence change", "Change of confidence.", "two-sided", -1),
+        entry("confidence_change", "confidence change", "Change of confidence.", "two-sided", -1.0),
         entry(
             "space_displacement",
             "displacement",
@@ -477,7 +477,7 @@ def _rewiring() -> Iterator[Metric]:
             high=2 * math.sqrt(2),
             unit="half-widths of the image",
         ),
-        entry("scale_change", "scale change", "Change of scale; positive is more global.", "two-sided", -1),
+        entry("scale_change", "scale change", "Change of scale; positive is more global.", "two-sided", -1.0),
         entry(
             "r2_change",
             "R² change",
@@ -523,8 +523,8 @@ def _alignment() -> Iterator[Metric]:
         "Spearman correlation of a voxel's ROI rank and its expected depth: 1 if depth rises with rank.",
         code,
         "after the brain hierarchy score of Nonaka et al. 2021",
-        low=-1,
-        high=1,
+        low=-1.0,
+        high=1.0,
         better="higher",
         headline="whole brain",
         compared=("start", "end"),
@@ -552,7 +552,7 @@ def _brain() -> Iterator[Metric]:
         "brain R²",
         "1 − residual over total sum of squares of the responses to held-out stimuli.",
         f"{scores}.score",
-        high=1,
+        high=1.0,
         better="higher",
         headline="whole brain",
         compared=("start", "end"),
@@ -575,8 +575,8 @@ def _brain() -> Iterator[Metric]:
             "brain correlation",
             "Pearson correlation of predicted and measured responses to held-out stimuli.",
             f"{scores}.score",
-            low=-1,
-            high=1,
+            low=-1.0,
+            high=1.0,
             better="higher",
             over_subjects="interval",
         )
