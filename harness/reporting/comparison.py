@@ -39,15 +39,15 @@ OVER_ALPHA = ("rewiring/all/wasserstein_excess", "brain/all/r2")
 
 
 class Group(NamedTuple):
-    """What runs have in common that differ in their seed only."""
+    """What runs have in common that differ only in their seed."""
 
     backbone: str
     task: str
     method: str
-    variant: str  # the settings in which it differs from others of these names, such as finetune.lr=0.001
+    variant: str  # settings that differ from other groups of these names, such as finetune.lr=0.001
 
     def label(self, groups: Sequence[Group]) -> str:
-        """Name that tells it from the others of a study: the backbone, and whatever else differs."""
+        """Name that distinguishes it from other groups of a study: the backbone, and whatever else differs."""
         parts = [self.backbone]
         parts += [self.task] if len({group.task for group in groups}) > 1 else []
         parts += [self.method] if len({group.method for group in groups}) > 1 else []
@@ -55,9 +55,9 @@ class Group(NamedTuple):
 
 
 def group_runs(runs: Sequence[RunResult]) -> dict[Group, list[RunResult]]:
-    """Runs that differ in their seed only, together; untrained controls last, else by name.
+    """Group runs that differ only in their seed; untrained controls last, else by name.
 
-    Nothing else is averaged over: runs of the same names that differ in another setting are variants.
+    Only seeds are averaged: runs of the same names that differ in another setting are variants.
     """
     settings = {run.folder: flatten(run.config) for run in runs}
     for run in runs:
@@ -69,7 +69,7 @@ def group_runs(runs: Sequence[RunResult]) -> dict[Group, list[RunResult]]:
     groups: dict[Group, list[RunResult]] = {}
     for names, alike in named.items():
         keys = sorted({key for run in alike for key in settings[run.folder]})
-        # what only one option of a section has says no more than the name of the option does
+        # a setting that only one option of a section has says no more than the option's name
         values = {key: {settings[run.folder].get(key) for run in alike} - {None} for key in keys}
         varied = [key for key in keys if len(values[key]) > 1]
         for run in alike:
@@ -91,15 +91,15 @@ def _order(run: RunResult) -> tuple[bool, str, str, str, int]:
 
 
 def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
-    """Compare finished runs: mean and standard deviation over seeds of every column.
+    """Compare finished runs: mean and standard deviation of every column over seeds.
 
     Returns
     -------
     DataFrame
-        Index: backbone, task, method, variant and seeds (how many). Columns: metric (its name in
-        ``results.jsonl``), at ("start" or "end") and statistic: "value" is the mean over seeds, of a p value
+        Index: backbone, task, method, variant and seeds (their number). Columns: metric (its name in
+        ``results.jsonl``), at ("start" or "end") and statistic: "value" is the mean over seeds, for p values
         the largest; "sd" the sample's standard deviation, NaN for one seed; "low" and "high" the interval
-        over subjects, a mean over seeds too, NaN for one subject. NaN where there is no value.
+        over subjects, also a mean over seeds, NaN for one subject. NaN without a value.
     """
     groups = group_runs(runs)
     columns = choose_columns(runs)
@@ -122,13 +122,13 @@ def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
 
 
 def find_all(runs: Sequence[RunResult], metric: str, at: At) -> list[float]:
-    """Values of a metric at the first or the last snapshot, of the runs that have one."""
+    """Values of a metric at the first or last snapshot, of the runs that have one."""
     found = [run.find(metric, at)[2] for run in runs]
     return [value for value in found if value is not None]
 
 
 def choose_columns(runs: Sequence[RunResult]) -> list[Column]:
-    """The columns of the comparison of these runs, without those that no run has a value of."""
+    """Choose the columns of a comparison of these runs: those that any run has a value for."""
     metrics: list[tuple[str, tuple[At, ...]]] = [
         *((metric, ("start", "end")) for task, main in task_measures(runs) for metric in _scores(task, main)),
         *(
@@ -169,7 +169,7 @@ def _brain_metrics() -> Iterator[tuple[str, tuple[At, ...]]]:
 
 
 def choose_subject_columns(runs: Sequence[RunResult]) -> list[Column]:
-    """The columns of the comparison that single subjects of these runs have values of."""
+    """Choose the columns of the comparison that single subjects of these runs have values for."""
     names = [(run, label) for run in runs for label in run.subjects]
     return [
         column
@@ -180,15 +180,15 @@ def choose_subject_columns(runs: Sequence[RunResult]) -> list[Column]:
 
 
 def choose_measure(runs: Sequence[RunResult]) -> str:
-    """The measure that stands for the task of these runs; `MAIN` where it is not one for all of them."""
+    """Main measure of the tasks of these runs; `MAIN` if they differ."""
     measures = {main_measure(task) for run in runs for task in tasks_in_order(run.config.task)}
     return measures.pop() if len(measures) == 1 else MAIN
 
 
 def task_measures(runs: Sequence[RunResult]) -> list[tuple[str, str]]:
-    """Tasks that these runs were fine-tuned on, and the measure that stands for each.
+    """Tasks that these runs were fine-tuned on, each with its main measure.
 
-    Where every run has one task and not all the same, `TASK` stands for them all.
+    If every run has one task but not all the same, `TASK` stands for all.
     """
     measures = {task.name: main_measure(task) for run in runs for task in tasks_in_order(run.config.task)}
     if len(measures) == 1 or any(len(run.tasks) > 1 for run in runs):
@@ -203,7 +203,7 @@ def probe_tasks(runs: Sequence[RunResult]) -> list[str]:
 
 
 def choose_interpolated(runs: Sequence[RunResult]) -> dict[str, str]:
-    """Metrics of WiSE-FT's curves that say what is learned, forgotten and rewired, with their titles."""
+    """Metrics of WiSE-FT's curves that are shown, with their titles: what is learned, forgotten and rewired."""
     titles = {
         metric: write_title(metric)
         for metric in (f"task/{task}/{measure}" for task, measure in task_measures(runs))
@@ -223,6 +223,6 @@ def choose_interpolated(runs: Sequence[RunResult]) -> dict[str, str]:
 
 
 def columns_of(frame: pd.DataFrame) -> list[Column]:
-    """The columns of what `compare_runs` returned."""
+    """Columns of a frame from `compare_runs`."""
     pairs = dict.fromkeys((metric, at) for metric, at, _ in frame.columns)
     return [describe_column(metric, at) for metric, at in pairs]

@@ -16,15 +16,15 @@ from harness.reporting.comparison import (
     columns_of,
 )
 
-WIDTH = 120  # of a terminal, characters
+WIDTH = 120  # characters of a terminal
 GAP = 3  # between groups of columns
 
 
 def format_table(frame: pd.DataFrame) -> str:
-    """Write what `compare_runs` returned for a terminal, in stacked tables of at most 120 characters.
+    """Format a frame from `compare_runs` for a terminal, in stacked tables of at most 120 characters.
 
-    Numbers are means over seeds with their standard deviation, and with the interval over subjects if there
-    are several; p is the largest over seeds.
+    Numbers are means over seeds with their standard deviation and, with several subjects, the interval over
+    subjects; p is the largest over seeds.
     """
     groups = [Group(*index[:-1]) for index in frame.index]
     seeds = [index[-1] for index in frame.index]
@@ -43,7 +43,7 @@ def format_table(frame: pd.DataFrame) -> str:
 
 
 def _write_part(frame: pd.DataFrame, above: str, columns: Sequence[Column]) -> list[str]:
-    """Lines of the columns under one heading, all of one length."""
+    """Lines of the columns under one heading, all of equal length."""
     cells = []
     for column in columns:
         numbers = (frame[column.metric, column.at, kind] for kind in ("value", "sd", "low", "high"))

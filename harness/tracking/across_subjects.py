@@ -1,8 +1,8 @@
 """Rows of several subjects: the mean of every measure over subjects, its interval, and each subject's own.
 
-Two kinds of chance are kept apart by name. What a subject's excess is held against, refits of an unchanged
-backbone in that subject, is in the subject's own rows: ``rewiring/V1/subj01/wasserstein_p``. What another
-draw of subjects would change is in the rows of the mean: ``rewiring/V1/wasserstein_excess_subjects_p``.
+Names keep two kinds of chance apart. A subject's own rows compare it with refits of an unchanged backbone in
+that subject: ``rewiring/V1/subj01/wasserstein_p``. Rows of the mean say what another sample of subjects would
+change: ``rewiring/V1/wasserstein_excess_subjects_p``.
 """
 
 from __future__ import annotations
@@ -21,19 +21,18 @@ from harness.runs import name_of_subject
 
 
 def combine_subjects(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Values of all metrics of one snapshot, by name, from those of its subjects.
+    """Combine the metrics of one snapshot over subjects, by name.
 
-    For ``stage/place/measure``, over the subjects that have it: the mean, under the plain name;
-    ``…_subjects``, how many they are; and of two or more ``…_subjects_low`` and ``…_subjects_high``, the
-    95 % interval of the mean (`mean_over_subjects`), but of floors. For an excess also
-    ``…_subjects_p``, of the test that its mean over subjects is 0, one-sided as the floor's is
-    (`harness.measures.rewiring.tail`), and, of ROIs, ``…_subjects_p_fdr``. Then every subject's own rows, as
-    ``stage/place/subject/measure``.
+    For ``stage/place/measure``, over the subjects that have it: the mean, under the plain name, and their
+    number, ``…_subjects``. With two or more also the 95 % interval of the mean, ``…_subjects_low`` and
+    ``…_subjects_high`` (`mean_over_subjects`), except for floors. An excess also gets ``…_subjects_p``, a test
+    of its mean against 0 on the same side as the floor's, and in ROIs ``…_subjects_p_fdr``.
+    `Metric.over_subjects` says which. Every subject's own rows follow as ``stage/place/subject/measure``.
 
     Parameters
     ----------
     rows : dict of label to dict of name to float
-        Of each subject; not all need have the same ROIs and measures.
+        Rows of each subject; ROIs and measures may differ between subjects.
     """
     values: dict[str, float] = {}
     tested: dict[str, list[str]] = {}

@@ -27,10 +27,10 @@ def knn_probe(
     n_neighbours: int = 20,
     temperature: float = 0.07,
 ) -> ProbeResult:
-    """Nearest neighbours, as in DINO (Caron et al. 2021).
+    """Score a vote of nearest neighbours, as in DINO (Caron et al. 2021).
 
     The `n_neighbours` training images of highest cosine similarity s (all, if there are fewer) vote with
-    weight exp(s/temperature); the share of votes is the probability of a class, or of a label.
+    weight exp(s/temperature); a class's or a label's share of votes is its probability.
     """
     for part, features, labels in (("training", train, train_labels), ("test", test, test_labels)):
         check_features(f"nearest-neighbour probe, {part} part", features, labels)
@@ -40,7 +40,7 @@ def knn_probe(
     votes = train_labels
     if votes.ndim == 1:
         votes = np.eye(int(max(train_labels.max(), test_labels.max())) + 1)[train_labels]
-    # rounding may carry a sum of shares above 1
+    # rounding may push a sum of shares above 1
     shares = np.einsum("nk,nkc->nc", weight, votes[neighbours].astype(np.float64)).clip(0, 1)
     return ProbeResult(score_labels(shares, test_labels))
 

@@ -44,13 +44,13 @@ def linear_probe(
     weight_decay: float = 0.01,
     device: str | torch.device = "cpu",
 ) -> ProbeResult:
-    """Linear probe after the protocol of LDIFS (Mukhoti et al., TMLR 2024).
+    """Train and score a linear probe, by the protocol of LDIFS (Mukhoti et al., TMLR 2024).
 
     L2-normalised features, linear layer with bias, full-batch AdamW on cross-entropy. Every learning rate is
-    tried on a part of the training images; the one of best accuracy on the rest (of equals the one of lower
-    cross-entropy) is used to refit on all of them. The layer starts at 0, so nothing but the choice of the
-    validation part depends on the seed. Where images have several labels, the loss is binary cross-entropy
-    and mean AUROC chooses the rate.
+    tried on part of the training images. The one of best accuracy on the rest (if equal, of lower
+    cross-entropy) is used to refit on all of them. The layer is zero-initialised, so only the choice of the
+    validation part depends on the seed. For multi-label tasks, the loss is binary cross-entropy and mean
+    AUROC chooses the rate.
 
     Parameters
     ----------
@@ -58,13 +58,13 @@ def linear_probe(
     train_labels, test_labels : int array [n_train], [n_test]
         Classes counted from 0; or [n_train, n_labels], [n_test, n_labels] of 0 and 1.
     seed : int
-        Of the validation part, which keeps the proportions of classes where every class has two images or
-        more and the part has room for all.
+        Seed of the validation part, which is stratified if every class has at least two images and the part
+        has room for all classes.
     steps : int
     learning_rates : sequence of float
     validation_fraction : float
     weight_decay : float
-        Of AdamW, on weights and bias; torch's default.
+        AdamW's, on weights and bias; torch's default.
     device : str or torch.device
 
     Raises
@@ -84,7 +84,7 @@ def linear_probe(
     logits = torch.einsum("nc,lck->lnk", x[validation_part], tried)
     if several:
         labels = train_labels[validation_part]
-        # of labels that no validation image has, or all have, only the loss can say something
+        # labels that all validation images have, or none, leave it to the loss
         quality = [mean_auroc(of_rate.cpu().numpy(), labels)[0] or 0.0 for of_rate in logits]
     else:
         quality = (logits.argmax(-1) == target).double().mean(1).tolist()
@@ -106,11 +106,11 @@ def fit_linear_layers(
     steps: int,
     weight_decay: float,
 ) -> Float[Tensor, "n_rates n_channels n_classes"]:
-    """Train one linear layer per learning rate on `tasks.losses.label_loss`, all of them at once, from 0.
+    """Train one zero-initialised linear layer per learning rate on `tasks.label_loss`, all at once.
 
-    The steps are those of `torch.optim.AdamW` (betas .9 and .999, eps 1e-8), which takes one rate per
-    parameter tensor only; side by side in one matrix, with the loss's gradient written out, the layers
-    train more than twice as fast.
+    Steps are those of `torch.optim.AdamW` (betas .9 and .999, eps 1e-8), which takes only one rate per
+    parameter tensor. Side by side in one matrix, with the loss's gradient written out, the layers train more
+    than twice as fast.
     """
     n_images, n_rates = len(x), len(learning_rates)
     rate = torch.tensor(learning_rates, dtype=x.dtype, device=x.device).repeat_interleave(n_classes)
@@ -135,8 +135,8 @@ def _split(labels: np.ndarray, validation_fraction: float, seed: int) -> tuple[n
     n_validation = round(validation_fraction * len(labels))
     if not 0 < n_validation < len(labels):
         raise InputError(
-            f"linear probe: found {len(labels)} training images, of which {n_validation} to validate on; "
-            "both parts need at least one"
+            f"linear probe: found {len(labels)} training images, {n_validation} of them to validate on; "
+            "expected at least one in both parts"
         )
     can_stratify = counts.min() >= 2 and min(n_validation, len(labels) - n_validation) >= len(counts)
     fit_part, validation_part = train_test_split(
@@ -149,7 +149,7 @@ def _split(labels: np.ndarray, validation_fraction: float, seed: int) -> tuple[n
 
 
 def _to_layer_input(features: np.ndarray, device: str | torch.device) -> Tensor:
-    """L2-normalised features and a column of ones for the bias."""
+    """L2-normalise features and append a column of ones for the bias."""
     unit = F.normalize(torch.as_tensor(features, dtype=torch.float32, device=device), dim=1)
     return F.pad(unit, (0, 1), value=1.0)
 

@@ -30,12 +30,12 @@ def zero_shot(
     """Classify images by the class text of highest cosine similarity (CLIP: Radford et al. 2021).
 
     Both kinds of features are L2-normalised here. `logit_scale` is the factor itself (CLIP: about 100), not
-    its logarithm; it matters for the ece only. Where images have several labels, similarity ranks the images
-    for every label, which gives auroc; what takes a threshold is not defined, and left out.
+    its logarithm; it only affects the ece. For multi-label tasks, similarity ranks the images for every
+    label, which gives auroc; scores that need a threshold are undefined.
     """
     check_features("zero-shot probe", image_features, labels)
     if not logit_scale > 0:
-        raise InputError(f"zero-shot probe: found a logit scale of {logit_scale}; accepted are positive ones")
+        raise InputError(f"zero-shot probe: found a logit scale of {logit_scale}, expected a positive one")
     n_classes = labels.shape[1] if labels.ndim == 2 else labels.max() + 1
     if n_classes > len(class_text_features):
         raise InputError(

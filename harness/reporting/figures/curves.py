@@ -1,4 +1,4 @@
-"""Curves over steps, and depths by region: what was forgotten, what rewired, how brain-like it is."""
+"""Curves over steps, and depth by region: forgetting, rewiring, hierarchy alignment."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ from harness.reporting.figures.panels import (
 )
 from harness.runs import name_of_subject
 
-FLOOR = "floor: where one more refit of step 0 falls, 95 %"
+FLOOR = "floor: range of one more refit of step 0, 95 %"
 
 
 def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
-    """Accuracy on the task beside forgetting on every probe, over steps.
+    """Draw accuracy on the task beside forgetting on every probe, over steps.
 
     The first row shows the head's accuracy beside the first kind of probe; every other kind that any run has
     adds a row, the second with the task's probe. If a run has several tasks, each has a panel.
@@ -67,7 +67,7 @@ def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
     runs = [run for line in lines for run in line.runs]
     several = any(len(run.tasks) > 1 for run in runs)
     tasks = task_measures(runs) if several else [(TASK, choose_measure(runs))]
-    # what stands beside each row of changes: the task's head, then the probes that are shown on it
+    # beside each row of changes: the task's head, then the probes that are shown on it
     own = [("task/{}/{}", "head")]
     own += [(f"probe/{{}}/{kind.prefix}{{}}", kind.title) for kind in PROBE_KINDS if kind.on_task]
     with figure_style():
@@ -102,15 +102,15 @@ def _delta(lines: Sequence[Line], probe: str, kind: ProbeKind) -> str:
 
 
 def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "wasserstein") -> Figure:
-    """Excess rewiring over steps: the whole brain, and a small panel for every place.
+    """Draw excess rewiring over steps: the whole brain, and a small panel for every place.
 
     Parameters
     ----------
     lines : sequence of Line
     places : sequence of str
-        Names of ROIs, in the order of the panels.
+        Names of ROIs, in panel order.
     measure : str
-        One that has a noise floor.
+        A measure with a noise floor.
     """
     with figure_style():
         n_rows = max(2, math.ceil(len(places) / COLUMNS))
@@ -138,14 +138,14 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
         over = any(line.subjects for line in lines)
         points = [
             _point(f"p < {ALPHA:g}" + (" over subjects" if over else "")),
-            _point("not so" if over else "within the floor", "none"),
+            _point("p ≥ 0.05" if over else "within the floor", "none"),
         ]
         draw_legend(figure, lines, [*points, _floor_patch()])
     return figure
 
 
 def draw_alignment(lines: Sequence[Line]) -> Figure:
-    """Hierarchy alignment over steps, with the spread of step 0's refits, and brain R²."""
+    """Draw hierarchy alignment over steps, with the spread of step 0's refits, and brain R²."""
     with figure_style():
         figure, axes = make_panels(1, 2, 2.9)
         hierarchy = "alignment/all/hierarchy"
@@ -166,9 +166,9 @@ def draw_alignment(lines: Sequence[Line]) -> Figure:
 
 
 def draw_depths(lines: Sequence[Line], places: Sequence[str]) -> Figure:
-    """Expected depth of every place at step 0 and at the last snapshot: a panel for every line.
+    """Draw the expected depth of every place at step 0 and at the last snapshot, a panel per line.
 
-    What joins the two is dark where the shift stands out of the floor.
+    The bar between the two is strong if the shift is outside the floor.
     """
     with figure_style():
         n_columns = min(max(len(lines), 2), COLUMNS)
@@ -203,19 +203,19 @@ def draw_depths(lines: Sequence[Line], places: Sequence[str]) -> Figure:
             ax.set_xlabel("expected depth: 0 first layer, 1 last")
             ax.set_yticks(heights, places if index % n_columns == 0 else [""] * len(places))
             ax.grid(axis="x")
-        strong = Line2D([], [], color=FAINT, linewidth=2.4, label=f"shift out of the floor, p < {ALPHA:g}")
+        strong = Line2D([], [], color=FAINT, linewidth=2.4, label=f"shift outside the floor, p < {ALPHA:g}")
         weak = Line2D([], [], color=FAINT, alpha=0.4, linewidth=1.2, label="within the floor")
         draw_legend(figure, [], [_point("step 0", "none"), _point("last snapshot"), strong, weak])
     return figure
 
 
 def _floor_margin(line: Line, metric: str) -> float | None:
-    """How far one more refit of step 0 goes, in 95 % of cases: in a subject, on average over subjects."""
+    """How far one more refit of step 0 goes in 95 % of cases; with several subjects, their average."""
     names = [name_of_subject(metric, label) for label in line.subjects] or [metric]
     pairs = [
         (line.curve(f"{name}_excess")["mean"], line.curve(f"{name}_excess_high")["mean"]) for name in names
     ]
-    # the floor is that of step 0: the same at every step
+    # the floor belongs to step 0, so it is the same at every step
     margins = [float((high - excess).iloc[-1]) for excess, high in pairs if len(excess)]
     return float(np.mean(margins)) if margins else None
 

@@ -1,4 +1,4 @@
-"""Where a backbone has moved by the end of fine-tuning, layer by layer, whoever reads it."""
+"""Drift by the end of fine-tuning, layer by layer."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from harness.reporting.figures.panels import (
 )
 
 DRAWN = ("cka_unbiased", "weight_distance_relative", "grad_norm")
-"""Measures of drift that are drawn, a panel each; of similarities 1 − the value, so that up is change."""
+"""Measures of drift that are drawn, a panel each; for similarities 1 − the value, so that up is change."""
 
 
 def draw_drift(lines: Sequence[Line]) -> Figure:
-    """How far every layer's representation and weights are from step 0, and where gradients were, at the end.
+    """Draw how far each layer's representation and weights are from step 0 at the end, and its gradients.
 
-    Layers run from input to output, those of each network over the same width.
+    Layers run from input to output; every network spans the same width.
     """
     with figure_style():
         figure, axes = make_panels(1, len(DRAWN), 2.7)
@@ -35,7 +35,7 @@ def draw_drift(lines: Sequence[Line]) -> Figure:
             ax.set_title(f"1 − {title}" if _is_similarity(measure) else title[:1].upper() + title[1:])
             ax.set_xlabel("layer: 0 first, 1 last")
             if measure == "grad_norm" and _have_values(ax):
-                ax.set_yscale("log")  # the head's is many times those of the layers
+                ax.set_yscale("log")  # the head's gradient is many times that of the layers
             else:
                 ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
         draw_legend(figure, lines)
@@ -43,7 +43,7 @@ def draw_drift(lines: Sequence[Line]) -> Figure:
 
 
 def find_layers(line: Line, measure: str) -> list[str]:
-    """Layers of a line that have a measure of drift, from input to output."""
+    """Layers for which a line has a measure of drift, from input to output."""
     names = line.runs[0].rows["name"].unique()
     return [
         name.split("/")[1] for name in names if name.startswith("drift/") and name.endswith(f"/{measure}")
@@ -59,7 +59,7 @@ def _have_values(ax: Axes) -> bool:
 
 
 def _draw_line(ax: Axes, line: Line, measure: str) -> None:
-    """A line's last snapshot, with a band of one standard deviation over seeds."""
+    """Draw a line's last snapshot, with a band of one standard deviation over seeds."""
     curves = [line.curve(f"drift/{layer}/{measure}") for layer in find_layers(line, measure)]
     ends: Float[np.ndarray, "n_layers 2"] = np.array(
         [(curve["mean"].iloc[-1], curve["sd"].iloc[-1]) for curve in curves]

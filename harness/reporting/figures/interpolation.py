@@ -1,4 +1,4 @@
-"""WiSE-FT: what is learned, forgotten and rewired between a run's pretrained and its fine-tuned weights."""
+"""WiSE-FT: curves between a run's pretrained and fine-tuned weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.reporting.figures.panels import (
 
 
 def draw_interpolation(lines: Sequence[Line]) -> Figure:
-    """A panel for every measure, over α; `lines` are those that have such a curve, one at the least."""
+    """Draw every measure over α, a panel each; `lines` are those with such a curve, at least one."""
     metrics = choose_interpolated([run for line in lines for run in line.runs])
     with figure_style():
         figure, axes = make_panels(math.ceil(len(metrics) / COLUMNS), COLUMNS, 2.3)
