@@ -177,4 +177,4 @@ def mean_over_subjects(
 
 def correct_over_rois(p: Float[np.ndarray, " n_rois"]) -> Float[np.ndarray, " n_rois"]:
     """Adjust p values for the number of ROIs (Benjamini–Hochberg): reject those up to the desired FDR."""
-    return stats.false_discovery_control(p, method="bh") if p.size else p.copy()
+    return stats.false_discovery_control(p, method="bh")

@@ -47,7 +47,7 @@ class Group(NamedTuple):
     variant: str  # settings that differ from other groups of these names, such as finetune.lr=0.001
 
     def label(self, groups: Sequence[Group]) -> str:
-        """Name that distinguishes it from other groups of a study: the backbone, and whatever else differs."""
+        """Name that tells it from a study's other groups: the backbone, and whatever else differs."""
         parts = [self.backbone]
         parts += [self.task] if len({group.task for group in groups}) > 1 else []
         parts += [self.method] if len({group.method for group in groups}) > 1 else []
@@ -203,7 +203,7 @@ def probe_tasks(runs: Sequence[RunResult]) -> list[str]:
 
 
 def choose_interpolated(runs: Sequence[RunResult]) -> dict[str, str]:
-    """Metrics of WiSE-FT's curves that are shown, with their titles: what is learned, forgotten and rewired."""
+    """Choose the metrics of WiSE-FT's curves that are shown, with their titles."""
     titles = {
         metric: write_title(metric)
         for metric in (f"task/{task}/{measure}" for task, measure in task_measures(runs))

@@ -30,10 +30,13 @@ def count_classes(task: TaskConfig) -> int | None:
     """Classes or labels of a task, where they are known before its images are there."""
     if isinstance(task, EmbeddedTaskConfig):
         return EMBEDDED[task.name][1]
-    for names in (getattr(task, "label_columns", None), getattr(task, "classes", None), task.class_names):
-        if names is not None:
-            return len(names)
-    return None
+    listed = (getattr(task, "label_columns", None), getattr(task, "classes", None), task.class_names)
+    known = [names for names in listed if names is not None]
+    if not known:
+        return None
+    # a label that stands for "none of them" is not a class
+    no_label = getattr(task, "no_label", None)
+    return len(known[0]) - any(no_label in names for names in known)
 
 
 def count_training_images(task: TaskConfig) -> int | None:
@@ -109,17 +112,22 @@ def token_bytes(n_stimuli: int, widths: Sequence[int], mapping: MappingConfig) -
 
 
 def mapping_bytes(n_voxels: int, widths: Sequence[int], mapping: MappingConfig) -> int:
-    """One mapping on disk, float32: arrays of its voxels and, of trained families, two projections a layer.
+    """One mapping on disk, float32: numbers per voxel and, for trained families, projections per layer.
 
-    The selectors' networks and the tokens' frame, which are small beside these, are left out.
+    The selectors' networks and the tokens' frame are small beside these and left out.
     """
     n_layers = len(widths)
     if not isinstance(mapping, TrainedMappingConfig):
         return 4 * n_voxels * (n_layers + 2)
     # layer, place, scale, weights, bias, two scores
-    of_voxels = n_voxels * (n_layers + 2 + 1 + mapping.n_channels + 1 + 2)
-    projections = 2 if mapping.family != "attention" else 4  # keys and values
-    return 4 * (of_voxels + projections * sum(widths) * mapping.n_channels)
+    per_voxel = n_layers + 2 + 1 + mapping.n_channels + 1 + 2
+    projections = 2
+    if mapping.family == "free_selectors":
+        per_voxel += n_layers + 2 + 1  # the selectors' logits
+    elif mapping.family == "attention":
+        per_voxel += n_layers + mapping.n_channels  # logits of layers, queries
+        projections = 4  # keys and values
+    return 4 * (n_voxels * per_voxel + projections * sum(widths) * mapping.n_channels)
 
 
 def training_bytes(n_parameters: int, n_trained: int, n_kept: int = 0) -> int:

@@ -25,8 +25,8 @@ def combine_subjects(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float
 
     For ``stage/place/measure``, over the subjects that have it: the mean, under the plain name, and their
     number, ``…_subjects``. With two or more also the 95 % interval of the mean, ``…_subjects_low`` and
-    ``…_subjects_high`` (`mean_over_subjects`), except for floors. An excess also gets ``…_subjects_p``, a test
-    of its mean against 0 on the same side as the floor's, and in ROIs ``…_subjects_p_fdr``.
+    ``…_subjects_high`` (`mean_over_subjects`), except for floors. An excess also gets ``…_subjects_p``, a
+    test of its mean against 0 on the same side as the floor's, and in ROIs ``…_subjects_p_fdr``.
     `Metric.over_subjects` says which. Every subject's own rows follow as ``stage/place/subject/measure``.
 
     Parameters

@@ -24,7 +24,7 @@ from harness.finetuning.methods.objective import (
     Objective,
     Terms,
     copy_frozen,
-    copy_weights,
+    copy_start,
 )
 from harness.finetuning.methods.old_head import build_old_head
 from harness.finetuning.methods.tuned import TunedModel
@@ -109,7 +109,7 @@ class Ewc(Objective):
         seed: int,
     ) -> None:
         super().__init__(model, task)
-        self._start = copy_weights(backbone, device)
+        self._start = copy_start(backbone, model, device)
         # made again where a run is resumed: it depends on the pretrained weights and the seed only
         self._fisher = fisher_of(backbone, set(model.trained_weights()), proxy, method, device, seed)
         self._method = method

@@ -22,7 +22,7 @@ from harness.config import (
 from harness.finetuning.methods.objective import (
     Objective,
     Terms,
-    copy_weights,
+    copy_start,
 )
 from harness.finetuning.methods.tuned import TunedModel
 from tasks import Task
@@ -46,7 +46,7 @@ class L2Sp(Objective):
     ) -> None:
         super().__init__(model, task)
         # no buffers: those are sent between processes at every step
-        self._start = copy_weights(backbone, device)
+        self._start = copy_start(backbone, model, device)
         self._method = method
 
     def forward(self, images: Float[Tensor, "n_images 3 height width"], labels: Tensor) -> Terms:
