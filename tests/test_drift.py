@@ -60,5 +60,5 @@ def test_weight_distance_by_hand() -> None:
 
 @pytest.mark.parametrize("after", [{}, {"w": np.zeros(3)}])
 def test_weights_that_do_not_fit_are_named(after: dict[str, np.ndarray]) -> None:
-    with pytest.raises(InputError, match=r"weight distance: w: found .*, accepted: \(2,\)"):
+    with pytest.raises(InputError, match=r"weight distance: w: found .*, expected \(2,\)"):
         weight_distance({"w": np.zeros(2)}, after, {"w": "one"})

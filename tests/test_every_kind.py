@@ -17,6 +17,7 @@ import open_clip
 import pytest
 import torch
 import yaml
+from catalogued import check_rows
 from filelock import FileLock
 from made_backbones import add_tiny_resnet, add_tiny_siglip, add_tiny_vit, register_small
 from made_recordings import make_arrays, write_arrays
@@ -300,6 +301,8 @@ def test_a_run(kind: Kind, root: Path) -> None:
         assert all(distance == 0 for distance in distances) if still else step == 1 or distances[-1] > 0
         if still:
             assert rows["forgetting/shapes/delta_lp", step] == 0
+
+    assert "train/<term>" in check_rows(folder) or kind.method not in WITH_PENALTY
 
     # penalties begin at exactly 0; the row of a step is of the weights before it
     penalties = [rows[name, 1] for name in ("train/penalty", "train/head_penalty") if (name, 1) in rows]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from catalogued import check_rows
 from made_backbones import make_tiny_clip
 from made_training import SMALL, interrupted, load_once, values
 from overrides import SMALL_TRACKING, TINY
@@ -50,11 +51,7 @@ from harness.finetuning.snapshots import (
     sequence_steps,
 )
 from harness.measures.sequences import name_sequence
-from harness.reporting.comparison import (
-    compare_runs,
-    format_table,
-    read_runs,
-)
+from harness.reporting.comparison import compare_runs
 from harness.reporting.figures.curves import draw_forgetting
 from harness.reporting.figures.sequences import (
     draw_matrices,
@@ -64,6 +61,8 @@ from harness.reporting.page import (
     choose_lines,
     write_report,
 )
+from harness.reporting.run_results import read_runs
+from harness.reporting.text_table import format_table
 from harness.runs.inputs import load_inputs
 from harness.runs.layout import (
     list_snapshots,
@@ -428,6 +427,10 @@ def test_heads_and_probes_of_all_tasks_are_measured_at_every_snapshot(finished: 
     manifest = read_json(finished / "manifest.json")
     assert set(manifest["tasks"]) == {"digits", "textures", "shapes"}
     assert {"task", "task textures"} <= manifest["fingerprints"].keys()
+
+
+def test_every_row_is_in_the_catalogue(finished: Path) -> None:
+    assert "sequence/<scoring>/backward_transfer" in check_rows(finished)
 
 
 def test_the_comparison_and_the_report_show_it(finished: Path) -> None:

@@ -3,6 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
+from catalogued import check_rows
 from equality import assert_equal
 from overrides import SMALL_TRACKING, TINY
 
@@ -85,6 +86,11 @@ def test_every_row_is_finite_and_named_once(tracked):
     assert "forgetting/digits/delta_lp" not in names  # what changes there is learning
     assert {"brain/V1/r2", "rewiring/V4/wasserstein_excess", "alignment/all/hierarchy"} <= names
     assert not any(name.endswith("zero_shot_accuracy") for name in names)  # no text tower
+
+
+def test_every_row_is_in_the_catalogue(tracked):
+    patterns = check_rows(tracked[1])
+    assert {"train/loss", "drift/<layer>/cka", "rewiring/<roi>/wasserstein_p_fdr"} < patterns
 
 
 def test_unchanged_backbone_does_not_forget_or_rewire(tracked):
@@ -233,6 +239,7 @@ def test_plain_rows_are_means_of_the_subjects_rows(several):
         assert rows[metric, 1] == pytest.approx((one + zero) / 2)
         assert rows[f"{metric}_subjects", 1] == 2
         assert rows[f"{metric}_subjects_low", 1] < min(one, zero)
+    assert "rewiring/<roi>/wasserstein_excess_subjects_p_fdr" in check_rows(folder)
     # of the backbone and no subject
     assert not any(name.startswith(("probe/", "task/", "forgetting/")) and "subj" in name for name, _ in rows)
     assert ("rewiring/V1/wasserstein_p", 1) not in rows and ("rewiring/V1/subj01/wasserstein_p", 1) in rows

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from catalogued import check_rows
 from made_training import values
 from overrides import SMALL_TRACKING, TINY
 
@@ -127,8 +128,9 @@ def test_a_run_is_measured_between_its_ends(
             column = [f"{found[step]:.3f}" if step in found else "–" for step in (0, 50, 100)]
             assert column in columns
     assert columns[0] == ["0.00", "0.50", "1.00"]
-    assert head.split()[:2] == ["digits", "accuracy"] and "harness.report" in table[-2]
+    assert head.split()[:2] == ["digits", "accuracy"] and "palimpsest report" in table[-2]
     ((_, stored),) = read_histories(f"sqlite:///{tmp_path}/mlflow.db", "default", lambda name: True)
     assert {(row["name"], row["step"]): row["value"] for row in stored} == rows
+    check_rows(folder)
     main()  # again: nothing new
     assert values(folder) == rows
