@@ -14,7 +14,7 @@ import pytest
 from catalogued import MOST_HEADLINES, check_rows
 from made_study import make_brain, write_run
 
-from harness.config.compose import REPOSITORY
+from harness.config.folders import REPOSITORY
 from harness.measures.catalogue import (
     CATALOGUE,
     describe,
