@@ -121,8 +121,8 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
         yield Picture(
             "Drift",
             embed_svg(draw_drift(lines)),
-            "The last snapshot against step 0, layer by layer, whoever reads it. Left: how much of the "
-            "similarity between stimuli is lost. Middle: how far weights have moved. Right: the norm of the "
+            "The last snapshot against step 0, layer by layer, whether the brain reads it or not. Left: how "
+            "much of the similarity between stimuli is lost. Middle: how far weights have moved. Right: the norm of the "
             f"loss’s gradient, averaged over the steps since the previous snapshot.{seeds}",
             tuple(f"drift/<layer>/{measure}" for measure in measures),
         )
