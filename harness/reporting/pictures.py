@@ -122,8 +122,8 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
             "Drift",
             embed_svg(draw_drift(lines)),
             "The last snapshot against step 0, layer by layer, whether the brain reads it or not. Left: how "
-            "much of the similarity between stimuli is lost. Middle: how far weights have moved. Right: the norm of the "
-            f"loss’s gradient, averaged over the steps since the previous snapshot.{seeds}",
+            "much of the similarity between stimuli is lost. Middle: how far weights have moved. Right: the "
+            f"norm of the loss’s gradient, averaged over the steps since the previous snapshot.{seeds}",
             tuple(f"drift/<layer>/{measure}" for measure in measures),
         )
     hierarchy = ("hierarchy", "hierarchy_null_mean", "hierarchy_null_sd")
