@@ -1,7 +1,4 @@
-"""Entry point: Fine-tune a backbone, take snapshots and track them.
-
-accelerate launch harness/finetune.py backbone=mini_clip task=digits method=full seed=0
-"""
+"""Fine-tune a backbone, take snapshots and track them: entry point of `palimpsest finetune`, also for `accelerate launch harness/finetune.py`."""
 
 from harness.commands.finetune import main
 from harness.storage import exit_with_one_line

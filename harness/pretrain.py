@@ -1,7 +1,4 @@
-"""Entry point: Train the mini backbones again.
-
-accelerate launch harness/pretrain.py objective=supervised
-"""
+"""Train the mini backbones again: entry point of `palimpsest pretrain`, also for `accelerate launch harness/pretrain.py`."""
 
 from harness.commands.pretrain import main
 from harness.storage import exit_with_one_line

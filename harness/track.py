@@ -1,7 +1,4 @@
-"""Entry point: Track the snapshots of runs.
-
-accelerate launch harness/track.py runs/<study>/<run>
-"""
+"""Track the snapshots of runs: entry point of `palimpsest track`, also for `accelerate launch harness/track.py`."""
 
 from harness.commands.track import main
 from harness.storage import exit_with_one_line

@@ -1,7 +1,4 @@
-"""Entry point: Measure curves of WiSE-FT.
-
-accelerate launch harness/wise_ft.py runs/<study>/<run>
-"""
+"""Measure runs between their first and last weights: entry point of `palimpsest wise-ft`, also for `accelerate launch harness/wise_ft.py`."""
 
 from harness.commands.wise_ft import main
 from harness.storage import exit_with_one_line
