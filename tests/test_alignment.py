@@ -112,5 +112,6 @@ def test_depth_that_is_constant_within_the_mask_is_undefined():
 
 def test_precision_of_the_depths_does_not_matter():
     rng = np.random.default_rng(0)
-    depth, ranks = rng.random(1000).astype(np.float32), np.repeat(np.arange(4.0), 250)
-    assert hierarchy_alignment(depth, ranks) == hierarchy_alignment(depth.astype(np.float64), ranks)
+    depth = rng.random(1000).astype(np.float32)
+    for ranks in (np.repeat(np.arange(4.0), 250), np.ones(1000)):
+        assert hierarchy_alignment(depth, ranks) == hierarchy_alignment(depth.astype(np.float64), ranks)

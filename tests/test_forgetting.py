@@ -80,7 +80,7 @@ def test_one_task_forgets_nothing_but_itself():
     one = np.array([[0.5]])
     assert f.average_accuracy(one) == 0.5
     for measure in (f.backward_transfer, f.forgetting_chaudhry, f.forgetting_max_all, f.transfer):
-        with pytest.raises(InputError, match="found 1 task; it is defined from 2"):
+        with pytest.raises(InputError, match="found 1 task, expected at least 2"):
             measure(one)
 
 

@@ -6,17 +6,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from accelerate.state import AcceleratorState
+from catalogued import check_rows
 from made_images import FINDINGS, write_findings, write_folders
 from overrides import SMALL_TRACKING, TINY
 
 from harness.commands.finetune import run
 from harness.config.compose import load_config
-from harness.reporting.comparison import (
-    compare_runs,
-    format_table,
-    read_runs,
-)
+from harness.reporting.comparison import compare_runs
+from harness.reporting.run_results import read_runs
+from harness.reporting.text_table import format_table
 from harness.storage.files import read_json
 from harness.tracking.queries import metric_curves
 
@@ -55,9 +53,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 f"runs_dir={root}/runs",
             ]
         )
-        AcceleratorState._reset_state(reset_partial_state=True)
         folder = run(config)
-        AcceleratorState._reset_state(reset_partial_state=True)
         curves = metric_curves("forgetting", study=config.study.name)
         assert {"delta_lp_auroc", "delta_lp"} <= set(curves["measure"])
     return folder
@@ -77,6 +73,10 @@ def test_what_is_measured_is_named(finished: Path) -> None:
     assert result.curve("task/chest/auroc")[0] == 0.5
     # colours say the labels, so even an untrained network's features do
     assert result.curve("probe/chest/linear_auroc")[0] > 0.6
+
+
+def test_every_row_is_in_the_catalogue(finished: Path) -> None:
+    assert {"forgetting/<task>/delta_lp_auroc", "task/<task>/auroc_left_out"} < check_rows(finished)
 
 
 def test_the_manifest_describes_all_tasks(finished: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from PIL import Image
 from torch import Tensor, nn
 
@@ -45,11 +44,6 @@ from tasks.shapes import (
     render_scenes,
     sample_scenes,
 )
-
-
-@pytest.fixture(autouse=True)
-def _own_accelerator() -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def tiny(folder: Path, **changes: object) -> PretrainConfig:

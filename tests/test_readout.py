@@ -30,6 +30,7 @@ from harness.finetuning.snapshots import (
     read_backbone,
     write_snapshot,
 )
+from harness.mappings.data import FitData
 from harness.mappings.fit import (
     fit_mapping,
     prepare_tokens,
@@ -147,9 +148,8 @@ def write_run(config: Config) -> Path:
         tokens = prepare_tokens(
             model.merged_backbone(), brain.stimuli, split, config.mapping, 20, "cpu", folder
         )
-        mapping = fit_mapping(
-            tokens, brain.responses, brain.coords, brain.bounding_box, split, config.mapping, seed=step
-        )
+        data = FitData(tokens, brain.responses, brain.coords, brain.bounding_box, split)
+        mapping = fit_mapping(data, config.mapping, seed=step)
         save_mapping(mapping, mapping_folder(folder, step))
     return folder
 
@@ -236,8 +236,8 @@ def test_bad_input_is_named(run: Path, tmp_path: Path) -> None:
         ({"step": 1}, r"^--step: found 1, accepted: 0, 2$"),
         ({"rois": ["FFA"]}, r"^unknown region 'FFA': expected one of .*; did you mean 'FFC'\?"),
         ({"images": [tmp_path / "no.png"]}, r"no\.png: no such file"),
-        ({"images": [broken]}, r"broken\.png: not an image that can be read"),
-        ({"images": [tmp_path]}, r"not an image that can be read"),
+        ({"images": [broken]}, r"broken\.png: not a readable image"),
+        ({"images": [tmp_path]}, r"not a readable image"),
         ({"images": [broken] * 13}, r"^--image: found 13, accepted: at most 12 in a figure"),
         ({"n_clusters": 1}, r"^--clusters: found 1, accepted: 2 to 60"),
     ):

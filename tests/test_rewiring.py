@@ -8,9 +8,11 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import ortho_group, wasserstein_distance
 
 from harness.brains.brain import Roi
+from harness.measures.catalogue import (
+    CATALOGUE,
+    describe,
+)
 from harness.measures.rewiring import (
-    CHANNEL_MEASURES,
-    MEASURES,
     compare_channels,
     confidence,
     describe_channels,
@@ -18,10 +20,19 @@ from harness.measures.rewiring import (
     jensen_shannon,
     rewiring_measures,
     summarise_rois,
-    tail,
     wasserstein,
 )
 from harness.storage.errors import InputError
+
+WITH_FLOOR = [
+    metric for metric in CATALOGUE if metric.stage == "rewiring" and metric.tail and not metric.ending
+]
+MEASURES = tuple(metric.measure for metric in WITH_FLOOR if "<place>" in metric.pattern)
+CHANNEL_MEASURES = tuple(metric.measure for metric in WITH_FLOOR if "<roi>" in metric.pattern)
+
+
+def tail(measure: str) -> str | None:
+    return describe(f"rewiring/V1/{measure}").tail
 
 
 @dataclass(frozen=True)

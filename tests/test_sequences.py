@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
+from catalogued import check_rows
 from made_backbones import make_tiny_clip
 from made_training import SMALL, interrupted, load_once, values
 from overrides import SMALL_TRACKING, TINY
@@ -40,9 +40,9 @@ from harness.finetuning.batches import (
 )
 from harness.finetuning.devices import build_accelerator
 from harness.finetuning.loop import finetune
+from harness.finetuning.methods.stages import TrainingStage
 from harness.finetuning.methods.tuned import tune
 from harness.finetuning.schedule import (
-    Stage,
     chain_stages,
 )
 from harness.finetuning.snapshots import (
@@ -51,11 +51,7 @@ from harness.finetuning.snapshots import (
     sequence_steps,
 )
 from harness.measures.sequences import name_sequence
-from harness.reporting.comparison import (
-    compare_runs,
-    format_table,
-    read_runs,
-)
+from harness.reporting.comparison import compare_runs
 from harness.reporting.figures.curves import draw_forgetting
 from harness.reporting.figures.sequences import (
     draw_matrices,
@@ -65,6 +61,8 @@ from harness.reporting.page import (
     choose_lines,
     write_report,
 )
+from harness.reporting.run_results import read_runs
+from harness.reporting.text_table import format_table
 from harness.runs.inputs import load_inputs
 from harness.runs.layout import (
     list_snapshots,
@@ -181,7 +179,7 @@ def test_a_plan_counts_all_tasks() -> None:
 def test_snapshots_and_stages_count_on() -> None:
     config = load_config(["snapshots.ratio=3"]).snapshots
     assert sequence_steps(config, [(4, 3), (9, 5)]) == [0, 1, 3, 4, 5, 7, 9, 13]
-    assert chain_stages(FullConfig(), 1e-3, [4, 9]) == [Stage(0, 4), Stage(4, 13, place=1)]
+    assert chain_stages(FullConfig(), 1e-3, [4, 9]) == [TrainingStage(0, 4), TrainingStage(4, 13, place=1)]
     method = LpFtConfig(probe_share=0.5, probe_lr=1e-2, lr_factor=0.1)
     found = chain_stages(method, 1e-3, [4, 10])
     assert [(stage.start, stage.stop, stage.head_only, stage.place) for stage in found] == [
@@ -201,12 +199,10 @@ def test_tasks_of_one_size_have_batches_of_their_own() -> None:
 
 
 def train(folder: Path, *overrides: str) -> None:
-    """Fine-tune into a folder; the accelerator is a new one."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+    """Fine-tune into a folder."""
     config = load_config([*TINY, *SMALL, *overrides])
     tasks = [load_once(task.name, task.n_train, task.n_test) for task in tasks_in_order(config.task)]
     finetune(config, folder, tasks, load_backbone(config.backbone), build_accelerator(config.finetune))
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def state(folder: Path, step: int) -> dict[str, torch.Tensor]:
@@ -399,12 +395,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "snapshots.first=4", "snapshots.at_epoch_ends=false", f"runs_dir={root}/runs",
         ]
     )  # fmt: skip
-    AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
         folder = run(config)
         curves = metric_curves("sequence", study=config.study.name)
-    AcceleratorState._reset_state(reset_partial_state=True)
     assert set(curves["place"]) == {"head", "linear", "knn"}
     assert set(curves["task"]) == {"digits+textures"}
     assert folder == run_folder(config)
@@ -433,6 +427,10 @@ def test_heads_and_probes_of_all_tasks_are_measured_at_every_snapshot(finished: 
     manifest = read_json(finished / "manifest.json")
     assert set(manifest["tasks"]) == {"digits", "textures", "shapes"}
     assert {"task", "task textures"} <= manifest["fingerprints"].keys()
+
+
+def test_every_row_is_in_the_catalogue(finished: Path) -> None:
+    assert "sequence/<scoring>/backward_transfer" in check_rows(finished)
 
 
 def test_the_comparison_and_the_report_show_it(finished: Path) -> None:

@@ -92,7 +92,7 @@ def test_nothing_anywhere_is_nothing():
 
 @pytest.mark.parametrize("n_fits", [1, 2])
 def test_too_few_refits(n_fits):
-    with pytest.raises(InputError, match=rf"mapping.floor_refits: found {n_fits - 1}; .*at least 2"):
+    with pytest.raises(InputError, match=rf"mapping.floor_refits: found {n_fits - 1}, .*at least 2"):
         noise_floor(np.ones(n_fits), np.ones((n_fits, n_fits)))
 
 

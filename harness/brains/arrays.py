@@ -40,13 +40,13 @@ from harness.config import ArraysConfig
 from harness.storage import (
     ImageFiles,
     InputError,
-    check_order,
+    check_image_order,
     content_hash,
-    describe,
+    describe_array,
     hash_files,
     hash_images,
-    join_pictures,
     list_images,
+    merge_equal_images,
     open_npy,
     read_npz,
     unknown_name,
@@ -116,7 +116,7 @@ def load_arrays(config: ArraysConfig) -> Brain:
         noise_ceiling=None if ceiling is None else check_ceiling(ceiling, f"{root}: noise_ceiling"),
         surface=None,
         fingerprint=content_hash(fingerprints, config.standardise),
-        stimulus_ids=join_pictures(ids, [hashes[name] for name in shown]),
+        stimulus_ids=merge_equal_images(ids, [hashes[name] for name in shown]),
         n_repeats=_as(np.int64, arrays.get("n_repeats")),
         session=_as(np.int64, arrays.get("session")),
         shared=_as(np.bool_, arrays.get("shared")),
@@ -153,7 +153,9 @@ def _read_arrays(root: Path) -> tuple[dict[str, np.ndarray], list[str]]:
 def _check(array: np.ndarray, name: str, shape: tuple[int, ...], kinds: str, root: Path) -> None:
     if array.shape != shape or array.dtype.kind not in kinds:
         accepted = " or ".join(dict.fromkeys(KINDS[kind] for kind in kinds))
-        raise InputError(f"{root}: {name}: found {describe(array)}, accepted: shape {shape} of {accepted}")
+        raise InputError(
+            f"{root}: {name}: found {describe_array(array)}, accepted: shape {shape} of {accepted}"
+        )
 
 
 def _check_needed(
@@ -162,7 +164,9 @@ def _check_needed(
     """Responses and coordinates as float32, copied."""
     responses, coords = (arrays[name] for name in NEEDED)
     if responses.ndim != 2 or not all(responses.shape) or responses.dtype.kind not in "iuf":
-        raise InputError(f"{root}: responses: found {describe(responses)}, accepted: a table of numbers")
+        raise InputError(
+            f"{root}: responses: found {describe_array(responses)}, accepted: a table of numbers"
+        )
     _check(coords, "coordinates", (responses.shape[1], 3), "fiu", root)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is left out as such
         responses, coords = np.array(responses, dtype=np.float32), np.array(coords, dtype=np.float32)
@@ -193,7 +197,7 @@ def _find_shown(
                 f"{root}: responses: found {n_images} rows, but {len(names)} images in {pictures}; accepted: "
                 "as many, or an array `shown` that says which image each row is of"
             )
-        check_order(pictures, names)
+        check_image_order(pictures, names)
         return names
     if shown.dtype.kind == "U":
         there = set(names)
@@ -201,7 +205,7 @@ def _find_shown(
             if name not in there:
                 raise InputError(f"{root}: shown: {unknown_name(f'image of {pictures}', name, names)}")
         return [str(name) for name in shown]
-    check_order(pictures, names)
+    check_image_order(pictures, names)
     if shown.min() < 0 or shown.max() >= len(names):
         hint = "; they look counted from 1" if shown.min() == 1 and shown.max() == len(names) else ""
         raise InputError(
@@ -236,7 +240,9 @@ def _read_rois(arrays: Mapping[str, np.ndarray], n_voxels: int, root: Path) -> t
                 raise InputError(f"{root}: rois: {unknown_name('name of roi_names', name, known.tolist())}")
         members = labels == known[:, None]
     elif names is None:
-        raise InputError(f"{root}: rois: found {describe(labels)}, accepted: names, or roi_names beside them")
+        raise InputError(
+            f"{root}: rois: found {describe_array(labels)}, accepted: names, or roi_names beside them"
+        )
     elif labels.shape == (n_voxels,) and labels.dtype.kind in "iu":
         known = names
         if labels.min() < -1 or labels.max() >= len(names):

@@ -16,7 +16,6 @@ from pathlib import Path
 from harness.brains import (
     Brain,
     describe_brain,
-    in_bytes,
     load_brain,
     load_truth,
 )
@@ -29,7 +28,10 @@ from harness.config import (
     load_config,
     one_by_one,
 )
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    format_bytes,
+)
 
 
 def look(config: Config) -> list[tuple[str, str]]:
@@ -43,7 +45,7 @@ def look(config: Config) -> list[tuple[str, str]]:
 def _look_at(config: Config, alone: BrainConfig) -> list[tuple[str, str]]:
     brain = load_brain(alone)
     lines = [("brain", brain.name), *describe_brain(brain)]
-    lines += [("memory", f"{in_bytes(brain.responses.nbytes)} for responses")]
+    lines += [("memory", f"{format_bytes(brain.responses.nbytes)} for responses")]
     lines += [("", f"{_tokens_in_words(config, brain)} for the tokens of one snapshot")]
     folder = Path(config.runs_dir) / "brains"
     if isinstance(alone, SimulatedConfig):
@@ -76,7 +78,7 @@ def _tokens_in_words(config: Config, brain: Brain) -> str:
     precision = "float32"
     if isinstance(config.mapping, TrainedMappingConfig) and config.mapping.token_precision != precision:
         n_bytes, precision = n_bytes // 2, config.mapping.token_precision
-    return f"{in_bytes(n_bytes)} ({config.backbone.name}, {precision})"
+    return f"{format_bytes(n_bytes)} ({config.backbone.name}, {precision})"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

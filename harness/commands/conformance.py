@@ -20,15 +20,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("file", type=Path, metavar="FILE.npz")
     path = parser.parse(argv).file
     from harness.mappings import (
-        compare,
+        compare_with_published,
+        format_differences,
         read_reference,
-        report,
     )
 
     try:
-        differences = compare(read_reference(path))
+        differences = compare_with_published(read_reference(path))
     except InputError as error:
         raise InputError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
-    print(report(differences))
+    print(format_differences(differences))
     if not all(difference.conforms for difference in differences):
         raise SystemExit(1)

@@ -25,6 +25,7 @@ def run(config: Config) -> Path:
     from harness.finetuning import (
         build_accelerator,
         finetune,
+        fingerprint_method,
     )
     from harness.runs import (
         describe_run,
@@ -40,6 +41,7 @@ def run(config: Config) -> Path:
     with hold_run(folder) if accelerator.is_main_process else nullcontext():
         inputs = load_inputs(config, folder)
         manifest = describe_run(inputs)  # checks the brains before hours of training
+        manifest["fingerprints"] |= fingerprint_method(config.method)
         if accelerator.is_main_process:
             with write_atomically(folder / "config.yaml") as temporary:
                 temporary.write_text(to_yaml(config), encoding="utf-8")

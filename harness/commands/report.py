@@ -9,13 +9,15 @@ from harness.commands.arguments import CommandParser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the reports of the studies whose folders the command line names."""
+    """Write report.html into the folders of studies, from their finished runs, and print its path."""
     parser = CommandParser(
         "report",
-        "Write the reports of studies, as one HTML page each, and print where they are.",
+        "Write report.html into the folders of studies, from their finished runs, and print its path.",
         ("report runs/demo",),
     )
-    parser.add_argument("studies", nargs="+", type=Path, metavar="STUDY_FOLDER")
+    parser.add_argument(
+        "studies", nargs="+", type=Path, metavar="STUDY_FOLDER", help="folder of a study, such as runs/demo"
+    )
     studies = parser.parse(argv).studies
     from harness.reporting import write_report
 

@@ -50,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     # after the arguments are checked: torch takes seconds to import
     from harness.config import read_config
     from harness.finetuning import build_accelerator
+    from harness.measures import INTERPOLATED
     from harness.reporting import read_run
     from harness.runs import (
-        INTERPOLATED,
         hold_run,
         load_inputs,
         wise_ft_folder,

@@ -2,6 +2,7 @@ from .backbone import (
     BackboneConfig,
     PreprocessingConfig,
 )
+from .base import Section
 from .brain import (
     Algonauts2023Config,
     ArraysConfig,
@@ -38,7 +39,6 @@ from .mapping import (
     LayerRidgeConfig,
     MappingConfig,
     TokenPlace,
-    TokenPrecision,
     TrainedMappingConfig,
 )
 from .method import (
@@ -62,11 +62,11 @@ from .run import (
 )
 from .task import (
     EmbeddedTaskConfig,
+    ExternalTaskConfig,
     HubTaskConfig,
     ImagefolderTaskConfig,
     LabelConfig,
     MedmnistTaskConfig,
-    OutsideTaskConfig,
     TableTaskConfig,
     TaskConfig,
     main_measure,
@@ -87,6 +87,7 @@ __all__ = [
     "Config",
     "EmbeddedTaskConfig",
     "EwcConfig",
+    "ExternalTaskConfig",
     "FactorTopyConfig",
     "FinetuneConfig",
     "FlypConfig",
@@ -107,15 +108,14 @@ __all__ = [
     "MedmnistTaskConfig",
     "MethodConfig",
     "NsdConfig",
-    "OutsideTaskConfig",
     "PreprocessingConfig",
+    "Section",
     "Setting",
     "SimulatedConfig",
     "SnapshotsConfig",
     "TableTaskConfig",
     "TaskConfig",
     "TokenPlace",
-    "TokenPrecision",
     "TrainedMappingConfig",
     "add_config_folder",
     "config_hash",

@@ -4,10 +4,8 @@ from .mlflow_store import (
     tracking_uri,
 )
 from .queries import (
-    Kind,
-    mean_curves,
     metric_curves,
-    place_columns,
+    query,
 )
 from .tracker import (
     track,
@@ -22,14 +20,12 @@ from .work_items import (
 
 __all__ = [
     "ALPHAS",
-    "Kind",
     "Status",
     "TrackedRun",
-    "mean_curves",
     "measure_curve",
     "metric_curves",
-    "place_columns",
     "plan_work",
+    "query",
     "track",
     "tracking_uri",
 ]
