@@ -1,4 +1,7 @@
-"""Fine-tune a backbone, take snapshots and track them: entry point of `palimpsest finetune`, also for `accelerate launch harness/finetune.py`."""
+"""Fine-tune a backbone, take snapshots and track them.
+
+Entry point of `palimpsest finetune`, also for `accelerate launch harness/finetune.py`.
+"""
 
 from harness.commands.finetune import main
 from harness.storage import exit_with_one_line

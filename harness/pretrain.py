@@ -1,4 +1,7 @@
-"""Train the mini backbones again: entry point of `palimpsest pretrain`, also for `accelerate launch harness/pretrain.py`."""
+"""Train the mini backbones again.
+
+Entry point of `palimpsest pretrain`, also for `accelerate launch harness/pretrain.py`.
+"""
 
 from harness.commands.pretrain import main
 from harness.storage import exit_with_one_line

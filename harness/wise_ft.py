@@ -1,4 +1,7 @@
-"""Measure runs between their first and last weights: entry point of `palimpsest wise-ft`, also for `accelerate launch harness/wise_ft.py`."""
+"""Measure runs between their first and last weights.
+
+Entry point of `palimpsest wise-ft`, also for `accelerate launch harness/wise_ft.py`.
+"""
 
 from harness.commands.wise_ft import main
 from harness.storage import exit_with_one_line
