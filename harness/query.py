@@ -1,7 +1,4 @@
-"""Entry point: Print curves out of MLflow.
-
-python -m harness.query rewiring --by backbone,roi
-"""
+"""Print curves of metrics: entry point of `palimpsest query`."""
 
 from harness.commands.query import main
 from harness.storage import exit_with_one_line
