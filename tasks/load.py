@@ -9,6 +9,7 @@ from harness.config import (
     HubTaskConfig,
     ImagefolderTaskConfig,
     MedmnistTaskConfig,
+    PythonTaskConfig,
     TableTaskConfig,
     TaskConfig,
 )
@@ -21,7 +22,14 @@ else:
     Task = Any
 
 NAMES = ("digits", "shapes", "textures", "counts")
-_SECTIONS = (EmbeddedTaskConfig, ImagefolderTaskConfig, TableTaskConfig, HubTaskConfig, MedmnistTaskConfig)
+_SECTIONS = (
+    EmbeddedTaskConfig,
+    ImagefolderTaskConfig,
+    TableTaskConfig,
+    HubTaskConfig,
+    MedmnistTaskConfig,
+    PythonTaskConfig,
+)
 SOURCES: dict[str, type[TaskConfig]] = {
     section.model_fields["source"].default: section for section in _SECTIONS
 }
@@ -51,7 +59,7 @@ def load_task(
     image_size : int or None
         Of embedded tasks only.
     source : str
-        "embedded", "imagefolder", "table", "hub" or "medmnist".
+        "embedded", "imagefolder", "table", "hub", "medmnist" or "python".
     at_most : bool
         Whether sizes may be more than there is; then all are taken.
     **settings
@@ -67,22 +75,28 @@ def load_task(
     if image_size is not None:
         settings["image_size"] = image_size
     config = SOURCES[source](name=name, n_train=n_train, n_test=n_test, seed=seed, **settings)
-    if isinstance(config, ImagefolderTaskConfig):
-        from tasks import imagefolder
+    # imported here: nobody waits for the libraries of another source
+    match config:
+        case ImagefolderTaskConfig():
+            from tasks import imagefolder
 
-        return imagefolder.build(config, at_most)
-    if isinstance(config, TableTaskConfig):
-        from tasks import table
+            return imagefolder.build(config, at_most)
+        case TableTaskConfig():
+            from tasks import table
 
-        return table.build(config, at_most)
-    if isinstance(config, HubTaskConfig):
-        from tasks import hub
+            return table.build(config, at_most)
+        case HubTaskConfig():
+            from tasks import hub
 
-        return hub.build(config, at_most)
-    if isinstance(config, MedmnistTaskConfig):
-        from tasks import medmnist
+            return hub.build(config, at_most)
+        case MedmnistTaskConfig():
+            from tasks import medmnist
 
-        return medmnist.build(config, at_most)
+            return medmnist.build(config, at_most)
+        case PythonTaskConfig():
+            from tasks import python_task
+
+            return python_task.build(config, at_most)
     if name not in NAMES:
         raise unknown_name("task", name, NAMES)
     if name == "digits":

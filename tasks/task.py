@@ -59,6 +59,54 @@ class Task:
     multi_label: bool = False
     n_leaked: int = 0
 
+    @classmethod
+    def from_images(
+        cls,
+        train: tuple[Sequence[Image.Image], Any],
+        test: tuple[Sequence[Image.Image], Any],
+        class_names: Sequence[str],
+        *,
+        templates: Sequence[str] = (),
+        name: str = "images",
+        leaks: Leaks = "report",
+    ) -> Task:
+        """Make a task of images in memory.
+
+        Parameters
+        ----------
+        train, test : (images, labels)
+            PIL images, and an int array [n_images] of class numbers or [n_images, n_classes] of 0 and 1.
+        class_names : sequence of str [n_classes]
+            As they read in a sentence.
+        templates : sequence of str
+            Sentences for zero-shot, with ``{}`` for the class name; none: no zero-shot.
+        name : str
+        leaks : "report", "drop" or "error"
+            What to do with test images that are also training images.
+
+        Raises
+        ------
+        InputError
+            If numbers of images and labels differ, or a label is no class.
+
+        Examples
+        --------
+        >>> task = harness.Task.from_images((train, [0, 1, 1]), (test, [1, 0]), ["cat", "dog"])
+        """
+        parts = []
+        for split, (images, labels) in (("train", train), ("test", test)):
+            array = np.asarray(labels)
+            if array.ndim not in (1, 2) or len(array) != len(images) or array.dtype.kind not in "iub":
+                raise InputError(
+                    f"task {name}: {split}: found labels of shape {array.shape} of {array.dtype}, expected "
+                    f"whole numbers [{len(images)}] or [{len(images)}, n_classes]"
+                )
+            highest = array.shape[1] if array.ndim == 2 else int(array.max(initial=-1)) + 1
+            if highest > len(class_names) or array.min(initial=0) < 0 or (array.ndim == 2 and array.max() > 1):
+                raise InputError(f"task {name}: {split}: found labels that are none of {len(class_names)} classes")
+            parts.append((list(images), array.astype(np.int64)))
+        return build_task(name, parts[0], parts[1], class_names, templates, leaks)
+
     @property
     def n_classes(self) -> int:
         """Number of classes, or of labels."""

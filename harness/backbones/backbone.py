@@ -6,7 +6,7 @@ import abc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -133,6 +133,93 @@ class Backbone(nn.Module, abc.ABC):
         self.preprocessing = preprocessing
         self.text = text
         self.flags: dict[str, bool | int | str] = {}
+
+    @staticmethod
+    def from_module(
+        model: nn.Module,
+        layers: Sequence[str],
+        *,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        features: str | None = None,
+        layout: Literal["tokens", "channels_first", "channels_last"] | None = None,
+        prefix_tokens: int | None = None,
+        class_token: bool = True,
+        interpolation: str = "bicubic",
+        crop_pct: float = 1.0,
+        crop_mode: str = "center",
+    ) -> Backbone:
+        """Make a backbone of any network with named layers.
+
+        Layers are read by forward hooks, so the network needs no method but ``forward``. Parameters that the
+        features do not depend on, such as a classifier above `features`, are never trained: replace a
+        classifier by ``nn.Identity()`` for distributed training.
+
+        Parameters
+        ----------
+        model : nn.Module
+            Takes images [n_images, 3, image_size, image_size]. Not copied.
+        layers : sequence of str
+            Dotted names of modules, from input to output, as in ``model.named_modules()``. Each returns
+            [n, tokens, channels], [n, channels, height, width], [n, height, width, channels] or [n, channels].
+        image_size : int
+            Edge of the square input, pixels.
+        mean, std : 3 floats, of RGB in 0 to 1
+            What the network was trained with.
+        features : str, optional
+            Name of the module whose output, averaged over places, heads and probes read. By default the
+            output of the network, which is then [n_images, n_channels].
+        layout : "tokens", "channels_first" or "channels_last", optional
+            Of the layers' outputs; by default recognised by their shape.
+        prefix_tokens : int, optional
+            Class and register tokens before the local tokens; by default 0 or 1, whichever leaves a square.
+        class_token : bool
+            Whether the first prefix token is a class token. It is then the layer's global token; without one,
+            that is the mean of the local tokens.
+        interpolation : str
+            Of the resize: "bicubic", "bilinear", ...
+        crop_pct : float
+            Share of the resized image's edge that the centre crop keeps.
+        crop_mode : str
+            "center" crops oblong images, "squash" distorts them, "border" adds a frame.
+
+        Returns
+        -------
+        Backbone
+            In evaluation mode.
+
+        Raises
+        ------
+        InputError
+            If a layer does not exist, does not run or returns another shape, or the layers are not in order.
+
+        Examples
+        --------
+        >>> network = torchvision.models.resnet18(weights="DEFAULT")
+        >>> backbone = harness.Backbone.from_module(
+        ...     network, ["layer1", "layer2", "layer3", "layer4"], features="layer4", image_size=224,
+        ...     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
+        ... )
+        """
+        from harness.backbones.module_backbone import ModuleBackbone
+
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) != 3:
+                raise InputError(f"{name}: found {list(values)}, expected 3 numbers, of red, green and blue")
+        red, green, blue = map(float, mean)
+        deviation = tuple(map(float, std))
+        preprocessing = Preprocessing(
+            size=image_size,
+            mean=(red, green, blue),
+            std=(deviation[0], deviation[1], deviation[2]),
+            interpolation=interpolation,
+            crop_pct=crop_pct,
+            crop_mode=crop_mode,
+        )
+        return ModuleBackbone(
+            model, layers, preprocessing, features, layout, prefix_tokens, class_token
+        ).eval()
 
     @abc.abstractmethod
     def forward(

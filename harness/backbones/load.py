@@ -11,7 +11,8 @@ from harness.backbones.backbone import (
 )
 from harness.config import (
     REPOSITORY,
-    BackboneConfig,
+    AnyBackboneConfig,
+    PythonBackboneConfig,
 )
 from harness.storage import InputError
 
@@ -20,7 +21,7 @@ __all__ = ["Backbone", "Preprocessing", "TextTower", "load_backbone", "locate_ch
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".tar")
 
 
-def load_backbone(config: BackboneConfig, pretrained: bool = True) -> Backbone:
+def load_backbone(config: AnyBackboneConfig, pretrained: bool = True) -> Backbone:
     """Load the backbone that a configuration names, in evaluation mode.
 
     Parameters
@@ -36,6 +37,12 @@ def load_backbone(config: BackboneConfig, pretrained: bool = True) -> Backbone:
         For an unknown model or tag, a file that is missing or does not fit, an image size that the network
         cannot take, or an unreachable hub.
     """
+    if isinstance(config, PythonBackboneConfig):
+        from harness.backbones.python import load_python
+
+        backbone = load_python(config)
+        backbone.preprocessing = backbone.preprocessing.changed(config.preprocessing)
+        return backbone.eval()
     if config.weights is not None and config.weights.endswith(WEIGHT_FILES):
         raise InputError(
             f"backbone.weights: found {config.weights}, accepted: a hub tag; a file is backbone.checkpoint"
@@ -50,7 +57,7 @@ def load_backbone(config: BackboneConfig, pretrained: bool = True) -> Backbone:
                 raise InputError(f"backbone.{name}: found {value}, accepted: only with library open_clip")
         from harness.backbones.timm_backbone import load_timm
 
-        backbone: Backbone = load_timm(
+        backbone = load_timm(
             config.model, config.weights, config.seed, checkpoint, config.image_size, pretrained
         )
     else:

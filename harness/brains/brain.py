@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
@@ -117,6 +117,87 @@ class Brain:
     def __post_init__(self) -> None:
         if self.stimulus_ids is None:
             object.__setattr__(self, "stimulus_ids", np.arange(len(self.responses)))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        responses: Any,
+        coordinates: Any,
+        stimuli: Any,
+        *,
+        rois: Any = None,
+        roi_ranks: Mapping[str, float] | None = None,
+        noise_ceiling: Any = None,
+        hemisphere: Any = None,
+        stimulus_ids: Any = None,
+        n_repeats: Any = None,
+        session: Any = None,
+        shared: Any = None,
+        name: str = "arrays",
+        standardise: bool = True,
+    ) -> Brain:
+        """Make a brain from arrays in memory, with the checks of ``brain=arrays``.
+
+        Voxels with a value that is not finite, or with one value for all stimuli, are dropped with a warning.
+        Rows that show the same pixels count as one picture, which is never on both sides of a split.
+
+        Parameters
+        ----------
+        responses : array [n_images, n_voxels]
+            Numbers in any unit, one row per stimulus.
+        coordinates : array [n_voxels, 3]
+            Millimetres. On a surface, shift the right hemisphere along x until the two are apart.
+        stimuli : sequence of n_images PIL images or paths, uint8 array [n_images, height, width, 3], or folder
+            In the order of the rows; a folder's images are sorted by name.
+        rois : dict of name to voxel numbers or to a mask [n_voxels], or n_voxels names ("" for none), optional
+            Those of a dictionary may overlap.
+        roi_ranks : dict of name to float, optional
+            Place in the visual hierarchy, 1 for V1.
+        noise_ceiling : float array [n_voxels], optional
+            Explainable share of the variance, 0 to 1.
+        hemisphere : array [n_voxels] of "L" and "R", optional
+            By default L where x < 0.
+        stimulus_ids : int or str array [n_images], optional
+            Equal where the picture is the same; by default each row's own.
+        n_repeats : int array [n_images], optional
+            Presentations that a row averages.
+        session : int array [n_images], optional
+            Session in which a row was measured.
+        shared : bool array [n_images], optional
+            Whether all subjects of the data set saw the picture.
+        name : str
+            Name in titles and tables.
+        standardise : bool
+            Whether to give every voxel mean 0 and variance 1 over all rows.
+
+        Raises
+        ------
+        InputError
+            If an array does not fit the others; it names the array.
+
+        Examples
+        --------
+        >>> brain = harness.Brain.from_arrays(
+        ...     responses, coordinates, images, rois={"V1": np.arange(50)}, roi_ranks={"V1": 1}
+        ... )
+        """
+        from harness.brains.arrays import brain_from_arrays
+
+        return brain_from_arrays(
+            responses,
+            coordinates,
+            stimuli,
+            name=name,
+            rois=rois,
+            roi_ranks=roi_ranks,
+            standardise=standardise,
+            noise_ceiling=noise_ceiling,
+            hemisphere=hemisphere,
+            stimulus_ids=stimulus_ids,
+            n_repeats=n_repeats,
+            session=session,
+            shared=shared,
+        )
 
     @property
     def n_images(self) -> int:

@@ -11,6 +11,7 @@ from harness.config import (
     BrainConfig,
     GrayordinatesConfig,
     NsdConfig,
+    PythonBrainConfig,
     SimulatedConfig,
     one_by_one,
 )
@@ -73,3 +74,7 @@ def _load_whole(config: BrainConfig) -> Brain:
             from harness.brains.grayordinates.subject import load_grayordinates
 
             return load_grayordinates(config)
+        case PythonBrainConfig():
+            from harness.brains.python import load_python
+
+            return load_python(config)

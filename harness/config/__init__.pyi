@@ -1,6 +1,8 @@
 from .backbone import (
+    AnyBackboneConfig,
     BackboneConfig,
     PreprocessingConfig,
+    PythonBackboneConfig,
 )
 from .brain import (
     Algonauts2023Config,
@@ -8,6 +10,7 @@ from .brain import (
     BrainConfig,
     GrayordinatesConfig,
     NsdConfig,
+    PythonBrainConfig,
     SimulatedConfig,
     one_by_one,
 )
@@ -18,6 +21,7 @@ from .compose import (
     flatten,
     group_options,
     load_config,
+    load_option,
     read_config,
     to_yaml,
 )
@@ -57,6 +61,7 @@ from .task import (
     LabelConfig,
     MedmnistTaskConfig,
     OutsideTaskConfig,
+    PythonTaskConfig,
     TableTaskConfig,
     TaskConfig,
     main_measure,
@@ -68,6 +73,7 @@ __all__ = [
     "REPOSITORY",
     "Algonauts2023Config",
     "AllWeightsConfig",
+    "AnyBackboneConfig",
     "ArraysConfig",
     "AttentionConfig",
     "BackboneConfig",
@@ -98,6 +104,9 @@ __all__ = [
     "NsdConfig",
     "OutsideTaskConfig",
     "PreprocessingConfig",
+    "PythonBackboneConfig",
+    "PythonBrainConfig",
+    "PythonTaskConfig",
     "SimulatedConfig",
     "SnapshotsConfig",
     "TableTaskConfig",
@@ -109,6 +118,7 @@ __all__ = [
     "flatten",
     "group_options",
     "load_config",
+    "load_option",
     "main_measure",
     "one_by_one",
     "read_config",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,10 @@ from harness.config.base import (
     Name,
     Section,
     Seed,
+)
+from harness.config.python import (
+    PythonSection,
+    name_by_function,
 )
 
 
@@ -67,3 +71,34 @@ class BackboneConfig(Section):
                 "accepted: a hub tag as weights, a file as checkpoint, or objective none (untrained)"
             )
         return self
+
+
+class PythonBackboneConfig(PythonSection):
+    """A network that a user's own function returns as a `Backbone` (`docs/extending.md`)."""
+
+    library: Literal["python"] = "python"
+    name: Name = Field(description="name in results; default: module.function")
+    objective: Name = Field(
+        "unstated", description="what it was pretrained for: contrastive, supervised, ...; none: untrained"
+    )
+    size: Name | None = Field(None, description="class of size: S, B, L, ..., to compare like with like")
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    seed: Seed = Field(0, description="torch's seed while the function runs, for random weights")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, values: Any) -> Any:
+        return name_by_function(values)
+
+    @property
+    def model(self) -> str:
+        """What the library calls the architecture: here, the function."""
+        return self.function
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the weights are random."""
+        return self.objective == "none"
+
+
+AnyBackboneConfig = BackboneConfig | PythonBackboneConfig

@@ -14,6 +14,7 @@ from harness.config.base import (
     Section,
     Seed,
 )
+from harness.config.python import PythonSection
 
 SubjectNumber = Annotated[int, Field(ge=1, le=8)]  # of the Natural Scenes Dataset
 
@@ -188,7 +189,36 @@ class GrayordinatesConfig(FolderBrainConfig):
     )
 
 
-BrainConfig = SimulatedConfig | Algonauts2023Config | ArraysConfig | NsdConfig | GrayordinatesConfig
+class PythonBrainConfig(PythonSection, BaseBrainConfig):
+    """A brain that a user's own function returns (`docs/extending.md`)."""
+
+    name: Literal["python"] = "python"
+    subjects: tuple[int | Name, ...] | None = Field(
+        None, min_length=1, description="several in one run: each is passed to the function as subject=…"
+    )
+
+    @model_validator(mode="after")
+    def _subjects_or_subject(self) -> PythonBrainConfig:
+        if self.subjects is not None and "subject" in self.arguments:
+            found = f"arguments.subject {self.arguments['subject']} and subjects {list(self.subjects)}"
+            raise ValueError(f"found {found}, expected one of the two settings")
+        if self.subjects is not None and "all" in self.subjects:
+            raise ValueError("found subject all, expected another name: results use it for the mean")
+        return self
+
+    def settings_of(self, subject: int | str) -> dict[str, Any]:
+        """What is set where one of several subjects is alone."""
+        return {"arguments": {**self.arguments, "subject": subject}}
+
+
+BrainConfig = (
+    SimulatedConfig
+    | Algonauts2023Config
+    | ArraysConfig
+    | NsdConfig
+    | GrayordinatesConfig
+    | PythonBrainConfig
+)
 
 
 def one_by_one(config: BrainConfig) -> tuple[BrainConfig, ...]:

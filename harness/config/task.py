@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,10 @@ from harness.config.base import (
     Name,
     Section,
     Seed,
+)
+from harness.config.python import (
+    PythonSection,
+    name_by_function,
 )
 
 
@@ -157,7 +161,27 @@ class MedmnistTaskConfig(OutsideTaskConfig):
     multi_label: bool = Field(False, description="whether an image may have several labels, or none")
 
 
-TaskConfig = EmbeddedTaskConfig | ImagefolderTaskConfig | TableTaskConfig | HubTaskConfig | MedmnistTaskConfig
+class PythonTaskConfig(PythonSection, BaseTaskConfig):
+    """A task that a user's own function returns (`docs/extending.md`)."""
+
+    source: Literal["python"] = "python"
+    name: Name = Field(description="name in results; default: module.function")
+    multi_label: bool = Field(False, description="whether an image may have several labels, or none")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, values: Any) -> Any:
+        return name_by_function(values)
+
+
+TaskConfig = (
+    EmbeddedTaskConfig
+    | ImagefolderTaskConfig
+    | TableTaskConfig
+    | HubTaskConfig
+    | MedmnistTaskConfig
+    | PythonTaskConfig
+)
 
 
 class SequenceConfig(Section):

@@ -24,6 +24,7 @@ from .projection import (
 )
 from .rewiring import (
     expected_depth,
+    rewiring_measures,
     tail,
 )
 from .rows import (
@@ -59,6 +60,7 @@ __all__ = [
     "probe_features",
     "project_tokens",
     "representation_drift",
+    "rewiring_measures",
     "score_labels",
     "tail",
     "weight_distance",

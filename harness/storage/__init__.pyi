@@ -22,6 +22,10 @@ from .foreign_files import (
     quiet_nibabel,
     reading,
 )
+from .functions import (
+    call_function,
+    import_function,
+)
 from .hub import (
     hub_answers,
     hub_or_message,
@@ -50,6 +54,7 @@ __all__ = [
     "ImageFiles",
     "InputError",
     "cache_folder",
+    "call_function",
     "check_order",
     "content_hash",
     "decode_image",
@@ -59,6 +64,7 @@ __all__ = [
     "hash_images",
     "hub_answers",
     "hub_or_message",
+    "import_function",
     "join_pictures",
     "list_images",
     "list_images_below",

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from harness.backbones import load_backbone
 from harness.config import (
-    BackboneConfig,
+    AnyBackboneConfig,
     FlypConfig,
     FullConfig,
     MappingConfig,
@@ -62,7 +62,7 @@ def clock(work: Callable[[], object], device: torch.device, repeats: int = 2) ->
 
 
 def measure_network(
-    config: BackboneConfig, method: MethodConfig, precision: str, device: torch.device
+    config: AnyBackboneConfig, method: MethodConfig, precision: str, device: torch.device
 ) -> Speed:
     """Seconds of forward passes and of training by a method, of the network with random weights.
 

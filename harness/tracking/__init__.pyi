@@ -8,6 +8,7 @@ from .queries import (
     mean_curves,
     metric_curves,
     place_columns,
+    query,
 )
 from .tracker import (
     track,
@@ -30,6 +31,7 @@ __all__ = [
     "metric_curves",
     "place_columns",
     "plan_units",
+    "query",
     "track",
     "tracking_uri",
 ]

@@ -140,3 +140,21 @@ def rewiring_curves(
 def place_columns(kind: Kind) -> tuple[str, ...]:
     """Names of the columns that say where: a region of the brain and whose, or a task."""
     return ("roi", "subject") if kind in CORTICAL else ("place",)
+
+
+def query(
+    kind: Kind,
+    by: Sequence[str] | None = None,
+    *,
+    study: str | None = None,
+    measure: str | None = None,
+    runs_dir: Path | str = "runs",
+    wise_ft: bool = False,
+) -> pd.DataFrame:
+    """Mean curves of one kind of metric; see `metric_curves` and `mean_curves`."""
+    columns = ["backbone", place_columns(kind)[0]] if by is None else list(by)
+    chosen = measure or ("wasserstein_excess" if kind == "rewiring" else None)
+    curves = metric_curves(
+        kind, study=study, measure=chosen, runs_dir=Path(runs_dir), interpolated=wise_ft
+    )
+    return mean_curves(curves, columns)
