@@ -63,9 +63,7 @@ def build(config: PythonTaskConfig, at_most: bool = False) -> Task:
             ("test", task.test, test, draw_rows(len(test), n_test, config.seed)),
         )
     ]
-    return join_splits(
-        config.name, parts[0], parts[1], task.class_names, task.templates, config.leaks
-    )
+    return join_splits(config.name, parts[0], parts[1], task.class_names, task.templates, config.leaks)
 
 
 def _check(data: datasets.Dataset, task: Task, source: str) -> np.ndarray:

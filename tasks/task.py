@@ -102,8 +102,14 @@ class Task:
                     f"whole numbers [{len(images)}] or [{len(images)}, n_classes]"
                 )
             highest = array.shape[1] if array.ndim == 2 else int(array.max(initial=-1)) + 1
-            if highest > len(class_names) or array.min(initial=0) < 0 or (array.ndim == 2 and array.max() > 1):
-                raise InputError(f"task {name}: {split}: found labels that are none of {len(class_names)} classes")
+            if (
+                highest > len(class_names)
+                or array.min(initial=0) < 0
+                or (array.ndim == 2 and array.max() > 1)
+            ):
+                raise InputError(
+                    f"task {name}: {split}: found labels that are none of {len(class_names)} classes"
+                )
             parts.append((list(images), array.astype(np.int64)))
         return build_task(name, parts[0], parts[1], class_names, templates, leaks)
 

@@ -140,8 +140,8 @@ class Backbone(nn.Module, abc.ABC):
         layers: Sequence[str],
         *,
         image_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        mean: Sequence[float | int],
+        std: Sequence[float | int],
         features: str | None = None,
         layout: Literal["tokens", "channels_first", "channels_last"] | None = None,
         prefix_tokens: int | None = None,
@@ -162,7 +162,8 @@ class Backbone(nn.Module, abc.ABC):
             Takes images [n_images, 3, image_size, image_size]. Not copied.
         layers : sequence of str
             Dotted names of modules, from input to output, as in ``model.named_modules()``. Each returns
-            [n, tokens, channels], [n, channels, height, width], [n, height, width, channels] or [n, channels].
+            [n, tokens, channels], [n, channels, height, width], [n, height, width, channels] or
+            [n, channels].
         image_size : int
             Edge of the square input, pixels.
         mean, std : 3 floats, of RGB in 0 to 1

@@ -46,7 +46,10 @@ class Output:
 
     def split(
         self, output: Float[Tensor, "n_images ..."]
-    ) -> tuple[Float[Tensor, "n_images n_channels height width"], Float[Tensor, "n_images n_prefix n_channels"] | None]:
+    ) -> tuple[
+        Float[Tensor, "n_images n_channels height width"],
+        Float[Tensor, "n_images n_prefix n_channels"] | None,
+    ]:
         """Local grid and prefix tokens."""
         if output.ndim == 2:
             return output[:, :, None, None], None
@@ -87,12 +90,14 @@ class ModuleBackbone(Backbone):
         if layout is not None and layout not in SHAPES:
             raise unknown_name("layout", layout, SHAPES)
         result, outputs, self._depth_of_module = self._try_out()
+        if layout is None:
+            # where height equals channels, the other layers tell
+            clear = {_square_axes(output) for output in outputs.values() if output.ndim == 4} - {None}
+            layout = clear.pop() if len(clear) == 1 else None
         self._outputs = {
             name: _recognise(name, output, layout, prefix_tokens) for name, output in outputs.items()
         }
-        self.widths = tuple(
-            self._outputs[name].split(outputs[name])[0].shape[1] for name in self.layers
-        )
+        self.widths = tuple(self._outputs[name].split(outputs[name])[0].shape[1] for name in self.layers)
         if features is not None:
             result = self._pool(outputs[features])
         if not isinstance(result, Tensor) or result.ndim != 2:
@@ -183,13 +188,15 @@ class ModuleBackbone(Backbone):
             raise InputError(f"layers: {missing[0]} was not called as the network ran")
 
     def _try_out(self) -> tuple[Any, dict[str, Tensor], dict[str, int]]:
-        """Run two blank images: the result, outputs by name, and the depth of every module that was called."""
+        """Run two blank images: the result, outputs by name, and the depth of every module that ran."""
         depths: dict[str, int] = {"": 0}
         done: list[str] = []
 
         def begin(name: str) -> Any:
             def hook(module: nn.Module, inputs: Any) -> None:
-                within = [place for place, layer in enumerate(self.layers, 1) if f"{name}.".startswith(f"{layer}.")]
+                within = [
+                    place for place, layer in enumerate(self.layers, 1) if f"{name}.".startswith(f"{layer}.")
+                ]
                 # between two layers, a module belongs to the later one
                 between = 0 if not done else min(len(done) + 1, len(self.layers) + 1)
                 depths.setdefault(name, within[0] if within else between)
@@ -205,7 +212,9 @@ class ModuleBackbone(Backbone):
 
         names = [*self.layers, *([] if self._features is None else [self._features])]
         # containers of layers say nothing of their parameters' depth
-        containers = {layer[:place] for layer in self.layers for place, letter in enumerate(layer) if letter == "."}
+        containers = {
+            layer[:place] for layer in self.layers for place, letter in enumerate(layer) if letter == "."
+        }
         handles = [
             module.register_forward_pre_hook(begin(name))
             for name, module in self.encoder.named_modules()
@@ -242,11 +251,21 @@ def _first_tensor(name: str, output: Any) -> Tensor:
     """A module's output, or the first tensor of a tuple or a dictionary."""
     if isinstance(output, Tensor):
         return output
-    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
+    parts = (
+        output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
+    )
     for part in parts:
         if isinstance(part, Tensor):
             return part
     raise InputError(f"layers: {name} returns a {type(output).__name__}, expected a tensor")
+
+
+def _square_axes(output: Tensor) -> Layout | None:
+    """Layout of an output of four axes whose grid is square, as that of a square image is; None: unclear."""
+    _, one, two, three = output.shape
+    if (one == two) == (two == three):
+        return None
+    return "channels_first" if two == three else "channels_last"
 
 
 def _recognise(name: str, output: Tensor, layout: Layout | None, n_prefix: int | None) -> Output:
@@ -254,25 +273,27 @@ def _recognise(name: str, output: Tensor, layout: Layout | None, n_prefix: int |
     shape = list(output.shape)
     if output.ndim not in (2, 3, 4) or shape[0] != 2:
         raise InputError(
-            f"layers: {name} returns {shape} for 2 images, expected {', '.join(SHAPES.values())} or [n, channels]"
+            f"layers: {name} returns {shape} for 2 images, expected {', '.join(SHAPES.values())} "
+            "or [n, channels]"
         )
     if output.ndim == 2:
         return Output("channels_first")
     if output.ndim == 4:
         if layout in ("channels_first", "channels_last"):
             return Output(layout)
-        square_first, square_last = shape[2] == shape[3], shape[1] == shape[2]
-        if square_first == square_last:
+        found = _square_axes(output)
+        if found is None:
             raise InputError(
                 f"layout: {name} returns {shape}, which is ambiguous; expected layout=channels_first or "
                 "channels_last"
             )
-        return Output("channels_first" if square_first else "channels_last")
+        return Output(found)
     for count in (0, 1) if n_prefix is None else (n_prefix,):
         n_local = shape[1] - count
         if n_local > 0 and math.isqrt(n_local) ** 2 == n_local:
             return Output("tokens", count)
+    count = "0 or 1" if n_prefix is None else str(n_prefix)
     raise InputError(
-        f"prefix_tokens: {name} returns {shape[1]} tokens, of which {n_prefix if n_prefix is not None else '0 or 1'} "
-        "are class or register tokens; expected the others to form a square grid"
+        f"prefix_tokens: {name} returns {shape[1]} tokens, {count} of them class or register tokens; "
+        "expected the others to form a square grid"
     )

@@ -117,7 +117,7 @@ def brain_from_arrays(
     *,
     name: str,
     rois: Any,
-    roi_ranks: Mapping[str, float] | None,
+    roi_ranks: Mapping[str, float | int] | None,
     standardise: bool,
     **others: Any,
 ) -> Brain:
@@ -225,7 +225,7 @@ def _assemble(
 
 
 def _list_rois(
-    rois: Any, ranks: Mapping[str, float], n_voxels: int, source: object
+    rois: Any, ranks: Mapping[str, float | int], n_voxels: int, source: object
 ) -> dict[str, np.ndarray]:
     """ROIs given as a dictionary, or a name per voxel, as the arrays of a file."""
     if not isinstance(rois, Mapping):
@@ -270,7 +270,8 @@ def _open_stimuli(stimuli: Any, source: object) -> Sequence[Image.Image]:
     if isinstance(stimuli, np.ndarray):
         if stimuli.ndim != 4 or stimuli.shape[3] != 3 or stimuli.dtype != np.uint8:
             raise InputError(
-                f"{source}: stimuli: found {describe(stimuli)}, expected [n_images, height, width, 3] of uint8"
+                f"{source}: stimuli: found {describe(stimuli)}, "
+                "expected [n_images, height, width, 3] of uint8"
             )
         return Pictures(stimuli)
     images = list(stimuli)
@@ -368,7 +369,9 @@ def _find_shown(
 
 
 def _read_hemisphere(
-    hemisphere: Shaped[np.ndarray, " n_voxels"] | None, coords: Float[np.ndarray, "n_voxels 3"], source: object
+    hemisphere: Shaped[np.ndarray, " n_voxels"] | None,
+    coords: Float[np.ndarray, "n_voxels 3"],
+    source: object,
 ) -> Shaped[np.ndarray, " n_voxels"]:
     if hemisphere is None:
         return np.where(coords[:, 0] < 0, "L", "R")
@@ -392,7 +395,9 @@ def _read_rois(arrays: Mapping[str, np.ndarray], n_voxels: int, source: object) 
                 raise InputError(f"{source}: rois: {unknown_name('name of roi_names', name, known.tolist())}")
         members = labels == known[:, None]
     elif names is None:
-        raise InputError(f"{source}: rois: found {describe(labels)}, accepted: names, or roi_names beside them")
+        raise InputError(
+            f"{source}: rois: found {describe(labels)}, accepted: names, or roi_names beside them"
+        )
     elif labels.shape == (n_voxels,) and labels.dtype.kind in "iu":
         known = names
         if labels.min() < -1 or labels.max() >= len(names):

@@ -126,7 +126,7 @@ class Brain:
         stimuli: Any,
         *,
         rois: Any = None,
-        roi_ranks: Mapping[str, float] | None = None,
+        roi_ranks: Mapping[str, float | int] | None = None,
         noise_ceiling: Any = None,
         hemisphere: Any = None,
         stimulus_ids: Any = None,
@@ -147,10 +147,10 @@ class Brain:
             Numbers in any unit, one row per stimulus.
         coordinates : array [n_voxels, 3]
             Millimetres. On a surface, shift the right hemisphere along x until the two are apart.
-        stimuli : sequence of n_images PIL images or paths, uint8 array [n_images, height, width, 3], or folder
-            In the order of the rows; a folder's images are sorted by name.
-        rois : dict of name to voxel numbers or to a mask [n_voxels], or n_voxels names ("" for none), optional
-            Those of a dictionary may overlap.
+        stimuli : sequence of PIL images or paths, uint8 array [n_images, height, width, 3], or folder
+            One image per row, in the order of the rows; a folder's images are sorted by name.
+        rois : dict of name to voxel numbers or to a mask [n_voxels], or a name per voxel, optional
+            Regions of a dictionary may overlap. A voxel named "" is in no region.
         roi_ranks : dict of name to float, optional
             Place in the visual hierarchy, 1 for V1.
         noise_ceiling : float array [n_voxels], optional

@@ -50,8 +50,6 @@ def _look_at(config: Config, alone: BrainConfig) -> list[tuple[str, str]]:
 
         save_truth(load_truth(alone), folder / f"{brain.name}.truth.npz")
         lines.append(("truth", str(folder / f"{brain.name}.truth.npz")))
-    if brain.surface is None:
-        return [*lines, ("picture", "none, as there is no surface to draw on")]
     from harness.plot import (
         draw_brain,
         save_png,

@@ -212,12 +212,7 @@ class PythonBrainConfig(PythonSection, BaseBrainConfig):
 
 
 BrainConfig = (
-    SimulatedConfig
-    | Algonauts2023Config
-    | ArraysConfig
-    | NsdConfig
-    | GrayordinatesConfig
-    | PythonBrainConfig
+    SimulatedConfig | Algonauts2023Config | ArraysConfig | NsdConfig | GrayordinatesConfig | PythonBrainConfig
 )
 
 

@@ -52,8 +52,8 @@ def compare(mapping_a: Mapping, mapping_b: Mapping, brain: Brain | None = None) 
     Comparison
         With, per voxel: ``wasserstein`` (Wasserstein-1 distance of the layer distributions on depth, 0 to 1);
         ``depth_shift`` (−1 to 1, positive towards deeper layers); ``jensen_shannon`` (0 to 1);
-        ``top_layer_changed`` (0 or 1); ``confidence_change`` (−1 to 1); ``space_displacement`` (half-widths of
-        the image, 0 to 2√2); ``scale_change`` (−1 to 1, positive to more global); ``r2_change``.
+        ``top_layer_changed`` (0 or 1); ``confidence_change`` (−1 to 1); ``space_displacement`` (half-widths
+        of the image, 0 to 2√2); ``scale_change`` (−1 to 1, positive to more global); ``r2_change``.
 
     Raises
     ------

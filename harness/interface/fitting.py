@@ -69,8 +69,8 @@ def fit(
     Returns
     -------
     Mapping
-        Per voxel: ``layer`` [n_voxels, n_layers], a distribution over layers; ``space`` [n_voxels, 2] in −1 to
-        1; ``scale`` [n_voxels], 0 (local) to 1 (global); ``weights`` [n_voxels, n_channels]; ``r2`` and
+        Per voxel: ``layer`` [n_voxels, n_layers], a distribution over layers; ``space`` [n_voxels, 2], −1
+        to 1; ``scale`` [n_voxels], 0 (local) to 1 (global); ``weights`` [n_voxels, n_channels]; ``r2`` and
         ``correlation`` [n_voxels] on held-out stimuli. A family leaves what it lacks None.
 
     Raises

@@ -69,7 +69,8 @@ def load_brain(name: str | BrainConfig, **settings: Any) -> Brain:
     Returns
     -------
     Brain
-        ``brain.responses`` [n_images, n_voxels], ``brain.coords`` [n_voxels, 3] in mm, ``brain.stimuli``, ``brain.rois``.
+        ``brain.responses`` [n_images, n_voxels], ``brain.coords`` [n_voxels, 3] in mm, ``brain.stimuli``,
+        ``brain.rois``.
 
     Raises
     ------
@@ -120,5 +121,7 @@ def _choose(group: str, name: Any, settings: dict[str, Any]) -> Any:
     if isinstance(name, str):
         return load_option(group, name, settings)
     if settings:
-        raise InputError(f"{group}: found a configuration and settings {', '.join(settings)}, expected one of them")
+        raise InputError(
+            f"{group}: found a configuration and settings {', '.join(settings)}, expected one of them"
+        )
     return name

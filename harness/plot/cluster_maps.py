@@ -12,20 +12,20 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from harness.brains import (
+    Brain,
     Roi,
-    Surface,
 )
 from harness.mappings import Mapping as VoxelMapping
 from harness.measures import (
     cluster_channels,
     match_clusters,
 )
-from harness.plot.flatmap import draw_flatmap_colours
 from harness.plot.style import (
     FAINT,
     WIDTH,
     figure_style,
 )
+from harness.plot.voxel_maps import draw_voxels
 
 _LIGHTNESS = (0.85, 0.65, 0.45)  # in turn, so that near hues can be told apart
 _GREY = "#d9d9d9"
@@ -63,13 +63,13 @@ def cluster_colours(n_clusters: int) -> Float[np.ndarray, "n_clusters 3"]:
 
 
 def draw_clusters(
-    surface: Surface | None, rois: Sequence[Roi], clusters: Int[np.ndarray, " n_voxels"], title: str
+    brain: Brain, rois: Sequence[Roi], clusters: Int[np.ndarray, " n_voxels"], title: str
 ) -> Figure:
-    """Draw the clusters of one fit: a flat map, if there is a surface, and the composition of every region.
+    """Draw the clusters of one fit: a map of the voxels, and the composition of every region.
 
     Parameters
     ----------
-    surface : Surface or None
+    brain : Brain
     rois : sequence of Roi
         In the order of the rows, first on top.
     clusters : int array [n_voxels]
@@ -81,11 +81,9 @@ def draw_clusters(
         layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06, wspace=0.04)
         height = max(4.6, 1.0 + 0.27 * len(rois))
         figure = Figure(figsize=(WIDTH, height), layout=layout)
-        ratios = (1.15, 1) if surface is not None else (1,)
-        axes = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
-        if surface is not None:
-            draw_flatmap_colours(axes[0], surface, _paint(clusters, colours), blended=False)
-        _draw_composition(axes[-1], rois, clusters, colours)
+        axes = figure.subplots(1, 2, width_ratios=(1.15, 1))
+        draw_voxels(axes[0], brain, _paint(clusters, colours), blended=False)
+        _draw_composition(axes[1], rois, clusters, colours)
         figure.suptitle(title, x=0.008, ha="left", fontsize=11, fontweight="bold")
         caption = (
             "A colour is a cluster of voxels whose channel weights point alike (k-means, then Ward’s "
@@ -97,17 +95,17 @@ def draw_clusters(
     return figure
 
 
-def draw_cluster_maps(surface: Surface, maps: Mapping[str, Int[np.ndarray, " n_voxels"]]) -> Figure:
+def draw_cluster_maps(brain: Brain, maps: Mapping[str, Int[np.ndarray, " n_voxels"]]) -> Figure:
     """Draw clusters of several fits side by side, by title; a number is the same colour in all."""
     n_clusters = max(int(clusters.max()) for clusters in maps.values()) + 1
     colours = cluster_colours(n_clusters)
     with figure_style():
         # no layout engine: it would draw everything twice
-        figure = Figure(figsize=(WIDTH, 2.9))
+        figure = Figure(figsize=(WIDTH, 2.9 if brain.surface is not None else 4.2))
         axes = figure.subplots(1, len(maps), squeeze=False)[0]
         figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=0.92, wspace=0.04)
         for place, (ax, (title, clusters)) in enumerate(zip(axes, maps.items(), strict=True)):
-            draw_flatmap_colours(ax, surface, _paint(clusters, colours), place == 0, blended=False)
+            draw_voxels(ax, brain, _paint(clusters, colours), place == 0, blended=False)
             ax.set_title(title)
     return figure
 

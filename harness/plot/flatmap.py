@@ -75,6 +75,19 @@ def draw_flatmap(
     ScalarMappable
         For a colour bar of one's own, such as one for several maps.
     """
+    scale, colours = colour_values(values, colour_map, limits)
+    draw_flatmap_colours(ax, surface, colours, names)
+    if label is not None:
+        draw_colour_bar(ax, scale, label)
+    return scale
+
+
+def colour_values(
+    values: Float[np.ndarray, " n_voxels"],
+    colour_map: str,
+    limits: tuple[float | int, float | int] | None,
+) -> tuple[ScalarMappable, Float[np.ndarray, "n_voxels 3"]]:
+    """Colour scale and RGB colours of values; NaN stays NaN. Parameters are those of `draw_flatmap`."""
     if limits is None:
         finite = values[np.isfinite(values)]
         low, high = np.percentile(finite, [1, 99]) if len(finite) else (0.0, 1.0)
@@ -82,15 +95,17 @@ def draw_flatmap(
     scale = ScalarMappable(Normalize(*limits, clip=True), colormaps[colour_map])
     colours = scale.to_rgba(values)[:, :3]
     colours[~np.isfinite(values)] = np.nan
-    draw_flatmap_colours(ax, surface, colours, names)
-    if label is not None:
-        bar = ax.figure.colorbar(
-            scale, ax=ax, orientation="horizontal", fraction=0.035, pad=0.02, aspect=32, shrink=0.6
-        )
-        bar.set_label(label, fontsize=8)
-        bar.ax.tick_params(labelsize=7, length=2)
-        bar.outline.set_visible(False)
-    return scale
+    return scale, colours
+
+
+def draw_colour_bar(ax: Axes, scale: ScalarMappable, label: str) -> None:
+    """Draw a colour bar under a map."""
+    bar = ax.figure.colorbar(
+        scale, ax=ax, orientation="horizontal", fraction=0.035, pad=0.02, aspect=32, shrink=0.6
+    )
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7, length=2)
+    bar.outline.set_visible(False)
 
 
 def draw_flatmap_colours(

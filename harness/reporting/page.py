@@ -19,7 +19,6 @@ import pandas as pd
 
 from harness.brains import (
     Brain,
-    Surface,
     load_brain,
 )
 from harness.config import BrainConfig
@@ -267,7 +266,7 @@ def _say_where(column: Column, metric: str, line: Line) -> str:
 
 
 def draw_runs(lines: Sequence[Line], brains: Mapping[BrainConfig, Brain]) -> Iterator[dict[str, Any]]:
-    """A section for every run: flat maps if its brain has a surface; open for the first seed of a line.
+    """A section for every run, with maps of its brain; open for the first seed of a line.
 
     Of that one, all subjects are drawn, of others the first, and clusters of the first one's voxels.
     """
@@ -280,12 +279,10 @@ def draw_runs(lines: Sequence[Line], brains: Mapping[BrainConfig, Brain]) -> Ite
     fits = {subject: _load_fits(subject, run.steps[-1]) for _, run, subject, _ in drawn}
     limit = choose_limit([fit.shift for fit in fits.values()])
     for line, run, subject, shown in drawn:
-        surface, fit = brains[subject.brain].surface, fits[subject]
-        image = None
-        if surface is not None:
-            image = embed_png(draw_layer_maps(surface, fit.step_0[0], fit.end, fit.shift, limit))
+        brain, fit = brains[subject.brain], fits[subject]
+        image = embed_png(draw_layer_maps(brain, fit.step_0[0], fit.end, fit.shift, limit))
         # of the first seed only: drawing maps is what takes a report's time
-        clusters = _draw_clusters(surface, fit, run.config.seed) if surface and shown else None
+        clusters = _draw_clusters(brain, fit, run.config.seed) if shown else None
         yield {
             "line": line,
             "run": run,
@@ -302,13 +299,13 @@ def _choose_drawn(run: RunResult, all_subjects: bool) -> list[tuple[bool, Subjec
     return [(True, first), *((False, subject) for subject in others if all_subjects)]
 
 
-def _draw_clusters(surface: Surface, fit: Fits, seed: int) -> str | None:
+def _draw_clusters(brain: Brain, fit: Fits, seed: int) -> str | None:
     """Clusters of voxels at step 0, of a refit, and at the last snapshot; None without channels."""
     if fit.end.weights is None:
         return None
     fits = {"Step 0": fit.step_0[0], "Floor: a refit of step 0": fit.step_0[-1], "Last snapshot": fit.end}
     labels = label_voxels(list(fits.values()), N_CLUSTERS, seed)
-    return embed_png(draw_cluster_maps(surface, dict(zip(fits, labels, strict=True))), 120)
+    return embed_png(draw_cluster_maps(brain, dict(zip(fits, labels, strict=True))), 120)
 
 
 def _load_fits(subject: Subject, last: int) -> Fits:

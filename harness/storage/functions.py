@@ -62,9 +62,7 @@ def import_function(setting: str, reference: str) -> Callable[..., Any]:
         functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
         raise InputError(f"{setting}: {unknown_name(f'function of {module_name}', name, functions)}")
     if not callable(function):
-        raise InputError(
-            f"{setting}: {reference} is of type {type(function).__name__}, expected a function"
-        )
+        raise InputError(f"{setting}: {reference} is of type {type(function).__name__}, expected a function")
     return function
 
 
@@ -122,6 +120,10 @@ def _describe(error: Exception) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if frame.filename != __file__ and not frame.filename.startswith("<")
     ]
-    own = [frame for frame in frames if "site-packages" not in frame.filename and "importlib" not in frame.filename]
+    own = [
+        frame
+        for frame in frames
+        if "site-packages" not in frame.filename and "importlib" not in frame.filename
+    ]
     place = f", {Path(own[-1].filename).name} line {own[-1].lineno}" if own else ""
     return text + place

@@ -30,7 +30,11 @@ def count_classes(task: TaskConfig) -> int | None:
     """Classes or labels of a task, where they are known before its images are there."""
     if isinstance(task, EmbeddedTaskConfig):
         return EMBEDDED[task.name][1]
-    for names in (getattr(task, "label_columns", None), getattr(task, "classes", None), getattr(task, "class_names", None)):
+    for names in (
+        getattr(task, "label_columns", None),
+        getattr(task, "classes", None),
+        getattr(task, "class_names", None),
+    ):
         if names is not None:
             return len(names)
     return None

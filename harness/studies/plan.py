@@ -253,10 +253,7 @@ def print_plan(configs: Sequence[Config], measure: bool = True) -> None:
         f"weights of {config.backbone.name}": 4 * describe_network(config.backbone).n_all
         for config in configs
         if not isinstance(config.backbone, PythonBackboneConfig)
-        and (
-            config.backbone.checkpoint is None
-            or not locate_checkpoint(config.backbone.checkpoint).exists()
-        )
+        and (config.backbone.checkpoint is None or not locate_checkpoint(config.backbone.checkpoint).exists())
     }
     print(format_runs(runs))
     print()

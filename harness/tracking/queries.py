@@ -154,7 +154,5 @@ def query(
     """Mean curves of one kind of metric; see `metric_curves` and `mean_curves`."""
     columns = ["backbone", place_columns(kind)[0]] if by is None else list(by)
     chosen = measure or ("wasserstein_excess" if kind == "rewiring" else None)
-    curves = metric_curves(
-        kind, study=study, measure=chosen, runs_dir=Path(runs_dir), interpolated=wise_ft
-    )
+    curves = metric_curves(kind, study=study, measure=chosen, runs_dir=Path(runs_dir), interpolated=wise_ft)
     return mean_curves(curves, columns)
