@@ -26,8 +26,8 @@ class PythonSection(Section):
 
 def name_by_function(values: Any) -> Any:
     """Settings with a name: ``recordings.load`` for ``my_lab.recordings:load``, where none is set."""
-    if isinstance(values, dict) and not values.get("name") and isinstance(values.get("function"), str):
-        module, _, function = values["function"].partition(":")
-        name = re.sub(r"[^A-Za-z0-9_.-]", "", f"{module.rpartition('.')[2]}.{function}").lstrip("._-")
-        return {**values, "name": name[:60]}
-    return values
+    if not isinstance(values, dict) or values.get("name"):
+        return values
+    module, _, function = str(values.get("function", "python:function")).partition(":")
+    name = re.sub(r"[^A-Za-z0-9_.-]", "", f"{module.rpartition('.')[2]}.{function}").lstrip("._-")
+    return {**values, "name": name[:60]}
