@@ -222,7 +222,7 @@ def test_killed_run_goes_on_and_two_at_once_are_refused(tmp_path):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert second.returncode == 2
-    assert message.strip().splitlines()[-1] == f"error: {folder}: another process is at work on this run"
+    assert message.strip().splitlines()[-1] == f"error: {folder}: another process is working on this run"
     assert not (folder / "finished.json").exists()
 
     again = launch(script, *overrides, stderr=subprocess.PIPE, text=True)

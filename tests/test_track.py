@@ -31,8 +31,8 @@ from harness.tracking.queries import (
 )
 from harness.tracking.tracker import track
 from harness.tracking.work_items import (
-    Unit,
-    plan_units,
+    WorkItem,
+    plan_work,
 )
 
 
@@ -63,9 +63,9 @@ def rows_of(folder):
 def test_units_are_the_refits_of_step_0_and_every_snapshot(tracked):
     config, folder = tracked
     (subject,) = list_subjects(config.brain, folder)
-    units = plan_units(config, [subject], list_snapshots(folder))
+    units = plan_work(config, [subject], list_snapshots(folder))
     places = [(0, 1), (0, 2), (0, 3), (0, 0), (1, 0), (2, 0), (3, 0)]
-    assert units == [Unit(subject, *place) for place in places]
+    assert units == [WorkItem(subject, *place) for place in places]
     assert all(unit.mapping.exists() for unit in units)
     assert all(probes_file(folder, step).exists() for step in range(4))
     assert len({unit.seed(config) for unit in units}) == len(units)
@@ -213,7 +213,7 @@ def test_subjects_have_splits_and_mappings_of_their_own(several):
         folder / "subjects/subj01",
         folder / "subjects/subj00",
     ]
-    units = plan_units(config, subjects, list_snapshots(folder))
+    units = plan_work(config, subjects, list_snapshots(folder))
     assert len(units) == 2 * (2 + 2)
     assert len({unit.seed(config) for unit in units}) == len(units)
     assert all(unit.mapping.exists() for unit in units)

@@ -204,7 +204,7 @@ def test_a_dead_server_costs_one_warning(
     message = warning.getMessage()
     assert "\n" not in message
     assert "http://127.0.0.1:9" in message
-    assert f"python -m harness.tracking {folder}" in message
+    assert f"palimpsest forward {folder}" in message
     with pytest.raises(InputError, match="does not answer"):
         mlflow_rows(config)
 

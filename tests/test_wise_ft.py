@@ -71,7 +71,7 @@ def test_alphas_are_percents_and_have_both_ends() -> None:
     assert wise_ft.percents(wise_ft.ALPHAS) == list(range(0, 101, 10))
     assert wise_ft.percents([0.29]) == [0, 29, 100]
     for alpha in (-0.1, 1.5, 0.125, float("nan")):
-        with pytest.raises(InputError, match=r"--alphas: found .*, accepted: 0 to 1, in steps of 0.01"):
+        with pytest.raises(InputError, match=r"--alphas: found .*, expected 0 to 1 in steps of 0.01"):
             wise_ft.percents([alpha])
 
 
@@ -91,7 +91,7 @@ def test_a_run_is_measured_between_its_ends(
     run(config)
     (folder / "finished.json").rename(folder / "kept.json")
     AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.raises(InputError, match="this run has not finished"):
+    with pytest.raises(InputError, match="found an unfinished run"):
         main()
     (folder / "kept.json").rename(folder / "finished.json")
     before = values(folder)

@@ -14,7 +14,7 @@ from typing import SupportsFloat, TypedDict
 
 from harness.storage import InputError
 
-# what MLflow takes, less blanks: stage/measure, stage/place/measure or stage/place/subject/measure
+# what MLflow accepts, without blanks: stage/measure, stage/place/measure or stage/place/subject/measure
 _METRIC_NAME = re.compile(r"[\w.\-]+(/[\w.\-]+){1,3}")
 
 
@@ -30,9 +30,9 @@ class Row(TypedDict):
 class Journal:
     """The append-only ``results.jsonl`` of a run, open for writing by one process.
 
-    Each `log` reaches the operating system before it returns, so ``kill -9`` loses nothing that was logged
-    but perhaps the end of the line being written, which is cut off at the next opening; closing waits for
-    the disk. A (name, step) that is there is not written again: a resumed run may log what it has logged.
+    Each `log` reaches the operating system before it returns, so ``kill -9`` loses at most the line being
+    written, whose fragment is cut off at the next opening. Closing waits for the disk. An existing (name,
+    step) is not written again, so a resumed run may repeat its rows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,21 +43,21 @@ class Journal:
         self._file.truncate(end)
 
     def log(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-        """Append `values`, by metric name, at optimizer step `step`: all of them or, if one is bad, none.
+        """Append `values`, by metric name, at an optimizer step: all of them, or none if one is bad.
 
         Raises
         ------
         ValueError
-            Where a value is not finite, or a name is not one that MLflow takes.
+            If a value is not finite, or MLflow does not accept a name.
         """
         now = time.time_ns() // 1_000_000
         rows = []
         for name, number in values.items():
             value = float(number)
             if not _METRIC_NAME.fullmatch(name) or len(name) > 250:
-                raise ValueError(f"metric {name!r}: accepted are names such as stage/place/measure")
+                raise ValueError(f"metric {name!r}: expected a name such as stage/place/measure")
             if not math.isfinite(value):
-                raise ValueError(f"metric {name} at step {step}: found {value}, accepted are finite numbers")
+                raise ValueError(f"metric {name} at step {step}: found {value}, expected a finite number")
             if (name, step) not in self._seen:
                 rows.append(Row(name=name, step=int(step), value=value, timestamp=now))
         self._file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
@@ -65,7 +65,7 @@ class Journal:
         self._seen.update((row["name"], row["step"]) for row in rows)
 
     def close(self) -> None:
-        """Wait until everything is on the disk, and close."""
+        """Wait until everything is on disk, then close."""
         if not self._file.closed:
             os.fsync(self._file.fileno())
             self._file.close()
@@ -80,7 +80,7 @@ class Journal:
 
 
 def read_rows(path: Path, offset: int = 0) -> tuple[list[Row], int]:
-    """Rows of a journal from byte `offset` on, and the offset after the last whole line."""
+    """Rows of a journal from byte `offset`, and the offset after its last complete line."""
     try:
         with path.open("rb") as file:
             file.seek(offset)
@@ -96,7 +96,5 @@ def read_rows(path: Path, offset: int = 0) -> tuple[list[Row], int]:
                 Row(name=row["name"], step=row["step"], value=row["value"], timestamp=row["timestamp"])
             )
         except (ValueError, TypeError, KeyError):
-            raise InputError(
-                f"{path}: found {line[:80]!r}, accepted: rows as Palimpsest writes them"
-            ) from None
+            raise InputError(f"{path}: found {line[:80]!r}, expected a row written by Palimpsest") from None
     return rows, offset + len(whole)

@@ -1,4 +1,4 @@
-"""Where things lie: the folder of a run, and what is in it."""
+"""The folder of a run: names and places of its files."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def run_folder(config: Config) -> Path:
 
 @contextmanager
 def hold_run(run: Path) -> Iterator[None]:
-    """Keep all other processes from working on a run; an `InputError` where one does."""
+    """Lock a run against other processes; an `InputError` if one is working on it."""
     run.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(run / ".lock")
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise InputError(f"{run}: another process is at work on this run") from None
+        raise InputError(f"{run}: another process is working on this run") from None
     try:
         yield
     finally:
@@ -50,12 +50,12 @@ def hold_run(run: Path) -> Iterator[None]:
 
 
 def is_finished(run: Path) -> bool:
-    """Whether a run has been fine-tuned and tracked to its end."""
+    """Whether a run was fine-tuned and tracked to the end."""
     return (run / "finished.json").exists()
 
 
 def subject_folder(run: Path, label: str | None) -> Path:
-    """Folder of a subject's split and mappings: ``subjects/subj01``, or the run's where there is but one."""
+    """Folder of a subject's split and mappings: ``subjects/subj01``, or the run's if it is the only one."""
     return run if label is None else run / "subjects" / label
 
 
@@ -69,7 +69,7 @@ def snapshot_folder(run: Path, step: int) -> Path:
 
 
 def list_snapshots(run: Path) -> list[int]:
-    """Steps of the whole snapshots of a run, in order; one half written has another name and is not seen."""
+    """Steps of a run's complete snapshots, sorted; half-written ones have another name and are ignored."""
     return sorted(int(path.name.removeprefix("step-")) for path in (run / "snapshots").glob("step-*"))
 
 
@@ -81,13 +81,13 @@ def split_file(subject: Path) -> Path:
 def mapping_folder(subject: Path, step: int, refit: int = 0) -> Path:
     """Folder of a snapshot's mapping: ``mappings/step-000128``, or of a refit: ``…-refit-1``.
 
-    `subject` is the subject's folder, which is the run's where there is but one.
+    `subject` is the subject's folder: the run's if it is the only one.
     """
     return subject / "mappings" / (_step_name(step) + (f"-refit-{refit}" if refit else ""))
 
 
 def refit_folders(subject: Path) -> list[Path]:
-    """Folders of a subject's refits of step 0, which give the noise floor, by number."""
+    """Folders of a subject's refits of step 0, which make the noise floor, by number."""
     zero = mapping_folder(subject, 0)
     return sorted(
         zero.parent.glob(f"{zero.name}-refit-*"), key=lambda path: int(path.name.rpartition("-")[2])
@@ -95,7 +95,7 @@ def refit_folders(subject: Path) -> list[Path]:
 
 
 def start_folder(subject: Path) -> Path:
-    """Folder of a subject's fit of step 0 that all others begin from, where they do: ``mappings/start``."""
+    """Folder of the fit that a subject's warm starts start from: ``mappings/start``."""
     return subject / "mappings" / "start"
 
 

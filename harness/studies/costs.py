@@ -19,7 +19,7 @@ from harness.finetuning import (
     sequence_steps,
 )
 from harness.runs import list_subjects
-from harness.tracking import plan_units
+from harness.tracking import plan_work
 
 # training images and classes of the tasks that ship with the project
 EMBEDDED = {"digits": (1257, 10), "shapes": (1000, 12), "textures": (1000, 6), "counts": (1000, 3)}
@@ -83,7 +83,7 @@ def count_fits(config: Config, n_snapshots: int) -> int:
     """Mappings that are fitted: of every subject the snapshots, the refits of step 0, and a warm start's."""
     subjects = list_subjects(config.brain, Path())
     warm = getattr(config.mapping, "warm_steps", None) is not None
-    return len(plan_units(config, subjects, range(n_snapshots))) + warm * len(subjects)
+    return len(plan_work(config, subjects, range(n_snapshots))) + warm * len(subjects)
 
 
 def count_fit_steps(config: Config, n_fits: int) -> int | None:

@@ -18,7 +18,7 @@ from .wise_ft import (
     measure_curve,
 )
 from .work_items import (
-    plan_units,
+    plan_work,
 )
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
     "measure_curve",
     "metric_curves",
     "place_columns",
-    "plan_units",
+    "plan_work",
     "query",
     "track",
     "tracking_uri",

@@ -1,9 +1,9 @@
-"""MLflow, which holds the rows of the runs' journals: the only module that imports mlflow.
+"""The MLflow store of runs' journals; only this module imports mlflow.
 
-The journal is the truth. Rows go to MLflow in batches at moments that the caller chooses, and going
-again is harmless, so a dead server costs a warning and nothing else: send the rows later with
+The journal is the truth. The caller decides when rows are sent, in batches. Sending them again changes
+nothing, so a dead server costs only a warning. Send the rows later with
 
-    python -m harness.tracking RUN_FOLDER...
+    palimpsest forward RUN_FOLDER...
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from harness.storage import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 else:
-    # importing mlflow takes a second, and tests check annotations when they run
+    # importing mlflow takes a second, and tests evaluate annotations
     MlflowClient = Any
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -47,7 +47,7 @@ Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 BATCH_ROWS = 1000
 BATCH_PARAMS = 100
 PARAM_LENGTH = 6000
-# a dead server shall cost seconds, not the minutes of MLflow's defaults; what the user has set stands
+# a dead server should cost seconds, not the minutes of MLflow's defaults; the user's own values win
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
@@ -60,19 +60,19 @@ log = logging.getLogger(__name__)
 
 
 class TrackedRun:
-    """One run in MLflow, kept up with its journal.
+    """One run in MLflow, kept up to date with its journal.
 
-    A context manager: at the end the run is FINISHED, after an exception FAILED, after an interrupt KILLED;
-    a process that is killed leaves it RUNNING, and the next one for the same folder resumes it.
+    A context manager: the run ends as FINISHED, after an exception as FAILED, after an interrupt as KILLED. A
+    killed process leaves it RUNNING, and the next process for the same folder resumes it.
 
     Parameters
     ----------
     config : Config
-        Gives experiment (the study), name, parameters and tags of the run.
+        Gives the experiment (the study) and the run's name, parameters and tags.
     folder : Path
-        The run's folder, where the journal is.
+        The run's folder, which holds the journal.
     tags : mapping of str to str
-        More tags, such as ``code_version``.
+        Additional tags, such as ``code_version``.
     """
 
     def __init__(self, config: Config, folder: Path, tags: Mapping[str, str] | None = None) -> None:
@@ -89,7 +89,7 @@ class TrackedRun:
             "brain": config.brain.name,
             **(tags or {}),
         }
-        # {runs_dir}/{study}/{run}: also right where the run is sent from another working folder
+        # {runs_dir}/{study}/{run}: right from any working folder
         self._runs_dir = folder.resolve().parents[1]
         self._uri = tracking_uri(self._runs_dir)
         self._client: MlflowClient | None = None
@@ -98,7 +98,7 @@ class TrackedRun:
         self._warned = False
 
     def forward(self, status: Status = "RUNNING") -> bool:
-        """Send the rows that were not sent yet; whether that worked. The first failure is a warning."""
+        """Send unsent rows; returns whether that worked. The first failure logs a warning."""
         try:
             if self._client is None:
                 client = connect(self._uri)
@@ -113,8 +113,8 @@ class TrackedRun:
             if not self._warned:
                 reason = " ".join(str(error).split())[:200]
                 log.warning(
-                    "warning: MLflow at %s does not answer (%s); results are kept in %s, "
-                    "send them later with: python -m harness.tracking %s",
+                    "warning: MLflow at %s does not answer (%s); results are safe in %s, "
+                    "send them later with: palimpsest forward %s",
                     *(self._uri, reason, self._folder / "results.jsonl", self._folder),
                 )
             self._warned = True
@@ -162,12 +162,12 @@ class TrackedRun:
 
 
 def tracking_uri(runs_dir: Path) -> str:
-    """``MLFLOW_TRACKING_URI``, or else the SQLite store ``{runs_dir}/mlflow.db``."""
+    """``MLFLOW_TRACKING_URI``, or the SQLite store ``{runs_dir}/mlflow.db``."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_dir.resolve()}/mlflow.db"
 
 
 def connect(uri: str) -> MlflowClient:
-    """Client of a store; a new SQLite store is made by one process while the others wait."""
+    """Connect to a store; one process creates a new SQLite store while others wait."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
@@ -176,7 +176,7 @@ def connect(uri: str) -> MlflowClient:
     if uri.startswith("sqlite:///"):
         database = Path(uri.removeprefix("sqlite:///"))
         database.parent.mkdir(parents=True, exist_ok=True)
-        # two first writers would both run MLflow's migrations, and one of them would die
+        # two first writers would both run MLflow's migrations, and one would crash
         lock = FileLock(database.with_name(database.name + ".lock"), timeout=120)
     with lock:
         client = MlflowClient(uri)
@@ -187,16 +187,16 @@ def connect(uri: str) -> MlflowClient:
 def read_histories(
     uri: str, study: str | None, wanted: Callable[[str], bool]
 ) -> Iterator[tuple[dict[str, str], list[Row]]]:
-    """Tags, and the rows of the metrics that are `wanted` by name, of every run of a study (None: of all).
+    """Yield tags and the `wanted` metrics' rows of every run of a study (None: all studies).
 
     Raises
     ------
     InputError
-        Where there is no such study, or no store at all.
+        If there is no such study or no store.
     """
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise InputError(
-            f"{uri}: no such tracking store; accepted: runs_dir or MLFLOW_TRACKING_URI of a study"
+            f"{uri}: no such tracking store; expected the runs_dir or MLFLOW_TRACKING_URI of a study"
         )
     try:
         client = connect(uri)
@@ -222,7 +222,7 @@ def read_histories(
 
 def _read_history(client: MlflowClient, run_id: str, name: str) -> list[Row]:
     latest = {}
-    # a run begun anew after its folder was deleted has a step twice: what came later stands
+    # a run restarted after its folder was deleted has a step twice: the later value wins
     for point in sorted(client.get_metric_history(run_id, name), key=lambda point: int(point.timestamp)):
         latest[point.step] = Row(name=name, step=point.step, value=point.value, timestamp=point.timestamp)
     return [latest[step] for step in sorted(latest)]
@@ -245,12 +245,12 @@ def _find_or_create_experiment(client: MlflowClient, study: str, runs_dir: Path)
     if found is None:
         artifacts = None
         if client.tracking_uri.startswith("sqlite:"):
-            # MLflow's own default is a folder where the process happens to be
+            # MLflow's default is the current folder
             artifacts = (runs_dir / "mlartifacts" / study).as_uri()
         try:
             return str(client.create_experiment(study, artifact_location=artifacts))
         except MlflowException:
-            # another run of the study may have been first
+            # another run of the study may have created it
             found = client.get_experiment_by_name(study)
             if found is None:
                 raise
@@ -258,7 +258,7 @@ def _find_or_create_experiment(client: MlflowClient, study: str, runs_dir: Path)
 
 
 def _tracking_errors() -> tuple[type[Exception], ...]:
-    """What a store that is dead, busy, full or not allowed to be used raises."""
+    """Exceptions of a store that is dead, busy, full or forbidden."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError

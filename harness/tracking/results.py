@@ -29,7 +29,7 @@ from harness.runs import (
 from harness.storage import read_json
 from harness.tracking.across_subjects import combine_subjects
 from harness.tracking.mlflow_store import TrackedRun
-from harness.tracking.work_items import plan_units
+from harness.tracking.work_items import plan_work
 from tasks import Task
 
 
@@ -63,9 +63,9 @@ def derive_rows(
     tasks = [task.name for task in tasks_in_order(config.task)]
     measured: dict[str, dict[int, dict[str, float]]] = {}
     for subject in brains.subjects:
-        units = plan_units(config, [subject], steps)
-        mappings = {unit.step: load_mapping(unit.mapping) for unit in units if not unit.refit}
-        refits = [load_mapping(unit.mapping) for unit in units if unit.refit]
+        items = plan_work(config, [subject], steps)
+        mappings = {item.step: load_mapping(item.mapping) for item in items if not item.refit}
+        refits = [load_mapping(item.mapping) for item in items if item.refit]
         found = dict(measure_brain(mappings, refits, brains.load(subject), config.seed))
         measured[subject.label or "all"] = found
     for step in steps:

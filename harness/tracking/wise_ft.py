@@ -1,15 +1,12 @@
-"""Entry point: WiSE-FT, weights between a run's pretrained and its fine-tuned ones, measured like snapshots.
+"""WiSE-FT (Wortsman et al., CVPR 2022): weights between pretrained and fine-tuned, measured like snapshots.
 
-    python -m harness.wise_ft runs/<study>/<run>
-    accelerate launch harness/wise_ft.py runs/<study>/<run> --alphas 0.25 0.5 0.75
+    θ_α = (1 − α) θ₀ + α θ₁
 
-    θ_α = (1 − α) θ₀ + α θ₁                                          (Wortsman et al., CVPR 2022)
-
-The head is interpolated too; as it starts at zero, that scales its logits by α. Of LoRA the additions are
-scaled by α, which is the same thing; FLYP's head is made of the text tower's interpolated weights. What is
-measured is kept in ``<run>/wise_ft``, laid out like a run whose step is α in percent; rows go to the run's
-own ``results.jsonl`` as ``wise_ft.<stage>/<place>/<measure>`` with that step. Forgetting and rewiring are
-against α = 0.
+The head is interpolated too; it is zero-initialised, so α scales its logits. For LoRA, α scales the
+adapters' product, which amounts to the same. FLYP's head is computed from the interpolated text tower. The
+measurements are stored in ``<run>/wise_ft``, laid out like a run whose step is α in percent. Rows go to the
+run's own ``results.jsonl`` as ``wise_ft.<stage>/<place>/<measure>`` at that step. Forgetting and rewiring
+refer to α = 0.
 """
 
 from __future__ import annotations
@@ -62,10 +59,10 @@ ALPHAS = tuple(tenth / 10 for tenth in range(11))
 
 
 def interpolate(start: dict[str, Tensor], end: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """(1 − α) start + α end, for what a snapshot stores; the ends are exact.
+    """(1 − α) start + α end of a snapshot's state; the ends are exact.
 
-    An addition of LoRA is a product of two factors, the second of which starts at 0: only that one is
-    interpolated. Counters are those of the end.
+    A LoRA adapter is a product of two factors, and the second is zero-initialised: only that one is
+    interpolated. Counters come from the end.
     """
     return {
         name: torch.lerp(start[name], tensor, alpha)
@@ -76,30 +73,30 @@ def interpolate(start: dict[str, Tensor], end: dict[str, Tensor], alpha: float) 
 
 
 def percents(alphas: Sequence[float]) -> list[int]:
-    """α in percent, both ends included; an `InputError` for one outside 0 to 1 or between two percents."""
+    """Alphas in percent, ends included; an `InputError` for one outside 0 to 1 or not a whole percent."""
     for alpha in alphas:
         if not 0 <= alpha <= 1 or abs(100 * alpha - round(100 * alpha)) > 1e-6:
-            raise InputError(f"--alphas: found {alpha:g}, accepted: 0 to 1, in steps of 0.01")
+            raise InputError(f"--alphas: found {alpha:g}, expected 0 to 1 in steps of 0.01")
     return sorted({0, 100, *(round(100 * alpha) for alpha in alphas)})
 
 
 def write_curve(
     run: Path, model: TunedModel, pretrained: str, steps: Sequence[int], labels: Sequence[str | None]
 ) -> None:
-    """Write the weights at every α, and copy what is known of the ends.
+    """Write the weights at every α, and copy the measurements of the ends.
 
     Parameters
     ----------
     run : Path
         A finished run.
     model : TunedModel
-        As tuned by the run's method.
+        Tuned by the run's method.
     pretrained : str
         Hash of the pretrained encoder.
     steps : sequence of int
         α in percent.
     labels : sequence of str or None
-        Of the run's subjects.
+        Labels of the run's subjects.
     """
     curve, last = wise_ft_folder(run), list_snapshots(run)[-1]
 
@@ -135,18 +132,18 @@ def write_curve(
 def measure_curve(
     config: Config, run: Path, alphas: Sequence[float], inputs: Inputs, accelerator: Accelerator
 ) -> None:
-    """Measure the weights at every α, and add what is found to the run's results.
+    """Measure the weights at every α, and add the rows to the run's results.
 
-    `inputs` are those of the curve, `harness.runs.layout.wise_ft_folder`.
+    `inputs` belong to the curve's folder, `wise_ft_folder`.
 
     Raises
     ------
     InputError
-        For a run that has not finished, or an α that is not accepted.
+        For an unfinished run, or an invalid α.
     """
     steps = percents(alphas)
     if not is_finished(run):
-        raise InputError(f"{run}: this run has not finished; accepted: one that was fine-tuned and tracked")
+        raise InputError(f"{run}: found an unfinished run, expected one that was fine-tuned and tracked")
     if accelerator.is_main_process:
         tasks, backbone = inputs.tasks, inputs.backbone
         model = tune(backbone, [task.n_classes for task in tasks], config.method, config.seed, tasks)

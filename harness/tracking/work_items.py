@@ -1,4 +1,4 @@
-"""The pieces that tracking is cut into: of every subject, snapshots and refits of step 0."""
+"""The items that tracking is cut into: snapshots and refits of step 0, per subject."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from harness.runs import (
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One piece of tracking: of one subject, a snapshot (refit 0) or a refit of it for the noise floor."""
+class WorkItem:
+    """A snapshot to map for one subject (refit 0), or a refit of it for the noise floor."""
 
     subject: Subject
     step: int
@@ -25,22 +25,24 @@ class Unit:
 
     @property
     def mapping(self) -> Path:
-        """Folder of what is fitted."""
+        """Folder of the fitted mapping."""
         return mapping_folder(self.subject.folder, self.step, self.refit)
 
     def seed(self, config: Config) -> int:
-        """Seed of its mapping: its own, so that a snapshot's fit is drawn as the refits of step 0 are.
+        """Seed of the mapping, different for every item: a snapshot's fit is drawn like a refit of step 0.
 
-        Subjects have other ones, too: what a draw has added to all of them would not average out.
+        Subjects differ too, because the effect of one draw on all of them would not average out.
         """
-        of_subject = (self.subject.label or "").encode()
-        sequence = np.random.SeedSequence((config.seed, self.step, self.refit, *of_subject))
+        label = (self.subject.label or "").encode()
+        sequence = np.random.SeedSequence((config.seed, self.step, self.refit, *label))
         return int(sequence.generate_state(1, np.uint32)[0])
 
 
-def plan_units(config: Config, subjects: Sequence[Subject], steps: Sequence[int]) -> list[Unit]:
-    """All units of a run: of each subject the refits of step 0, then every snapshot."""
+def plan_work(config: Config, subjects: Sequence[Subject], steps: Sequence[int]) -> list[WorkItem]:
+    """All work items of a run: for each subject the refits of step 0, then every snapshot."""
     refits = [(0, refit) for refit in range(1, config.mapping.floor_refits + 1)]
     return [
-        Unit(subject, *place) for subject in subjects for place in (*refits, *((step, 0) for step in steps))
+        WorkItem(subject, *place)
+        for subject in subjects
+        for place in (*refits, *((step, 0) for step in steps))
     ]

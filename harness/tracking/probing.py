@@ -1,0 +1,139 @@
+"""Measure a snapshot beside its mappings: head, probes and drift."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.special import expit, softmax
+
+from harness.backbones import (
+    Backbone,
+)
+from harness.config import (
+    Config,
+)
+from harness.finetuning import (
+    TunedModel,
+)
+from harness.measures import (
+    probe_features,
+    representation_drift,
+    score_labels,
+    weight_distance,
+)
+from harness.runs import (
+    Inputs,
+)
+from harness.tokens import (
+    extract_features,
+    extract_layer_means,
+)
+
+
+class Prober:
+    """Probes the snapshots of a run and measures their drift from step 0.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        Tasks, probes, the pretrained backbone, and brains. Drift is measured on the first subject's stimuli.
+    config : Config
+    device : torch.device
+    quiet : bool
+        Show no progress bars.
+    """
+
+    def __init__(self, inputs: Inputs, config: Config, device: torch.device, quiet: bool) -> None:
+        self._tasks, self._probes = inputs.tasks, inputs.probes
+        self._pretrained, self._brains = inputs.backbone, inputs.brains
+        self._config, self._device, self._quiet = config, device, quiet
+
+    def probe(self, model: TunedModel, backbone: Backbone, name: str) -> dict[str, Any]:
+        """Content of a snapshot's probes file (`harness.measures.name_probes` reads it).
+
+        Parameters
+        ----------
+        model : TunedModel
+            The snapshot, with its heads.
+        backbone : Backbone
+            The same with adapters merged.
+        name : str
+            Label of the progress bars.
+        """
+        multi_label = [task.name for task in (*self._tasks, *self._probes) if task.multi_label]
+        single = len(self._tasks) == 1
+        found: dict[str, Any] = {"probe": {}, "multi_label": multi_label}
+        seen: dict[str, Float[np.ndarray, "n_images n_channels"]] = {}
+        for place, task in enumerate([*self._tasks, *self._probes]):
+            tuned = place < len(self._tasks)
+            features, labels = [], []
+            for split, key in zip((task.train, task.test), task.image_hashes, strict=True):
+                # probes may ask different questions about the same images
+                if key not in seen:
+                    seen[key] = self._features(backbone, split, f"{name}, {task.name}")
+                features.append(seen[key])
+                labels.append(np.array(split["label"], dtype=np.int64))
+            # a sequence's later tasks are not trained yet: zero-shot says something about them
+            text = None if tuned and single else self._pretrained.text
+            found["probe"][task.name] = probe_features(
+                features[0], labels[0], features[1], labels[1], self._config, text, task
+            )
+            if tuned:
+                model.choose_head(place)
+                scores = score_head(model, features[1], labels[1])
+                if single:
+                    found["task"] = scores
+                else:
+                    found.setdefault("heads", {})[task.name] = scores
+        return found | {"drift": self._measure_drift(backbone, name)}
+
+    def _measure_drift(self, backbone: Backbone, name: str) -> dict[str, dict[str, float]]:
+        before, after = (dict(part.encoder.named_parameters()) for part in (self._pretrained, backbone))
+        layers = {
+            name: layer for name, layer in self._pretrained.parameter_layers().items() if name in before
+        }
+        found = weight_distance(_to_numpy(before), _to_numpy(after), layers)
+        now = self._layer_means(backbone, f"{name}, drift")
+        for layer, measures in representation_drift(self._means_at_start, now).items():
+            found.setdefault(layer, {}).update(measures)
+        return found
+
+    @cached_property
+    def _means_at_start(self) -> dict[str, Float[np.ndarray, "n_images _"]]:
+        return self._layer_means(self._pretrained, "tracking: drift, step 0")
+
+    def _layer_means(self, backbone: Backbone, name: str) -> dict[str, Float[np.ndarray, "n_images _"]]:
+        stimuli = self._brains.load(self._brains.subjects[0]).stimuli
+        n_images = min(self._config.probes.n_drift, len(stimuli))
+        order = np.linspace(0, len(stimuli) - 1, n_images).round().astype(int).tolist()
+        batch_size = self._config.probes.batch_size
+        return extract_layer_means(backbone, stimuli, order, batch_size, self._device, self._label(name))
+
+    def _features(
+        self, backbone: Backbone, split: Any, name: str
+    ) -> Float[np.ndarray, "n_images n_channels"]:
+        batch_size = self._config.probes.batch_size
+        return extract_features(backbone, split["image"], batch_size, self._device, self._label(name)).numpy()
+
+    def _label(self, text: str) -> str | None:
+        return None if self._quiet else text
+
+
+def _to_numpy(tensors: dict[str, torch.nn.Parameter]) -> dict[str, np.ndarray]:
+    return {name: tensor.detach().cpu().float().numpy() for name, tensor in tensors.items()}
+
+
+def score_head(
+    model: TunedModel,
+    features: Float[np.ndarray, "n_images n_channels"],
+    labels: Int[np.ndarray, "n_images *n_labels"],
+) -> dict[str, float]:
+    """Score the fine-tuned head on a task's test images: accuracy, AUROC, calibration."""
+    with torch.no_grad():
+        logits = model.classify(torch.from_numpy(features)).numpy()
+    probabilities = softmax(logits, axis=1) if labels.ndim == 1 else expit(logits)
+    return score_labels(probabilities, labels).named()
