@@ -19,6 +19,7 @@ from machine import describe_machine, write_figures
 from harness.backbones.load import load_backbone
 from harness.brains.load import load_brain
 from harness.config.compose import load_config
+from harness.mappings.data import FitData
 from harness.mappings.fit import (
     fit_mapping,
     prepare_tokens,
@@ -63,13 +64,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             for choice in choices:
                 settings = config.mapping.model_copy(update=choice)
                 tokens = prepare_tokens(backbone, brain.stimuli, split, settings, 128, "cpu", Path(folder))
+                data = FitData(tokens, brain.responses, brain.coords, brain.bounding_box, split)
                 mappings, start = [], time.perf_counter()
                 for seed in range(arguments.seeds):
-                    mappings.append(
-                        fit_mapping(
-                            tokens, brain.responses, brain.coords, brain.bounding_box, split, settings, seed
-                        )
-                    )
+                    mappings.append(fit_mapping(data, settings, seed=seed))
                 seconds = (time.perf_counter() - start) / arguments.seeds
                 rows.append(
                     {

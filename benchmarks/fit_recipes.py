@@ -26,8 +26,9 @@ from harness.brains.brain import Brain
 from harness.brains.load import load_brain
 from harness.config.compose import load_config
 from harness.config.run import Config
-from harness.mappings.factortopy.fit import fit
+from harness.mappings.data import FitData
 from harness.mappings.factortopy.model import FactorTopy
+from harness.mappings.fit import fit_mapping
 from harness.mappings.splits import (
     Split,
     split_stimuli,
@@ -94,7 +95,8 @@ def fit_as_ours(
             update={"steps": steps, "regularization_steps": max(steps // 2, 1)}
         )
         start = time.perf_counter()
-        mapping = fit(tokens, brain.responses, brain.coords, brain.bounding_box, split, settings, seed)
+        data = FitData(tokens, brain.responses, brain.coords, brain.bounding_box, split)
+        mapping = fit_mapping(data, settings, seed=seed)
         seconds = time.perf_counter() - start
         points.append({"steps": steps, "seconds": seconds, "r2": float(mapping.r2.mean())})
     return points

@@ -23,7 +23,8 @@ import torch
 from machine import describe_machine, write_figures
 
 from harness.config.mapping import FactorTopyConfig
-from harness.mappings.factortopy.fit import fit
+from harness.mappings.data import FitData
+from harness.mappings.fit import fit_mapping
 from harness.mappings.splits import Split
 from harness.tokens.extraction import LayerTokens
 from harness.tokens.frame import standardize_tokens
@@ -55,7 +56,8 @@ def run(case: dict[str, int], voxels_per_pass: int, device: str) -> dict[str, An
     held = _peak(device, now=True)
     start = time.perf_counter()
     box = np.stack([coords.min(0), coords.max(0)])
-    mapping = fit(standard, responses, coords, box, split, config, seed=0, device=device)
+    data = FitData(standard, responses, coords, box, split)
+    mapping = fit_mapping(data, config, seed=0, device=device)
     n_learned = mapping.weights.size + mapping.bias.size
     n_learned += sum(array.size for name, array in mapping.learned.items() if name.startswith("model."))
     return {

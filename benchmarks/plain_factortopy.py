@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.mappings.factortopy.model import FactorTopy
-from harness.mappings.factortopy.selectors import Selectors
+from harness.mappings.factortopy.selectors import SelectorTensors
 
 
-def select_plainly(model: FactorTopy, encoding: Tensor) -> Selectors:
+def select_plainly(model: FactorTopy, encoding: Tensor) -> SelectorTensors:
     """What the selector networks make of the voxels' whole position encoding [n_voxels, 192]."""
-    return Selectors(
+    return SelectorTensors(
         space=model.space_selector(encoding).tanh(),
         layer=model.layer_selector(encoding).softmax(dim=-1),
         scale=model.scale_selector(encoding).squeeze(-1).sigmoid(),
@@ -22,7 +22,7 @@ def select_plainly(model: FactorTopy, encoding: Tensor) -> Selectors:
 
 
 def predict_plainly(
-    model: FactorTopy, local: Sequence[Tensor], global_: Sequence[Tensor], chosen: Selectors
+    model: FactorTopy, local: Sequence[Tensor], global_: Sequence[Tensor], chosen: SelectorTensors
 ) -> Tensor:
     """Sample every voxel's token of every layer, mix, then apply the weights.
 
@@ -31,7 +31,7 @@ def predict_plainly(
     model : FactorTopy
     local : sequence of float tensors [n_images, n_channels, height, width], one per layer
     global_ : sequence of float tensors [n_images, n_channels], one per layer
-    chosen : Selectors
+    chosen : SelectorTensors
 
     Returns
     -------

@@ -38,8 +38,9 @@ from harness.brains.cortex import draw_smooth_fields
 from harness.brains.load import load_brain
 from harness.config.compose import load_config
 from harness.config.run import Config
-from harness.mappings.factortopy.fit import fit
+from harness.mappings.data import FitData
 from harness.mappings.factortopy.sampling import read_tokens
+from harness.mappings.fit import fit_mapping
 from harness.mappings.splits import Split
 from harness.plot.style import figure_style
 from harness.tokens.frame import StandardTokens
@@ -62,7 +63,7 @@ STIMULI = (100, 300, 1000, 3000, 10_000)
 
 @dataclass(frozen=True)
 class Planted:
-    """Selectors of all voxels, and the noiseless responses they give (mean 0, variance 1)."""
+    """SelectorTensors of all voxels, and the noiseless responses they give (mean 0, variance 1)."""
 
     layer: np.ndarray
     space: np.ndarray
@@ -137,10 +138,9 @@ def recover(
     n_images = tokens.n_images
     split = Split(train=np.arange(n_train), held_out=np.arange(max(STIMULI), n_images))
     start = time.perf_counter()
-    mapping = fit(
-        tokens, responses, brain.coords, brain.bounding_box, split, config.mapping, seed,
-        progress=f"{n_train} stimuli, ceiling {ceiling}",
-    )  # fmt: skip
+    data = FitData(tokens, responses, brain.coords, brain.bounding_box, split)
+    label = f"{n_train} stimuli, ceiling {ceiling}"
+    mapping = fit_mapping(data, config.mapping, seed=seed, progress=label)
     seconds = time.perf_counter() - start
     found = mapping.layer.argmax(axis=1)
     width = 2 / config.mapping.token_size

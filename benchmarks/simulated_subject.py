@@ -38,7 +38,8 @@ from harness.brains.repeats import (
 )
 from harness.brains.simulated.truth import SimulatedTruth
 from harness.config.compose import load_config
-from harness.mappings.factortopy.fit import fit
+from harness.mappings.data import FitData
+from harness.mappings.fit import fit_mapping
 from harness.mappings.mapping import Mapping
 from harness.mappings.splits import split_stimuli
 from harness.measures.alignment import (
@@ -164,10 +165,9 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
             for subject, (brain, truth) in subjects.items():
                 for seed in range(arguments.seeds if subject == "scenes" else 1):
                     start = time.perf_counter()
-                    mapping = fit(
-                        tokens, brain.responses, brain.coords, brain.bounding_box, split, settings, seed,
-                        progress=f"{name}, {subject}, seed {seed}",
-                    )  # fmt: skip
+                    data = FitData(tokens, brain.responses, brain.coords, brain.bounding_box, split)
+                    label = f"{name}, {subject}, seed {seed}"
+                    mapping = fit_mapping(data, settings, seed=seed, progress=label)
                     found = {
                         **compare_depths(mapping, brain),
                         "places": compare_places(mapping, brain, truth, 2 / config.mapping.token_size),

@@ -34,6 +34,7 @@ from harness.finetuning.devices import build_accelerator
 from harness.finetuning.loop import finetune
 from harness.finetuning.methods.tuned import tune
 from harness.finetuning.snapshots import read_snapshot
+from harness.mappings.data import FitData
 from harness.mappings.fit import (
     fit_mapping,
     prepare_tokens,
@@ -99,9 +100,8 @@ def _fit(
     tokens: Any, brain: Any, split: Any, config: Config, seed: int, length: int, start: Mapping | None
 ) -> Mapping:
     settings = config.mapping.model_copy(update={"steps": length})
-    return fit_mapping(
-        tokens, brain.responses, brain.coords, brain.bounding_box, split, settings, seed, True, start=start
-    )
+    data = FitData(tokens, brain.responses, brain.coords, brain.bounding_box, split)
+    return fit_mapping(data, settings, seed=seed, bootstrap=True, start=start)
 
 
 def compare(found: dict[str, Any], n_draws: int) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from equality import assert_equal
 
 from harness.config.mapping import MappingConfig
+from harness.mappings.data import FitData
 from harness.mappings.fit import fit_mapping
 from harness.mappings.mapping import Mapping
 from harness.mappings.splits import split_stimuli
@@ -91,17 +92,8 @@ def fit_planted(
 ) -> Mapping:
     """Fit any family of mappings on four fifths of the stimuli."""
     split = split_stimuli(N_IMAGES, 0.2, seed=0)
-    return fit_mapping(
-        planted.tokens,
-        planted.responses,
-        planted.coords,
-        planted.bounding_box,
-        split,
-        config,
-        seed,
-        bootstrap,
-        start=start,
-    )
+    data = FitData(planted.tokens, planted.responses, planted.coords, planted.bounding_box, split)
+    return fit_mapping(data, config, seed=seed, bootstrap=bootstrap, start=start)
 
 
 def check_recovery(config: MappingConfig, off_scale: float) -> None:

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 
 from harness.commands.conformance import main
 from harness.mappings.factortopy.conformance import (
-    compare,
+    compare_with_published,
+    format_differences,
     published_name,
     read_reference,
-    report,
 )
 from harness.storage.errors import (
     InputError,
@@ -119,7 +119,7 @@ def record_other_file(
 
 
 def test_published_numbers_are_reproduced() -> None:
-    differences = compare(read_reference(REFERENCE))
+    differences = compare_with_published(read_reference(REFERENCE))
     assert [d for d in differences if not d.conforms] == []
 
 
@@ -128,7 +128,7 @@ def test_every_recorded_result_is_compared() -> None:
     inputs = {"coords", "responses"} | {
         key for key in reference if key.split("/")[0] in ("local", "global", "param0")
     }
-    assert {d.array for d in compare(reference)} == set(reference) - inputs
+    assert {d.array for d in compare_with_published(reference)} == set(reference) - inputs
 
 
 @pytest.mark.parametrize(
@@ -174,15 +174,15 @@ def test_perturbed_array_fails_and_is_named(
 def test_nan_does_not_conform() -> None:
     reference = read_reference(REFERENCE)
     reference["prediction0"] = np.full_like(reference["prediction0"], np.nan)
-    differences = compare(reference)
+    differences = compare_with_published(reference)
     assert [d.array for d in differences if not d.conforms] == ["prediction0"]
-    assert "FAIL prediction" in report(differences)
+    assert "FAIL prediction" in format_differences(differences)
 
 
 def test_zero_reference_is_compared_absolutely() -> None:
     reference = read_reference(REFERENCE)
     reference["losses"] = np.zeros_like(reference["losses"])
-    losses = next(d for d in compare(reference) if d.array == "losses")
+    losses = next(d for d in compare_with_published(reference) if d.array == "losses")
     assert losses.relative == pytest.approx(np.linalg.norm(read_reference(REFERENCE)["losses"]), rel=1e-5)
 
 
@@ -245,7 +245,7 @@ def test_incomplete_file_names_the_array() -> None:
     reference = read_reference(REFERENCE)
     del reference["param0/layer_selector_mlp.3.bias"]
     with pytest.raises(InputError, match=r"param0/layer_selector_mlp\.3\.bias"):
-        compare(reference)
+        compare_with_published(reference)
 
 
 def test_runs_as_a_module(

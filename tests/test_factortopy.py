@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.mappings.factortopy.model import FactorTopy
 from harness.mappings.factortopy.position_encoding import position_encoding
-from harness.mappings.factortopy.selectors import Selectors
+from harness.mappings.factortopy.selectors import SelectorTensors
 from harness.storage.errors import InputError
 
 BOX = torch.tensor([[-40.0, -30.0, -20.0], [60.0, 30.0, 20.0]], dtype=torch.float64)
@@ -21,7 +21,7 @@ BOX = torch.tensor([[-40.0, -30.0, -20.0], [60.0, 30.0, 20.0]], dtype=torch.floa
 def predict_plainly(model: FactorTopy, coords: Tensor, local: list[Tensor], global_: list[Tensor]) -> Tensor:
     """The formula as it is written, one layer after the other."""
     encoding = position_encoding(coords, BOX)
-    chosen = Selectors(
+    chosen = SelectorTensors(
         model.space_selector(encoding).tanh(),
         model.layer_selector(encoding).softmax(dim=-1),
         model.scale_selector(encoding).squeeze(-1).sigmoid(),
@@ -111,7 +111,7 @@ def test_start_is_undecided() -> None:
 def test_regularizer_by_hand() -> None:
     torch.manual_seed(0)
     model = make_model(draw_coords(2), [3, 3], 2, spread=0.0)
-    chosen = Selectors(
+    chosen = SelectorTensors(
         space=torch.zeros(2, 2, dtype=torch.float64),
         layer=torch.tensor([[1.0, 0.0], [0.5, 0.5]], dtype=torch.float64),
         scale=torch.tensor([1.0, 0.5], dtype=torch.float64),
@@ -132,7 +132,7 @@ def test_selectors_given_are_the_ones_used() -> None:
     local = [torch.randn(2, n, 3, 4, dtype=torch.float64) for n in (3, 4)]
     global_ = [torch.randn(2, n, dtype=torch.float64) for n in (3, 4)]
     assert torch.equal(model(local, global_), model(local, global_, model.selectors()))
-    last = Selectors(
+    last = SelectorTensors(
         model.selectors().space, torch.tensor([[0.0, 1.0]]).double().repeat(9, 1), torch.ones(9).double()
     )
     expected = (global_[1] @ model.global_bottleneck[1].weight.T) @ model.weight.T / 2 + model.bias
@@ -160,7 +160,7 @@ def test_voxels_that_have_wholly_decided_have_finite_gradients() -> None:
     layer = torch.tensor([[0.0, 300.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
     scale = torch.full((2,), 0.5)
     model = FactorTopy(torch.rand(2, 3), torch.tensor([[0.0] * 3, [1.0] * 3]), [4, 4, 4], 2)
-    chosen = Selectors(torch.zeros(2, 2), layer.softmax(dim=1), scale)
+    chosen = SelectorTensors(torch.zeros(2, 2), layer.softmax(dim=1), scale)
     assert chosen.layer[0].tolist() == [0, 1, 0]
     found = model.regularizer(chosen)
     assert found.item() == pytest.approx(-0.5)  # one of two has the largest entropy

@@ -81,9 +81,9 @@ def test_plan_is_a_permutation_per_epoch_whatever_the_number_of_processes():
 
 
 def test_plan_refuses_batches_that_cannot_be_had():
-    with pytest.raises(InputError, match=r"finetune.batch_size: found 32, accepted: at most 20"):
+    with pytest.raises(InputError, match=r"finetune.batch_size: found 32, expected at most 20"):
         plan_batches(load_config([]), 20, 0, 1)
-    with pytest.raises(InputError, match=r"found 32, accepted: a multiple of 3"):
+    with pytest.raises(InputError, match=r"found 32, expected a multiple of 3"):
         plan_batches(load_config([]), 100, 0, 3)
 
 

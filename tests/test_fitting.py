@@ -200,7 +200,7 @@ def test_warm_start_from_what_does_not_fit_is_refused(planted: Planted) -> None:
     first = fit_planted(planted)
     with pytest.raises(InputError, match=r"warm start: .*model\.|warm start: .*weight"):
         fit_planted(planted, QUICK.model_copy(update={"n_channels": 5}), start=first)
-    with pytest.raises(InputError, match=r"kept without what it had learned \(.*local_bottleneck"):
+    with pytest.raises(InputError, match=r"without its learned parameters \(.*local_bottleneck"):
         fit_planted(planted, start=replace(first, learned=None))
 
 

@@ -1,4 +1,4 @@
-"""Selectors of each voxel's own find what was planted, wherever the voxels are."""
+"""SelectorTensors of each voxel's own find what was planted, wherever the voxels are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from planted import TOKEN_SIZE, check_family, check_recovery, fit_planted, make_planted
 
 from harness.config.mapping import FreeSelectorsConfig
-from harness.mappings.factortopy.selectors import Selectors
+from harness.mappings.factortopy.selectors import SelectorTensors
 from harness.mappings.free_selectors import FreeSelectors
 from harness.storage.errors import InputError
 
@@ -55,8 +55,8 @@ def test_model_starts_undecided_and_predicts_parts_as_the_whole() -> None:
 def test_one_layer_has_no_entropy() -> None:
     model = FreeSelectors(3, [2], n_channels=4)
     scale = torch.tensor([0.0, 0.5, 1.0])
-    assert model.regularizer(Selectors(torch.zeros(3, 2), torch.ones(3, 1), scale)).item() == pytest.approx(
-        1 / 6
-    )
+    assert model.regularizer(
+        SelectorTensors(torch.zeros(3, 2), torch.ones(3, 1), scale)
+    ).item() == pytest.approx(1 / 6)
     with pytest.raises(InputError, match="at least one layer"):
         FreeSelectors(3, [], n_channels=4)

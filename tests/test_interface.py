@@ -194,7 +194,13 @@ def test_stimuli_may_be_images_pixels_files_or_a_folder(tmp_path: Path) -> None:
     for place, image in enumerate(images):
         image.save(tmp_path / f"{place}.png")
     pixels = np.stack([np.asarray(image) for image in images])
-    kinds = [images, pixels, sorted(tmp_path.iterdir()), [str(p) for p in sorted(tmp_path.iterdir())], tmp_path]
+    kinds = [
+        images,
+        pixels,
+        sorted(tmp_path.iterdir()),
+        [str(p) for p in sorted(tmp_path.iterdir())],
+        tmp_path,
+    ]
     brains = [arrays(stimuli=kind) for kind in kinds]
     assert len({brain.fingerprint for brain in brains}) == 1
     for brain in brains:
@@ -215,7 +221,10 @@ def test_equal_pixels_are_one_picture() -> None:
         ({"coordinates": np.zeros((5, 3))}, r"brain arrays: coordinates: found shape \(5, 3\).*\(6, 3\)"),
         ({"stimuli": draw_images(7, 0)}, "brain arrays: stimuli: found 7 images, expected 8, one per row"),
         ({"stimuli": [1] * 8}, "brain arrays: stimuli: found a int, expected PIL images"),
-        ({"stimuli": np.zeros((8, 4, 4))}, r"brain arrays: stimuli: found shape .*expected \[n_images, height"),
+        (
+            {"stimuli": np.zeros((8, 4, 4))},
+            r"brain arrays: stimuli: found shape .*expected \[n_images, height",
+        ),
         ({"rois": {"V1": [6]}}, "brain arrays: rois: V1: found .*, expected voxel numbers from 0 to 5"),
         ({"rois": {"V1": [True]}}, "brain arrays: rois: V1: found .*or 6 booleans"),
         ({"rois": ["V1"]}, r"brain arrays: rois: found shape \(1,\)"),

@@ -42,7 +42,7 @@ def test_layers_at_each_quarter_are_those_of_the_paper() -> None:
     assert choose_layers(None, 4) == [0, 1, 2, 3]
     assert choose_layers(None, 2) == [0, 1]
     assert choose_layers((3, 0), 4) == [0, 3]
-    with pytest.raises(InputError, match=r"method.layers: found 4, accepted: 0 to 3"):
+    with pytest.raises(InputError, match=r"method.layers: found 4, expected 0 to 3"):
         choose_layers((0, 4), 4)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from equality import assert_equal
 
+from harness.mappings.families import FAMILIES
 from harness.mappings.mapping import (
     ARRAYS,
-    ARRAYS_OF_FAMILY,
     Mapping,
     load_mapping,
     save_mapping,
@@ -99,16 +99,16 @@ def test_incomplete_mapping_is_refused(tmp_path: Path) -> None:
 
 
 def make_family(family: str) -> Mapping:
-    absent = set(ARRAYS) - set(ARRAYS_OF_FAMILY[family])
+    absent = set(ARRAYS) - set(FAMILIES[family].arrays)
     return replace(make_mapping(), family=family, **dict.fromkeys(absent))
 
 
-@pytest.mark.parametrize("family", sorted(ARRAYS_OF_FAMILY))
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_what_a_family_does_not_have_stays_absent(family: str, tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 
     save_mapping(make_family(family), tmp_path / "m")
-    assert set(load_file(tmp_path / "m" / "mapping.safetensors")) == set(ARRAYS_OF_FAMILY[family])
+    assert set(load_file(tmp_path / "m" / "mapping.safetensors")) == set(FAMILIES[family].arrays)
     assert_equal(load_mapping(tmp_path / "m"), make_family(family))
 
 

@@ -165,13 +165,13 @@ def test_a_stronger_penalty_keeps_closer(trained: dict[str, Path], tmp_path: Pat
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["method=flyp"], "method: found flyp with a backbone that has no text tower, accepted: .*mini_clip"),
+        (["method=flyp"], "method: found flyp with a backbone without a text tower, expected .*mini_clip"),
         (
             ["method=flyp", "backbone=mini_clip", "finetune.accumulation=2"],
-            "finetune.accumulation: found 2, accepted with method flyp: 1",
+            "finetune.accumulation: found 2, expected 1: method flyp",
         ),
-        (["method=ldifs", "method.layers=[0,8]"], "method.layers: found 8, accepted: 0 to 7"),
-        (["method=full", "method.frozen_blocks=8"], "method.frozen_blocks: found 8, accepted: at most 7"),
+        (["method=ldifs", "method.layers=[0,8]"], "method.layers: found 8, expected 0 to 7"),
+        (["method=full", "method.frozen_blocks=8"], "method.frozen_blocks: found 8, expected at most 7"),
         (["method=lwf", "method.proxy=shape"], "unknown task 'shape'.*did you mean 'shapes'"),
     ],
 )

@@ -30,6 +30,7 @@ from harness.finetuning.snapshots import (
     read_backbone,
     write_snapshot,
 )
+from harness.mappings.data import FitData
 from harness.mappings.fit import (
     fit_mapping,
     prepare_tokens,
@@ -147,9 +148,8 @@ def write_run(config: Config) -> Path:
         tokens = prepare_tokens(
             model.merged_backbone(), brain.stimuli, split, config.mapping, 20, "cpu", folder
         )
-        mapping = fit_mapping(
-            tokens, brain.responses, brain.coords, brain.bounding_box, split, config.mapping, seed=step
-        )
+        data = FitData(tokens, brain.responses, brain.coords, brain.bounding_box, split)
+        mapping = fit_mapping(data, config.mapping, seed=step)
         save_mapping(mapping, mapping_folder(folder, step))
     return folder
 

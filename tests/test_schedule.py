@@ -14,18 +14,21 @@ from harness.config.method import (
     LinearProbeConfig,
     LpFtConfig,
 )
+from harness.finetuning.methods.stages import TrainingStage
 from harness.finetuning.methods.tuned import tune
 from harness.finetuning.schedule import (
-    Stage,
     group_parameters,
     plan_stages,
 )
 
 
 def test_lp_ft_has_two_stages_and_all_others_one() -> None:
-    assert plan_stages(FullConfig(), 1e-3, 10) == [Stage(0, 10, 1.0)]
+    assert plan_stages(FullConfig(), 1e-3, 10) == [TrainingStage(0, 10, 1.0)]
     method = LpFtConfig(probe_share=0.3, probe_lr=0.1, lr_factor=0.5)
-    assert plan_stages(method, 1e-3, 10) == [Stage(0, 3, 100.0, head_only=True), Stage(3, 10, 0.5)]
+    assert plan_stages(method, 1e-3, 10) == [
+        TrainingStage(0, 3, 100.0, head_only=True),
+        TrainingStage(3, 10, 0.5),
+    ]
     assert [stage.n_steps for stage in plan_stages(method, 1e-3, 10)] == [3, 7]
     # both stages have a step, as long as there are two
     assert [stage.stop for stage in plan_stages(LpFtConfig(probe_share=0.01), 1.0, 4)] == [1, 4]

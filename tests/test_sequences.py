@@ -40,9 +40,9 @@ from harness.finetuning.batches import (
 )
 from harness.finetuning.devices import build_accelerator
 from harness.finetuning.loop import finetune
+from harness.finetuning.methods.stages import TrainingStage
 from harness.finetuning.methods.tuned import tune
 from harness.finetuning.schedule import (
-    Stage,
     chain_stages,
 )
 from harness.finetuning.snapshots import (
@@ -181,7 +181,7 @@ def test_a_plan_counts_all_tasks() -> None:
 def test_snapshots_and_stages_count_on() -> None:
     config = load_config(["snapshots.ratio=3"]).snapshots
     assert sequence_steps(config, [(4, 3), (9, 5)]) == [0, 1, 3, 4, 5, 7, 9, 13]
-    assert chain_stages(FullConfig(), 1e-3, [4, 9]) == [Stage(0, 4), Stage(4, 13, place=1)]
+    assert chain_stages(FullConfig(), 1e-3, [4, 9]) == [TrainingStage(0, 4), TrainingStage(4, 13, place=1)]
     method = LpFtConfig(probe_share=0.5, probe_lr=1e-2, lr_factor=0.1)
     found = chain_stages(method, 1e-3, [4, 10])
     assert [(stage.start, stage.stop, stage.head_only, stage.place) for stage in found] == [

@@ -45,7 +45,8 @@ from harness.brains.simulated.subject import (
 from harness.brains.simulated.truth import SimulatedTruth
 from harness.config.brain import SimulatedConfig
 from harness.config.compose import load_config
-from harness.mappings.factortopy.fit import fit
+from harness.mappings.data import FitData
+from harness.mappings.fit import fit_mapping
 from harness.mappings.mapping import Mapping
 from harness.mappings.splits import split_stimuli
 from harness.measures.alignment import (
@@ -340,9 +341,8 @@ def fits(subject: tuple[Brain, SimulatedTruth]) -> Iterator[dict[str, Mapping]]:
     for name in ("mini_supervised", "mini_random"):
         config = load_config([f"backbone={name}", "mapping.steps=100", "mapping.regularization_steps=50"])
         tokens = extract_tokens(load_backbone(config.backbone), brain.stimuli, 8, 128)
-        found[name] = fit(
-            tokens, brain.responses, brain.coords, brain.bounding_box, split, config.mapping, seed=0
-        )
+        data = FitData(tokens, brain.responses, brain.coords, brain.bounding_box, split)
+        found[name] = fit_mapping(data, config.mapping, seed=0)
     yield found
 
 

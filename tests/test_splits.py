@@ -117,7 +117,7 @@ def test_sessions_by_hand(caplog: pytest.LogCaptureFixture) -> None:
     by_hand = {1: ([2, 3, 4, 6, 7], [0, 1]), 2: ([0, 1, 5, 6, 7], [2, 3, 4]), 3: ([1, 2, 3, 4], [5, 6, 7])}
     train, held_out = by_hand[int(drawn)]
     assert (split.train.tolist(), split.held_out.tolist()) == (train, held_out)
-    assert ("1 of 8 rows show a picture of a held-out session" in caplog.text) == (drawn != 2)
+    assert ("1 of 8 rows repeat a picture of a held-out session" in caplog.text) == (drawn != 2)
     with pytest.raises(InputError, match=r"mapping\.held_out: 0\.1 of 3 sessions leaves 3 to fit on and 0"):
         split_by_session(ids, session, 0.1, 0)
 
@@ -139,7 +139,7 @@ def test_shared_pictures_are_held_out() -> None:
 
 @pytest.mark.parametrize("kind", ["session", "shared"])
 def test_what_a_brain_does_not_know_it_is_not_split_by(kind: str) -> None:
-    with pytest.raises(InputError, match=rf"held_out_by: found {kind}, but of brain made it is not known"):
+    with pytest.raises(InputError, match=rf"held_out_by: found {kind}, but brain made does not say"):
         split_brain(rows_of(20), FactorTopyConfig(held_out_by=kind), 0)  # type: ignore[arg-type]
 
 
@@ -178,13 +178,13 @@ def test_rows_held_out_with_a_listed_one_are_counted(
     (tmp_path / "list.json").write_text('{"indices": [2, 3]}')
     with caplog.at_level(logging.WARNING):
         split_by_list(NUMBERS, tmp_path / "list.json")
-    assert "1 more rows show a picture that is listed" in caplog.text
+    assert "1 more rows show a listed picture" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("ids", "name", "content", "parts"),
     [
-        (NUMBERS, "list.txt", "14\n28", ["found 14", "such as 13, 20, 13", "counted from 1"]),
+        (NUMBERS, "list.txt", "14\n28", ["found 14", "such as 13, 20, 13", "seem to count from 1"]),
         (NUMBERS, "list.txt", "13\n99", ["found 99", "such as 13"]),
         (NUMBERS, "list.txt", "13\nx", ["found x"]),
         (NUMBERS, "list.txt", "", ["a list of ids"]),
@@ -195,16 +195,16 @@ def test_rows_held_out_with_a_listed_one_are_counted(
         (NUMBERS, "list.json", "[]", ["a list of ids"]),
         (NUMBERS, "list.json", "3", ["a list of ids"]),
         (NUMBERS, "list.json", '{"rows": [1]}', ["a list of ids"]),
-        (NUMBERS, "list.json", '{"indices": [1, 6]}', ["indices 1 to 6, accepted: 0 to 5", "counted from 1"]),
-        (NUMBERS, "list.json", '{"indices": [0, 6]}', ["indices 0 to 6, accepted: 0 to 5"]),
-        (NUMBERS, "list.json", '{"indices": [0.5]}', ["a list of whole numbers"]),
+        (NUMBERS, "list.json", '{"indices": [1, 6]}', ["indices 1 to 6, expected 0 to 5", "count from 1"]),
+        (NUMBERS, "list.json", '{"indices": [0, 6]}', ["indices 0 to 6, expected 0 to 5"]),
+        (NUMBERS, "list.json", '{"indices": [0.5]}', ["a list of integers"]),
         (
             NUMBERS,
             "list.json",
             '{"train": [0, 1, 5], "held_out": [2, 3]}',
-            ["in rows of 'train' and of 'held_out'"],
+            ["in rows of both 'train' and 'held_out'"],
         ),
-        (NUMBERS, "list.json", '{"train": [0, 2], "held_out": [3, 7]}', ["other stimuli than the 6"]),
+        (NUMBERS, "list.json", '{"train": [0, 2], "held_out": [3, 7]}', ["other stimuli than the brain's 6"]),
         (NAMES, "list.txt", "a\ne", ["unknown stimulus 'e'", "a, b, c, d"]),
     ],
 )

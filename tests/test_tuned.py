@@ -297,7 +297,7 @@ def test_the_stem_and_the_first_blocks_stay(backbones: dict[str, Backbone], name
 
 
 def test_more_frozen_blocks_than_there_are(backbones: dict[str, Backbone]) -> None:
-    message = "method.frozen_blocks: found 8, accepted: at most 7, as this backbone has 8 blocks"
+    message = "method.frozen_blocks: found 8, expected at most 7, because this backbone has 8 blocks"
     with pytest.raises(InputError, match=message):
         tune(backbones["mini"], 3, FullConfig(frozen_blocks=8), 0)
 

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from harness.mappings import (
-    compare,
+    compare_with_published,
+    format_differences,
     read_reference,
-    report,
 )
 from harness.storage import InputError
 
@@ -22,9 +22,9 @@ def main() -> None:
     parser.add_argument("file", type=Path, metavar="FILE.npz")
     path = parser.parse_args().file
     try:
-        differences = compare(read_reference(path))
+        differences = compare_with_published(read_reference(path))
     except InputError as error:
         raise InputError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
-    print(report(differences))
+    print(format_differences(differences))
     if not all(difference.conforms for difference in differences):
         raise SystemExit(1)

@@ -14,6 +14,7 @@ from harness.config import (
 from harness.finetuning import (
     build_accelerator,
     finetune,
+    fingerprint_method,
     use_all_cores,
 )
 from harness.runs import (
@@ -37,6 +38,7 @@ def run(config: Config) -> Path:
     with hold_run(folder) if accelerator.is_main_process else nullcontext():
         inputs = load_inputs(config, folder)
         manifest = describe_run(inputs)  # before hours of training: brains may not be as they should be
+        manifest["fingerprints"] |= fingerprint_method(config.method)
         if accelerator.is_main_process:
             with write_atomically(folder / "config.yaml") as temporary:
                 temporary.write_text(to_yaml(config), encoding="utf-8")

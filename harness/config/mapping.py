@@ -1,4 +1,4 @@
-"""Settings of mappings, by their family."""
+"""Settings of mappings, by family."""
 
 from __future__ import annotations
 
@@ -16,78 +16,86 @@ TokenPlace = Literal["auto", "device", "memory", "disk"]
 
 
 class BaseMappingConfig(Section):
-    """What every family of mappings from layer tokens to voxels is told."""
+    """Settings shared by all families."""
 
     token_size: Count = Field(8, description="local tokens are resized to this many rows and columns")
     held_out: float = Field(
-        0.2, gt=0, lt=1, description="share of the stimuli (or of the sessions) that is only scored on"
+        0.2, gt=0, lt=1, description="share of the stimuli (or of the sessions) held out for scoring"
     )
     held_out_by: Literal["seed", "session", "shared", "list"] = Field(
         "seed",
-        description="drawn stimuli, drawn sessions, stimuli that all subjects saw, or those of held_out_list",
+        description="what to hold out: random stimuli, random sessions, stimuli that all subjects saw, or "
+        "those of held_out_list",
     )
     held_out_list: str | None = Field(
         None,
         min_length=1,
         description="text or JSON file of the held-out stimuli (`mappings.splits`)",
     )
-    floor_refits: int = Field(4, ge=2, description="more fits of step 0, for the noise floor")
-    bootstrap: bool = Field(True, description="every fit draws its training stimuli with replacement")
+    floor_refits: int = Field(4, ge=2, description="number of refits of step 0 for the noise floor")
+    bootstrap: bool = Field(True, description="each fit draws its training stimuli with replacement")
 
     @model_validator(mode="after")
     def _list_is_given_where_it_is_used(self) -> BaseMappingConfig:
         if (self.held_out_by == "list") != (self.held_out_list is not None):
             found = f"held_out_by {self.held_out_by} and held_out_list {self.held_out_list or 'null'}"
-            raise ValueError(f"found {found}, accepted: held_out_list just where held_out_by is list")
+            raise ValueError(f"found {found}, expected a held_out_list if and only if held_out_by is list")
         return self
 
 
 class TrainedMappingConfig(BaseMappingConfig):
-    """What families that are trained by gradients are told."""
+    """Settings shared by families that are trained by gradients."""
 
-    n_channels: Count = Field(32, description="width of the bottleneck (D)")
-    batch_size: Count = Field(64, description="stimuli")
+    n_channels: Count = Field(32, description="width D of the bottleneck")
+    batch_size: Count = Field(64, description="stimuli per step")
     lr: float = Field(5e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     steps: Count = 200
     regularization: float = Field(0.1, ge=0)
-    regularization_steps: Count = Field(100, description="over which the regularizer decays linearly to zero")
-    beta: float = Field(0.1, gt=0, description="of the smooth-L1 loss, in units of the response")
-    voxels_per_pass: Count = Field(
-        50_000, description="bounds memory: more voxels are fitted in several passes per step, same result"
+    regularization_steps: Count = Field(
+        100, description="steps until the regularizer has decayed linearly to 0"
     )
-    token_precision: TokenPrecision = Field("float16", description="of the tokens that are kept to be fitted")
+    beta: float = Field(0.1, gt=0, description="threshold of the smooth-L1 loss, in units of the response")
+    voxels_per_pass: Count = Field(
+        50_000, description="bounds memory: more voxels take several passes per step, with the same result"
+    )
+    token_precision: TokenPrecision = Field("float16", description="precision of the stored tokens")
     token_place: TokenPlace = Field(
-        "auto", description="where they are kept; auto: the device, main memory or a file, whichever has room"
+        "auto",
+        description="where tokens are stored; auto: the device, else memory, else disk, by free space",
     )
     validation: float = Field(
-        0.0, ge=0, lt=1, description="share of the training stimuli that choose the best state; 0: the last"
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the training stimuli that select the best state; 0: keep the last",
     )
     patience: Count | None = Field(
         None,
-        description="ends a fit after so many twentieths of its steps without a better state; null: never",
+        description="stop a fit after this many twentieths of its steps without a better state; null: never",
     )
     warm_steps: Count | None = Field(
-        None, description="all fits begin from one of step 0, for so many steps; null: each begins anew"
+        None,
+        description="start all fits from one of step 0 and train for this many steps; null: from scratch",
     )
 
     @model_validator(mode="after")
     def _patience_needs_validation(self) -> TrainedMappingConfig:
         if self.patience is not None and not self.validation:
             raise ValueError(
-                f"found patience {self.patience} without validation; accepted: validation above 0"
+                f"found patience {self.patience} without validation, expected validation above 0"
             )
         return self
 
 
 class FactorTopyConfig(TrainedMappingConfig):
-    """Selectors are smooth functions of the voxel's place in the brain (`harness.mappings.factortopy`)."""
+    """Selectors are smooth functions of the voxel's coordinates (`harness.mappings.factortopy`)."""
 
     family: Literal["factortopy"] = "factortopy"
 
 
 class FreeSelectorsConfig(TrainedMappingConfig):
-    """Every voxel has selectors of its own (`harness.mappings.free_selectors`)."""
+    """Every voxel has free selectors of its own (`harness.mappings.free_selectors`)."""
 
     family: Literal["free_selectors"] = "free_selectors"
 
@@ -96,7 +104,7 @@ class AttentionConfig(TrainedMappingConfig):
     """Every voxel attends to tokens (`harness.mappings.attention`)."""
 
     token_size: Count = Field(
-        4, description="local tokens are resized so; time and memory go with its square"
+        4, description="local tokens are resized to this many rows and columns; cost grows with its square"
     )
     family: Literal["attention"] = "attention"
 
@@ -105,16 +113,14 @@ class LayerRidgeConfig(BaseMappingConfig):
     """Ridge regression from every layer (`harness.mappings.layer_ridge`)."""
 
     family: Literal["layer_ridge"] = "layer_ridge"
-    pool: Count = Field(2, description="local tokens are averaged to this many rows and columns")
-    n_components: Count | None = Field(
-        None, description="principal components of a layer; null: all features"
-    )
+    pool: Count = Field(2, description="local tokens are average-pooled to this many rows and columns")
+    n_components: Count | None = Field(None, description="principal components per layer; null: all features")
     alphas: list[Annotated[float, Field(gt=0)]] = Field(
         [10.0**power for power in range(-3, 6)],
         min_length=1,
-        description="penalties to choose from, per voxel and layer; a stimulus has mean square 1",
+        description="penalties to choose from, per voxel and layer; stimuli have a mean squared norm of 1",
     )
-    n_folds: int = Field(5, ge=2, description="of the cross-validation over training stimuli")
+    n_folds: int = Field(5, ge=2, description="folds of the cross-validation over training stimuli")
     temperature: float = Field(
         0.02, gt=0, description="difference of cross-validated R² that makes a layer e times as probable"
     )

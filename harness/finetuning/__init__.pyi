@@ -10,6 +10,13 @@ from .devices import (
 from .loop import (
     finetune,
 )
+from .methods.objective import (
+    Objective,
+)
+from .methods.records import (
+    METHODS,
+    fingerprint_method,
+)
 from .methods.tuned import (
     TunedModel,
     tune,
@@ -27,10 +34,13 @@ from .snapshots import (
 )
 
 __all__ = [
+    "METHODS",
+    "Objective",
     "PretrainConfig",
     "TunedModel",
     "build_accelerator",
     "finetune",
+    "fingerprint_method",
     "last_steps",
     "plan_batches",
     "plan_sequence",

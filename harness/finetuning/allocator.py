@@ -1,4 +1,4 @@
-"""Memory that one training step frees is kept for the next one."""
+"""Keep the memory that a training step frees for the next step."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import os
 # glibc's malloc.h
 _TRIM_THRESHOLD = -1
 _MMAP_THRESHOLD = -3
-_LARGEST_KEPT = 32 * 2**20  # bytes of an array, the most that mallopt takes
+_LARGEST_KEPT = 32 * 2**20  # bytes of an array; mallopt's maximum
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library to keep freed arrays of up to 32 MiB; whether it could be told.
+    """Make the C library keep freed arrays of up to 32 MiB; return whether it accepted.
 
-    It gives the upper end of its heap back to the system as soon as a step's arrays are freed, and the next
-    step waits for the system to clear the same pages again: a tenth of a FactorTopy step's time on a CPU.
-    Larger arrays are still given back at once. A process never holds more than it has once needed.
+    By default it returns the upper end of its heap to the system once a step's arrays are freed, and the next
+    step waits while the system clears the same pages again: a tenth of a FactorTopy step's time on a CPU.
+    Larger arrays are still returned at once. A process never holds more than it once needed.
 
-    Where malloc is not glibc's, or is tuned from the environment (``MALLOC_TRIM_THRESHOLD_`` and others),
-    nothing is done.
+    Does nothing if malloc is not glibc's or is tuned from the environment (``MALLOC_TRIM_THRESHOLD_`` and
+    others).
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return False

@@ -1,4 +1,4 @@
-"""Which images of a task a step sees, and at what rate it learns: functions of the seed and the step."""
+"""Batches of a task's images, as a function of the seed and the step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_WORKERS = 8
 
 
 class TaskImages(Dataset):
-    """Images of a split, preprocessed for one backbone; items are (image [3, height, width], label)."""
+    """A split's images, preprocessed for a backbone; items are (image [3, height, width], label)."""
 
     def __init__(self, split: datasets.Dataset, preprocessing: Preprocessing) -> None:
         self._split = split
@@ -43,11 +43,11 @@ class TaskImages(Dataset):
 
 @dataclass(frozen=True)
 class BatchPlan(Sampler):
-    """Which images a process sees, micro-batch by micro-batch, from any step on: a function of the seed.
+    """The images of a process's micro-batches from any step on, as a function of the seed.
 
-    Every epoch is a permutation from (seed, epoch), its last incomplete batch left out; of later tasks of a
-    sequence, from (seed, epoch, place). A step's batch is the same whatever the number of processes and the
-    accumulation. Steps are counted from the beginning of the task.
+    Every epoch is a permutation seeded by (seed, epoch), or (seed, epoch, place) for later tasks of a
+    sequence, without its last incomplete batch. A step's batch does not depend on the number of processes or
+    on accumulation. Steps count from the start of the task.
     """
 
     n_images: int
@@ -66,7 +66,7 @@ class BatchPlan(Sampler):
         return self.n_images // self.batch_size
 
     def batch(self, step: int) -> Int[np.ndarray, " batch_size"]:
-        """Indices of all images of a step."""
+        """Return the indices of all images of a step."""
         epoch, place = divmod(step, self.steps_per_epoch)
         key = (self.seed, epoch, self.place) if self.place else (self.seed, epoch)
         return _permute(key, self.n_images)[place * self.batch_size : (place + 1) * self.batch_size]
@@ -80,26 +80,26 @@ class BatchPlan(Sampler):
             yield from (part.tolist() for part in np.split(own, self.accumulation))
 
 
-@lru_cache(maxsize=1)  # of the epoch that is under way
+@lru_cache(maxsize=1)  # the current epoch
 def _permute(key: tuple[int, ...], n_images: int) -> Int[np.ndarray, " n_images"]:
     return np.random.default_rng(key).permutation(n_images)
 
 
 def plan_batches(config: Config, n_images: int, process: int, n_processes: int, place: int = 0) -> BatchPlan:
-    """Check that the batch can be had and shared out, and plan all steps of one task.
+    """Plan all steps of one task, and check that batches can be filled and divided.
 
-    `place` is that of the task in its sequence, counted from 0.
+    `place` is the task's index in its sequence, from 0.
     """
     settings = config.finetune
     if settings.batch_size > n_images:
         raise InputError(
-            f"finetune.batch_size: found {settings.batch_size}, accepted: at most {n_images}, "
+            f"finetune.batch_size: found {settings.batch_size}, expected at most {n_images}, "
             f"the training images of task {tasks_in_order(config.task)[place].name!r}"
         )
     shares = n_processes * settings.accumulation
     if settings.batch_size % shares:
         raise InputError(
-            f"finetune.batch_size: found {settings.batch_size}, accepted: a multiple of {shares}, "
+            f"finetune.batch_size: found {settings.batch_size}, expected a multiple of {shares}, "
             f"{n_processes} process(es) times accumulation {settings.accumulation}"
         )
     n_steps = settings.epochs * (n_images // settings.batch_size)
@@ -118,12 +118,12 @@ def plan_batches(config: Config, n_images: int, process: int, n_processes: int, 
 def plan_sequence(
     config: Config, sizes: Sequence[int], process: int = 0, n_processes: int = 1
 ) -> list[BatchPlan]:
-    """The plan of every task of a run, of which `sizes` are the numbers of training images."""
+    """Plan every task of a run; `sizes` has each task's number of training images."""
     return [plan_batches(config, size, process, n_processes, place) for place, size in enumerate(sizes)]
 
 
 def last_steps(plans: Sequence[BatchPlan]) -> list[int]:
-    """Optimizer steps that are done when each task ends; they count on from task to task."""
+    """Return the steps done at the end of each task; steps count on from task to task."""
     return list(accumulate(plan.n_steps for plan in plans))
 
 
@@ -134,16 +134,16 @@ def load_batches(
     settings: FinetuneConfig,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and labels of a plan, micro-batch by micro-batch, on the device and in the memory format wanted.
+    """Load a plan's images and labels, micro-batch by micro-batch, on the device and in the memory format.
 
-    Beside a GPU they are made ready by processes of their own and copied while the step before is at work.
+    With a GPU, worker processes prepare them, and they are copied while the previous step runs.
     """
     loader = DataLoader(
         TaskImages(split, preprocessing),
         batch_sampler=plan,
         num_workers=count_workers(settings.num_workers, device, plan.n_processes),
         pin_memory=device.type == "cuda",
-        # workers draw nothing, but without a generator of its own the loader would move torch's
+        # workers draw nothing, but without its own generator the loader would advance torch's
         generator=torch.Generator(),
     )
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
@@ -155,10 +155,10 @@ def load_batches(
 
 
 def count_workers(wanted: int | None, device: torch.device, n_processes: int) -> int:
-    """Processes that load images for one of `n_processes`: as many as `wanted`, if not None.
+    """Choose the number of image-loading workers for one of `n_processes`; `wanted` overrides if not None.
 
-    Beside a GPU else the cores that this process can count as its own, less one, and at most `MOST_WORKERS`;
-    on a CPU none, as they would take its cores from the training.
+    With a GPU, the default is this process's share of the cores less one, and at most `MOST_WORKERS`. On a
+    CPU it is 0, because workers would compete with training for cores.
     """
     if wanted is not None or device.type == "cpu":
         return wanted or 0

@@ -1,7 +1,7 @@
-"""Where a training continues after it was stopped: weights, optimizer state and the step, without pickles.
+"""Checkpoints to resume training from: weights, optimizer state and the step, without pickles.
 
-Nothing else is kept, because nothing else is needed: batches, learning rate and randomness of a step are
-functions of the seed and the step (see `seed_step`).
+They need nothing else: batches, learning rate and randomness of a step are functions of the seed and the step
+(see `seed_step`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def write_checkpoint(
     scaler: Any = None,
     notes: Any = None,
 ) -> None:
-    """Write a checkpoint as ``folder/step-…``; when it is whole, older ones are removed.
+    """Write a checkpoint as ``folder/step-…``, then remove older ones.
 
     Parameters
     ----------
@@ -41,12 +41,12 @@ def write_checkpoint(
     step : int
         Steps done.
     state : dict of str to Tensor
-        What training changes.
+        All tensors that training changes.
     optimizers : sequence of Optimizer
-        Each with per-parameter states of tensors and numbers.
+        Their per-parameter states must be tensors and numbers.
     scaler : torch.amp.GradScaler, optional
-        Of float16 training.
-    notes : what JSON can hold, optional
+        For float16 training.
+    notes : JSON-serialisable, optional
         Anything else, for `read_notes`.
     """
     tensors = {f"model.{name}": tensor.contiguous() for name, tensor in state.items()}
@@ -70,17 +70,17 @@ def write_checkpoint(
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint, or None."""
+    """Find the newest checkpoint; None if there are none."""
     return max(folder.glob("step-*"), default=None)
 
 
 def checkpoint_step(path: Path) -> int:
-    """Steps done before a checkpoint that `find_checkpoint` found."""
+    """Return the steps done at a checkpoint from `find_checkpoint`."""
     return int(path.name.removeprefix("step-"))
 
 
 def read_notes(path: Path) -> Any:
-    """The notes of a checkpoint; None where there are none."""
+    """Read a checkpoint's notes; None if it has none."""
     progress = read_json(path / "progress.json")
     return progress.get("notes") if isinstance(progress, dict) else None
 
@@ -88,12 +88,12 @@ def read_notes(path: Path) -> Any:
 def read_checkpoint(
     path: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], scaler: Any = None
 ) -> int:
-    """Put a checkpoint back in place; returns the steps done.
+    """Restore a checkpoint and return the steps done.
 
     Raises
     ------
     InputError
-        Where it is corrupt, or of another model; removing it starts from the beginning.
+        If it is corrupt or of another model; remove it to start over.
     """
     tensors = read_weights(path / "state.safetensors")
     progress = read_json(path / "progress.json")
@@ -122,6 +122,6 @@ def read_checkpoint(
 
 
 def seed_step(seed: int, step: int, process: int) -> None:
-    """Seed torch for a step of a process, so that a resumed step draws (dropout, say) what it would have."""
+    """Seed torch for a process's step, so that a resumed step draws the same (dropout, for example)."""
     words = np.random.SeedSequence((seed, step, process)).generate_state(2, np.uint32)
     torch.manual_seed(int(words[0]) << 32 | int(words[1]))

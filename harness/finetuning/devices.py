@@ -1,4 +1,4 @@
-"""The processes of a run."""
+"""Processes and devices of a run."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def use_all_cores() -> None:
 
 
 def build_accelerator(settings: FinetuneConfig) -> Accelerator:
-    """The accelerator of this process; an `InputError` for a precision that its device does not have.
+    """Build this process's accelerator; an `InputError` for a precision that its device lacks.
 
-    From here on this process keeps what it frees (`harness.finetuning.allocator`).
+    It also makes the process keep freed memory (`harness.finetuning.allocator`).
     """
     keep_freed_memory()
     cuda = torch.cuda.is_available()
     if settings.precision == "fp16" and not cuda:
-        raise InputError("finetune.precision: found 'fp16', accepted without a GPU: 'no', 'bf16'")
+        raise InputError("finetune.precision: found 'fp16' without a GPU, expected 'no' or 'bf16'")
     return Accelerator(
         cpu=not cuda,
         mixed_precision=settings.precision,

@@ -1,9 +1,8 @@
-"""Where in the network gradients are large while it is fine-tuned: means over steps, layer by layer."""
+"""Gradient norms per layer while a network is fine-tuned: means over steps."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,20 +11,20 @@ from torch import Tensor, nn
 
 
 class GradientNorms:
-    """Sums over steps of every layer's gradient norm, and of its share of the squared norm.
+    """Sums over steps of every layer's gradient norm and its share of the squared norm.
 
     Parameters
     ----------
     layers : dict of layer to its parameters
     """
 
-    def __init__(self, layers: Mapping[str, Sequence[nn.Parameter]]) -> None:
+    def __init__(self, layers: dict[str, list[nn.Parameter]]) -> None:
         self._layers = dict(layers)
         self._sums = torch.zeros(2, len(self._layers), dtype=torch.float64)
         self._n_steps = 0
 
     def squares(self) -> Float[Tensor, " n_layers"]:
-        """Squared norm of every layer's gradient as it is now; 0 where there is none."""
+        """Compute the squared norm of every layer's current gradient; 0 without a gradient."""
         found = []
         for parameters in self._layers.values():
             gradients = [part.grad for part in parameters if part.grad is not None]
@@ -35,14 +34,14 @@ class GradientNorms:
         return torch.stack([square.to(device) for square in found])
 
     def add(self, squares: Float[Tensor, " n_layers"], norm: float) -> None:
-        """Count a step.
+        """Add a step.
 
         Parameters
         ----------
         squares : float tensor [n_layers]
-            Of its gradient, in any unit: clipping does not matter.
+            From `squares`, in any unit, so it may be taken after clipping.
         norm : float
-            Of the whole gradient before it was clipped; a step without a finite one is left out.
+            Norm of the whole gradient before clipping; steps with a norm that is not finite are skipped.
         """
         total = float(squares.sum())
         if not (math.isfinite(norm) and math.isfinite(total)):
@@ -52,9 +51,9 @@ class GradientNorms:
         self._n_steps += 1
 
     def take(self) -> dict[str, float]:
-        """Rows of the steps since the last call: ``drift/<layer>/grad_norm`` and ``…/grad_share``.
+        """Return rows for the steps since the last call: ``drift/<layer>/grad_norm`` and ``…/grad_share``.
 
-        Means over these steps; shares add up to 1. Layers that were not trained have 0.
+        Values are means over these steps. Shares add up to 1; frozen layers have 0.
         """
         if not self._n_steps:
             return {}
@@ -67,10 +66,10 @@ class GradientNorms:
         }
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint notes of it; numbers keep all their digits in JSON."""
+        """Return the state for a checkpoint; JSON keeps all digits of its numbers."""
         return {"sums": self._sums.tolist(), "n_steps": self._n_steps}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state` gave, of a network with the same layers."""
+    def load(self, state: dict[str, Any]) -> None:
+        """Restore a `state` of a network with the same layers."""
         self._sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
         self._n_steps = state["n_steps"]

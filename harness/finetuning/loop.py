@@ -1,11 +1,11 @@
-"""Fine-tune a backbone and take snapshots, resuming from the last checkpoint."""
+"""The training loop: fine-tune a backbone, take snapshots, resume from the last checkpoint."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from harness.config import (
     FinetuneConfig,
 )
 from harness.finetuning.batches import (
+    BatchPlan,
     last_steps,
     load_batches,
     plan_sequence,
@@ -36,6 +37,7 @@ from harness.finetuning.checkpoints import (
 )
 from harness.finetuning.gradient_norms import GradientNorms
 from harness.finetuning.methods.objectives import build_objective
+from harness.finetuning.methods.stages import TrainingStage
 from harness.finetuning.methods.tuned import tune
 from harness.finetuning.schedule import (
     chain_stages,
@@ -58,6 +60,8 @@ from harness.storage import (
 )
 from tasks import Task
 
+Batches = Iterator[tuple[Tensor, Tensor]]
+
 
 def finetune(
     config: Config,
@@ -66,121 +70,182 @@ def finetune(
     backbone: Backbone,
     accelerator: Accelerator,
 ) -> None:
-    """Train and write snapshots, from wherever an earlier try got to.
+    """Fine-tune and write snapshots, resuming from the last checkpoint.
 
-    Several tasks are trained one after the other, each under a head of its own and with optimizers of its
-    own; steps count on.
+    Several tasks are trained one after the other, each with its own head and optimizers; steps count on.
 
     Raises
     ------
     InputError
-        For a batch that cannot be shared out, or a loss that is no longer finite.
+        If the batch cannot be divided among processes, or the loss is no longer finite.
     """
-    settings = config.finetune
     sizes = [len(one.train) for one in tasks]
     plans = plan_sequence(config, sizes, accelerator.process_index, accelerator.num_processes)
     wanted = sequence_steps(config.snapshots, [(plan.n_steps, plan.steps_per_epoch) for plan in plans])
     if set(wanted) <= set(list_snapshots(folder)):
         return
-    pretrained = encoder_hash(backbone)
-    architecture: dict[str, object] = {
-        "library": config.backbone.library,
-        "model": config.backbone.model,
-        **backbone.flags,
-    }
-    model = tune(backbone, [one.n_classes for one in tasks], config.method, config.seed, tasks)
-    if settings.channels_last:
-        model.to(memory_format=torch.channels_last)
-    objective = build_objective(config, model, tasks[0], backbone, accelerator)
-    gradients = GradientNorms(model.parameters_by_layer())
-    checkpoint = find_checkpoint(folder / "checkpoints")
-    start = checkpoint_step(checkpoint) if checkpoint else 0
-
-    def keep(step: int) -> None:
-        if accelerator.is_main_process and step in wanted:
-            manifest = describe(model, step, config.method.name, pretrained, architecture)
-            write_snapshot(snapshot_folder(folder, step), model, manifest)
-
-    if start == 0:
-        keep(0)
-    stages = chain_stages(config.method, settings.lr, [plan.n_steps for plan in plans])
-    begins = [0, *last_steps(plans)]
-    loaded: int | None = None
-    batches: Iterator[tuple[Tensor, Tensor]] = iter(())
-    bar = tqdm(initial=start, total=begins[-1], desc="fine-tuning", disable=not accelerator.is_main_process)
-    with bar, Journal(folder / "results.jsonl") if accelerator.is_main_process else nullcontext() as journal:
-        for stage in stages:
-            if stage.stop <= start:
-                continue
-            if stage.place != loaded:
-                loaded = stage.place
-                plan = replace(plans[loaded], start=max(start - begins[loaded], 0))
-                train = tasks[loaded].train
-                batches = load_batches(train, backbone.preprocessing, plan, settings, accelerator.device)
-            objective.task = tasks[stage.place]
-            model.choose_head(stage.place)
-            model.open(stage.head_only)
-            groups = group_parameters(model, config.method, settings.weight_decay)
-            optimizer = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
-            prepared, optimizer = accelerator.prepare(objective, optimizer)
-            if checkpoint:
-                read_checkpoint(checkpoint, model, [optimizer], accelerator.scaler)
-                gradients.load(read_notes(checkpoint))
-                checkpoint = None
-            prepared.train()
-            for step in range(max(start, stage.start), stage.stop):
-                seed_step(config.seed, step, accelerator.process_index)
-                rate = stage.lr_factor * learning_rate(settings, step - stage.start, stage.n_steps)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * group.get("lr_scale", 1.0)
-                terms, norm = take_step(prepared, optimizer, batches, settings, accelerator, gradients)
-                loss = sum(terms.values())
-                if not math.isfinite(loss):
-                    raise InputError(
-                        f"fine-tuning diverged at step {step}: the loss is {loss}; "
-                        f"lower finetune.lr={settings.lr}"
-                    )
-                done = step + 1
-                if journal is not None:
-                    rows = {"train/loss": loss, "train/lr": rate}
-                    # a float16 step whose gradients overflowed has no norm: the scaler skips it
-                    rows |= {"train/grad_norm": norm} if math.isfinite(norm) else {}
-                    if len(terms) > 1:
-                        rows |= {f"train/{name}": value for name, value in terms.items()}
-                    journal.log(done, rows | (gradients.take() if done in wanted else {}))
-                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                bar.update()
-                keep(done)
-                # not at the end of a stage: the next one begins with an optimizer of its own
-                if (
-                    accelerator.is_main_process
-                    and done % config.snapshots.resume_every == 0
-                    and done < stage.stop
-                ):
-                    write_checkpoint(
-                        folder / "checkpoints",
-                        done,
-                        model.changing_state(),
-                        [optimizer],
-                        accelerator.scaler,
-                        gradients.state(),
-                    )
-            accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
-            prepared, optimizer = accelerator.free_memory(prepared, optimizer)
+    _Training(config, folder, tasks, backbone, accelerator, plans).run(wanted)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         remove(folder / "checkpoints")
 
 
+class _Training:
+    """A run's model, objective and logs while it is trained."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        tasks: Sequence[Task],
+        backbone: Backbone,
+        accelerator: Accelerator,
+        plans: Sequence[BatchPlan],
+    ) -> None:
+        self.config, self.settings, self.folder = config, config.finetune, folder
+        self.tasks, self.backbone, self.accelerator, self.plans = tasks, backbone, accelerator, plans
+        self.begins = [0, *last_steps(plans)]
+        self.pretrained = encoder_hash(backbone)
+        self.model = tune(backbone, [one.n_classes for one in tasks], config.method, config.seed, tasks)
+        if self.settings.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.objective = build_objective(config, self.model, tasks[0], backbone, accelerator)
+        self.gradients = GradientNorms(self.model.parameters_by_layer())
+        # the checkpoint to resume from, until the stage that it is of has read it
+        self.checkpoint = find_checkpoint(folder / "checkpoints")
+        self.start = checkpoint_step(self.checkpoint) if self.checkpoint else 0
+
+    def run(self, wanted: Sequence[int]) -> None:
+        """Train all stages that are not done yet; take snapshots after the steps in `wanted`."""
+        main, first, n_steps = self.accelerator.is_main_process, self.start, self.begins[-1]
+        if first == 0:
+            self._take_snapshot(0)
+        stages = chain_stages(self.config.method, self.settings.lr, [plan.n_steps for plan in self.plans])
+        place: int | None = None
+        batches: Batches = iter(())
+        bar = tqdm(initial=first, total=n_steps, desc="fine-tuning", disable=not main)
+        with bar, Journal(self.folder / "results.jsonl") if main else nullcontext() as journal:
+            for stage in stages:
+                if stage.stop <= first:
+                    continue
+                if stage.place != place:
+                    place, batches = stage.place, self._load_batches(stage.place)
+                for step in self._train_stage(stage, batches):
+                    if journal is not None:
+                        kept = self.gradients.take() if step.done in wanted else {}
+                        journal.log(step.done, step.rows() | kept)
+                    bar.set_postfix(loss=f"{step.loss:.3f}", refresh=False)
+                    bar.update()
+                    if step.done in wanted:
+                        self._take_snapshot(step.done)
+
+    def _load_batches(self, place: int) -> Batches:
+        """Load a task's batches from the first step that is not done yet."""
+        plan = replace(self.plans[place], start=max(self.start - self.begins[place], 0))
+        images, preprocessing = self.tasks[place].train, self.backbone.preprocessing
+        return load_batches(images, preprocessing, plan, self.settings, self.accelerator.device)
+
+    def _train_stage(self, stage: TrainingStage, batches: Batches) -> Iterator[Step]:
+        """Train the steps of a stage that are not done yet, and yield after each one."""
+        accelerator, settings, seed = self.accelerator, self.settings, self.config.seed
+        self.objective.task = self.tasks[stage.place]
+        self.model.choose_head(stage.place)
+        self.model.open(stage.head_only)
+        groups = group_parameters(self.model, self.config.method, settings.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+        prepared, optimizer = accelerator.prepare(self.objective, optimizer)
+        if self.checkpoint:
+            read_checkpoint(self.checkpoint, self.model, [optimizer], accelerator.scaler)
+            self.gradients.load(read_notes(self.checkpoint))
+            self.checkpoint = None
+        prepared.train()
+        for step in range(max(self.start, stage.start), stage.stop):
+            seed_step(seed, step, accelerator.process_index)
+            rate = stage.lr_factor * learning_rate(settings, step - stage.start, stage.n_steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group.get("lr_scale", 1.0)
+            terms, norm = take_step(prepared, optimizer, batches, settings, accelerator, self.gradients)
+            found = Step(step + 1, rate, terms, norm)
+            if not math.isfinite(found.loss):
+                raise InputError(
+                    f"fine-tuning diverged at step {step}: the loss is {found.loss}; "
+                    f"lower finetune.lr={settings.lr}"
+                )
+            yield found
+            # not at the end of a stage: the next one has an optimizer of its own
+            if found.done < stage.stop and found.done % self.config.snapshots.resume_every == 0:
+                self._write_checkpoint(found.done, optimizer)
+        accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
+        accelerator.free_memory(prepared, optimizer)
+
+    def _take_snapshot(self, step: int) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        architecture: dict[str, object] = {
+            "library": self.config.backbone.library,
+            "model": self.config.backbone.model,
+            **self.backbone.flags,
+        }
+        manifest = describe(self.model, step, self.config.method.name, self.pretrained, architecture)
+        write_snapshot(snapshot_folder(self.folder, step), self.model, manifest)
+
+    def _write_checkpoint(self, done: int, optimizer: torch.optim.Optimizer) -> None:
+        if self.accelerator.is_main_process:
+            write_checkpoint(
+                self.folder / "checkpoints",
+                done,
+                self.model.changing_state(),
+                [optimizer],
+                self.accelerator.scaler,
+                self.gradients.state(),
+            )
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step, as logged.
+
+    Attributes
+    ----------
+    done : int
+        Steps done, this one included.
+    rate : float
+        Learning rate.
+    terms : dict of str to float
+        Terms of the loss, over all images of the step.
+    norm : float
+        Of the gradient, before clipping.
+    """
+
+    done: int
+    rate: float
+    terms: dict[str, float]
+    norm: float
+
+    @property
+    def loss(self) -> float:
+        """Sum of the terms."""
+        return sum(self.terms.values())
+
+    def rows(self) -> dict[str, float]:
+        """Rows of ``results.jsonl``."""
+        rows = {"train/loss": self.loss, "train/lr": self.rate}
+        # a float16 step whose gradients overflow has no norm; the scaler skips it
+        rows |= {"train/grad_norm": self.norm} if math.isfinite(self.norm) else {}
+        if len(self.terms) > 1:
+            rows |= {f"train/{name}": value for name, value in self.terms.items()}
+        return rows
+
+
 def take_step(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batches: Iterator[tuple[Tensor, Tensor]],
+    batches: Batches,
     settings: FinetuneConfig,
     accelerator: Accelerator,
     gradients: GradientNorms,
 ) -> tuple[dict[str, float], float]:
-    """One optimizer step; the terms of its loss, over all images of the step, and the gradient's norm."""
+    """Take one optimizer step; return the terms of its loss over all images, and the gradient's norm."""
     totals: dict[str, Tensor] = {}
     for _ in range(settings.accumulation):
         images, labels = next(batches)

@@ -1,10 +1,7 @@
-"""Entry point: train the mini backbones that ship with the project.
+"""Pretrain the built-in mini backbones.
 
-    accelerate launch harness/pretrain.py objective=supervised
-    accelerate launch harness/pretrain.py objective=contrastive
-
-Both objectives see the same images of the shapes world, in the same order, the same number of times. A run
-that was stopped continues from its last checkpoint when the same command is given again.
+Both objectives, supervised and contrastive, see the same images of the shapes world, in the same order and
+equally often. Repeating the command resumes a stopped run from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -63,7 +60,7 @@ from tasks import (
     with_article,
 )
 
-# the supervised head: one softmax for each factor of the main object, and one for the number of objects
+# supervised head: one softmax per factor of the main object, and one for the number of objects
 FACTORS = {
     "shape": len(SHAPES),
     "colour": len(COLOURS),
@@ -75,7 +72,7 @@ WEIGHTS = Path(__file__).parents[1] / "backbones" / "weights"
 
 
 class PretrainConfig(BaseModel):
-    """Settings of a pretraining run; given as `name=value` on the command line."""
+    """Settings of a pretraining run, given as `name=value` on the command line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -96,18 +93,18 @@ class PretrainConfig(BaseModel):
 
 
 def sample_world(seed: int, n_scenes: int) -> list[Scene]:
-    """Scenes to learn from: half with one object, half with two or three; no novel combination."""
+    """Sample training scenes: half with one object, half with two or three, no novel combinations."""
     return [
         sample_scene(seed, index, n_objects=(1, 2, 1, 3)[index % 4], novel=False) for index in range(n_scenes)
     ]
 
 
 def open_images(scenes: list[Scene], path: Path, show: bool) -> UInt8[np.ndarray, "n_images height width 3"]:
-    """Images of scenes, rendered once into a file and mapped from there ever after."""
+    """Render scenes into a file unless it exists, and memory-map it."""
     if not path.exists():
         with write_atomically(path) as temporary:
             shape = (len(scenes), IMAGE_SIZE, IMAGE_SIZE, 3)
-            # open_memmap appends no suffix, so the temporary name is kept
+            # open_memmap appends no suffix to the temporary name
             images = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
             for start in tqdm(range(0, len(scenes), 512), "rendering", disable=not show):
                 images[start : start + 512] = render_scenes(scenes[start : start + 512])
@@ -116,7 +113,7 @@ def open_images(scenes: list[Scene], path: Path, show: bool) -> UInt8[np.ndarray
 
 
 def batches(config: PretrainConfig, start: int) -> Iterator[tuple[int, Int[np.ndarray, " n_images"]]]:
-    """Epoch and indices of every step from `start` on; a function of the seed alone."""
+    """Yield epoch and image indices of every step from `start` on, as a function of the seed."""
     per_epoch = config.n_scenes // config.batch_size
     for step in range(start, config.images_seen // config.batch_size):
         epoch, place = divmod(step, per_epoch)
@@ -127,13 +124,13 @@ def batches(config: PretrainConfig, start: int) -> Iterator[tuple[int, Int[np.nd
 def to_input(
     images: UInt8[np.ndarray, "n_images height width 3"],
 ) -> Float[Tensor, "n_images 3 height width"]:
-    """Images as the mini networks take them."""
+    """Convert images to the mini networks' input."""
     pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
     return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
 def build_model(objective: str) -> Any:
-    """An untrained model: timm's with the factor head, or open_clip's with a text tower."""
+    """Build an untrained model: timm's with the factor head, or open_clip's with a text tower."""
     if objective == "supervised":
         return timm.create_model(MODEL_NAME, num_classes=sum(FACTORS.values()))
     register_clip_config()
@@ -143,7 +140,7 @@ def build_model(objective: str) -> Any:
 def factor_loss(
     logits: Float[Tensor, "n_images n_logits"], labels: dict[str, Int[np.ndarray, " n_images"]]
 ) -> Float[Tensor, ""]:
-    """Sum of the factors' cross-entropies; `labels` by factor, as `label_scenes` gives them."""
+    """Sum the factors' cross-entropies; `labels` are by factor, from `label_scenes`."""
     parts = logits.split(list(FACTORS.values()), dim=1)
     losses = [
         functional.cross_entropy(part, torch.from_numpy(labels[name]).to(part.device))
@@ -153,7 +150,7 @@ def factor_loss(
 
 
 def learning_rate(config: PretrainConfig, step: int) -> float:
-    """Share of the full rate: linear warm-up, constant, linear cool-down to zero."""
+    """Return the fraction of the full rate: linear warm-up, constant, linear cool-down to zero."""
     seen = step * config.batch_size
     warm = min(1.0, (seen + config.batch_size) / max(config.warmup_images, 1))
     cooldown = config.cooldown_fraction * config.images_seen
@@ -161,10 +158,10 @@ def learning_rate(config: PretrainConfig, step: int) -> float:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised (Jordan et al. 2024), at AdamW's scale of updates (Liu et al. 2025).
+    """Orthogonalised momentum (Jordan et al. 2024), scaled to AdamW's updates (Liu et al. 2025).
 
-    torch's and timm's own compute in bfloat16, which takes seconds a step on a CPU without it; this one
-    gives timm's Newton-Schulz iteration the precision of the weights.
+    torch's and timm's versions compute in bfloat16, which takes seconds per step on CPUs without it; this one
+    runs timm's Newton-Schulz iteration in the precision of the weights.
     """
 
     def __init__(
@@ -174,7 +171,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Update every matrix [n_out, n_in] once."""
+        """Update every matrix [n_out, n_in]."""
         for group in self.param_groups:
             for weight in group["params"]:
                 average = self.state[weight].setdefault("average", torch.zeros_like(weight))
@@ -191,7 +188,7 @@ class Muon(torch.optim.Optimizer):
 def score(
     model: Any, config: PretrainConfig, images: np.ndarray, labels: dict[str, np.ndarray]
 ) -> dict[str, float]:
-    """Accuracy on the main object's factors: top-1 of the head, or zero-shot by captions."""
+    """Score accuracy on the main object's factors: top-1 of the head, or zero-shot by captions."""
     model.eval()
     device = next(model.parameters()).device
     inputs = to_input(images).to(device).split(200)
@@ -214,7 +211,7 @@ def score(
 
 
 def pretrain(config: PretrainConfig, command: str, weights_folder: Path = WEIGHTS) -> None:
-    """Train, validate and write the weights; resumes by itself."""
+    """Train, validate and write the weights, resuming from the last checkpoint."""
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     settings = config.model_dump(mode="json", exclude={"folder", "checkpoint_every", "validate_every"})
     folder = config.folder / f"{config.objective}-{content_hash(settings)[:8]}"
@@ -235,7 +232,7 @@ def pretrain(config: PretrainConfig, command: str, weights_folder: Path = WEIGHT
 
     torch.manual_seed(config.seed)
     model = build_model(config.objective)
-    # Muon (Jordan et al. 2024) for the blocks' matrices, AdamW for the rest: fewer images to the same loss
+    # Muon for the blocks' matrices, AdamW for the rest: fewer images to the same loss
     matrices = [p for name, p in model.named_parameters() if "blocks." in name and p.ndim == 2]
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
@@ -256,7 +253,7 @@ def pretrain(config: PretrainConfig, command: str, weights_folder: Path = WEIGHT
         for optimizer, full in ((muon, config.lr), (adamw, config.lr / 2)):
             for group in optimizer.param_groups:
                 group["lr"] = full * learning_rate(config, step)
-        # half the patches teach nearly as much at half the price (FLIP, Li et al. 2023); the end sees all
+        # half the patches teach nearly as much at half the cost (FLIP, Li et al. 2023); the end sees all
         trunk.patch_drop.prob = config.patch_drop if learning_rate(config, step) == 1.0 else 0.0
         own = indices[accelerator.process_index :: accelerator.num_processes]
         chosen_scenes = [scenes[index] for index in own]
@@ -305,7 +302,7 @@ def write_weights(
     validation: dict[str, tuple[np.ndarray, dict]],
     weights_folder: Path,
 ) -> None:
-    """Write half-precision weights and a manifest with the scores of what was written."""
+    """Write half-precision weights, and a manifest with the scores of these weights."""
     tensors = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     name = {"contrastive": "mini_clip", "supervised": "mini_supervised"}[config.objective]

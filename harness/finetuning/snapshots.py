@@ -1,7 +1,7 @@
-"""Snapshots: what fine-tuning has changed after so many optimizer steps, with a manifest to trust it by.
+"""Snapshots: all that fine-tuning has changed after a number of optimizer steps, with a manifest.
 
-A snapshot holds what the method may change (all weights, a head, adapters), so it is read back into the same
-pretrained backbone; the manifest says which one that was, by the hash of its weights.
+A snapshot holds what the method may change (all weights, a head, adapters). It is read back into the same
+pretrained backbone, which the manifest identifies by the hash of its weights.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from harness.backbones import (
 )
 from harness.config import (
     Config,
-    FlypConfig,
     SnapshotsConfig,
     tasks_in_order,
 )
+from harness.finetuning.methods.records import METHODS
 from harness.finetuning.methods.tuned import (
     TunedModel,
     tune,
@@ -42,24 +42,24 @@ from tasks import load_task
 
 @dataclass(frozen=True)
 class SnapshotManifest:
-    """What a snapshot is.
+    """Description of a snapshot.
 
     Attributes
     ----------
     step : int
         Optimizer steps; 0 is the pretrained backbone.
     weights_hash : str
-        Of the stored tensors.
+        Hash of the stored tensors.
     pretrained_hash : str
-        Of the encoder that fine-tuning started from.
+        Hash of the encoder that fine-tuning started from.
     method : str
-        Decides what is stored.
+        Determines what is stored.
     n_classes : int or list of int
-        Width of the head; of a sequence of tasks, of every one in order.
+        Width of the head, or of every head in a sequence of tasks.
     preprocessing : dict
         Fields of `harness.backbones.Preprocessing`.
     architecture : dict
-        Library, model and the flags that its weights do not tell.
+        Library, model, and flags that the weights do not imply.
     """
 
     step: int
@@ -72,7 +72,7 @@ class SnapshotManifest:
 
 
 def snapshot_steps(config: SnapshotsConfig, n_steps: int, steps_per_epoch: int) -> list[int]:
-    """Steps to keep: 0, a geometric series, epoch ends where asked for, and the last."""
+    """Return the steps to keep: 0, a geometric series, epoch ends if wanted, and the last."""
     steps, place = {0, n_steps}, float(config.first)
     while place < n_steps:
         steps.add(round(place))
@@ -83,9 +83,9 @@ def snapshot_steps(config: SnapshotsConfig, n_steps: int, steps_per_epoch: int) 
 
 
 def sequence_steps(config: SnapshotsConfig, lengths: Sequence[tuple[int, int]]) -> list[int]:
-    """Steps to keep of tasks trained one after the other: those of each task, counted on.
+    """Return the steps to keep in a sequence of tasks: those of each task, counted on.
 
-    `lengths` are optimizer steps, and steps per epoch, of every task. The end of each is always kept.
+    `lengths` has optimizer steps and steps per epoch for each task. The end of each task is always kept.
     """
     steps, before = {0}, 0
     for n_steps, steps_per_epoch in lengths:
@@ -95,7 +95,7 @@ def sequence_steps(config: SnapshotsConfig, lengths: Sequence[tuple[int, int]]) 
 
 
 def write_snapshot(folder: Path, model: TunedModel, manifest: SnapshotManifest) -> None:
-    """Write a snapshot whole, or not at all."""
+    """Write a snapshot, whole or not at all."""
     with write_atomically(folder) as temporary:
         temporary.mkdir()
         save_file(
@@ -108,7 +108,7 @@ def write_snapshot(folder: Path, model: TunedModel, manifest: SnapshotManifest) 
 def describe(
     model: TunedModel, step: int, method: str, pretrained_hash: str, architecture: dict[str, object]
 ) -> SnapshotManifest:
-    """Manifest of a model as it is now."""
+    """Describe a model's current state in a manifest."""
     return SnapshotManifest(
         step=step,
         weights_hash=content_hash(model.changing_state()),
@@ -121,7 +121,7 @@ def describe(
 
 
 def read_manifest(folder: Path) -> SnapshotManifest:
-    """Read a snapshot's manifest; an `InputError` names a file that is missing or not a manifest."""
+    """Read a snapshot's manifest; an `InputError` names a missing or malformed file."""
     content = read_json(folder / "manifest.json")
     try:
         return SnapshotManifest(**content)
@@ -130,13 +130,12 @@ def read_manifest(folder: Path) -> SnapshotManifest:
 
 
 def read_snapshot(folder: Path, model: TunedModel, pretrained_hash: str) -> SnapshotManifest:
-    """Read a snapshot into a model tuned by the same method from the same pretrained backbone.
+    """Read a snapshot into a model tuned with the same method from the same pretrained backbone.
 
     Raises
     ------
     InputError
-        Where a file is missing or corrupt, belongs to other pretrained weights or to a network with another
-        preprocessing or activation, or does not fit.
+        If a file is missing or corrupt, or belongs to other pretrained weights, preprocessing or activations.
     """
     manifest = read_manifest(folder)
     weights = folder / "weights.safetensors"
@@ -146,7 +145,7 @@ def read_snapshot(folder: Path, model: TunedModel, pretrained_hash: str) -> Snap
     if manifest.pretrained_hash != pretrained_hash:
         raise InputError(
             f"{folder}: found a snapshot of other pretrained weights ({manifest.pretrained_hash[:8]}), "
-            f"accepted: one of {pretrained_hash[:8]}"
+            f"expected one of {pretrained_hash[:8]}"
         )
     _check_use(folder, manifest, model.backbone)
     try:
@@ -157,22 +156,22 @@ def read_snapshot(folder: Path, model: TunedModel, pretrained_hash: str) -> Snap
 
 
 def _check_use(folder: Path, manifest: SnapshotManifest, backbone: Backbone) -> None:
-    """The same weights mean something else to a network that is given other inputs or another activation."""
+    """Check preprocessing and activation: the same weights compute something else with others."""
     ours = {**backbone.flags, **asdict(backbone.preprocessing)}
     for name, found in {**manifest.architecture, **manifest.preprocessing}.items():
         # JSON has lists where dataclasses have tuples
-        accepted = list(ours[name]) if isinstance(ours.get(name), tuple) else ours.get(name)
-        if name in ours and (list(found) if isinstance(found, tuple) else found) != accepted:
-            raise InputError(f"{folder}: found a snapshot with {name} {found}, accepted: {accepted}")
+        expected = list(ours[name]) if isinstance(ours.get(name), tuple) else ours.get(name)
+        if name in ours and (list(found) if isinstance(found, tuple) else found) != expected:
+            raise InputError(f"{folder}: found a snapshot with {name} {found}, expected {expected}")
 
 
 def read_backbone(config: Config, run: Path, step: int) -> Backbone:
-    """The backbone as it was at a snapshot, adapters merged into its weights."""
+    """Load the backbone as it was at a snapshot, with adapters merged into its weights."""
     folder = snapshot_folder(run, step)
     backbone = load_backbone(config.backbone)
-    # only FLYP's head is made of what the task's classes are called
-    of_texts = isinstance(config.method, FlypConfig)
-    tasks = [load_task(**one.model_dump()) for one in tasks_in_order(config.task)] if of_texts else None
+    tasks = None
+    if METHODS[config.method.name].needs_texts:
+        tasks = [load_task(**one.model_dump()) for one in tasks_in_order(config.task)]
     model = tune(backbone, read_manifest(folder).n_classes, config.method, config.seed, tasks)
     read_snapshot(folder, model, encoder_hash(backbone))
     return model.merged_backbone()

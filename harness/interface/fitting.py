@@ -15,6 +15,7 @@ from harness.config import (
     load_option,
 )
 from harness.mappings import (
+    FitData,
     Mapping,
     fit_mapping,
     prepare_tokens,
@@ -98,14 +99,10 @@ def fit(
         "tokens" if progress else None,
     )
     return fit_mapping(
-        tokens,
-        brain.responses,
-        brain.coords,
-        brain.bounding_box,
-        split,
+        FitData(tokens, brain.responses, brain.coords, brain.bounding_box, split),
         config,
-        seed,
-        config.bootstrap,
-        device,
-        "mapping" if progress else None,
+        seed=seed,
+        bootstrap=config.bootstrap,
+        device=device,
+        progress="mapping" if progress else None,
     )

@@ -1,4 +1,4 @@
-"""Mappings from layer tokens to voxels: FactorTopy and its rivals, data splits, files."""
+"""Mappings from layer tokens to voxels: FactorTopy and other families, data splits, files."""
 
 import lazy_loader
 

@@ -1,7 +1,13 @@
+from .data import (
+    FitData,
+)
 from .factortopy.conformance import (
-    compare,
+    compare_with_published,
+    format_differences,
     read_reference,
-    report,
+)
+from .families import (
+    FAMILIES,
 )
 from .fit import (
     fit_mapping,
@@ -20,15 +26,17 @@ from .splits import (
 )
 
 __all__ = [
+    "FAMILIES",
+    "FitData",
     "Mapping",
     "Split",
-    "compare",
+    "compare_with_published",
     "fit_mapping",
+    "format_differences",
     "load_mapping",
     "load_split",
     "prepare_tokens",
     "read_reference",
-    "report",
     "save_mapping",
     "save_split",
     "split_brain",

@@ -1,9 +1,9 @@
-"""Every voxel attends to the tokens of every layer: what it reads may move with what an image shows.
+"""Attention of every voxel to the tokens of every layer: where a voxel reads depends on the image.
 
 After "Transformer brain encoders explain human high-level visual responses" (Adeli, Sun and Kriegeskorte,
-NeurIPS 2025): learned queries on the brain's side meet keys of the image's tokens, and a linear readout
-follows. There a query belongs to an area or to a vertex; here to a voxel, as a fit is not told of areas.
-Their layers are chosen beforehand or concatenated; here each voxel learns a distribution over them.
+NeurIPS 2025): learned queries for the brain attend to keys of the image's tokens, followed by a linear
+readout. Their queries belong to areas or vertices; ours belong to voxels, because a fit does not know areas.
+They choose layers beforehand or concatenate them; here each voxel learns a distribution over layers.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from harness.config import AttentionConfig
+from harness.mappings.data import (
+    FitData,
+    FitOptions,
+)
 from harness.mappings.factortopy.selectors import EVERY
 from harness.mappings.mapping import Mapping
-from harness.mappings.splits import Split
-from harness.mappings.training import (
-    check_inputs,
-    fit_model,
-)
+from harness.mappings.training import fit_model
 from harness.storage import InputError
 from harness.tokens import LayerTokens
 
-# what only one voxel's error moves has to come far in a few hundred steps
+# learning rates of parameters that have the gradient of one voxel's error and must move far in a few hundred
+# steps
 LAYER_RATE = 12.0
 QUERY_RATE = 8.0
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What of the voxels' reading depends on no image.
+    """The part of the voxels' attention that does not depend on the image.
 
     Attributes
     ----------
@@ -60,14 +60,14 @@ class Attention(nn.Module):
         a_nls = softmax over s of q_n · (K_l x_ls + p_s) / √D + log(n_places) [s global]
         y_n   = (1/D) Σ_l ω_nl Σ_s a_nls w_n · V_l x_ls + b_n
 
-    Queries and layer logits start at zero: all layers are equal, the global token has half of the attention
+    Queries and layer logits start at zero: all layers are equal, the global token gets half of the attention
     and all places share the other half.
 
-    w_n meets the values before they are mixed, so no image's mixed value is held, and attention is
-    computed anew in the backward pass, one layer at a time. With S = n_places + 1, a prediction costs
+    Weights w_n multiply the values before these are mixed, so mixed values are never stored, and the backward
+    pass recomputes attention one layer at a time. With S = n_places + 1, a prediction costs
     4 · n_images · n_layers · n_voxels · S · D operations, a training step four times that, and memory is a
-    few arrays [n_images, n_voxels, S]. With 12 layers, 2,000 voxels and 64 stimuli of 4 × 4 places to 32
-    channels: 3 · 10⁹ operations and 9 MB an array; FactorTopy's cost has no factor S.
+    few arrays [n_images, n_voxels, S]. For 12 layers, 2,000 voxels, 64 stimuli, 4 × 4 places and 32 channels
+    that is 3 · 10⁹ operations and 9 MB per array; FactorTopy's cost has no factor S.
 
     Parameters
     ----------
@@ -75,9 +75,9 @@ class Attention(nn.Module):
     layer_widths : sequence of int
         Number of token channels of every layer.
     n_channels : int
-        D, of keys and of values.
+        D, width of keys and of values.
     n_places : int
-        Number of local tokens of an image.
+        Number of local tokens per image.
 
     Raises
     ------
@@ -103,7 +103,7 @@ class Attention(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_voxels))
 
     def selectors(self, voxels: slice = EVERY) -> Reading:
-        """What of every voxel, or some voxels, depends on no image; differentiable."""
+        """Layer distributions and scaled queries of all or some voxels; differentiable."""
         query = self.query[voxels] / math.sqrt(self.query.shape[1])
         return Reading(self.layer_logits[voxels].softmax(dim=1), query)
 
@@ -114,7 +114,7 @@ class Attention(nn.Module):
         reading: Reading,
         voxels: slice = EVERY,
     ) -> Float[Tensor, "n_images n_voxels"]:
-        """Predict responses; `reading` is what `selectors(voxels)` gave."""
+        """Predict responses; `reading` is the result of `selectors(voxels)`."""
         weight = self.weight[voxels] / self.weight.shape[1]
         total: Tensor = self.bias[voxels]
         for index, (places, whole) in enumerate(zip(local, global_, strict=True)):
@@ -132,7 +132,7 @@ class Attention(nn.Module):
         global_: Float[Tensor, "n_images n_channels"],
         query: Float[Tensor, "n_voxels n_query_channels"],
     ) -> Float[Tensor, "n_images n_voxels n_tokens"]:
-        """Attention of every voxel to the tokens of one layer: places row by row, then the global token."""
+        """Compute every voxel's attention to one layer's tokens: places row by row, then the global token."""
         keys = _project(self.local_key[index], self.global_key[index], local, global_) + self.place
         logits = query @ keys.transpose(1, 2)
         offset = logits.new_zeros(logits.shape[2])
@@ -141,7 +141,7 @@ class Attention(nn.Module):
 
     def regularizer(self, reading: Reading) -> Float[Tensor, ""]:
         """Negative entropy of the layer distributions (-1 to 0), averaged over voxels; 0 with one layer."""
-        # where a share is so small that it is 0, the gradient of its entropy is infinite
+        # the entropy's gradient is infinite for a share that underflows to 0
         shares = reading.layer.clamp(min=torch.finfo(reading.layer.dtype).tiny)
         entropy = torch.special.entr(shares).sum(dim=1).mean()
         return -entropy / math.log(max(reading.layer.shape[1], 2))
@@ -157,50 +157,36 @@ def _project(of_local: nn.Module, of_global: nn.Module, local: Tensor, global_: 
     return torch.cat([places, of_global(global_)[:, None]], dim=1)
 
 
-def fit_attention(
-    tokens: LayerTokens,
-    responses: Float[np.ndarray, "n_images n_voxels"],
-    coords: Float[np.ndarray, "n_voxels 3"],
-    bounding_box: Float[np.ndarray, "2 3"],
-    split: Split,
-    config: AttentionConfig,
-    seed: int,
-    bootstrap: bool = False,
-    device: str | torch.device = "cpu",
-    progress: str | None = None,
-    start: Mapping | None = None,
-) -> Mapping:
+def fit_attention(data: FitData, config: AttentionConfig, options: FitOptions) -> Mapping:
     """Fit attention on the training stimuli and score it on the held-out ones.
 
-    The training, the parameters and the errors are those of `factortopy.fit.fit`, but that queries learn
-    `QUERY_RATE` and the layers' logits `LAYER_RATE` times faster than the projections.
+    Training and errors are as in `factortopy.fit.fit`, except that queries learn `QUERY_RATE` and the layer
+    logits `LAYER_RATE` times faster than the projections.
 
-    The mapping's space and scale are means of the attention over the training stimuli (`where_attended`):
-    two voxels of one place may yet attend to it in different images.
+    The mapping's space and scale are means of the attention over the training stimuli (`where_attended`);
+    two voxels with the same mean may attend to it in different images.
     """
-    check_inputs(tokens, responses, coords, split)
 
     def build(layer_widths: list[int]) -> Attention:
-        return Attention(len(coords), layer_widths, config.n_channels, config.token_size**2)
+        return Attention(data.n_voxels, layer_widths, config.n_channels, config.token_size**2)
 
     def rates(model: Attention) -> dict[nn.Parameter, float]:
-        # as the model divides by D what the weights sum
+        # weights: the model divides the sum over them by D
         return {
             model.weight: float(config.n_channels),
             model.query: QUERY_RATE,
             model.layer_logits: LAYER_RATE,
         }
 
-    fitted = fit_model(
-        build, rates, tokens, responses, split, config, seed, bootstrap, device, progress, start
-    )
+    fitted = fit_model(build, rates, data, config, options)
     model = fitted.model
-    batches = [fitted.tokens.take(batch) for batch in torch.from_numpy(split.train).split(config.batch_size)]
+    train = torch.from_numpy(data.split.train)
+    batches = [fitted.tokens.take(batch) for batch in train.split(config.batch_size)]
     space, scale = where_attended(model, batches)
     with torch.no_grad():
         layer = model.selectors().layer
     return Mapping(
-        layers=tokens.layers,
+        layers=data.tokens.layers,
         space=space.cpu().numpy(),
         layer=layer.cpu().numpy(),
         scale=scale.cpu().numpy(),
@@ -210,7 +196,7 @@ def fit_attention(
         correlation=fitted.correlation,
         steps=fitted.steps,
         learned=fitted.learned(),
-        family="attention",
+        family=config.family,
     )
 
 
@@ -218,20 +204,20 @@ def fit_attention(
 def where_attended(
     model: Attention, batches: Sequence[LayerTokens]
 ) -> tuple[Float[Tensor, "n_voxels 2"], Float[Tensor, " n_voxels"]]:
-    """Mean place of the attention, and its share of the global token.
+    """Compute the mean place of the attention, and the global token's share of it.
 
     With ā_ns the attention a_nls averaged over images and, by ω, over layers, and c_s the centre of token s
     (x, then y; the image's edges are -1 and 1):
 
         α_n = ā_n,global        u_n = Σ_s local ā_ns c_s / (1 − α_n)
 
-    Attention that is spread has its mean nearer to the image's centre than where most of it is.
+    Spread-out attention has its mean nearer to the image's centre than most of its mass.
 
     Parameters
     ----------
     model : Attention
     batches : sequence of LayerTokens
-        As the model was trained on; each is one forward pass.
+        Tokens that the model was trained on; each batch is one forward pass.
     """
     reading = model.selectors()
     attended: Tensor = torch.zeros(1)
@@ -244,6 +230,6 @@ def where_attended(
     rows, columns = (torch.arange(n).to(attended) * 2 / n + 1 / n - 1 for n in (height, width))
     centres = torch.stack([columns.repeat(height), rows.repeat_interleave(width)], dim=1)
     near = attended[:, :-1]
-    # all attention may be on the global token, to rounding; the place is then that of what is left
+    # the global token may have all attention up to rounding; the place is then that of the remainder
     share = near / near.sum(dim=1, keepdim=True).clamp(min=torch.finfo(near.dtype).tiny)
     return share @ centres, attended[:, -1]

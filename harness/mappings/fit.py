@@ -1,24 +1,23 @@
-"""Families of mappings from layer tokens to voxels, to see whether a conclusion is FactorTopy's alone."""
+"""Fit a mapping of any family from layer tokens to voxel responses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from PIL import Image
 
 from harness.backbones import Backbone
 from harness.config import (
-    AttentionConfig,
-    FactorTopyConfig,
-    FreeSelectorsConfig,
-    LayerRidgeConfig,
     MappingConfig,
     TrainedMappingConfig,
 )
+from harness.mappings.data import (
+    FitData,
+    FitOptions,
+)
+from harness.mappings.families import FAMILIES
 from harness.mappings.mapping import Mapping
 from harness.mappings.splits import Split
 from harness.tokens import (
@@ -38,7 +37,7 @@ def prepare_tokens(
     folder: Path,
     progress: str | None = None,
 ) -> LayerTokens:
-    """The tokens of a snapshot, for `fit_mapping`: all its fits share them, whatever their seeds and samples.
+    """Extract a snapshot's tokens for `FitData`; all its fits share them, whatever their seeds.
 
     Parameters
     ----------
@@ -50,9 +49,9 @@ def prepare_tokens(
         Images per forward pass.
     device : torch.device or str
     folder : Path
-        For a file of tokens that fit nowhere else; gone with the process.
+        For a temporary file, if the tokens fit neither on the device nor in memory.
     progress : str, optional
-        Label of a progress bar; none without.
+        Label of a progress bar; None: no bar.
     """
     if not isinstance(config, TrainedMappingConfig):
         return extract_tokens(backbone, images, config.token_size, batch_size, device, progress)
@@ -71,39 +70,32 @@ def prepare_tokens(
 
 
 def fit_mapping(
-    tokens: LayerTokens,
-    responses: Float[np.ndarray, "n_images n_voxels"],
-    coords: Float[np.ndarray, "n_voxels 3"],
-    bounding_box: Float[np.ndarray, "2 3"],
-    split: Split,
+    data: FitData,
     config: MappingConfig,
+    *,
     seed: int,
     bootstrap: bool = False,
     device: str | torch.device = "cpu",
     progress: str | None = None,
     start: Mapping | None = None,
 ) -> Mapping:
-    """Fit a mapping of the family that `config` is of; parameters and errors as of `factortopy.fit.fit`.
+    """Fit a mapping on the training stimuli and score it on the held-out ones.
 
-    Of `coords` and `bounding_box`, families other than FactorTopy only use the number of voxels. One that is
-    solved, not trained, has no use for `start`.
+    Parameters
+    ----------
+    data : FitData
+    config : MappingConfig
+        Chooses the family.
+    seed, bootstrap, device, progress, start
+        As in `FitOptions`.
+
+    Raises
+    ------
+    InputError
+        If `start` has other voxels, layers or channels, or the stimuli are too few for the settings.
+    FitDivergedError
+        If the loss is no longer finite.
     """
-    arguments = (tokens, responses, coords, bounding_box, split)
-    # imported here: himalaya and scikit-learn cost a second, which only one family needs
-    match config:
-        case FactorTopyConfig():
-            from harness.mappings.factortopy.fit import fit
-
-            return fit(*arguments, config, seed, bootstrap, device, progress, start)
-        case FreeSelectorsConfig():
-            from harness.mappings.free_selectors import fit_free_selectors
-
-            return fit_free_selectors(*arguments, config, seed, bootstrap, device, progress, start)
-        case AttentionConfig():
-            from harness.mappings.attention import fit_attention
-
-            return fit_attention(*arguments, config, seed, bootstrap, device, progress, start)
-        case LayerRidgeConfig():
-            from harness.mappings.layer_ridge import fit_layer_ridge
-
-            return fit_layer_ridge(*arguments, config, seed, bootstrap, device, progress)
+    fit = FAMILIES[config.family].load_fit()
+    fitted: Mapping = fit(data, config, FitOptions(seed, bootstrap, device, progress, start))
+    return fitted

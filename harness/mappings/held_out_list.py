@@ -17,7 +17,7 @@ from harness.storage import (
 
 
 def read_list(path: Path) -> Any:
-    """Read a list: JSON, or else the lines of a text; an `InputError` names a file that is neither."""
+    """Read a list from JSON or from lines of text; an `InputError` names a file that is neither."""
     if path.suffix.lower() == ".json":
         return read_json(path)
     try:
@@ -32,21 +32,21 @@ def read_list(path: Path) -> Any:
 def find_listed(
     content: Any, stimulus_ids: Shaped[np.ndarray, " n_images"], path: Path
 ) -> Bool[np.ndarray, " n_images"]:
-    """Which rows are listed.
+    """Find the listed rows.
 
     Parameters
     ----------
     content : list of ids, or dict with "ids" or with "indices"
-        As read from `path`; indices are rows, counted from 0.
+        From `read_list`; indices are rows from 0.
     stimulus_ids : int or str array [n_images]
         Of the brain.
     path : Path
-        For errors.
+        For messages.
 
     Raises
     ------
     InputError
-        If it is none of these, or names what is not there.
+        If the content is none of these, or names unknown stimuli.
     """
     if isinstance(content, dict) and set(content) == {"indices"}:
         rows = _check_rows(content["indices"], len(stimulus_ids), path)
@@ -56,10 +56,10 @@ def find_listed(
 
 
 def _check_ids(ids: Any, known: Shaped[np.ndarray, " n_images"], path: Path) -> list[Any]:
-    """Listed ids, of the type of the brain's."""
+    """Convert listed ids to the type of the brain's, and check that they exist."""
     if not isinstance(ids, list) or not ids or not all(type(one) in (int, str) for one in ids):
         raise InputError(
-            f'{path}: accepted: a list of ids, {{"ids": […]}}, {{"indices": […]}} or the split.json of a run'
+            f'{path}: expected a list of ids, {{"ids": […]}}, {{"indices": […]}} or the split.json of a run'
         )
     there = set(known.tolist())
     if known.dtype.kind == "U":
@@ -72,18 +72,18 @@ def _check_ids(ids: Any, known: Shaped[np.ndarray, " n_images"], path: Path) -> 
         raise InputError(f"{path}: {unknown_name('stimulus', missing[0], there)}")
     if missing:
         shifted = all(isinstance(one, int) and one - 1 in there for one in listed)
-        hint = "; the ids look counted from 1, the brain's are from 0" if shifted else ""
+        hint = "; the ids seem to count from 1, the brain's count from 0" if shifted else ""
         some = ", ".join(map(str, known[:3].tolist()))
-        raise InputError(f"{path}: found {missing[0]}, accepted: ids of stimuli, such as {some}{hint}")
+        raise InputError(f"{path}: found {missing[0]}, expected ids of stimuli, such as {some}{hint}")
     return listed
 
 
 def _check_rows(rows: Any, n_images: int, path: Path) -> list[int]:
     if not isinstance(rows, list) or not rows or not all(type(row) is int for row in rows):
-        raise InputError(f"{path}: accepted for indices: a list of whole numbers")
+        raise InputError(f"{path}: expected a list of integers for indices")
     if min(rows) < 0 or max(rows) >= n_images:
-        hint = "; they look counted from 1" if min(rows) > 0 and max(rows) == n_images else ""
+        hint = "; they seem to count from 1" if min(rows) > 0 and max(rows) == n_images else ""
         raise InputError(
-            f"{path}: found indices {min(rows)} to {max(rows)}, accepted: 0 to {n_images - 1}{hint}"
+            f"{path}: found indices {min(rows)} to {max(rows)}, expected 0 to {n_images - 1}{hint}"
         )
     return rows

@@ -1,4 +1,4 @@
-"""A fitted mapping from layer tokens to voxels: where every voxel reads, and how it is kept on disk."""
+"""A fitted mapping from layer tokens to voxels, and its files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ import numpy as np
 from jaxtyping import Float
 from safetensors.numpy import save_file
 
+from harness.mappings.families import (
+    ARRAYS,
+    FAMILIES,
+)
 from harness.storage import (
     InputError,
     read_arrays,
@@ -19,28 +23,17 @@ from harness.storage import (
     write_json,
 )
 
-ARRAYS = ("space", "layer", "scale", "weights", "bias", "r2", "correlation")
-"""Names of all arrays that a mapping may have."""
-
-ARRAYS_OF_FAMILY = {
-    "factortopy": ARRAYS,
-    "free_selectors": ARRAYS,
-    "attention": ARRAYS,
-    "layer_ridge": ("layer", "r2", "correlation"),
-}
-"""Names of the arrays that a mapping of a family has; the others are None."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Mapping:
     """A fitted mapping: where every voxel reads, and how well that predicts. All arrays are float32.
 
-    What a family of mappings does not have (`ARRAYS_OF_FAMILY`) is None.
+    Arrays that the family does not have (`harness.mappings.families`) are None.
 
     Attributes
     ----------
     layers : tuple of str
-        Names, from input to output.
+        Layer names, from input to output.
     layer : float array [n_voxels, n_layers]
         A distribution over layers.
     space : float array [n_voxels, 2], -1 to 1, or None
@@ -49,24 +42,24 @@ class Mapping:
         Share of the global token.
     weights : float array [n_voxels, n_channels] or None
         Weights of the bottleneck's channels. The bottleneck's basis is arbitrary and differs between
-        fits: only what does not depend on it (spans, clusters of voxels) can be compared.
+        fits: compare only quantities that do not depend on it (spans, clusters of voxels).
     bias : float array [n_voxels], in units of the response, or None
     r2 : float array [n_voxels], at most 1
-        1 - SSE/SST on held-out stimuli; 0 for voxels that do not vary.
+        1 - SSE/SST on held-out stimuli; 0 for constant voxels.
     correlation : float array [n_voxels], -1 to 1
         Pearson correlation on held-out stimuli; 0 where undefined.
     steps : int
-        Optimizer steps of the fit; 0 where it is solved in one.
+        Optimizer steps of the fit; 0 for closed-form fits.
     family : str
-        Name of the family of mappings, as in ``mapping.family``.
+        Name of its family, as in ``mapping.family``.
     learned : dict of arrays by name, or None
-        What else a trained model has learned (``model.*``) and the frame of its tokens (``frame.*``), as of
+        A trained model's other parameters (``model.*``) and the frame of its tokens (``frame.*``), from
         `FittedModel.learned`: for warm starts, and to project tokens to the channels.
 
     Raises
     ------
     InputError
-        If the arrays are not those that the family has.
+        If the arrays are not the family's.
     """
 
     layers: tuple[str, ...]
@@ -87,12 +80,12 @@ class Mapping:
 
 
 def _check_family(place: object, family: str) -> None:
-    if family not in ARRAYS_OF_FAMILY:
-        raise InputError(f"{place}: {unknown_name('family of mappings', family, ARRAYS_OF_FAMILY)}")
+    if family not in FAMILIES:
+        raise InputError(f"{place}: {unknown_name('family of mappings', family, FAMILIES)}")
 
 
 def _check_arrays(place: object, family: str, found: Iterable[str]) -> None:
-    expected = ARRAYS_OF_FAMILY[family]
+    expected = FAMILIES[family].arrays
     if set(found) != set(expected):
         names = ", ".join(expected)
         raise InputError(
@@ -103,10 +96,10 @@ def _check_arrays(place: object, family: str, found: Iterable[str]) -> None:
 def save_mapping(mapping: Mapping, folder: Path) -> None:
     """Write a mapping to a folder, which appears whole or not at all.
 
-    ``mapping.safetensors`` has the arrays of its voxels, ``learned.safetensors`` what else it has learned,
+    ``mapping.safetensors`` holds the voxels' arrays, ``learned.safetensors`` the model's other parameters,
     ``mapping.json`` the rest.
     """
-    arrays = {name: np.ascontiguousarray(getattr(mapping, name)) for name in ARRAYS_OF_FAMILY[mapping.family]}
+    arrays = {name: np.ascontiguousarray(getattr(mapping, name)) for name in FAMILIES[mapping.family].arrays}
     description = {"family": mapping.family, "layers": list(mapping.layers), "steps": mapping.steps}
     with write_atomically(folder) as temporary:
         temporary.mkdir()
@@ -118,18 +111,18 @@ def save_mapping(mapping: Mapping, folder: Path) -> None:
 
 
 def load_mapping(folder: Path, with_learned: bool = False) -> Mapping:
-    """Read a mapping, and what it has learned where that is wanted and was kept.
+    """Read a mapping, on request with `Mapping.learned` if that was saved.
 
     Raises
     ------
     InputError
-        Names the file that is missing, broken or incomplete.
+        Names the missing, broken or incomplete file.
     """
     description = Path(folder) / "mapping.json"
     content = read_json(description)
     try:
         layers, steps = tuple(str(name) for name in content["layers"]), int(content["steps"])
-        # files from before there were families do not name theirs
+        # the first version's files name no family
         family = str(content.get("family", "factortopy"))
     except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(f"{description}: expected 'layers' and 'steps', found {content!r:.80}") from None

@@ -1,8 +1,8 @@
-"""Which stimuli a mapping is fitted on, and which it is only scored on: never one picture on both sides.
+"""Splits of stimuli into training and held-out ones, never with one picture on both sides.
 
-Rows of equal stimulus id show one picture and stay together: drawn row by row, a mapping would be scored on
-pictures that it was fitted on. (scikit-learn's group splitters would do so for a draw by seed, though with
-another draw than runs had so far, and not for sessions that share pictures.)
+Rows with the same stimulus id show one picture and stay together; otherwise a mapping would be scored on
+pictures that it was fitted on. (scikit-learn's group splitters would do for a draw by seed, though with a
+draw that differs from earlier runs', but not for sessions that share pictures.)
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Split:
-    """Which rows are fitted on and which are only scored on.
+    """Rows to fit on and held-out rows to score on.
 
     Attributes
     ----------
     train, held_out : int array [n_train], [n_held_out]
         Sorted, disjoint. A row may be in neither.
     picture : int array [n_images] or None
-        Number of the picture that a row shows; no number is on both sides. None: every row shows its own.
+        Number of each row's picture; no number is on both sides. None: every row shows a different one.
     """
 
     train: Int[np.ndarray, " n_train"]
@@ -49,18 +49,18 @@ class Split:
     picture: Int[np.ndarray, " n_images"] | None = None
 
     def shown_in(self, rows: Int[np.ndarray, " n_rows"]) -> Int[np.ndarray, " n_rows"]:
-        """Number of the picture that each of some rows shows."""
+        """Return the picture numbers of some rows."""
         return rows if self.picture is None else self.picture[rows]
 
 
 def split_brain(brain: Brain, config: MappingConfig, seed: int) -> Split:
-    """Split a brain's rows as `config.held_out_by` says.
+    """Split a brain's rows by `config.held_out_by`.
 
     Raises
     ------
     InputError
-        If the brain does not know what is asked for, fewer than two rows would be left on either side, or
-        the list of held-out stimuli is broken or names any that is not there.
+        If the brain lacks sessions or shared stimuli, either side would have fewer than two rows, or the list
+        of held-out stimuli is broken or names unknown ones.
     """
     picture = number_pictures(brain.stimulus_ids)
     kind, share = config.held_out_by, config.held_out
@@ -80,14 +80,14 @@ def _known(brain: Brain, kind: str, rows: np.ndarray | None) -> np.ndarray:
         hints = {"session": "; rows may average over sessions, see brain.average"}
         what = {"session": "in which session a row was measured", "shared": "which pictures all subjects saw"}
         raise InputError(
-            f"mapping.held_out_by: found {kind}, but of brain {brain.name} it is not known {what[kind]}; "
-            "accepted: seed, list" + hints.get(kind, "")
+            f"mapping.held_out_by: found {kind}, but brain {brain.name} does not say {what[kind]}; "
+            "expected seed or list" + hints.get(kind, "")
         )
     return rows
 
 
 def number_pictures(stimulus_ids: Shaped[np.ndarray, " n_images"]) -> Int[np.ndarray, " n_images"]:
-    """Numbers of the pictures that rows show, counted as they first appear."""
+    """Number the rows' pictures in order of first appearance."""
     _, first, same = np.unique(stimulus_ids, return_index=True, return_inverse=True)
     number = np.empty(len(first), dtype=np.int64)
     number[np.argsort(first)] = np.arange(len(first))
@@ -95,32 +95,32 @@ def number_pictures(stimulus_ids: Shaped[np.ndarray, " n_images"]) -> Int[np.nda
 
 
 def split_stimuli(n_images: int, fraction_held_out: float, seed: int) -> Split:
-    """Draw the held-out stimuli, each row being of its own picture; as `split_by_seed`."""
+    """Draw held-out stimuli like `split_by_seed`, with a different picture in every row."""
     return split_by_seed(np.arange(n_images), fraction_held_out, seed)
 
 
 def split_by_seed(picture: Int[np.ndarray, " n_images"], fraction_held_out: float, seed: int) -> Split:
-    """Draw the pictures that are held out, with all their rows.
+    """Draw held-out pictures, with all their rows.
 
     Parameters
     ----------
     picture : int array [n_images]
         From `number_pictures`.
     fraction_held_out : float
-        Of the pictures.
+        Fraction of the pictures.
     seed : int
 
     Raises
     ------
     InputError
-        If fewer than two pictures would be left on either side.
+        If either side would have fewer than two pictures.
     """
     n_pictures = int(picture.max(initial=-1)) + 1
     n_held_out = round(n_pictures * fraction_held_out)
     if n_held_out < 2 or n_pictures - n_held_out < 2:
         raise InputError(
             f"mapping.held_out: {fraction_held_out} of {n_pictures} stimuli leaves "
-            f"{n_pictures - n_held_out} to fit on and {n_held_out} to score on; at least 2 of each are needed"
+            f"{n_pictures - n_held_out} to fit on and {n_held_out} to score on, expected at least 2 of each"
         )
     order = np.random.default_rng(seed).permutation(n_pictures)
     return _hold_out(picture, np.isin(picture, order[:n_held_out]), "mapping.held_out")
@@ -132,30 +132,30 @@ def split_by_session(
     fraction_held_out: float,
     seed: int,
 ) -> Split:
-    """Draw whole sessions that are held out.
+    """Draw held-out sessions.
 
-    What is scored on is of other sessions than what is fitted on, and of other pictures: rows of the
-    remaining sessions that show a held-out picture are left out of both, which is logged.
+    Held-out rows differ from training rows in session and in picture: rows of the other sessions that show a
+    held-out picture are dropped from both sides, which is logged.
 
     Raises
     ------
     InputError
-        If no session, or fewer than two rows, would be left on either side.
+        If either side would have no session or fewer than two rows.
     """
     sessions = np.unique(session)
     n_held_out = round(len(sessions) * fraction_held_out)
     if not 0 < n_held_out < len(sessions):
         raise InputError(
             f"mapping.held_out: {fraction_held_out} of {len(sessions)} sessions leaves "
-            f"{len(sessions) - n_held_out} to fit on and {n_held_out} to score on; 1 of each is needed"
+            f"{len(sessions) - n_held_out} to fit on and {n_held_out} to score on, expected at least 1 each"
         )
     drawn = np.random.default_rng(seed).permutation(sessions)[:n_held_out]
     held_out = np.isin(session, drawn)
     again = ~held_out & np.isin(picture, picture[held_out])
     if again.any():
         log.warning(
-            "warning: %d of %d rows show a picture of a held-out session in another one: they are neither "
-            "fitted nor scored on",
+            "warning: %d of %d rows repeat a picture of a held-out session in another session; they are "
+            "neither fitted nor scored on",
             again.sum(),
             len(again),
         )
@@ -163,15 +163,15 @@ def split_by_session(
 
 
 def split_by_list(stimulus_ids: Shaped[np.ndarray, " n_images"], path: Path) -> Split:
-    """Hold out what a file lists, with all other rows of these pictures.
+    """Hold out the stimuli that a file lists, with all other rows of these pictures.
 
-    A text file has one stimulus id a line. A JSON file has a list of ids, or ``{"ids": […]}``, or
-    ``{"indices": […]}``, which are rows counted from 0, or is the ``split.json`` of a run.
+    A text file has one stimulus id per line. A JSON file has a list of ids, ``{"ids": […]}``,
+    ``{"indices": […]}`` with row indices from 0, or is the ``split.json`` of a run.
 
     Raises
     ------
     InputError
-        If the file is missing or broken, names what is not there, or leaves fewer than two rows on a side.
+        If the file is missing or broken, names unknown stimuli, or leaves fewer than two rows on a side.
     """
     picture = number_pictures(stimulus_ids)
     content = read_list(path)
@@ -181,7 +181,7 @@ def split_by_list(stimulus_ids: Shaped[np.ndarray, " n_images"], path: Path) -> 
     together = np.isin(picture, picture[held_out])
     if (together != held_out).any():
         log.warning(
-            "warning: %s: %d more rows show a picture that is listed, and are held out too",
+            "warning: %s: %d more rows show a listed picture and are held out too",
             path,
             (together & ~held_out).sum(),
         )
@@ -191,7 +191,7 @@ def split_by_list(stimulus_ids: Shaped[np.ndarray, " n_images"], path: Path) -> 
 def _hold_out(
     picture: Int[np.ndarray, " n_images"], held_out: Bool[np.ndarray, " n_images"], setting: str
 ) -> Split:
-    """Hold out some rows and all others of their pictures, fit on the rest."""
+    """Hold out some rows and all other rows of their pictures."""
     held_out = np.isin(picture, picture[held_out])
     return _sides(picture, ~held_out, held_out, setting)
 
@@ -204,14 +204,14 @@ def _sides(
 ) -> Split:
     if min(train.sum(), held_out.sum()) < 2:
         raise InputError(
-            f"{setting}: this leaves {train.sum()} rows to fit on and {held_out.sum()} to score on; at least "
-            "2 of each are needed"
+            f"{setting}: this leaves {train.sum()} rows to fit on and {held_out.sum()} to score on, expected "
+            "at least 2 of each"
         )
     return Split(np.flatnonzero(train), np.flatnonzero(held_out), picture)
 
 
 def save_split(split: Split, path: Path, stimulus_ids: Shaped[np.ndarray, " n_images"] | None = None) -> None:
-    """Write a split as JSON, with a hash of the stimuli that it is of, if they are given."""
+    """Write a split as JSON, with a hash of its stimuli if they are given."""
     content: dict[str, Any] = {"train": split.train.tolist(), "held_out": split.held_out.tolist()}
     if stimulus_ids is not None:
         content["stimuli"] = _hash_ids(stimulus_ids.tolist())
@@ -225,12 +225,12 @@ def load_split(path: Path, stimulus_ids: Shaped[np.ndarray, " n_images"] | None 
     ----------
     path : Path
     stimulus_ids : int or str array [n_images], optional
-        Of the brain that it is to be used with, to check that it was made for these.
+        Stimuli of the brain to use it with, to check that it was made for them.
 
     Raises
     ------
     InputError
-        If the file is missing, holds no split, is of other stimuli, or has one on both sides.
+        If the file is missing, not a split, made for other stimuli, or has a picture on both sides.
     """
     content = read_json(path)
     try:
@@ -240,7 +240,7 @@ def load_split(path: Path, stimulus_ids: Shaped[np.ndarray, " n_images"] | None 
         whole = False
     if not whole or np.intersect1d(parts["train"], parts["held_out"]).size:
         raise InputError(
-            f"{path}: not a split; expected disjoint lists of stimulus indices 'train' and 'held_out'"
+            f"{path}: not a split, expected disjoint lists of stimulus indices 'train' and 'held_out'"
         )
     if stimulus_ids is None:
         return Split(**parts)
@@ -249,11 +249,11 @@ def load_split(path: Path, stimulus_ids: Shaped[np.ndarray, " n_images"] | None 
     expected = _hash_ids(stimulus_ids.tolist())
     if last >= len(picture) or content.get("stimuli", expected) != expected:
         raise InputError(
-            f"{path}: made for other stimuli than the {len(picture)} that the brain has now; accepted: the "
-            "data that it was made for, or a folder without it, where a new one is drawn"
+            f"{path}: made for other stimuli than the brain's {len(picture)}; use the data that it was made "
+            "for, or remove the file to draw a new split"
         )
     if np.intersect1d(picture[parts["train"]], picture[parts["held_out"]]).size:
-        raise InputError(f"{path}: not a split; a picture is shown in rows of 'train' and of 'held_out'")
+        raise InputError(f"{path}: not a split, a picture is shown in rows of both 'train' and 'held_out'")
     return Split(**{name: np.unique(part) for name, part in parts.items()}, picture=picture)
 
 

@@ -1,4 +1,4 @@
-"""Train a model of voxels on layer tokens, score it on held-out stimuli, and keep what it has learned."""
+"""Train a model of voxels on layer tokens and score it on held-out stimuli."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from harness.config import TrainedMappingConfig
+from harness.mappings.data import (
+    FitData,
+    FitOptions,
+)
 from harness.mappings.mapping import Mapping
 from harness.mappings.splits import Split
 from harness.mappings.voxel_scores import score
 from harness.storage import InputError
 from harness.tokens import (
-    LayerTokens,
     StandardTokens,
-    check_finite,
     standardize_tokens,
 )
 
 WARM_UP = 0.1  # share of the steps
-BETAS = (0.9, 0.99)  # of AdamW: a memory of 100 steps, as fits are a few hundred
-EPSILON = 1e-12  # a mean over many voxels has small gradients: Adam's usual 1e-8 would slow large brains
-OF_VOXELS = ("weight", "bias")  # parameters that a mapping keeps as arrays of its voxels
-CHECKS = 20  # of a fit: for divergence and, on validation stimuli, for the best state
+BETAS = (0.9, 0.99)  # of AdamW: averages over 100 steps suit fits of a few hundred
+EPSILON = 1e-12  # means over many voxels have small gradients; Adam's default 1e-8 would slow large brains
+OF_VOXELS = ("weight", "bias")  # parameters that a mapping stores as arrays of its voxels
+CHECKS = 20  # per fit: for divergence, and for the best state on validation stimuli
 
 
 class FitDivergedError(InputError, RuntimeError):
-    """The loss is no longer a finite number; the message names the setting to lower."""
+    """The loss is no longer finite; the message names the setting to lower."""
 
 
 @runtime_checkable
@@ -44,21 +46,21 @@ class VoxelModel(Protocol):
     bias: nn.Parameter
 
     def selectors(self, voxels: slice) -> Any:
-        """What of some voxels' reading depends on no image; computed once for many predictions."""
+        """Compute the image-independent part for some voxels, once for many predictions."""
 
     def regularizer(self, selectors: Any) -> Float[Tensor, ""]:
-        """Added to the loss, with a weight that decays."""
+        """Return the regularizer, which is added to the loss with a decaying weight."""
 
     def __call__(
         self, local: Any, global_: Any, selectors: Any, voxels: slice
     ) -> Float[Tensor, "n_images n_voxels"]:
-        """Predict some voxels from the local and the global tokens of every layer."""
+        """Predict some voxels from every layer's local and global tokens."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """All that is trained."""
+        """Iterate over all trained parameters."""
 
     def to(self, device: Any) -> Any:
-        """The model on a device."""
+        """Move the model to a device."""
 
 
 Model = TypeVar("Model", bound=VoxelModel)
@@ -67,16 +69,16 @@ Fitted = TypeVar("Fitted", bound=VoxelModel, covariant=True)
 
 @dataclass(frozen=True)
 class FittedModel(Generic[Fitted]):
-    """A trained model and how well it predicts the held-out stimuli.
+    """A trained model and its scores on the held-out stimuli.
 
     Attributes
     ----------
     model : VoxelModel
     tokens : StandardTokens
-        Of all stimuli, as it was trained on.
+        Of all stimuli, as the model was trained on them.
     r2, correlation : float arrays [n_voxels]
     steps : int
-        Optimizer steps to the state that was kept.
+        Optimizer steps to the selected state.
     """
 
     model: Fitted
@@ -86,9 +88,9 @@ class FittedModel(Generic[Fitted]):
     steps: int
 
     def learned(self) -> dict[str, np.ndarray]:
-        """What it takes to predict, or to train on, beside every voxel's weights and bias.
+        """Collect all that predictions and warm starts need beside every voxel's weights and bias.
 
-        ``model.*`` are the model's other parameters, ``frame.*`` the frame of its tokens.
+        ``model.*`` are the model's other parameters, ``frame.*`` is the frame of its tokens.
         """
         found = {f"frame.{name}": array for name, array in self.tokens.frame.arrays().items()}
         for name, parameter in self.model.named_parameters():
@@ -100,59 +102,56 @@ class FittedModel(Generic[Fitted]):
 def fit_model(
     build: Callable[[list[int]], Model],
     rates: Callable[[Model], dict[nn.Parameter, float]],
-    tokens: LayerTokens,
-    responses: Float[np.ndarray, "n_images n_voxels"],
-    split: Split,
+    data: FitData,
     config: TrainedMappingConfig,
-    seed: int,
-    bootstrap: bool,
-    device: str | torch.device,
-    progress: str | None,
-    start: Mapping | None = None,
+    options: FitOptions,
 ) -> FittedModel[Model]:
-    """Train any model of voxels in the way `factortopy.fit.fit` describes, and score it.
+    """Train any model of voxels as `factortopy.fit.fit` describes, and score it.
 
     Parameters
     ----------
     build : function of the layers' widths
-        Makes the model, on the CPU; it may draw from torch's default generator, which `seed` has seeded.
+        Builds the model on the CPU. It may draw from torch's default generator, seeded by `options.seed`.
     rates : function of the model
-        Parameters that learn faster or slower than the others, and how many times.
-    start : Mapping, optional
-        Begins from what this one has learned.
+        Parameters with a learning rate of their own, as a multiple of ``mapping.lr``.
+    data : FitData
+    config : TrainedMappingConfig
+    options : FitOptions
     """
-    generator = torch.Generator().manual_seed(seed)
+    split, device = data.split, options.device
+    generator = torch.Generator().manual_seed(options.seed)
     train, validation = torch.from_numpy(split.train), None
-    standard = tokens
+    standard = data.tokens
     if not isinstance(standard, StandardTokens):
-        standard = standardize_tokens(tokens, train, config.token_size, device)
-    targets = torch.as_tensor(responses, dtype=torch.float32, device=device)
+        standard = standardize_tokens(standard, train, config.token_size, device)
+    targets = torch.as_tensor(data.responses, dtype=torch.float32, device=device)
     with torch.random.fork_rng(devices=[]):
-        # not torch.manual_seed: that would seed the accelerators too
+        # torch.manual_seed would seed the accelerators too
         torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         model = build([layer.shape[1] for layer in standard.global_])
     if config.validation:
         validation, train = _set_aside(split, config.validation, generator)
     with torch.no_grad():
         model.bias.copy_(targets[train.to(targets.device)].mean(dim=0))
-    if start is not None:
-        _begin_from(model, start)
+    if options.start is not None:
+        _begin_from(model, options.start)
     model = model.to(device)
-    if bootstrap:
+    if options.bootstrap:
         train = train[torch.randint(len(train), (len(train),), generator=generator)]
-    steps = _train(model, rates(model), standard, targets, train, validation, config, generator, progress)
+    samples = _Samples(standard, targets, train, validation)
+    steps = _train(model, rates(model), samples, config, generator, options.progress)
     held_out = torch.from_numpy(split.held_out)
     prediction = predict(model, standard, held_out, config.batch_size, config.voxels_per_pass)
-    r2, correlation = score(prediction, np.asarray(responses)[split.held_out])
+    r2, correlation = score(prediction, np.asarray(data.responses)[split.held_out])
     return FittedModel(model, standard, r2, correlation, steps)
 
 
 def _set_aside(
     split: Split, share: float, generator: torch.Generator
 ) -> tuple[Int[Tensor, " n_validation"], Int[Tensor, " n_rest"]]:
-    """Training rows that only choose the best state, and the rest; no picture is in both.
+    """Split the training rows into validation rows, which only select the best state, and the rest.
 
-    They are drawn before the bootstrap, so that no stimulus is in both either.
+    No picture is in both. The draw comes before the bootstrap, so no stimulus is in both either.
     """
     picture = split.shown_in(split.train)
     pictures = np.unique(picture)
@@ -160,7 +159,7 @@ def _set_aside(
     if n_validation < 1 or len(pictures) - n_validation < 2:
         raise InputError(
             f"mapping.validation: {share} of {len(pictures)} stimuli leaves {len(pictures) - n_validation} "
-            f"to fit on and {n_validation} to validate on; at least 2 and 1 are needed"
+            f"to fit on and {n_validation} to validate on, expected at least 2 and 1"
         )
     order = torch.randperm(len(pictures), generator=generator).numpy()
     chosen = np.isin(picture, pictures[order[:n_validation]])
@@ -168,7 +167,7 @@ def _set_aside(
 
 
 def _begin_from(model: VoxelModel, start: Mapping) -> None:
-    """Give the model what a mapping has learned."""
+    """Copy a mapping's parameters into the model."""
     state = {"weight": start.weights, "bias": start.bias}
     for name, array in (start.learned or {}).items():
         if name.startswith("model."):
@@ -179,8 +178,8 @@ def _begin_from(model: VoxelModel, start: Mapping) -> None:
     if found != expected:
         names = ", ".join(sorted(name for name in found | expected if found.get(name) != expected.get(name)))
         raise InputError(
-            f"warm start: the earlier mapping is of other layers, voxels or channels, or was kept without "
-            f"what it had learned ({names}); accepted: one of the same backbone, brain and settings"
+            "warm start: found a mapping with other layers, voxels or channels, or saved without its learned "
+            f"parameters ({names}); expected one of the same backbone, brain and settings"
         )
     with torch.no_grad():
         for name, parameter in parameters.items():
@@ -195,7 +194,7 @@ def predict(
     batch_size: int,
     voxels_per_pass: int,
 ) -> Float[np.ndarray, "n_chosen n_voxels"]:
-    """Responses to some of the images that the tokens are of."""
+    """Predict the responses to some of the images."""
     found = np.empty((len(images), len(model.bias)), dtype=np.float32)
     for voxels in _passes(len(model.bias), voxels_per_pass):
         selectors = model.selectors(voxels)
@@ -208,27 +207,35 @@ def predict(
 
 
 def _passes(n_voxels: int, voxels_per_pass: int) -> list[slice]:
-    """All voxels, in as few and as equal parts as the bound allows."""
+    """Cut the voxels into as few parts as the bound allows, as equal as possible."""
     n_passes = -(-n_voxels // voxels_per_pass)
     size = -(-n_voxels // n_passes)
     return [slice(start, min(start + size, n_voxels)) for start in range(0, n_voxels, size)]
 
 
+@dataclass(frozen=True)
+class _Samples:
+    """Tokens and responses of all stimuli, and the rows of them to fit and to validate on."""
+
+    tokens: StandardTokens
+    targets: Float[Tensor, "n_images n_voxels"]
+    train: Int[Tensor, " n_train"]
+    validation: Int[Tensor, " n_validation"] | None
+
+
 def _train(
     model: VoxelModel,
     rates: dict[nn.Parameter, float],
-    tokens: StandardTokens,
-    targets: Float[Tensor, "n_images n_voxels"],
-    train: Int[Tensor, " n_train"],
-    validation: Int[Tensor, " n_validation"] | None,
+    samples: _Samples,
     config: TrainedMappingConfig,
     generator: torch.Generator,
     progress: str | None,
 ) -> int:
-    """Train; steps to the state that is kept: the best on validation stimuli, or the last."""
+    """Train and return the steps to the selected state: the best on validation stimuli, or the last."""
+    tokens, targets, validation = samples.tokens, samples.targets, samples.validation
     parameters = [parameter for _, parameter in model.named_parameters()]
     optimizer, schedule = _optimize(parameters, rates, config)
-    batches = _draw_batches(train, config.batch_size, config.steps, generator)
+    batches = _draw_batches(samples.train, config.batch_size, config.steps, generator)
     passes = _passes(targets.shape[1], config.voxels_per_pass)
     check_every = -(-config.steps // CHECKS)
     best: _State | None = None
@@ -238,7 +245,7 @@ def _train(
         decay = config.regularization * max(1 - step / config.regularization_steps, 0)
         optimizer.zero_grad()
         loss = torch.zeros((), device=targets.device)
-        # loss and regularizer are means over voxels: parts of the brain add up to the whole
+        # loss and regularizer are means over voxels, so the passes' shares add up
         for voxels in passes:
             selectors = model.selectors(voxels)
             prediction = model(stimuli.local, stimuli.global_, selectors, voxels)
@@ -275,7 +282,7 @@ def _train(
 
 @dataclass(frozen=True)
 class _State:
-    """Parameters after some steps, and their loss on validation stimuli."""
+    """Parameters after some steps, with their loss on validation stimuli."""
 
     loss: float
     steps: int
@@ -294,7 +301,7 @@ def _optimize(
         weight_decay=config.weight_decay,
         fused=True,
     )
-    # OneCycleLR divides by zero unless its rise and its fall have a step each
+    # OneCycleLR divides by zero unless its rise and its fall each have a step
     cycle = max(config.steps, 3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
@@ -306,35 +313,10 @@ def _optimize(
     return optimizer, schedule
 
 
-def check_inputs(
-    tokens: LayerTokens,
-    responses: Float[np.ndarray, "n_images n_voxels"],
-    coords: Float[np.ndarray, "n_voxels 3"],
-    split: Split,
-) -> None:
-    """Raise `InputError` where sizes do not agree, or tokens or responses are not finite."""
-    n_images, n_voxels = responses.shape
-    if tokens.n_images != n_images:
-        raise InputError(
-            f"tokens of {tokens.n_images} stimuli, but responses to {n_images}; expected as many"
-        )
-    if len(coords) != n_voxels:
-        raise InputError(
-            f"coordinates of {len(coords)} voxels, but responses of {n_voxels}; expected as many"
-        )
-    last = max(split.train.max(), split.held_out.max())
-    if last >= n_images:
-        raise InputError(f"split names stimulus {last}, but there are {n_images} (0 to {n_images - 1})")
-    if not np.isfinite(responses).all():
-        raise InputError("responses hold values that are not finite; leave out the voxels that have them")
-    if not isinstance(tokens, StandardTokens):
-        check_finite(tokens)
-
-
 def _draw_batches(
     train: Int[Tensor, " n_train"], batch_size: int, steps: int, generator: torch.Generator
 ) -> Sequence[Int[Tensor, " _"]]:
-    """Passes over the stimuli, each in its own order; a batch may end one pass and begin the next."""
+    """Draw passes over the stimuli, each in its own order; a batch may span two passes."""
     n_passes = -(-steps * batch_size // len(train))
     order = torch.cat([train[torch.randperm(len(train), generator=generator)] for _ in range(n_passes)])
     return order[: steps * batch_size].split(batch_size)

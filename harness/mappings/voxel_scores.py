@@ -1,4 +1,4 @@
-"""How well responses are predicted, voxel by voxel: pure functions."""
+"""Scores of predicted responses, per voxel."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from jaxtyping import Float
 def score(
     prediction: Float[np.ndarray, "n_images n_voxels"], responses: Float[np.ndarray, "n_images n_voxels"]
 ) -> tuple[Float[np.ndarray, " n_voxels"], Float[np.ndarray, " n_voxels"]]:
-    """R² (1 - SSE/SST) and Pearson correlation per voxel, float32.
+    """Compute R² (1 - SSE/SST) and Pearson correlation per voxel, float32.
 
-    R² is 0 where the responses do not vary, the correlation where either side does not.
+    R² is 0 for constant responses; the correlation is 0 if responses or predictions are constant.
     """
     found, truth = prediction.astype(np.float64), responses.astype(np.float64)
     varies = np.ptp(truth, axis=0) > 0

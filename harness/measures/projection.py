@@ -11,20 +11,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from harness.mappings import Mapping
+from harness.mappings import (
+    FAMILIES,
+    Mapping,
+)
 from harness.measures.channels import Directions
 from harness.storage import InputError
 from harness.tokens import (
     LayerTokens,
     TokenFrame,
 )
-
-BOTTLENECKS = {
-    "factortopy": "local_bottleneck",
-    "free_selectors": "local_bottleneck",
-    "attention": "local_value",
-}
-"""By family, what takes local tokens to the channels that voxels weigh; in `attention`, those are values."""
 
 N_COLOURS = 3
 
@@ -75,18 +71,19 @@ def open_reader(mapping: Mapping, place: Path) -> Reader:
     InputError
         If the family has no channels, or the mapping was kept without what it has learned.
     """
-    if mapping.family not in BOTTLENECKS:
+    family = FAMILIES[mapping.family]
+    if family.bottleneck is None:
+        with_channels = ", ".join(name for name, each in FAMILIES.items() if each.bottleneck is not None)
         raise InputError(
-            f"{place}: found a mapping of family {mapping.family}, which has no channels; accepted: "
-            f"{', '.join(BOTTLENECKS)}"
+            f"{place}: found a mapping of family {mapping.family}, which has no channels; "
+            f"expected one of {with_channels}"
         )
     if mapping.learned is None:
         raise InputError(
             f"{place}: kept without what it has learned (learned.safetensors), as older runs were; remove "
             "this folder and track the run again"
         )
-    bottleneck = f"model.{BOTTLENECKS[mapping.family]}"
-    names = [f"{bottleneck}.{index}.weight" for index in range(len(mapping.layers))]
+    names = [f"model.{family.bottleneck}.{index}.weight" for index in range(len(mapping.layers))]
     frame = {
         name.removeprefix("frame."): array
         for name, array in mapping.learned.items()

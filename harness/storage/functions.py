@@ -120,10 +120,7 @@ def _describe(error: Exception) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if frame.filename != __file__ and not frame.filename.startswith("<")
     ]
-    own = [
-        frame
-        for frame in frames
-        if "site-packages" not in frame.filename and "importlib" not in frame.filename
-    ]
+    libraries = ("site-packages", "importlib")
+    own = [frame for frame in frames if not any(part in frame.filename for part in libraries)]
     place = f", {Path(own[-1].filename).name} line {own[-1].lineno}" if own else ""
     return text + place

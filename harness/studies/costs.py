@@ -1,4 +1,4 @@
-"""What a run costs, as plain arithmetic: steps, snapshots, fits, bytes, seconds."""
+"""Costs of a run in steps, snapshots, fits, bytes and seconds."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from harness.config import (
     tasks_in_order,
 )
 from harness.finetuning import (
+    METHODS,
     plan_batches,
     sequence_steps,
 )
+from harness.mappings import FAMILIES
 from harness.runs import list_subjects
 from harness.tracking import plan_work
 
-# training images and classes of the tasks that ship with the project
+# training images and classes of the built-in tasks
 EMBEDDED = {"digits": (1257, 10), "shapes": (1000, 12), "textures": (1000, 6), "counts": (1000, 3)}
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 def count_classes(task: TaskConfig) -> int | None:
-    """Classes or labels of a task, where they are known before its images are there."""
+    """Count a task's classes or labels; None: unknown before its images are loaded."""
     if isinstance(task, EmbeddedTaskConfig):
         return EMBEDDED[task.name][1]
     for names in (
@@ -41,28 +43,26 @@ def count_classes(task: TaskConfig) -> int | None:
 
 
 def count_training_images(task: TaskConfig) -> int | None:
-    """Training images, where they are known before the images are there."""
+    """Count a task's training images; None: unknown before they are loaded."""
     if task.n_train is not None:
         return task.n_train
     if task.n_per_class is None:
         return EMBEDDED[task.name][0] if isinstance(task, EmbeddedTaskConfig) else None
     n_classes = count_classes(task)
-    # an image with several labels counts for each of them
+    # a multi-label image counts for each of its labels
     return None if n_classes is None or getattr(task, "multi_label", False) else task.n_per_class * n_classes
 
 
 def plan_steps(config: Config) -> tuple[int | None, list[int] | None]:
-    """Optimizer steps and the steps of the snapshots; None where they hang on a number that is not known.
+    """Plan the optimizer steps and the snapshots' steps, over all tasks; None: not known yet.
 
-    Those of a sequence are all its tasks'.
-
-    An epoch has one step or more, so with as many epochs as ``finetune.max_steps`` the size of the task
-    does not matter.
+    An epoch has at least one step, so the size of the task does not matter with ``finetune.max_steps`` epochs
+    or more.
 
     Raises
     ------
     InputError
-        For a batch that is larger than the task.
+        If the batch is larger than the task.
     """
     settings, lengths, known = config.finetune, [], True
     for place, task in enumerate(tasks_in_order(config.task)):
@@ -80,14 +80,14 @@ def plan_steps(config: Config) -> tuple[int | None, list[int] | None]:
 
 
 def count_fits(config: Config, n_snapshots: int) -> int:
-    """Mappings that are fitted: of every subject the snapshots, the refits of step 0, and a warm start's."""
+    """Count the mappings to fit: every subject's snapshots, refits of step 0, and start of warm starts."""
     subjects = list_subjects(config.brain, Path())
     warm = getattr(config.mapping, "warm_steps", None) is not None
     return len(plan_work(config, subjects, range(n_snapshots))) + warm * len(subjects)
 
 
 def count_fit_steps(config: Config, n_fits: int) -> int | None:
-    """Optimizer steps of all fits; None for a family that is solved."""
+    """Count the optimizer steps of all fits; None: the family is solved in closed form."""
     mapping = config.mapping
     if not isinstance(mapping, TrainedMappingConfig):
         return None
@@ -98,7 +98,7 @@ def count_fit_steps(config: Config, n_fits: int) -> int | None:
 
 
 def count_images_seen(config: Config, n_stimuli: int) -> int:
-    """Images that a snapshot is shown to be tracked; of what is trained on those whose number is known."""
+    """Count the images shown to each snapshot, leaving out task images whose number is unknown."""
     tasks = tasks_in_order(config.task)
     probes = set(config.probes.tasks) - {task.name for task in tasks}
     own = sum((count_training_images(task) or 0) + (task.n_test or 0) for task in tasks)
@@ -107,63 +107,60 @@ def count_images_seen(config: Config, n_stimuli: int) -> int:
 
 
 def token_bytes(n_stimuli: int, widths: Sequence[int], mapping: MappingConfig) -> int:
-    """Tokens of one snapshot: of each layer token_size² local ones and a global one, in their precision."""
+    """Size of one snapshot's tokens in bytes: token_size² local tokens and a global one per layer."""
     precision = getattr(mapping, "token_precision", "float32")
     return n_stimuli * sum(widths) * (mapping.token_size**2 + 1) * BYTES[precision]
 
 
 def mapping_bytes(n_voxels: int, widths: Sequence[int], mapping: MappingConfig) -> int:
-    """One mapping on disk, float32: arrays of its voxels and, of trained families, two projections a layer.
+    """Size of one mapping on disk in bytes, float32: its voxels' arrays and its projections of tokens.
 
-    The selectors' networks and the tokens' frame, which are small beside these, are left out.
+    Selector networks and the tokens' frame are left out, being small in comparison.
     """
     n_layers = len(widths)
     if not isinstance(mapping, TrainedMappingConfig):
         return 4 * n_voxels * (n_layers + 2)
     # layer, place, scale, weights, bias, two scores
     of_voxels = n_voxels * (n_layers + 2 + 1 + mapping.n_channels + 1 + 2)
-    projections = 2 if mapping.family != "attention" else 4  # keys and values
-    return 4 * (of_voxels + projections * sum(widths) * mapping.n_channels)
+    n_projections = FAMILIES[mapping.family].n_projections
+    return 4 * (of_voxels + n_projections * sum(widths) * mapping.n_channels)
 
 
 def training_bytes(n_parameters: int, n_trained: int, n_kept: int = 0) -> int:
-    """Weights while a run is fine-tuned, float32, without activations.
+    """Memory for weights while fine-tuning, in bytes, float32, without activations.
 
     Parameters
     ----------
     n_parameters : int
-        Of the whole network: once as pretrained, once as it is tuned.
+        Of the whole network, which is in memory twice: pretrained and tuned.
     n_trained : int
-        Each with a gradient and AdamW's two moments.
+        Each has a gradient and AdamW's two moments.
     n_kept : int
-        What the method keeps besides: a teacher, starting points, Fisher information.
+        From `numbers_kept`.
     """
     return 4 * (2 * n_parameters + 3 * n_trained + n_kept)
 
 
 def numbers_kept(method: str, n_encoder: int, n_trained: int) -> int:
-    """Numbers that a method's objective keeps beside the model."""
-    if method in ("ldifs", "lwf"):
-        return n_encoder  # a teacher
-    if method in ("l2_sp", "l2_sp_ldifs"):
-        return n_trained  # the start
-    return 2 * n_trained if method == "ewc" else 0  # start and Fisher information
+    """Count the numbers that a method's objective keeps: a teacher, starting points, Fisher information."""
+    record = METHODS[method]
+    return record.teacher * n_encoder + record.copies_of_trained * n_trained
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of pieces of work, as measured.
+    """Measured durations of pieces of work, in seconds.
 
     Attributes
     ----------
     forward : float
-        Of an image through the network, without gradients.
+        Forward pass of one image, without gradients.
     train : float
-        Of an image forward and backward.
+        Forward and backward pass of one image.
     update : float
-        Of the optimizer, once a step.
+        One optimizer step.
     fit_step, fit_start : float or None
-        Of a step of a fit, and of all of a fit beside its steps; None where fits were not measured.
+        One step of a fit, and a fit's overhead beside its steps; None: not measured.
     """
 
     forward: float
@@ -174,15 +171,15 @@ class Speed:
 
 
 def tuning_seconds(speed: Speed, n_steps: int, batch_size: int, method: str) -> float:
-    """Seconds of fine-tuning; teachers see every image once more."""
-    teacher = speed.forward if method in ("ldifs", "lwf") else 0.0
+    """Estimate the seconds of fine-tuning; a teacher adds a forward pass per image."""
+    teacher = speed.forward if METHODS[method].teacher else 0.0
     return n_steps * (batch_size * (speed.train + teacher) + speed.update)
 
 
 def tracking_seconds(
     speed: Speed, n_snapshots: int, n_seen: int, n_fits: int, n_fit_steps: int | None
 ) -> float | None:
-    """Seconds of tracking: of each snapshot `n_seen` images forward, and all fits; None: unknown fits."""
+    """Estimate the seconds of tracking: `n_seen` forward passes per snapshot, and all fits; None: unknown."""
     if speed.fit_step is None or n_fit_steps is None:
         return None
     return n_snapshots * n_seen * speed.forward + n_fits * speed.fit_start + n_fit_steps * speed.fit_step
@@ -190,16 +187,16 @@ def tracking_seconds(
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """What one run of a study is expected to do; None: not known before it is begun.
+    """The expected work of one run; None: unknown before the run starts.
 
     Attributes
     ----------
     name : str
     finished : bool
     n_steps, n_snapshots, n_fits : int or None
-        Of the optimizer; measured; snapshots and refits of all subjects.
+        Optimizer steps, snapshots, and fits of all subjects' mappings.
     weights, tokens, disk : int or None
-        Bytes: in memory for fine-tuning without activations; of one snapshot's tokens; kept on disk.
+        Bytes of memory for weights while fine-tuning, of one snapshot's tokens, and of files.
     seconds : float or None
     """
 

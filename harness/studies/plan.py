@@ -1,4 +1,4 @@
-"""What a study would do and cost, without doing it: `python -m harness.study study=… --plan`."""
+"""Plan a study without running it: its runs, their costs and the files they need."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from harness.config import (
     AnyBackboneConfig,
     BrainConfig,
     Config,
-    FlypConfig,
     MethodConfig,
     PythonBackboneConfig,
     SimulatedConfig,
     one_by_one,
     tasks_in_order,
 )
-from harness.finetuning import tune
+from harness.finetuning import (
+    METHODS,
+    fingerprint_method,
+    tune,
+)
 from harness.runs import (
     is_finished,
     run_folder,
@@ -56,11 +59,11 @@ from harness.studies.plan_table import (
 )
 
 LEGEND = """\
-weights: as pretrained and as tuned, gradients, AdamW's moments and what the method keeps; without
-activations. tokens: of one snapshot. disk: snapshots and mappings. ?: not known beforehand."""
+weights: pretrained and tuned weights, gradients, AdamW's moments and the method's own copies, without
+activations. tokens: of one snapshot. disk: snapshots and mappings. ?: unknown before the run."""
 ESTIMATE = """
-from a few passes of untrained networks and a short fit, without reading, decoding and probes' own
-fits; ? where the network does not fit in memory, or the mapping is solved and not trained."""
+from a few passes of untrained networks and a short fit, without reading, decoding and fitting probes;
+?: the network does not fit in memory, or the mapping is solved in closed form."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Network:
     Attributes
     ----------
     n_encoder, n_all : int
-        Parameters of the image tower, and of all that is kept in memory (text).
+        Parameters of the image tower, and with a text tower if there is one.
     widths : tuple of int
         Channels of every layer.
     """
@@ -82,7 +85,7 @@ class Network:
 
 @cache
 def describe_network(config: AnyBackboneConfig) -> Network:
-    """Count a network's parameters on torch's meta device, where they take no memory."""
+    """Count a network's parameters on torch's meta device, without memory for them."""
     bare = config.model_copy(update={"text": False}) if config.library == "open_clip" else config
     with torch.device("meta"):
         backbone = load_backbone(bare, pretrained=False)
@@ -101,18 +104,19 @@ def describe_network(config: AnyBackboneConfig) -> Network:
 
 
 def count_trained(config: Config, network: Network) -> tuple[int, int]:
-    """Parameters that the method trains, and bytes of a snapshot; a head of unknown width has one class.
+    """Count the parameters that the method trains, and a snapshot's bytes; unknown classes count as one.
 
     Raises
     ------
     InputError
-        Where the method and the backbone do not go together.
+        If the method and the backbone do not go together.
     """
-    if isinstance(config.method, FlypConfig):
+    method = METHODS[config.method.name]
+    if method.needs_texts:
         if network.n_all == network.n_encoder:
             raise InputError(
-                f"method: found flyp with backbone {config.backbone.name}, which has no text tower, "
-                "accepted: a contrastive one of open_clip"
+                f"method: found {method.name} with backbone {config.backbone.name}, which has no text tower, "
+                "expected a contrastive one of open_clip"
             )
         return network.n_all, 4 * network.n_all
     n_classes = tuple(count_classes(task) or 1 for task in tasks_in_order(config.task))
@@ -132,7 +136,7 @@ def _count_opened(
 
 
 def measure_brain_size(config: BrainConfig, read: bool) -> tuple[int, int] | None:
-    """Stimuli and voxels of a subject: as stated if simulated, else from its files where they may be read."""
+    """Count a subject's stimuli and voxels, from the settings if simulated, else from its files if `read`."""
     if isinstance(config, SimulatedConfig) and config.stimuli is None and config.rois is None:
         return config.n_stimuli, config.n_voxels
     if not read:
@@ -142,7 +146,7 @@ def measure_brain_size(config: BrainConfig, read: bool) -> tuple[int, int] | Non
 
 
 def plan_run(config: Config, size: tuple[int, int] | None) -> PlannedRun:
-    """Work out a run: all but how long it takes.
+    """Plan a run, except for its duration.
 
     Parameters
     ----------
@@ -152,8 +156,9 @@ def plan_run(config: Config, size: tuple[int, int] | None) -> PlannedRun:
     Raises
     ------
     InputError
-        For settings that do not go together.
+        For settings that do not go together, or a method's function that cannot be imported.
     """
+    fingerprint_method(config.method)
     network = describe_network(config.backbone)
     n_trained, stored = count_trained(config, network)
     n_steps, snapshots = plan_steps(config)
@@ -175,7 +180,7 @@ def plan_run(config: Config, size: tuple[int, int] | None) -> PlannedRun:
 
 
 class Stopwatch:
-    """Times what runs do, each kind of work once."""
+    """Times the work of runs, each kind once."""
 
     def __init__(self) -> None:
         from harness.studies.timing import choose_device
@@ -185,7 +190,7 @@ class Stopwatch:
         self._fits: dict[str, tuple[float, float] | None] = {}
 
     def speed(self, config: Config, n_voxels: int) -> Speed | None:
-        """Speed of a run's work; None where its network does not fit in memory."""
+        """Measure the speed of a run's work; None: its network does not fit in memory."""
         from harness.studies.timing import (
             fits_in_memory,
             measure_fit,
@@ -212,7 +217,7 @@ class Stopwatch:
 
 
 def estimate_seconds(config: Config, run: PlannedRun, speed: Speed, n_stimuli: int) -> float | None:
-    """Seconds of a run, from the speed of its pieces."""
+    """Estimate a run's duration in seconds from the speed of its pieces; None: unknown."""
     if run.n_steps is None or run.n_snapshots is None or run.n_fits is None:
         return None
     tracking = tracking_seconds(
@@ -228,7 +233,7 @@ def estimate_seconds(config: Config, run: PlannedRun, speed: Speed, n_stimuli: i
 
 
 def print_plan(configs: Sequence[Config], measure: bool = True) -> None:
-    """Print the plan of a study; nothing is run and no network is used.
+    """Print the plan of a study, without running anything and without network access.
 
     Parameters
     ----------

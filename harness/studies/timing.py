@@ -1,4 +1,4 @@
-"""How fast this machine does the pieces of a run: passes of untrained networks, a short fit of noise."""
+"""Speed of this machine: passes of untrained networks and a short fit of noise."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from torch.nn import functional
 from harness.backbones import load_backbone
 from harness.config import (
     AnyBackboneConfig,
-    FlypConfig,
     FullConfig,
     MappingConfig,
     MethodConfig,
     TrainedMappingConfig,
 )
-from harness.finetuning import tune
+from harness.finetuning import (
+    METHODS,
+    tune,
+)
 from harness.mappings import (
+    FitData,
     Split,
     fit_mapping,
 )
@@ -34,23 +37,22 @@ from harness.tokens import LayerTokens
 N_IMAGES = 4
 FIT_STEPS = (2, 8)
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-# activations of `N_IMAGES` come on top of the weights
-ROOM = 1.5
+ROOM = 1.5  # leaves memory for the activations of `N_IMAGES`
 
 
 def choose_device() -> torch.device:
-    """The device that a run would use."""
+    """Return the device that a run would use."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def fits_in_memory(n_parameters: int, n_trained: int, device: torch.device) -> bool:
-    """Whether a network can be trained for a moment in what is free."""
+    """Check whether the free memory is enough to train a network for a moment."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     return ROOM * training_bytes(n_parameters, n_trained) < free
 
 
 def clock(work: Callable[[], object], device: torch.device, repeats: int = 2) -> float:
-    """Least seconds of some repeats, after one that does not count."""
+    """Return the shortest duration of some repeats in seconds, after a warm-up."""
     found = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
@@ -64,13 +66,13 @@ def clock(work: Callable[[], object], device: torch.device, repeats: int = 2) ->
 def measure_network(
     config: AnyBackboneConfig, method: MethodConfig, precision: str, device: torch.device
 ) -> Speed:
-    """Seconds of forward passes and of training by a method, of the network with random weights.
+    """Time forward passes and training steps of a network with random weights.
 
-    FLYP is timed as if all of the image tower were trained with a head, without its text tower.
+    Methods that train the text tower are timed without it: all of the image tower and a head.
     """
     if config.library == "open_clip":
         config = config.model_copy(update={"text": False})
-    method = FullConfig() if isinstance(method, FlypConfig) else method
+    method = FullConfig() if METHODS[method.name].needs_texts else method
     backbone = load_backbone(config, pretrained=False)
     model = tune(backbone, 10, method, 0).to(device).train()
     size = backbone.preprocessing.size
@@ -102,9 +104,9 @@ def measure_network(
 def measure_fit(
     widths: Sequence[int], n_voxels: int, config: MappingConfig, device: torch.device
 ) -> tuple[float, float] | None:
-    """Seconds of a step of a fit, and of a fit beside its steps; None for a family that is solved.
+    """Time a step of a fit and a fit's overhead, in seconds; None: the family is solved in closed form.
 
-    Noise is fitted, for a few steps twice: the line through both is what longer fits are taken to follow.
+    Two short fits of noise give the line that longer fits are assumed to follow.
     """
     if not isinstance(config, TrainedMappingConfig):
         return None
@@ -120,12 +122,13 @@ def measure_fit(
     box = np.array([[-1.0] * 3, [1.0] * 3], dtype=np.float32)
     n_train = n_stimuli - n_stimuli // 5
     split = Split(np.arange(n_train), np.arange(n_train, n_stimuli))
+    data = FitData(tokens, responses, coords, box, split)
 
     def fit(steps: int) -> float:
         changed = {"steps": steps, "validation": 0.0, "patience": None, "warm_steps": None}
         short = config.model_copy(update=changed)
         started = time.perf_counter()
-        fit_mapping(tokens, responses, coords, box, split, short, 0, config.bootstrap, device)
+        fit_mapping(data, short, seed=0, bootstrap=config.bootstrap, device=device)
         return time.perf_counter() - started
 
     fit(1)

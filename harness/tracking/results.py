@@ -7,10 +7,10 @@ from pathlib import Path
 
 from harness.config import (
     Config,
-    FlypConfig,
     tasks_in_order,
 )
 from harness.finetuning import (
+    METHODS,
     last_steps,
     plan_sequence,
 )
@@ -52,7 +52,7 @@ def derive_sequence(
     reached = [step for step in ends if step in steps]
     probes = {step: read_json(probes_file(run, step)) for step in (0, *reached)}
     names = [task.name for task in tasks]
-    yield from name_sequence(probes, names, reached, isinstance(config.method, FlypConfig))
+    yield from name_sequence(probes, names, reached, METHODS[config.method.name].needs_texts)
 
 
 def derive_rows(

@@ -25,8 +25,8 @@ from harness.finetuning import (
     tune,
 )
 from harness.mappings import (
+    FitData,
     Mapping,
-    Split,
     fit_mapping,
     load_mapping,
     load_split,
@@ -48,9 +48,6 @@ from harness.runs import (
 from harness.storage import (
     InputError,
     write_json,
-)
-from harness.tokens import (
-    LayerTokens,
 )
 from harness.tracking.probing import Prober
 from harness.tracking.results import write_results
@@ -130,7 +127,7 @@ class _Tracker:
         self._prober = Prober(inputs, config, self._device, self._quiet)
         self._step: int | None = None
         self._backbone = inputs.backbone
-        self._seen: tuple[Subject, Split, LayerTokens] | None = None
+        self._seen: tuple[Subject, FitData] | None = None
 
     def is_done(self, item: WorkItem) -> bool:
         """Whether everything of an item is on disk."""
@@ -177,24 +174,18 @@ class _Tracker:
             self._step, self._backbone, self._seen = step, self._model.merged_backbone(), None
 
     def _fit(self, item: WorkItem, name: str, config: MappingConfig, start: Mapping | None) -> Mapping:
-        brain = self._brains.load(item.subject)
-        split, tokens = self._see(item.subject, name)
         return fit_mapping(
-            tokens,
-            brain.responses,
-            brain.coords,
-            brain.bounding_box,
-            split,
+            self._see(item.subject, name),
             config,
-            item.seed(self._config),
-            self._config.mapping.bootstrap,
-            self._device,
-            self._label(f"{name}, mapping"),
-            start,
+            seed=item.seed(self._config),
+            bootstrap=self._config.mapping.bootstrap,
+            device=self._device,
+            progress=self._label(f"{name}, mapping"),
+            start=start,
         )
 
-    def _see(self, subject: Subject, name: str) -> tuple[Split, LayerTokens]:
-        """Split of a subject's stimuli, and their tokens in the open snapshot."""
+    def _see(self, subject: Subject, name: str) -> FitData:
+        """A subject's responses, and the tokens of its stimuli in the open snapshot."""
         if self._seen is None or self._seen[0] != subject:
             self._seen = None  # free the old tokens first
             brain = self._brains.load(subject)
@@ -209,8 +200,9 @@ class _Tracker:
                 self._run,
                 self._label(f"{name}, tokens"),
             )
-            self._seen = (subject, split, tokens)
-        return self._seen[1:]
+            data = FitData(tokens, brain.responses, brain.coords, brain.bounding_box, split)
+            self._seen = (subject, data)
+        return self._seen[1]
 
     def _label(self, text: str) -> str | None:
         return None if self._quiet else text

@@ -1,4 +1,4 @@
-"""LoRA inside `torch.nn.MultiheadAttention`, as open_clip's own ViTs have it."""
+"""LoRA inside `torch.nn.MultiheadAttention`, which open_clip's own ViTs use."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import nn
 
 
 class AttentionAdapter(MultiheadAttention):
-    """Peft's adapter of `nn.MultiheadAttention`, exact in two places where peft's (0.21) is not.
+    """Peft's adapter for `nn.MultiheadAttention`, exact in two places where peft 0.21 is not.
 
-    A forward pass of `nn.MultiheadAttention` reads weights, so the additions stand in them while it runs.
-    Peft adds that of the output projection twice, with half the gradient, and takes additions off again
-    by subtraction, so that fixed weights drift with every pass. Here each is added once and the fixed weights
-    are put aside meanwhile.
+    A forward pass of `nn.MultiheadAttention` reads the weights, so the additions are merged while it runs.
+    Peft adds the output projection's twice, with half the gradient, and removes additions by subtraction, so
+    that fixed weights drift with every pass. Here each is added once, and the fixed weights are set aside
+    and restored.
     """
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Put each weight plus its addition in the place of the weight."""
+        """Replace each weight by the weight plus its addition."""
         if self.merged:
             return
         (adapter,) = self.active_adapters
@@ -26,12 +26,12 @@ class AttentionAdapter(MultiheadAttention):
         self._fixed = [getattr(module, name) for module, name in self._weights()]
         for (module, name), weight, owner in zip(self._weights(), self._fixed, owners, strict=True):
             delattr(module, name)
-            # no parameter, so that gradients pass through it to the addition
+            # a plain tensor, so that gradients pass through it to the addition
             setattr(module, name, weight.detach() + owner.get_delta_weight(adapter))
         self.merged_adapters.append(adapter)
 
     def unmerge(self) -> None:
-        """Put the fixed weights back."""
+        """Restore the fixed weights."""
         for (module, name), weight in zip(self._weights(), self._fixed, strict=True):
             delattr(module, name)
             module.register_parameter(name, weight)
@@ -39,6 +39,6 @@ class AttentionAdapter(MultiheadAttention):
         self.merged_adapters.clear()
 
     def _weights(self) -> list[tuple[nn.Module, str]]:
-        """Where the weights of the input and output projections are."""
+        """Locate the weights of the input and output projections."""
         attention: Any = self.get_base_layer()
         return [(attention, "in_proj_weight"), (attention.out_proj.get_base_layer(), "weight")]

@@ -1,4 +1,4 @@
-"""Classes as sentences, and the text tower that reads them while it is trained."""
+"""Class names as sentences, and the text tower that encodes them while it is trained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.backbones import TextEncoder
 class ClassTexts(nn.Module):
     """Sentences ``template(class name)``, tokenized once, and their encoder.
 
-    Of several tasks the first one's are read, until `choose` names another.
+    With several tasks, the first is current until `choose` selects another.
     """
 
     def __init__(self, encoder: TextEncoder, class_names: Sequence[str], templates: Sequence[str]) -> None:
@@ -25,21 +25,21 @@ class ClassTexts(nn.Module):
         self.add(class_names, templates)
 
     def add(self, class_names: Sequence[str], templates: Sequence[str]) -> None:
-        """Add the classes of one more task."""
+        """Add another task's classes."""
         rows = [
             self.encoder.tokenize([template.format(name) for template in templates]) for name in class_names
         ]
-        # what can be made again is not part of the state
+        # not part of the state: the tokens can be recomputed
         self.register_buffer(f"ids_{self._n_tasks}", torch.stack(rows), persistent=False)
         self._n_tasks += 1
 
     def choose(self, place: int) -> None:
-        """Read the classes of one of several tasks from now on, counted from 0."""
+        """Make a task current, by its index from 0."""
         self._chosen = place
 
     @property
     def ids(self) -> Int[Tensor, "n_classes n_templates context"]:
-        """Tokens of the chosen task's sentences."""
+        """Tokens of the current task's sentences."""
         return self._ids_of(self._chosen)
 
     def _ids_of(self, place: int) -> Int[Tensor, "n_classes n_templates context"]:
@@ -47,16 +47,16 @@ class ClassTexts(nn.Module):
         return found
 
     def forward(self, labels: Int[Tensor, " n_images"]) -> Float[Tensor, "n_images n_channels"]:
-        """Unit-length embedding of one sentence for each label; the template is drawn for each."""
-        # on the CPU, so that a step draws the same on every device
+        """Compute the unit-length embedding of one sentence per label, each with a random template."""
+        # on the CPU, so that every device draws the same
         drawn = torch.randint(self.ids.shape[1], labels.shape).to(labels.device)
         return self.encoder(self.ids[labels, drawn])
 
     @torch.no_grad()
     def head(self, place: int = 0) -> Float[Tensor, "n_classes n_channels"]:
-        """Zero-shot head (Radford et al. 2021) of the tower as it is now, times its logit scale.
+        """Build the zero-shot head (Radford et al. 2021) from the current tower, times its logit scale.
 
-        `place` is that of the task, counted from 0.
+        `place` is the task's index, from 0.
         """
         mean = torch.stack([self.encoder(ids).mean(dim=0) for ids in self._ids_of(place)])
         return self.encoder.scale() * functional.normalize(mean, dim=1)

@@ -1,11 +1,11 @@
-"""LDIFS: tokens are drawn to those of the pretrained backbone (Mukhoti et al., TMLR 2024).
+"""LDIFS: tokens are pulled towards those of the pretrained backbone (Mukhoti et al., TMLR 2024).
 
     loss = cross-entropy + 10 · mean over layers of ‖φ(x; θ) − φ(x; θ₀)‖²        φ of unit length
 
-The authors take the input of the first block and the outputs of blocks 3, 6, 9 and 12 of a ViT-B, all tokens
-of them. Here layers are the backbone's own, which begin with the first block's output: by default the four at
-each quarter of the depth. A token is of unit length over its channels; the authors' code takes the axis of
-tokens instead, so that each channel is of unit length over an image (``axis=tokens``).
+The authors take all tokens of the first block's input and of the outputs of blocks 3, 6, 9 and 12 of a ViT-B.
+Here the layers are the backbone's own, which begin with the first block's output; the default is the four
+layers at each quarter of the depth. A token has unit length over its channels. The authors' code normalises
+along the token axis instead: each channel has unit length over an image (``axis=tokens``).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch.nn import functional
 from harness.backbones import Backbone
 from harness.config import LdifsConfig
 from harness.finetuning.methods.objective import (
+    Context,
     Objective,
     Terms,
     copy_teacher,
@@ -36,14 +37,14 @@ def feature_distance(
     teacher: Sequence[Float[Tensor, "n_images _ _"]],
     axis: Literal["channels", "tokens"] = "channels",
 ) -> Float[Tensor, ""]:
-    """Mean over layers of the squared distance of unit-length vectors, in [0, 4].
+    """Compute the squared distance of unit-length vectors, mean over layers, in [0, 4].
 
     Parameters
     ----------
     student, teacher : sequence of float tensors [n_images, n_tokens, n_channels]
         Layer by layer.
     axis : {"channels", "tokens"}
-        Vectors run along this axis; their distances are averaged over the other one and over images.
+        Axis along which vectors run; distances are averaged over the other axis and over images.
     """
     along = {"channels": 2, "tokens": 1}[axis]
     distances = []
@@ -56,16 +57,16 @@ def feature_distance(
 
 
 def choose_layers(chosen: tuple[int, ...] | None, n_layers: int) -> list[int]:
-    """The layers wanted, or those at each quarter of the depth; an `InputError` for one that is not there."""
+    """Return the chosen layers, by default those at each quarter of the depth; check that they exist."""
     if chosen is None:
         return sorted({-(-n_layers * quarter // 4) - 1 for quarter in range(1, 5)})
     if max(chosen) >= n_layers:
-        raise InputError(f"method.layers: found {max(chosen)}, accepted: 0 to {n_layers - 1}")
+        raise InputError(f"method.layers: found {max(chosen)}, expected 0 to {n_layers - 1}")
     return sorted(set(chosen))
 
 
 class Ldifs(Objective):
-    """The task's loss and LDIFS."""
+    """The task's loss and the LDIFS penalty."""
 
     def __init__(
         self,
@@ -77,11 +78,11 @@ class Ldifs(Objective):
     ) -> None:
         super().__init__(model, task)
         self._layers = choose_layers(method.layers, len(backbone.layers))
-        self._teacher = (copy_teacher(backbone, model, device),)  # in a tuple: no part of what is trained
+        self._teacher = (copy_teacher(backbone, model, device),)  # in a tuple: not a submodule
         self._method = method
 
     def forward(self, images: Float[Tensor, "n_images 3 height width"], labels: Tensor) -> Terms:
-        """The task's loss, and the weighted distance from the pretrained tokens of the same images."""
+        """Compute the task's loss and the weighted distance to the pretrained tokens of the same images."""
         with same_rounding():
             features, tokens = self.model.backbone.features_and_tokens(images)
             with torch.no_grad():
@@ -93,7 +94,13 @@ class Ldifs(Objective):
         }
 
     def _sequences(self, local: list[Tensor], global_: list[Tensor]) -> list[Tensor]:
-        """Global and local tokens of the chosen layers [n_images, n_tokens, n_channels]."""
+        """Concatenate global and local tokens of the chosen layers: [n_images, n_tokens, n_channels]."""
         return [
             torch.cat([global_[layer][:, None], local[layer].flatten(2).mT], dim=1) for layer in self._layers
         ]
+
+
+def build(model: TunedModel, task: Task, context: Context) -> Ldifs:
+    """Build the objective from a run's settings."""
+    assert isinstance(context.method, LdifsConfig)
+    return Ldifs(model, task, context.backbone, context.method, context.device)

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2022) through peft, on timm's and open_clip's encoders."""
+"""LoRA (Hu et al. 2022) with peft, for timm's and open_clip's encoders."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from torch import nn
 from harness.backbones import Backbone
 from harness.config import LoraConfig
 from harness.finetuning.methods.attention_adapter import AttentionAdapter
+from harness.finetuning.methods.opening import (
+    Added,
+    Opening,
+)
 from harness.storage import InputError
 
-# attention and MLP of timm's and open_clip's blocks; an attention module of open_clip is a target as a whole
+# attention and MLP of timm's and open_clip's blocks; open_clip's attention modules are targets as a whole
 LORA_TARGETS = r".*blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])|.*resblocks\.\d+\.(attn|mlp\.c_fc|mlp\.c_proj)"
 
 
 def add_adapters(backbone: Backbone, method: LoraConfig, seed: int) -> PeftModel:
-    """Put adapters into a backbone's encoder; an `InputError` where `method.targets` names no module."""
+    """Put adapters into a backbone's encoder; an `InputError` if `method.targets` matches no module."""
     settings = PeftLoraConfig(
         r=method.rank,
-        lora_alpha=method.alpha,  # type: ignore[arg-type]  # any number will do
+        lora_alpha=method.alpha,  # type: ignore[arg-type]  # any number works
         lora_dropout=method.dropout,
         target_modules=method.targets or LORA_TARGETS,
     )
@@ -37,3 +41,9 @@ def add_adapters(backbone: Backbone, method: LoraConfig, seed: int) -> PeftModel
     assert isinstance(encoder, nn.Module)
     backbone.encoder = encoder
     return adapted
+
+
+def open_adapters(opening: Opening) -> Added:
+    """Put trainable adapters into the encoder, whose own weights stay fixed."""
+    assert isinstance(opening.method, LoraConfig)
+    return Added(adapted=add_adapters(opening.backbone, opening.method, opening.seed))

@@ -1,9 +1,9 @@
-"""LwF: an old head shall answer the new images as before (Li and Hoiem, ECCV 2016).
+"""LwF: an old head keeps its answers to the new images (Li and Hoiem, ECCV 2016).
 
     loss = cross-entropy + α · KL(softmax(z₀/T) ‖ softmax(z/T))        z: the old head's logits, T = 2
 
-z₀ are those of the pretrained backbone. The old head is that of `old_head`; it does not
-change, while Li and Hoiem's, which came with its network, is trained on.
+z₀ are the logits of the pretrained backbone. The old head is fixed (`old_head`); Li and Hoiem's came with
+their network and is trained further.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.nn import functional
 from harness.backbones import Backbone
 from harness.config import LwfConfig
 from harness.finetuning.methods.objective import (
+    Context,
     Objective,
     Terms,
     copy_teacher,
@@ -23,15 +24,18 @@ from harness.finetuning.methods.objective import (
 )
 from harness.finetuning.methods.old_head import build_old_head
 from harness.finetuning.methods.tuned import TunedModel
-from tasks import Task
+from tasks import (
+    Task,
+    load_task,
+)
 
 
 def distillation(
     now: Float[Tensor, "n_images n_classes"], before: Float[Tensor, "n_images n_classes"], temperature: float
 ) -> Float[Tensor, ""]:
-    """Mean over images of KL(before ‖ now) of logits over a temperature, in nats; 0 where nothing changed.
+    """Compute KL(before ‖ now) of logits over a temperature, mean over images, in nats; 0 at the start.
 
-    In double precision: Adam would make whole steps of what rounding leaves of a gradient of zero.
+    In double precision, because Adam would turn rounding errors around a zero gradient into full steps.
     """
     divergence = functional.kl_div(
         functional.log_softmax(now.double() / temperature, dim=1),
@@ -43,7 +47,7 @@ def distillation(
 
 
 class Lwf(Objective):
-    """The task's loss and LwF."""
+    """The task's loss and the LwF penalty."""
 
     def __init__(
         self,
@@ -55,12 +59,12 @@ class Lwf(Objective):
         device: torch.device | str,
     ) -> None:
         super().__init__(model, task)
-        self._teacher = (copy_teacher(backbone, model, device),)  # in a tuple: no part of what is trained
+        self._teacher = (copy_teacher(backbone, model, device),)  # in a tuple: not a submodule
         self._old_head = build_old_head(self._teacher[0], backbone.text, proxy, device)
         self._method = method
 
     def forward(self, images: Float[Tensor, "n_images 3 height width"], labels: Tensor) -> Terms:
-        """The task's loss, and the weighted divergence of the old head's answers to the same images."""
+        """Compute the task's loss and the weighted divergence of the old head's answers."""
         with same_rounding():
             features = self.model.backbone(images)
             with torch.no_grad():
@@ -70,3 +74,11 @@ class Lwf(Objective):
             "task_loss": self.task.loss(self.model.classify(features).float(), labels),
             "penalty": self._method.weight * divergence,
         }
+
+
+def build(model: TunedModel, task: Task, context: Context) -> Lwf:
+    """Build the objective from a run's settings; loads the proxy."""
+    method = context.method
+    assert isinstance(method, LwfConfig)
+    proxy = load_task(method.proxy, method.n_proxy, 1, context.seed)
+    return Lwf(model, task, context.backbone, method, proxy, context.device)

@@ -1,10 +1,11 @@
-"""What is minimised: the task's loss; methods that add a penalty extend this."""
+"""The objective to minimise: the task's loss, which methods with a penalty extend."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,19 +13,46 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from harness.backbones import Backbone
+from harness.config import method as settings
 from harness.finetuning.methods.tuned import TunedModel
 
 if TYPE_CHECKING:
     from tasks import Task
 else:
-    # importing datasets takes seconds
+    # datasets takes seconds to import
     Task = Any
 
 Terms = dict[str, Float[Tensor, ""]]
 
 
+@dataclass(frozen=True)
+class Context:
+    """What an objective is built from beside the model and the task.
+
+    Attributes
+    ----------
+    backbone : Backbone
+        As pretrained.
+    method : MethodConfig
+    seed : int
+    device : torch.device or str
+        For teachers and starting points.
+    process, n_processes : int
+    """
+
+    backbone: Backbone
+    method: settings.MethodConfig
+    seed: int
+    device: torch.device | str
+    process: int = 0
+    n_processes: int = 1
+
+
 class Objective(nn.Module):
-    """The task's loss alone; all of a step goes through `forward`, as data-parallel training needs it."""
+    """The task's loss alone. A step computes everything in `forward`, as data-parallel training requires.
+
+    In a sequence, the loop sets `task` to the current one.
+    """
 
     def __init__(self, model: TunedModel, task: Task) -> None:
         super().__init__()
@@ -32,27 +60,33 @@ class Objective(nn.Module):
         self.task = task
 
     def forward(self, images: Float[Tensor, "n_images 3 height width"], labels: Tensor) -> Terms:
-        """Terms of the loss by name, each with its weight: the loss is their sum."""
+        """Compute the weighted terms of the loss by name; the loss is their sum."""
         return {"task_loss": self.task.loss(self.model(images).float(), labels)}
 
 
+def build(model: TunedModel, task: Task, context: Context) -> Objective:
+    """Build the objective of methods without a penalty."""
+    return Objective(model, task)
+
+
 def copy_frozen(backbone: Backbone, device: torch.device | str) -> Backbone:
-    """A copy of the pretrained backbone in evaluation mode, without gradients or texts."""
+    """Copy the pretrained backbone, in evaluation mode, without gradients or text tower."""
     copied = copy.deepcopy(backbone, {id(backbone.text): None})
     return copied.requires_grad_(False).eval().to(device)
 
 
 def copy_weights(backbone: Backbone, device: torch.device | str) -> dict[str, Tensor]:
-    """The pretrained encoder's weights, by name."""
+    """Copy the pretrained encoder's weights, by name."""
     pretrained = backbone.encoder.named_parameters()
     return {name: weight.detach().clone().to(device) for name, weight in pretrained}
 
 
 def copy_teacher(backbone: Backbone, model: TunedModel, device: torch.device | str) -> Backbone:
-    """The pretrained backbone, to be asked what its student is asked, both within `same_rounding`.
+    """Copy the pretrained backbone as a teacher; run teacher and student within `same_rounding`.
 
-    Where student and teacher have equal weights, their answers shall have equal bits: Adam would make whole
-    steps of what rounding leaves of a gradient of zero. Torch rounds otherwise for weights without gradient.
+    While student and teacher have equal weights, their outputs must agree in every bit: Adam would turn
+    rounding errors around a zero gradient into full steps. Torch rounds differently for weights without
+    gradient, so the teacher's weights keep theirs.
     """
     teacher, trained = copy_frozen(backbone, device), model.trained_weights()
     for name, parameter in teacher.encoder.named_parameters():
@@ -62,7 +96,7 @@ def copy_teacher(backbone: Backbone, model: TunedModel, device: torch.device | s
 
 @contextmanager
 def same_rounding() -> Iterator[None]:
-    """Without the faster attention that torch takes where nothing has gradients, in evaluation mode."""
+    """Disable torch's faster attention for gradient-free inference, which rounds differently."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -1,71 +1,55 @@
-"""The objective of every method."""
+"""Build the objective of any method."""
 
 from __future__ import annotations
 
 from accelerate import Accelerator
 
 from harness.backbones import Backbone
-from harness.config import (
-    Config,
-    EwcConfig,
-    FlypConfig,
-    L2SpConfig,
-    L2SpLdifsConfig,
-    LdifsConfig,
-    LwfConfig,
+from harness.config import Config
+from harness.finetuning.methods.objective import (
+    Context,
+    Objective,
 )
-from harness.finetuning.methods.ewc import Ewc
-from harness.finetuning.methods.l2_sp import L2Sp
-from harness.finetuning.methods.ldifs import Ldifs
-from harness.finetuning.methods.lwf import Lwf
-from harness.finetuning.methods.objective import Objective
+from harness.finetuning.methods.records import METHODS
 from harness.finetuning.methods.tuned import TunedModel
 from harness.storage import InputError
-from tasks import (
-    Task,
-    load_task,
-)
+from tasks import Task
 
 
 def build_objective(
     config: Config, model: TunedModel, task: Task, backbone: Backbone, accelerator: Accelerator
 ) -> Objective:
-    """What the method minimises.
+    """Build the objective of the run's method.
 
     Parameters
     ----------
     config : Config
     model : TunedModel
     task : Task
-        The one that is fine-tuned on.
+        The first task to fine-tune on.
     backbone : Backbone
         As pretrained.
     accelerator : Accelerator
-        Says where teachers and starting points shall be.
+        Its device holds teachers and starting points.
 
     Raises
     ------
     InputError
-        For settings that do not go together, layers that are not there, or a proxy that cannot be loaded.
+        For settings that do not go together, layers that do not exist, or a proxy that cannot be loaded.
     """
-    method, device = config.method, accelerator.device
-    if isinstance(method, L2SpConfig | L2SpLdifsConfig):
-        return L2Sp(model, task, backbone, method, device)
-    if isinstance(method, LdifsConfig):
-        return Ldifs(model, task, backbone, method, device)
-    if isinstance(method, EwcConfig | LwfConfig):
-        proxy = load_task(method.proxy, method.n_proxy, 1, config.seed)
-        if isinstance(method, LwfConfig):
-            return Lwf(model, task, backbone, method, proxy, device)
-        return Ewc(model, task, backbone, method, proxy, device, config.seed)
-    if isinstance(method, FlypConfig):
-        if config.finetune.accumulation > 1:
-            raise InputError(
-                f"finetune.accumulation: found {config.finetune.accumulation}, accepted with method flyp: 1, "
-                "as images are contrasted with the others of their batch"
-            )
-        # open_clip takes seconds to import
-        from harness.finetuning.methods.flyp import Flyp
-
-        return Flyp(model, task, accelerator.process_index, accelerator.num_processes)
-    return Objective(model, task)
+    method = METHODS[config.method.name]
+    if config.finetune.accumulation > 1 and not method.accumulates:
+        raise InputError(
+            f"finetune.accumulation: found {config.finetune.accumulation}, expected 1: "
+            f"method {method.name} contrasts the images of a whole batch"
+        )
+    context = Context(
+        backbone,
+        config.method,
+        config.seed,
+        accelerator.device,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
+    objective: Objective = method.load("objective")(model, task, context)
+    return objective

@@ -1,9 +1,9 @@
-"""The answers that a pretrained backbone gave before: what stands for the old head of EWC and LwF.
+"""The old head of EWC and LwF, which gives a pretrained backbone's old answers.
 
-The harness takes pretrained backbones without their heads, and many never had one. So an old head is made on
-a proxy, a task that stands for what the backbone was pretrained on (``method.proxy``): with a text tower and
-sentences for the proxy's classes it is CLIP's zero-shot head; else a linear probe fitted on the proxy's
-training images. It reads unit-length features and does not change.
+Backbones come without their pretraining heads, and many never had one. So an old head is built on a proxy, a
+task that stands for the pretraining data (``method.proxy``): CLIP's zero-shot head if there are a text tower
+and prompt templates for the proxy's classes, else a linear probe fitted on the proxy's training images. It
+takes unit-length features and stays fixed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from harness.storage import InputError
 from harness.tokens import extract_features
 from tasks import Task
 
-# of the probe that is fitted where there are no texts
+# of the linear probe
 RATE, STEPS, WEIGHT_DECAY, BATCH = 0.1, 500, 0.01, 64
 
 
@@ -36,14 +36,14 @@ class OldHead:
     bias: Float[Tensor, " n_classes"]
 
     def __call__(self, features: Float[Tensor, "n_images n_channels"]) -> Float[Tensor, "n_images n_classes"]:
-        """Logits."""
+        """Compute logits."""
         return functional.linear(functional.normalize(features.float(), dim=1), self.weight, self.bias)
 
 
 def build_old_head(
     teacher: Backbone, text: TextTower | None, proxy: Task, device: torch.device | str
 ) -> OldHead:
-    """Zero-shot head of the proxy's classes where texts can say them, else a linear probe on its images.
+    """Build a zero-shot head for the proxy's classes if it has prompt templates, else a linear probe.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def build_old_head(
     text : TextTower or None
     proxy : Task
     device : torch.device or str
-        Where the teacher is, and the head shall be.
+        Of the teacher and of the head.
     """
     if text is not None and proxy.templates:
         weight = text.logit_scale * text.embed_classes(proxy.class_names, proxy.templates)
@@ -60,8 +60,7 @@ def build_old_head(
     labels = torch.tensor(proxy.train["label"], device=device)
     if labels.ndim != 1:
         raise InputError(
-            f"method.proxy: found {proxy.name}, whose images have several labels, "
-            "accepted: a task of one label an image"
+            f"method.proxy: found the multi-label task {proxy.name}, expected one label per image"
         )
     features = extract_features(teacher, proxy.train["image"], BATCH, device).to(device)
     padded = functional.pad(functional.normalize(features, dim=1), (0, 1), value=1.0)

@@ -1,9 +1,9 @@
-"""Hold `FactorTopy` to recorded numbers of the published implementation.
+"""Compare `FactorTopy` with recorded numbers of the published implementation.
 
     python -m harness.conformance FILE.npz
 
-prints one line a part with its largest relative difference and the array that has it. Exit status 0 within
-the bounds, 1 past one, 2 for a file that cannot be compared with.
+It prints one line per part with the largest relative difference and its array. The exit status is 0 within
+all bounds, 1 beyond a bound, and 2 for an invalid file.
 
 Names of the published parameters and ours (D bottleneck channels, C_l channels of layer l):
 
@@ -11,7 +11,7 @@ Names of the published parameters and ours (D bottleneck channels, C_l channels 
 published                              ours
 =====================================  ==========================================================
 weight, bias                           weight, bias
-local_token_bottleneck.l.weight        local_bottleneck.l.weight, [D, C_l, 1, 1] made [D, C_l]
+local_token_bottleneck.l.weight        local_bottleneck.l.weight, [D, C_l, 1, 1] as [D, C_l]
 global_token_bottleneck.l.weight       global_bottleneck.l.weight
 space_selector_mlp.i.*, i = 1, 3, 5    space_selector.(i-1).*
 layer_selector_mlp.i.*                 layer_selector.(i-1).*
@@ -24,7 +24,7 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +37,8 @@ from torch import Tensor
 from harness.mappings.factortopy.model import FactorTopy
 from harness.storage import InputError
 
-BOUND_START = 1e-6  # what is computed from given parameters
-BOUND_TRAINED = 1e-5  # gradients, and what comes after optimizer steps
+BOUND_START = 1e-6  # for values computed from given parameters
+BOUND_TRAINED = 1e-5  # for gradients, and values after optimizer steps
 
 # the published recipe
 BETA = 0.1
@@ -51,18 +51,18 @@ Array = Shaped[np.ndarray, "..."]
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one array is from the published one.
+    """Difference of one array from the published one.
 
     Attributes
     ----------
     part : str
-        What is compared, e.g. ``"gradients"``.
+        Part of the computation, such as ``"gradients"``.
     array : str
         Key of the array in the file.
     relative : float
-        ‖ours - theirs‖ / ‖theirs‖ (Frobenius); ‖ours‖ where theirs is all zero.
+        ‖ours - theirs‖ / ‖theirs‖ (Frobenius); ‖ours‖ if theirs is zero.
     bound : float
-        The largest `relative` that conforms.
+        Largest `relative` that conforms.
     """
 
     part: str
@@ -72,17 +72,17 @@ class Difference:
 
     @property
     def conforms(self) -> bool:
-        """Within the bound; NaN is not."""
+        """Whether the difference is within the bound; NaN is not."""
         return self.relative <= self.bound
 
 
-def compare(reference: Mapping[str, Array]) -> list[Difference]:
-    """Run what the file records, and compare every array with it.
+def compare_with_published(reference: dict[str, Array]) -> list[Difference]:
+    """Repeat the recorded computation and compare every array.
 
     Parameters
     ----------
-    reference : mapping of str to array
-        Content of a file, keys and shapes as in the conformance README.
+    reference : dict of str to array
+        A file's arrays; the conformance README lists keys and shapes.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def compare(reference: Mapping[str, Array]) -> list[Difference]:
 
 
 def published_name(name: str) -> str:
-    """The published name of one of our parameters (table at the top)."""
+    """Translate one of our parameters' names to the published one (table at the top)."""
     name = re.sub(r"^(local|global)_bottleneck", r"\1_token_bottleneck", name)
     # theirs has the position encoding as module 0
     return re.sub(
@@ -165,8 +165,8 @@ def read_reference(path: Path) -> dict[str, Array]:
         raise InputError(f"{path}: not a readable npz archive ({_one_line(error)})") from None
 
 
-def report(differences: Sequence[Difference]) -> str:
-    """A line per part: its largest difference, the bound, and the array that has it."""
+def format_differences(differences: Sequence[Difference]) -> str:
+    """Format one line per part: its largest difference, the bound, and the array."""
     lines = []
     for part in dict.fromkeys(d.part for d in differences):
         # NaN is worse than any number
@@ -178,8 +178,8 @@ def report(differences: Sequence[Difference]) -> str:
     return "\n".join(lines)
 
 
-def _build(reference: Mapping[str, Array]) -> FactorTopy:
-    """The model with the parameters at the start."""
+def _build(reference: dict[str, Array]) -> FactorTopy:
+    """Build the model with the recorded initial parameters."""
     coords = _tensor(reference, "coords")
     if coords.ndim != 2 or coords.shape[1] != 3 or not len(coords):
         raise InputError(f"coords: expected n_voxels x 3, found {_shape(coords)}")
@@ -233,16 +233,16 @@ def _reshape(key: str, array: Array, like: Tensor) -> Float[Tensor, "..."]:
     return torch.from_numpy(np.asarray(array)).reshape(like.shape)
 
 
-def _count_layers(reference: Mapping[str, Array]) -> int:
+def _count_layers(reference: dict[str, Array]) -> int:
     _get(reference, "local/0")
     return sum(re.fullmatch(r"local/\d+", key) is not None for key in reference)
 
 
-def _tensor(reference: Mapping[str, Array], key: str) -> Float[Tensor, "..."]:
+def _tensor(reference: dict[str, Array], key: str) -> Float[Tensor, "..."]:
     return torch.from_numpy(_get(reference, key))
 
 
-def _get(reference: Mapping[str, Array], key: str) -> Array:
+def _get(reference: dict[str, Array], key: str) -> Array:
     if key not in reference:
         raise InputError(f"{key}: array is missing from the file")
     if not np.issubdtype(reference[key].dtype, np.floating):

@@ -2,8 +2,8 @@
 
 Every voxel selects *where* in the image it reads (space), from which *layer*, at which *scale* (local
 tokens against the global one) and from which *channels*. The first three are smooth functions of the
-voxel's place in the brain. Published as "Brain Decodes Deep Nets" (Yang, Gee and Shi, CVPR 2024); this
-is an independent implementation that is held to its numbers by `harness.conformance`.
+voxel's coordinates. Published as "Brain Decodes Deep Nets" (Yang, Gee and Shi, CVPR 2024); this is an
+independent implementation, checked against the published numbers by `harness.conformance`.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from harness.mappings.factortopy.position_encoding import compact_encoding
 from harness.mappings.factortopy.selectors import (
     EVERY,
     SelectorModel,
-    Selectors,
+    SelectorTensors,
 )
 
 HIDDEN = 128  # width of the selector networks
 
 
 class FactorTopy(SelectorModel):
-    """A `SelectorModel` whose selectors are smooth functions of the voxel's place.
+    """A `SelectorModel` whose selectors are smooth functions of the voxel's coordinates.
 
     u = tanh, ω = softmax and α = sigmoid of small networks on the voxel's position encoding. Their last
-    layers start at zero: every voxel starts at the image's centre, with all layers and both scales equal.
+    layers are zero-initialised: every voxel starts at the image's centre, with equal layers and scales.
 
     Parameters
     ----------
     coords : float tensor [n_voxels, 3]
-        Places of the voxels in the brain.
+        Coordinates of the voxels.
     bounding_box : float tensor [2, 3]
-        Minimum and maximum of the subject's coordinates, whatever subset `coords` is.
+        Minimum and maximum of the subject's coordinates, of which `coords` may be a subset.
     layer_widths : sequence of int
         Number of token channels of every layer.
     n_channels : int
@@ -44,7 +44,7 @@ class FactorTopy(SelectorModel):
     Raises
     ------
     InputError
-        If there is no layer, or the bounding box has no extent or does not hold all voxels.
+        If there is no layer, or the bounding box has no extent or does not contain all voxels.
     """
 
     places: Tensor
@@ -60,7 +60,7 @@ class FactorTopy(SelectorModel):
     ) -> None:
         super().__init__(layer_widths)
         places, expansion = compact_encoding(coords, bounding_box)
-        # beside a one, so that the networks' first bias is a row of their first product
+        # with a column of ones, so that the networks' first bias is part of their first product
         self.register_buffer("places", torch.cat([places.new_ones(len(places), 1), places], dim=1))
         self.register_buffer("expansion", expansion)
         self.register_buffer("bounding_box", bounding_box.clone())
@@ -72,13 +72,13 @@ class FactorTopy(SelectorModel):
 
     @property
     def encoding(self) -> Float[Tensor, "n_voxels n_features"]:
-        """What the selector networks are functions of: `position_encoding`."""
+        """The selector networks' input: `position_encoding`."""
         return self.places[:, 1:] @ self.expansion
 
-    def selectors(self, voxels: slice = EVERY) -> Selectors:
-        """Where every voxel, or some voxels, read; differentiable."""
+    def selectors(self, voxels: slice = EVERY) -> SelectorTensors:
+        """Compute the selectors of all or some voxels; differentiable."""
         places = self.places[voxels]
-        return Selectors(
+        return SelectorTensors(
             space=self._select(self.space_selector, places).tanh(),
             layer=self._select(self.layer_selector, places).softmax(dim=-1),
             scale=self._select(self.scale_selector, places).squeeze(-1).sigmoid(),
@@ -87,7 +87,7 @@ class FactorTopy(SelectorModel):
     def _select(
         self, network: nn.Sequential, places: Float[Tensor, "n_voxels n_kept"]
     ) -> Float[Tensor, "n_voxels n_outputs"]:
-        """What `network` makes of the encoding, whose expansion meets the first weights, not the voxels."""
+        """Apply `network` to the encoding, multiplying its expansion by the first weights, not by voxels."""
         weight, bias = network[0].parameters()
         return network[1:](places @ torch.cat([bias[None], self.expansion @ weight.T]))
 

@@ -1,4 +1,4 @@
-"""Where a voxel lies, as sines and cosines of its coordinates, in full and without what says nothing new."""
+"""Position encoding of voxels as sines and cosines of their coordinates, in full and compact form."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from harness.storage import InputError
 N_FREQUENCIES = 32
 PERIOD_BASE = 1000.0
 N_STEPS = 100.0  # steps along the longest axis of the bounding box
-_N_GRID = 1024  # places along an axis, ten to a step: the shortest wave is six steps long
-_MARGIN = 1.0  # steps beyond the box: a voxel at its edge may be rounded out of it
+_N_GRID = 1024  # points along an axis, ten per step; the shortest wavelength is six steps
+_MARGIN = 1.0  # steps beyond the box, because a voxel at its edge may be rounded out of it
 
 
 def position_encoding(
     coords: Float[Tensor, "n_voxels 3"], bounding_box: Float[Tensor, "2 3"]
 ) -> Float[Tensor, "n_voxels n_features"]:
-    """Sines and cosines of the voxels' places, 64 per axis.
+    """Compute sines and cosines of the voxels' positions, 64 per axis.
 
-    Positions are scaled so that the longest axis of the box spans 100 steps from 0. Features are ordered
-    by axis, then by frequency (1000^(-k/32), k = 0 … 31, highest first), then sine before cosine.
+    Positions are scaled so that the longest axis of the box spans 100 steps from 0. Features are ordered by
+    axis, then by frequency (1000^(-k/32), k = 0 … 31, highest first), then sine before cosine.
 
     Parameters
     ----------
     coords : float tensor [n_voxels, 3]
     bounding_box : float tensor [2, 3]
-        Minimum and maximum of the subject's coordinates. It is given, not taken from `coords`, so that a
-        subset of voxels gets the encoding it has among all.
+        Minimum and maximum of the subject's coordinates. Not computed from `coords`, so that a subset of
+        voxels has the same encoding as within the whole brain.
 
     Raises
     ------
     InputError
-        If the box has no extent or is not finite, or a voxel lies outside of it.
+        If the box has no extent or is not finite, or a voxel lies outside it.
     """
     return _waves(_steps(coords, bounding_box)).flatten(1)
 
@@ -41,16 +41,16 @@ def position_encoding(
 def compact_encoding(
     coords: Float[Tensor, "n_voxels 3"], bounding_box: Float[Tensor, "2 3"]
 ) -> tuple[Float[Tensor, "n_voxels n_kept"], Float[Tensor, "n_kept n_features"]]:
-    """Two matrices whose product is `position_encoding`, to the rounding of its type.
+    """Factorise `position_encoding` into two matrices whose product equals it up to rounding.
 
-    Over the hundred steps of an axis, the 64 waves of at most a sixth of a cycle per step span no more than
-    some 30 functions (Landau and Pollak 1962, Bell Syst. Tech. J. 41:1295), and fewer over a shorter axis.
-    Networks on the first matrix have less than half of the work. The second depends on the box alone.
+    Over the 100 steps of an axis, the 64 waves of at most a sixth of a cycle per step span only about 30
+    functions (Landau and Pollak 1962, Bell Syst. Tech. J. 41:1295), and fewer over a shorter axis. This more
+    than halves the work of networks on the first matrix. The second depends only on the box.
 
     Raises
     ------
     InputError
-        As `position_encoding`.
+        As in `position_encoding`.
     """
     precise = bounding_box.double()
     waves = _waves(_steps(coords.double(), precise))
@@ -67,7 +67,7 @@ def compact_encoding(
 def _steps(
     coords: Float[Tensor, "n_voxels 3"], bounding_box: Float[Tensor, "2 3"]
 ) -> Float[Tensor, "n_voxels 3"]:
-    """Places within the box: the longest axis spans `N_STEPS` from 0."""
+    """Scale positions within the box so that the longest axis spans `N_STEPS` from 0."""
     lowest, highest = bounding_box
     longest = (highest - lowest).max()
     if not (torch.isfinite(bounding_box).all() and longest > 0):

@@ -1,8 +1,8 @@
-"""Read tokens at a place of their own for every voxel, without ever holding a sampled token.
+"""Sample tokens at every voxel's own place without storing any sampled token.
 
-What a voxel reads is linear in the tokens, in its share of each token around its place, and in its weights.
-So the order can be chosen: voxels whose places fall between the same four tokens are brought together, and
-their weights meet these tokens in a few dense matrix products.
+A voxel's reading is linear in the tokens, in its shares of the tokens around its place, and in its weights,
+so the order of products is free: voxels between the same four tokens are sorted together, and a few dense
+matrix products multiply their weights by these tokens.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def read_tokens(
     scale: Float[Tensor, " n_voxels"],
     weight: Float[Tensor, "n_voxels n_channels"],
 ) -> Float[Tensor, "n_images n_voxels"]:
-    """Σ_l ω_nl w_n · [(1 - α_n) sample(local_l, u_n) + α_n global_l] for every image and voxel n.
+    """Compute Σ_l ω_nl w_n · [(1 - α_n) sample(local_l, u_n) + α_n global_l] for every image and voxel n.
 
     `sample` is ``grid_sample``: bilinear, zero outside the image, ``align_corners=False``.
 
     Parameters
     ----------
     local, global_ : sequences of float tensors, one per layer
-        Height and width are the same in all.
+        All with the same height and width.
     space : float tensor [n_voxels, 2]
         u: x along the width, then y; -1 and 1 are the image's edges.
     layer, scale, weight : float tensors [n_voxels, n_layers], [n_voxels], [n_voxels, n_channels]
@@ -41,8 +41,8 @@ def read_tokens(
     """
     n_images, height, width, n_channels = local[0].shape
     cell, shares = _locate(space, scale, height, width)
-    # one of two orders, whichever has less to hold: a voxel's weights are the same in all layers, so they can
-    # meet the tokens of all of them before the layers are mixed, or be spread over the layers first
+    # the order of products that needs less memory: a voxel's weights are the same in all layers, so they can
+    # multiply all layers' tokens before layers are mixed, or be expanded over the layers first
     if N_SHARES * n_images <= n_channels:
         framed = _Frame.apply("dylb", *local)
         whole = torch.stack([layer.T for layer in global_], dim=1)
@@ -57,9 +57,9 @@ def read_tokens(
 def _locate(
     space: Float[Tensor, "n_voxels 2"], scale: Float[Tensor, " n_voxels"], height: int, width: int
 ) -> tuple[Int[Tensor, " n_voxels"], Float[Tensor, "n_voxels 5"]]:
-    """The first of the four framed tokens around each place; shares of the four, and of the global token."""
+    """Find the first of the four framed tokens around each place, and shares of the four and the global."""
     size = space.new_tensor([width, height])
-    # grid_sample's own expression and its floor: gradients at a token's centre take the same side
+    # grid_sample's own expression and floor, so that gradients at a token's centre take the same side
     place = ((space + 1) * size - 1) / 2
     corner = place.detach().floor()
     inside = ((corner >= -1) & (corner < size)).all(dim=1)
@@ -71,7 +71,7 @@ def _locate(
 
 
 class _Frame(torch.autograd.Function):
-    """Tokens of all layers in one array, inside a frame of zeros, so that every place has four around it.
+    """All layers' tokens in one array, framed by zeros, so that every place has four tokens around it.
 
     [n_images, height, width, n_channels] each → axes as in `axes`: d channels, l layers, b images, and y for
     both axes of the framed image, row by row.
@@ -93,7 +93,7 @@ class _Frame(torch.autograd.Function):
 
 
 def _inside(framed: Tensor, axes: str, size: tuple[int, int]) -> list[Tensor]:
-    """Views of each layer's tokens [n_images, height, width, n_channels] in a framed array."""
+    """Return views of each layer's tokens [n_images, height, width, n_channels] in a framed array."""
     layers = framed.movedim([axes.index(axis) for axis in "lbyd"], [0, 1, 2, 3]).unflatten(2, size)
     return list(layers[:, :, 1:-1, 1:-1].unbind())
 
@@ -113,8 +113,8 @@ class _Read(torch.autograd.Function):
         order = cell.argsort()
         counts = torch.bincount(cell).tolist()
         readout, mixture = readout.index_select(0, order), mixture.index_select(0, order)
-        # neighbours in a row lie side by side: with the upper two tokens, the lower two, and the global one.
-        # Apart, as allocators keep arrays of this size for the next step, but give larger ones back
+        # products with the upper two tokens (neighbours in a row are adjacent), the lower two, and the global
+        # one. Separate arrays, because allocators keep arrays of this size but return larger ones
         products = [readout.new_empty(len(order), n * n_mixed * n_images) for n in PARTS]
         for first, voxels in _cells(counts):
             for tokens, product in zip(_rows(framed, first, below), products[:2], strict=True):
@@ -138,7 +138,7 @@ class _Read(torch.autograd.Function):
             to_part.copy_(torch.bmm(product.view(len(order), -1, n_images), gradient[:, :, None]).squeeze(2))
 
         def to_products(part: Tensor, voxels: slice) -> Tensor:
-            # never of all parts at once: it would be as large as the products
+            # one part at a time: all together would be as large as the products
             return (part[voxels, :, None] * gradient[voxels, None, :]).flatten(1)
 
         to_framed = torch.zeros_like(framed)
@@ -160,7 +160,7 @@ def _parts(mixture: Float[Tensor, "n_voxels n_all_mixed"], n_mixed: int) -> Sequ
 
 
 def _cells(counts: list[int]) -> list[tuple[int, slice]]:
-    """Cells that have voxels, and which those are once sorted by cell."""
+    """List the cells with voxels, and the slice of each cell's voxels after sorting by cell."""
     found, start = [], 0
     for cell, count in enumerate(counts):
         if count:
@@ -170,12 +170,12 @@ def _cells(counts: list[int]) -> list[tuple[int, slice]]:
 
 
 def _rows(framed: Tensor, first: int, below: int) -> list[Tensor]:
-    """Two neighbours and the two below them, as two matrices that are views."""
+    """Return two neighbouring tokens and the two below them, as two matrices (views)."""
     return [framed[:, start : start + 2].view(len(framed), -1) for start in (first, first + below)]
 
 
 def _put_back(values: Tensor, order: Tensor) -> Tensor:
-    # rows are gathered in a third of the time in which they are scattered
+    # gathering rows takes a third of the time of scattering them
     places = torch.empty_like(order)
     places[order] = torch.arange(len(order), device=order.device)
     return values.index_select(0, places)

@@ -1,4 +1,4 @@
-"""Models of voxels that read through selectors: a place, a distribution over layers, a scale, channels."""
+"""Models of voxels with selectors: a place, a distribution over layers, a scale, channel weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVERY = slice(None)
 
 
 @dataclass(frozen=True)
-class Selectors:
+class SelectorTensors:
     """Where every voxel reads.
 
     Attributes
@@ -36,14 +36,14 @@ class Selectors:
 
 
 class SelectorModel(nn.Module):
-    """Predict voxel responses from what their selectors read of the layer tokens of images.
+    """Predict voxel responses from the layer tokens that their selectors read.
 
     For voxel n with space u, layer ω, scale α, weights w and bias b, and bottlenecks B, B' to D channels:
 
         v_n = Σ_l ω_nl [(1 - α_n) sample(B_l local_l, u_n) + α_n B'_l global_l]
         y_n = (1/D) Σ_d w_nd v_nd + b_n
 
-    Where the selectors come from is a subclass's: it calls `_add_readout` and has `selectors`.
+    Subclasses define `selectors` and call `_add_readout`.
     """
 
     weight: nn.Parameter
@@ -55,22 +55,22 @@ class SelectorModel(nn.Module):
             raise InputError("layers: a mapping needs at least one layer, found none")
 
     def _add_readout(self, n_voxels: int, layer_widths: Sequence[int], n_channels: int) -> None:
-        """Bottlenecks, as torch's linear layers begin, and weights and bias, uniform within ±1/√D."""
+        """Add bottlenecks with torch's initialisation, and weights and bias, uniform within ±1/√D."""
         self.local_bottleneck = nn.ModuleList(nn.Linear(n, n_channels, bias=False) for n in layer_widths)
         self.global_bottleneck = nn.ModuleList(nn.Linear(n, n_channels, bias=False) for n in layer_widths)
         bound = 1 / math.sqrt(n_channels)
         self.weight = nn.Parameter(torch.empty(n_voxels, n_channels).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(n_voxels).uniform_(-bound, bound))
 
-    def selectors(self, voxels: slice = EVERY) -> Selectors:
-        """Where every voxel, or some voxels, read; differentiable."""
+    def selectors(self, voxels: slice = EVERY) -> SelectorTensors:
+        """Compute the selectors of all or some voxels; differentiable."""
         raise NotImplementedError
 
     def forward(
         self,
         local: Sequence[Float[Tensor, "n_images _ height width"]],
         global_: Sequence[Float[Tensor, "n_images _"]],
-        selectors: Selectors | None = None,
+        selectors: SelectorTensors | None = None,
         voxels: slice = EVERY,
     ) -> Float[Tensor, "n_images n_voxels"]:
         """Predict responses.
@@ -80,10 +80,10 @@ class SelectorModel(nn.Module):
         local : sequence of float tensors [n_images, n_channels, height, width], one per layer
             Fastest in channels-last memory.
         global_ : sequence of float tensors [n_images, n_channels], one per layer
-        selectors : Selectors, optional
-            What `selectors(voxels)` gave, where it has been called already.
+        selectors : SelectorTensors, optional
+            Result of `selectors(voxels)`, if already computed.
         voxels : slice
-            Those to predict, which bounds memory; they are predicted as they are among all.
+            Voxels to predict, to bound memory; the predictions are the same as for all voxels at once.
         """
         chosen = selectors if selectors is not None else self.selectors(voxels)
         read = read_tokens(
@@ -96,18 +96,18 @@ class SelectorModel(nn.Module):
         )
         return read / self.weight.shape[1] + take_voxels(self.bias, voxels)
 
-    def regularizer(self, selectors: Selectors | None = None) -> Float[Tensor, ""]:
+    def regularizer(self, selectors: SelectorTensors | None = None) -> Float[Tensor, ""]:
         """Negative entropy of the layer selectors (-1 to 0) plus the scales' squared distance from a half.
 
-        Both averaged over voxels; minimised by selectors that have not decided. With one layer there is
-        no entropy and the first term is 0.
+        Both are averaged over voxels and minimal for undecided selectors. With one layer the first term is
+        0.
         """
         chosen = selectors if selectors is not None else self.selectors()
         undecided = (chosen.scale - 0.5).square().mean()
         n_layers = chosen.layer.shape[1]
         if n_layers == 1:
             return undecided
-        # where a share is so small that it is 0, the gradient of its entropy is infinite
+        # the entropy's gradient is infinite for a share that underflows to 0
         shares = chosen.layer.clamp(min=torch.finfo(chosen.layer.dtype).tiny)
         return undecided - torch.special.entr(shares).sum(dim=1).mean() / math.log(n_layers)
 

@@ -1,0 +1,88 @@
+"""One record per family of mappings: everything that differs between families and is not its fit itself."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from harness.config import mapping as settings
+
+ARRAYS = ("space", "layer", "scale", "weights", "bias", "r2", "correlation")
+"""Names of the arrays that a mapping can have."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of mappings.
+
+    Attributes
+    ----------
+    config : type of its settings
+        Names the family, and is a `TrainedMappingConfig` if it is trained by gradients.
+    fit : str
+        ``module:function``, imported on first use: himalaya and scikit-learn take a second to import. The
+        function takes `FitData`, the settings and `FitOptions`, and returns a `Mapping`.
+    arrays : tuple of str
+        Arrays of its mappings; the others of `ARRAYS` are None.
+    n_projections : int
+        Projections of every layer's tokens to channels that a mapping keeps, for the size of its files.
+    bottleneck : str or None
+        Parameter of the model, one matrix per layer, that projects local tokens to the channels that voxels
+        weight. None: the family has no channels.
+    """
+
+    config: type[settings.BaseMappingConfig]
+    fit: str
+    arrays: tuple[str, ...] = ARRAYS
+    n_projections: int = 0
+    bottleneck: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name in ``mapping.family``."""
+        return str(self.config.model_fields["family"].default)
+
+    @property
+    def trained(self) -> bool:
+        """Whether it is trained by gradients; the others are solved in closed form."""
+        return issubclass(self.config, settings.TrainedMappingConfig)
+
+    def load_fit(self) -> Callable[..., Any]:
+        """Import the function that fits it."""
+        found: Callable[..., Any] = pkgutil.resolve_name(self.fit)
+        return found
+
+
+_RECORDS = (
+    Family(
+        settings.FactorTopyConfig,
+        "harness.mappings.factortopy.fit:fit",
+        n_projections=2,  # local and global
+        bottleneck="local_bottleneck",
+    ),
+    Family(
+        settings.FreeSelectorsConfig,
+        "harness.mappings.free_selectors:fit_free_selectors",
+        n_projections=2,
+        bottleneck="local_bottleneck",
+    ),
+    Family(
+        settings.AttentionConfig,
+        "harness.mappings.attention:fit_attention",
+        n_projections=4,  # keys and values, local and global
+        bottleneck="local_value",
+    ),
+    Family(
+        settings.LayerRidgeConfig,
+        "harness.mappings.layer_ridge:fit_layer_ridge",
+        arrays=("layer", "r2", "correlation"),
+    ),
+)
+
+FAMILIES = {family.name: family for family in _RECORDS}
+"""Every family by its name."""
+
+if {family.config for family in _RECORDS} != set(get_args(settings.MappingConfig)):
+    raise TypeError("every member of MappingConfig needs one record in harness.mappings.families")
