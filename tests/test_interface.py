@@ -105,7 +105,7 @@ def test_a_fit_is_that_of_a_run() -> None:
 def test_settings_of_a_fit_are_checked_and_used(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     brain = harness.Brain.from_arrays(
-        rng.normal(size=(20, 6)), rng.uniform(-9, 9, (20, 6))[:6, :3], draw_images(20, 0), rois=["a"] * 6
+        rng.normal(size=(40, 6)), rng.uniform(-9, 9, (6, 3)), draw_images(40, 0), rois=["a"] * 6
     )
     ridge = harness.fit(vit(), brain, "layer_ridge", held_out=0.5)
     assert (ridge.family, ridge.layers) == ("layer_ridge", ("trunk.step0", "trunk.step1", "trunk.step2"))
@@ -128,11 +128,11 @@ def test_names_and_settings_choose_what_is_loaded() -> None:
     config = load_config(["backbone=mini_random"]).backbone
     assert harness.load_backbone(config).layers == backbone.layers
     assert len(harness.load_task("digits", n_train=20, n_test=10).train) == 20
-    with pytest.raises(InputError, match="did you mean 'mini_clip'"):
+    with pytest.raises(InputError, match=r"did you mean 'mini_clip'"):
         harness.load_backbone("mini_clp")
-    with pytest.raises(InputError, match='^backbone.image_size: found "a"'):
+    with pytest.raises(InputError, match=r'^backbone.image_size: found "a"'):
         harness.load_backbone("mini_random", image_size="a")
-    with pytest.raises(InputError, match="^backbone: found a configuration and settings image_size"):
+    with pytest.raises(InputError, match=r"^backbone: found a configuration and settings image_size"):
         harness.load_backbone(config, image_size=32)
 
 
@@ -150,7 +150,7 @@ def test_a_comparison_has_a_row_per_voxel_and_per_region() -> None:
         found.rois.loc["V2", "wasserstein"], found.voxels["wasserstein"].iloc[brain.rois[1].voxels].mean()
     )
     assert list(harness.compare(before, after).rois.index) == ["all"]
-    with pytest.raises(InputError, match="^brain made: found 4 voxels, expected 32"):
+    with pytest.raises(InputError, match=r"^brain made: found 4 voxels, expected 32"):
         harness.compare(before, after, make_brain(n_rois=1, n_voxels_per_roi=4))
 
 

@@ -42,7 +42,6 @@ from tasks.load import load_task
 BRAIN = ["brain=python", "brain.function=made_lab:brain"]
 TASK = ["task=python", "task.function=made_lab:task"]
 BACKBONE = ["backbone=python", "backbone.function=made_lab:vit"]
-TESTS = str(Path(__file__).parent)
 
 
 @pytest.fixture(autouse=True)
@@ -221,20 +220,18 @@ def test_a_run_from_functions_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert page.count("data:image/png") >= 2 and "no surface" not in page
 
 
-def test_a_launched_run_finds_a_function_in_the_working_directory(tmp_path: Path) -> None:
-    (tmp_path / "own_lab.py").write_text(
-        f"import sys\nsys.path.append({TESTS!r})\nfrom made_lab import something_else\n"
-    )
-    script = str(Path(TESTS).parent / "harness" / "finetune.py")
-    command = [
-        sys.executable,
-        script,
-        "backbone=python",
-        "backbone.function=own_lab:something_else",
-        *TINY[1:],
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == (
-        "error: backbone.function: own_lab:something_else returned a int, expected a Backbone"
+def test_a_launched_process_finds_a_function_in_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "own_lab.py").write_text("def load():\n    return 3\n")
+    code = """
+from harness.brains import load_brain
+from harness.config import load_config
+from harness.storage import exit_with_one_line
+config = load_config(["brain=python", "brain.function=own_lab:load"])
+exit_with_one_line(lambda: load_brain(config.brain))
+"""
+    # -P: like a script that is launched, which has its own folder on the path, not the working directory
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: brain.function: own_lab:load returned a int, expected a Brain\n",
     )

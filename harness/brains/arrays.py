@@ -89,7 +89,7 @@ def load_arrays(config: ArraysConfig) -> Brain:
     root = Path(config.root).expanduser().absolute()
     arrays, files = _read_arrays(root)
     folder = root if root.is_dir() else root.parent
-    checked = _check_arrays(arrays, root)
+    checked = _check_arrays(arrays, _check_needed(arrays, root), root)
     pictures = folder / STIMULI
     names = list_images(pictures)
     shown = _find_shown(arrays.get("shown"), names, len(checked.responses), pictures, root)
@@ -125,11 +125,12 @@ def brain_from_arrays(
     source = f"brain {name}"
     arrays = {"responses": np.asarray(responses), "coordinates": np.asarray(coordinates)}
     arrays |= {key: np.asarray(array) for key, array in others.items() if array is not None}
+    needed = _check_needed(arrays, source)
     if rois is not None:
-        arrays |= _list_rois(rois, roi_ranks or {}, arrays["responses"].shape[-1], source)
+        arrays |= _list_rois(rois, roi_ranks or {}, needed[0].shape[1], source)
     elif roi_ranks:
         raise InputError(f"{source}: found roi_ranks, expected rois too")
-    checked = _check_arrays(arrays, source)
+    checked = _check_arrays(arrays, needed, source)
     images = _open_stimuli(stimuli, source)
     if len(images) != len(checked.responses):
         raise InputError(
@@ -164,8 +165,10 @@ class _Checked:
     hemisphere: Shaped[np.ndarray, " n_voxels"]
 
 
-def _check_arrays(arrays: Mapping[str, np.ndarray], source: object) -> _Checked:
-    responses, coords = _check_needed(arrays, source)
+def _check_arrays(
+    arrays: Mapping[str, np.ndarray], needed: tuple[np.ndarray, np.ndarray], source: object
+) -> _Checked:
+    responses, coords = needed
     n_images, n_voxels = responses.shape
     if "roi_ranks" in arrays and "roi_names" not in arrays:
         raise InputError(f"{source}: found roi_ranks, expected also roi_names")

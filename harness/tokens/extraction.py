@@ -97,7 +97,6 @@ def join_tokens(parts: Sequence[LayerTokens]) -> LayerTokens:
     )
 
 
-@torch.no_grad()
 def iterate_tokens(
     backbone: Backbone,
     images: Sequence[Image.Image],
@@ -113,14 +112,15 @@ def iterate_tokens(
     """
     backbone = backbone.to(device).eval()
     for rows, inputs in _batches(backbone, images, order, batch_size, device, progress):
-        grids, tokens = backbone.tokens(inputs)
-        local = []
-        for grid in grids:
-            if token_size is not None and grid.shape[2:] != (token_size, token_size):
-                grid = functional.interpolate(
-                    grid, (token_size, token_size), mode="bilinear", align_corners=False
-                )
-            local.append(grid.float())
+        with torch.no_grad():  # not around the yield: whoever reads the tokens may need gradients
+            grids, tokens = backbone.tokens(inputs)
+            local = []
+            for grid in grids:
+                if token_size is not None and grid.shape[2:] != (token_size, token_size):
+                    grid = functional.interpolate(
+                        grid, (token_size, token_size), mode="bilinear", align_corners=False
+                    )
+                local.append(grid.float())
         yield rows, LayerTokens(tuple(local), tuple(token.float() for token in tokens), backbone.layers)
 
 
