@@ -52,7 +52,7 @@ def test_a_flat_sheet_has_one_view(flat: int, axes: tuple[int, int]) -> None:
 
 
 def test_one_hemisphere_has_two_views() -> None:
-    ((side, above),) = choose_views(BOX, np.full(8, "R"))
+    (side,), (above,) = choose_views(BOX, np.full(8, "R"))
     assert (side.title, above.title) == ("right hemisphere", "from above")
 
 

@@ -33,7 +33,7 @@ def fit(
     held_out: float | None = None,
     steps: int | None = None,
     device: str | torch.device | None = None,
-    batch_size: int = 128,
+    images_per_pass: int = 128,
     progress: bool = False,
     **settings: Any,
 ) -> Mapping:
@@ -60,12 +60,12 @@ def fit(
         Optimizer steps; not for "layer_ridge", which is solved.
     device : str or torch.device, optional
         By default the GPU, if there is one.
-    batch_size : int
-        Images per forward pass.
+    images_per_pass : int
+        Images per forward pass of the backbone; bounds memory.
     progress : bool
         Whether to show progress bars.
     **settings
-        Other settings of the family, such as ``n_channels=16``, ``lr=1e-3``, ``bootstrap=False``.
+        Other settings of the family, such as ``n_channels=16``, ``batch_size=32``, ``bootstrap=False``.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def fit(
         brain.stimuli,
         split,
         config,
-        batch_size,
+        images_per_pass,
         device,
         Path(tempfile.gettempdir()),
         "tokens" if progress else None,

@@ -72,7 +72,7 @@ def choose_views(
         for side in sides
     ]
     above = View("from above", 0, 1, (2, 1), False, everything)
-    return [lateral, [above]] if len(lateral) == 2 else [[*lateral, above]]
+    return [lateral, [above]]
 
 
 def draw_scatter(
@@ -119,7 +119,7 @@ def draw_scatter(
         right = max(right, edge)
         top -= height + below + 0.5 * below
     ax.set(xlim=(0, right), ylim=(top + 0.5 * below, 0.4 * below))
-    ax.set_aspect("equal")
+    ax.set_aspect("equal", anchor="N")
     ax.axis("off")
 
 
@@ -158,7 +158,8 @@ def _draw_view(
     dots.set_rasterized(True)
     ax.add_collection(dots, autolim=False)
     ax.set(xlim=(high[0], low[0]) if view.mirrored else (low[0], high[0]), ylim=(low[1], high[1]))
-    ax.xaxis.set_major_locator(MaxNLocator(3))
+    # the backs of two hemispheres meet: no room for two labels there
+    ax.xaxis.set_major_locator(MaxNLocator(3, prune="lower" if view.across == 1 else None))
     ax.yaxis.set_major_locator(MaxNLocator(3))
     ax.grid(False)
     ax.patch.set_alpha(0)
