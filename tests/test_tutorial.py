@@ -48,7 +48,7 @@ def test_every_block_of_the_tutorial_runs(folder: Path, capsys: pytest.CaptureFi
             run(load_config(overrides))
         else:
             exec(compile(code, str(PAGE), "exec"), names)
-    assert "240 rows, 240 voxels, 11 regions" in capsys.readouterr().out
+    assert "300 rows, 240 voxels, 11 regions" in capsys.readouterr().out
     # what the text says of the numbers
     floor, change = names["floor"], names["change"]
     assert isinstance(floor, harness.Comparison) and isinstance(change, harness.Comparison)

@@ -158,8 +158,10 @@ def _draw_view(
     dots.set_rasterized(True)
     ax.add_collection(dots, autolim=False)
     ax.set(xlim=(high[0], low[0]) if view.mirrored else (low[0], high[0]), ylim=(low[1], high[1]))
-    # the backs of two hemispheres meet: no room for two labels there
-    ax.xaxis.set_major_locator(MaxNLocator(3, prune="lower" if view.across == 1 else None))
+    ticks = MaxNLocator(3).tick_values(low[0], high[0])
+    # no label near the edge: neighbouring views have theirs there
+    room = 0.12 * (high[0] - low[0])
+    ax.set_xticks(ticks[(ticks > low[0] + room) & (ticks < high[0] - room)])
     ax.yaxis.set_major_locator(MaxNLocator(3))
     ax.grid(False)
     ax.patch.set_alpha(0)
