@@ -159,8 +159,8 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
             settings = config.mapping.model_copy(update={"regularization_steps": arguments.steps // 2})
             split = split_stimuli(len(stimuli), config.mapping.held_out, config.seed)
             tokens = store_tokens(
-                load_backbone(config.backbone), stimuli, split.train, config.mapping.token_size,
-                "float16", "auto", 128, "cpu", Path(folder), f"tokens of {name}",
+                load_backbone(config.backbone), stimuli, split.train, config.mapping, 128, "cpu",
+                Path(folder), f"tokens of {name}",
             )  # fmt: skip
             for subject, (brain, truth) in subjects.items():
                 for seed in range(arguments.seeds if subject == "scenes" else 1):

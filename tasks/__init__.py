@@ -1,4 +1,4 @@
-"""Labelled image data sets: to fine-tune on, or as probes of what is retained."""
+"""Labelled image data sets, to fine-tune on or to probe what a backbone retains."""
 
 import lazy_loader
 

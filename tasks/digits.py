@@ -1,4 +1,4 @@
-"""Handwritten digits: the UCI test set of Alpaydin and Kaynak (1998), 1,797 images of 8×8, as in sklearn."""
+"""Handwritten digits: the UCI test set of Alpaydin and Kaynak (1998), 1,797 images of 8 × 8, from sklearn."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ SHARE_OF_TEST = 0.3
 
 
 def build(config: EmbeddedTaskConfig, at_most: bool = False) -> Task:
-    """Split the digits by seed, with equal shares of the classes, and enlarge them.
+    """Split the digits by seed, stratified by class, and enlarge them.
 
     Parameters
     ----------
     config : EmbeddedTaskConfig
-        With None for sizes, all images of each split (1,257 and 540).
+        Sizes of None take all images of each split (1,257 and 540).
     at_most : bool
-        Whether sizes may be more than there is.
+        Whether sizes may exceed the images available.
     """
     data = load_digits()
     train, test = train_test_split(
         np.arange(len(data.target)), test_size=SHARE_OF_TEST, stratify=data.target, random_state=config.seed
     )
-    # the split's order is already shuffled by the seed, so its beginning is a random subset
+    # the split is shuffled by the seed, so its first images are a random subset
     train = train[: check_size("digits", "task.n_train", config.n_train, len(train), at_most)]
     test = test[: check_size("digits", "task.n_test", config.n_test, len(test), at_most)]
     if config.n_per_class is not None:

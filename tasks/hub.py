@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub: from there, from its caches, or from a copy in a folder."""
+"""Data sets of the Hugging Face hub: downloaded, cached, or from a local copy."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from harness.storage import (
     InputError,
     hub_answers,
 )
-from tasks.outside import (
-    build_outside,
-    choose_splits,
-)
+from tasks.external import build_external
+from tasks.splits import choose_splits
 from tasks.task import Task
 
 
@@ -28,8 +26,8 @@ def build(config: HubTaskConfig, at_most: bool = False) -> Task:
     Raises
     ------
     InputError
-        If there is no such data set, configuration, split or column, or the hub cannot be reached and
-        nothing of it is in the cache.
+        If the data set, configuration, split or column does not exist, or the hub does not answer and the
+        cache has no copy.
     """
     splits = open_repository(config)
     place = config.root or config.repository
@@ -39,17 +37,17 @@ def build(config: HubTaskConfig, at_most: bool = False) -> Task:
         feature = data.features.get(config.image_column)
         if feature is not None and not isinstance(feature, datasets.Image):
             raise InputError(
-                f"{where}, column {config.image_column}: found {feature}, accepted: a column of images"
+                f"{where}, column {config.image_column}: found {feature}, expected a column of images"
             )
-    return build_outside(config, place, parts, at_most)
+    return build_external(config, place, parts, at_most)
 
 
 def open_repository(config: HubTaskConfig) -> dict[str, datasets.Dataset]:
-    """All splits of a data set, on disk until they are asked for."""
+    """Open all splits of a data set; rows stay on disk."""
     if config.root is not None:
         root = Path(config.root).expanduser()
         if not root.is_dir():
-            raise InputError(f"{root}: no such folder; accepted: a copy of {config.repository}")
+            raise InputError(f"{root}: no such folder; expected a copy of {config.repository}")
         with _one_line(str(root)):
             return _load(str(root), config)
     if hub_answers():
@@ -59,16 +57,16 @@ def open_repository(config: HubTaskConfig) -> dict[str, datasets.Dataset]:
 
 
 def _load(path: str, config: HubTaskConfig, **more: Any) -> dict[str, datasets.Dataset]:
-    # names of splits are a class of their own
+    # split names are not plain strings
     return {str(name): data for name, data in datasets.load_dataset(path, config.subset, **more).items()}
 
 
 def _load_from_cache(config: HubTaskConfig) -> dict[str, datasets.Dataset]:
-    """What an earlier `load_dataset`, or else an earlier download, left behind."""
+    """Load what an earlier `load_dataset` or download left in the caches."""
     with _no_requests():
         try:
             return _load(config.repository, config, revision=config.revision)
-        except Exception:  # whatever it is, the hub's cache may still do
+        except Exception:  # the hub's cache may still have it
             pass
         try:
             folder = snapshot_download(
@@ -78,9 +76,9 @@ def _load_from_cache(config: HubTaskConfig) -> dict[str, datasets.Dataset]:
             raise InputError(
                 f"{config.repository}: the hub at {constants.ENDPOINT} does not answer and neither the cache "
                 f"{constants.HF_HUB_CACHE} nor {datasets.config.HF_DATASETS_CACHE} has a copy "
-                f"({type(error).__name__}); where there is a network, run `hf download {config.repository} "
-                "--repo-type dataset --local-dir DIR` and give task.root=DIR here, or use images of your own "
-                "with task=imagefolder task.root=DIR"
+                f"({type(error).__name__}); on a machine with network access, run `hf download "
+                f"{config.repository} --repo-type dataset --local-dir DIR` and set task.root=DIR, or use "
+                "your own images with task=imagefolder task.root=DIR"
             ) from None
         with _one_line(f"{config.repository} (cache {folder})"):
             return _load(folder, config)
@@ -88,22 +86,21 @@ def _load_from_cache(config: HubTaskConfig) -> dict[str, datasets.Dataset]:
 
 @contextmanager
 def _one_line(place: str) -> Iterator[None]:
-    """Whatever datasets and the hub say about what they cannot load, as an `InputError` of one line."""
+    """Turn every error of datasets and the hub into a one-line `InputError`."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:
-        # what is raised last is mostly wrapping; the first cause says what is wrong
         said = " ".join((str(error) or type(error).__name__).split())
         if "scripts are no longer supported" in said:
-            said += "; accepted: data sets of parquet or image files, such as its branch refs/convert/parquet"
+            said += "; expected a data set of parquet or image files, such as its branch refs/convert/parquet"
         raise InputError(f"{place}: cannot be loaded: {said}") from error
 
 
 @contextmanager
 def _no_requests() -> Iterator[None]:
-    """Two libraries look at a flag of their own before every request."""
+    """Set the offline flags that two libraries check before every request."""
     before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
     try:

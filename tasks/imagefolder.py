@@ -1,4 +1,4 @@
-"""Images in folders, one folder per class: split by folders train/ and test/, or by a seed."""
+"""Images in one folder per class, split by folders train/ and test/ or by a seed."""
 
 from __future__ import annotations
 
@@ -11,28 +11,26 @@ from harness.config import (
     LabelConfig,
 )
 from harness.storage import (
-    SUFFIXES,
+    IMAGE_SUFFIXES,
     InputError,
     unknown_name,
 )
-from tasks.outside import (
-    build_outside,
-    choose_splits,
-)
+from tasks.external import build_external
+from tasks.splits import choose_splits
 from tasks.task import Task
 
 
 def build(config: ImagefolderTaskConfig, at_most: bool = False) -> Task:
     """Load the images below a folder.
 
-    With a folder `config.train` in it, its subfolders are splits, and theirs the classes; else its own
-    subfolders are the classes and a test split is drawn. Folders may be nested within a class; hidden files
-    and folders, and files that are no images, are not seen.
+    If it has a subfolder `config.train`, its subfolders are splits and theirs are classes; otherwise its
+    subfolders are classes and a test split is drawn. Folders may be nested within a class; hidden files and
+    folders and other files are ignored.
 
     Raises
     ------
     InputError
-        If there is no such folder, no class folder or no image, or a class without images.
+        If the folder does not exist, or has no class folder or a class without images.
     """
     root = Path(config.root).expanduser()
     folders = _subfolders(root)
@@ -49,22 +47,22 @@ def build(config: ImagefolderTaskConfig, at_most: bool = False) -> Task:
     columns = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
     labels = LabelConfig(
         **config.model_dump(exclude={"source", "root"}),
-        # folder names are texts: names go with them in the order of the names
+        # class_names correspond to the folders in sorted order
         classes=tuple(classes) if config.class_names else None,
     )
     data = {
         str(splits[place]): datasets.Dataset.from_dict(part, features=columns)
         for place, part in parts.items()
     }
-    return build_outside(labels, str(root), data, at_most)
+    return build_external(labels, str(root), data, at_most)
 
 
 def _subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; accepted: a folder of class folders")
+        raise InputError(f"{folder}: no such folder; expected a folder with one subfolder per class")
     found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not found:
-        raise InputError(f"{folder}: found no folders in it, accepted: one per class")
+        raise InputError(f"{folder}: found no subfolders, expected one per class")
     return found
 
 
@@ -74,11 +72,13 @@ def _list_split(folder: Path) -> dict[str, list[str]]:
         files = sorted(
             path
             for path in of_class.rglob("*")
-            if path.suffix.lower() in SUFFIXES
+            if path.suffix.lower() in IMAGE_SUFFIXES
             and not any(part.startswith(".") for part in path.relative_to(of_class).parts)
         )
         if not files:
-            raise InputError(f"{of_class}: found no image, accepted: files ending in {', '.join(SUFFIXES)}")
+            raise InputError(
+                f"{of_class}: found no image, expected files ending in {', '.join(IMAGE_SUFFIXES)}"
+            )
         found["image"] += map(str, files)
         found["label"] += [of_class.name] * len(files)
     return found

@@ -1,4 +1,4 @@
-"""From labels as a data set spells them to class indices, or to 0 and 1 for every label."""
+"""From the labels of a data set to class indices, or to 0 and 1 for every label."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from harness.storage import (
 
 @dataclass(frozen=True)
 class RawLabels:
-    """Labels of one split as they were found.
+    """Labels of one split as stored.
 
     Attributes
     ----------
     place : str
-        Where, for errors.
+        Source, named in errors.
     values : list
-        One label an image; a list of labels an image, if there may be several.
+        One label per image; with multiple labels, a list per image.
     names : tuple of str or None
-        What the data set itself calls labels 0, 1, 2, ...; None where it does not say.
+        The data set's own names of labels 0, 1, 2, ...; None if it has none.
     """
 
     place: str
@@ -39,7 +39,7 @@ class RawLabels:
 def check_columns(
     place: str, columns: Sequence[str], config: LabelConfig, others: Sequence[str | None] = ()
 ) -> None:
-    """Refuse a column that is not there, with the nearest that is: those of `config`, and `others`."""
+    """Check that the columns of `config` and `others` exist; the error suggests the nearest name."""
     wanted = [config.image_column, *(config.label_columns or [config.label_column]), config.group_column]
     for name in [name for name in [*wanted, *others] if name is not None]:
         if name not in columns:
@@ -47,16 +47,14 @@ def check_columns(
 
 
 def read_labels(data: datasets.Dataset, place: str, config: LabelConfig) -> RawLabels:
-    """Labels of a data set by the columns that `config` names, without decoding an image."""
+    """Read the labels from the columns named in `config`, without decoding images."""
     if config.label_columns is not None:
         columns = data.select_columns(list(config.label_columns))[:]
         values: list[Any] = [[] for _ in range(len(data))]
         for name in config.label_columns:
             for row, value in enumerate(columns[name]):
                 if value not in (0, 1):
-                    raise InputError(
-                        f"{place}, row {row}: found {value!r} in column {name}, accepted: 0 or 1"
-                    )
+                    raise InputError(f"{place}, row {row}: found {value!r} in column {name}, expected 0 or 1")
                 if value:
                     values[row].append(name)
         return RawLabels(place, values, None)
@@ -65,13 +63,13 @@ def read_labels(data: datasets.Dataset, place: str, config: LabelConfig) -> RawL
     values = data.select_columns([config.label_column])[:][config.label_column]
     if config.separator is not None:
         if not all(value is None or isinstance(value, str) for value in values):
-            raise InputError(f"{place}, column {config.label_column}: found {feature}, accepted: texts")
+            raise InputError(f"{place}, column {config.label_column}: found {feature}, expected strings")
         parts = [[part.strip() for part in (value or "").split(config.separator)] for value in values]
         return RawLabels(place, [[part for part in row if part] for row in parts], None)
     if (inner is not None) != config.multi_label:
         found, do = ("lists", "true") if inner is not None else ("single labels", "false")
         raise InputError(
-            f"{place}, column {config.label_column}: found {found}, accepted with task.multi_label="
+            f"{place}, column {config.label_column}: found {found}, expected with task.multi_label="
             f"{str(config.multi_label).lower()}: {'lists of labels' if config.multi_label else 'one label'}; "
             f"set task.multi_label={do}" + ("" if inner is not None else ", or task.separator")
         )
@@ -82,7 +80,7 @@ def read_labels(data: datasets.Dataset, place: str, config: LabelConfig) -> RawL
 def encode_labels(
     parts: Sequence[RawLabels], config: LabelConfig
 ) -> tuple[list[np.ndarray], tuple[str, ...]]:
-    """Turn the labels of all splits into numbers.
+    """Encode the labels of all splits as numbers.
 
     Returns
     -------
@@ -93,16 +91,16 @@ def encode_labels(
     Raises
     ------
     InputError
-        For an image without a label, a label without a name, one class only, or a class that is nowhere in
-        the training images, which are the first of `parts`.
+        If an image has no label, a label no name, or there is only one class, or a class is missing from the
+        training images, the first of `parts`.
     """
     for part in parts:
         if not part.values:
-            raise InputError(f"{part.place}: found no images, accepted: one or more")
+            raise InputError(f"{part.place}: found no images, expected one or more")
     several = config.multi_label
     rows = [[_keys(part, row, several) for row in range(len(part.values))] for part in parts]
     keys, names = _name_classes(parts, rows, config)
-    # a label that says that there is none, such as "No Finding", is no class
+    # a label that stands for no label, such as "No Finding", is not a class
     kept = [place for place, pair in enumerate(zip(keys, names, strict=True)) if config.no_label not in pair]
     index = {keys[place]: column for column, place in enumerate(kept)}
     known = {*keys, config.no_label}
@@ -114,7 +112,7 @@ def encode_labels(
                 if key not in known:
                     listed = ", ".join(map(str, keys[:40]))
                     raise InputError(
-                        f"{part.place}, row {row}: label {key!r} has no name; accepted: {listed}"
+                        f"{part.place}, row {row}: found label {key!r}, which has no name; expected {listed}"
                     )
         if several:
             array = np.zeros((len(labels), len(names)), dtype=np.int64)
@@ -135,12 +133,12 @@ def _keys(part: RawLabels, row: int, several: bool) -> list[str | int]:
             value = int(value)
         missing = value is None or value == "" or (isinstance(value, float) and math.isnan(value))
         if missing or (part.names is not None and value == -1):
-            raise InputError(f"{part.place}, row {row}: has no label")
+            raise InputError(f"{part.place}, row {row}: found no label, expected one")
         if isinstance(value, bool):
             value = int(value)
         if not isinstance(value, str | int):
             raise InputError(
-                f"{part.place}, row {row}: found label {value!r}, accepted: a text or a whole number"
+                f"{part.place}, row {row}: found label {value!r}, expected a string or an integer"
             )
         keys.append(value)
     return keys
@@ -149,13 +147,13 @@ def _keys(part: RawLabels, row: int, several: bool) -> list[str | int]:
 def _name_classes(
     parts: Sequence[RawLabels], rows: Sequence[Sequence[list[str | int]]], config: LabelConfig
 ) -> tuple[list[str | int], list[str]]:
-    """Labels in the order of their class indices, and their names."""
+    """Labels in the order of class indices, and their names."""
     known = parts[0].names
     if any(part.names != known for part in parts):
-        raise InputError(f"{parts[-1].place}: its classes are not those of {parts[0].place}")
+        raise InputError(f"{parts[-1].place}: found other classes, expected those of {parts[0].place}")
     present = {key for part in rows for row in part for key in row}
     if len({type(key) for key in present}) > 1:
-        raise InputError(f"{parts[0].place}: found labels that are texts and labels that are numbers")
+        raise InputError(f"{parts[0].place}: found strings and numbers as labels, expected one type")
     numbers = known is not None or any(isinstance(key, int) for key in present)
     if config.classes is not None:
         keys: list[str | int] = [_number(name) if numbers else name for name in config.classes]
@@ -170,14 +168,12 @@ def _name_classes(
     if config.class_names is not None:
         if config.classes is None and not numbers and config.label_columns is None:
             raise InputError(
-                "task.class_names: the labels are texts, so which name is whose? accepted: task.classes with "
-                f"the labels in the order of the names, such as {', '.join(map(str, keys[:3]))}"
+                "task.class_names: the labels are strings; expected also task.classes, labels in the order "
+                f"of the names, such as {', '.join(map(str, keys[:3]))}"
             )
         names = list(config.class_names)
         if len(names) != len(keys):
-            raise InputError(
-                f"task.class_names: found {len(names)}, accepted: {len(keys)}, one for every class"
-            )
+            raise InputError(f"task.class_names: found {len(names)}, expected {len(keys)}, one per class")
     elif known is not None:
         names = [known[int(key)] if 0 <= int(key) < len(known) else str(key) for key in keys]
     else:
@@ -185,9 +181,7 @@ def _name_classes(
     names = [" ".join(name.replace("_", " ").split()) for name in names]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise InputError(
-            f"{parts[0].place}: two classes are called {min(twice)!r}; accepted: different names"
-        )
+        raise InputError(f"{parts[0].place}: found two classes named {min(twice)!r}, expected unique names")
     return keys, names
 
 
@@ -195,7 +189,7 @@ def _number(name: str) -> int:
     try:
         return int(name)
     except ValueError:
-        raise InputError(f"task.classes: found {name!r}, accepted: the numbers that the data has") from None
+        raise InputError(f"task.classes: found {name!r}, expected the integer labels of the data") from None
 
 
 def _check_classes(parts: Sequence[RawLabels], arrays: Sequence[np.ndarray], names: Sequence[str]) -> None:
@@ -203,11 +197,11 @@ def _check_classes(parts: Sequence[RawLabels], arrays: Sequence[np.ndarray], nam
         array.sum(axis=0) if array.ndim == 2 else np.bincount(array, minlength=len(names)) for array in arrays
     ]
     if (counts[0] > 0).sum() < (1 if arrays[0].ndim == 2 else 2):
-        raise InputError(f"{parts[0].place}: found one class only, accepted: two or more")
+        raise InputError(f"{parts[0].place}: found one class, expected two or more")
     for part, count in zip(parts, counts, strict=True):
         for name, here, in_train in zip(names, count, counts[0], strict=True):
             if here and not in_train:
                 raise InputError(
-                    f"{part.place}: found {name!r} on {here} images, but on no training image "
-                    f"({parts[0].place}); accepted: classes that can be learned"
+                    f"{part.place}: found {here} images of {name!r}, but none in the training images "
+                    f"({parts[0].place}); expected every class in both"
                 )

@@ -1,4 +1,4 @@
-"""What a head is trained on: one loss for single labels and one for several."""
+"""The training loss, for single or multiple labels."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch.nn import functional
 def label_loss(
     logits: Float[Tensor, "n_images n_classes"], labels: Shaped[Tensor, "n_images *n_classes"]
 ) -> Float[Tensor, ""]:
-    """Mean loss of a batch, by what its labels are.
+    """Compute the mean loss of a batch.
 
     Parameters
     ----------
     logits : float tensor [n_images, n_classes]
     labels : int tensor [n_images], or float tensor [n_images, n_classes] of 0 and 1
-        Class indices: cross-entropy. Several labels an image: binary cross-entropy of every label
-        (sigmoid), averaged over images and labels.
+        Class indices: cross-entropy. Multiple labels: sigmoid binary cross-entropy, averaged over images and
+        labels.
     """
     if labels.ndim == 2:
         return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))

@@ -1,8 +1,7 @@
-"""MedMNIST (Yang et al. 2023, Scientific Data 10:41) as its npz files, one per data set and size."""
+"""MedMNIST (Yang et al. 2023, Scientific Data 10:41), read from its npz files, one per data set and size."""
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,10 @@ from PIL import Image
 from harness.config import MedmnistTaskConfig
 from harness.storage import (
     InputError,
+    read_npz,
     unknown_name,
 )
-from tasks.outside import choose_rows
+from tasks.subsets import choose_rows
 from tasks.task import (
     LabelArray,
     Task,
@@ -22,13 +22,13 @@ from tasks.task import (
 
 
 def build(config: MedmnistTaskConfig, at_most: bool = False) -> Task:
-    """Load a data set; only the images that are used are unpacked into a data set.
+    """Load a data set; only the images in use are converted.
 
     Raises
     ------
     InputError
-        If the file is not there or not one of MedMNIST's two-dimensional sets, or `class_names` are not as
-        many as its labels.
+        If the file is missing or not a two-dimensional set of MedMNIST, or the number of `class_names` is not
+        that of its labels.
     """
     root = Path(config.root or "~/.medmnist").expanduser()
     file = root / (f"{config.flag}.npz" if config.size == 28 else f"{config.flag}_{config.size}.npz")
@@ -37,13 +37,12 @@ def build(config: MedmnistTaskConfig, at_most: bool = False) -> Task:
         if others:
             raise unknown_name(f"MedMNIST file in {root}", file.stem, others)
         raise InputError(
-            f"{file}: no such file; the files are at zenodo.org/records/10519652, and `pip install medmnist` "
-            f"downloads them (python -m medmnist download --size={config.size}); task.root names their folder"
+            f"{file}: no such file; download it from zenodo.org/records/10519652, or `pip install medmnist` "
+            f"and `python -m medmnist download --size={config.size}`, and set task.root to its folder"
         )
-    labels, pixels = [], []
-    for split in (config.train, config.test or "test"):
-        labels.append(_read(file, f"{split}_labels"))
-        pixels.append(_read(file, f"{split}_images"))
+    splits = (config.train, config.test or "test")
+    found = read_npz(file, [f"{split}_{part}" for split in splits for part in ("labels", "images")])
+    labels, pixels = ([found[f"{split}_{part}"] for split in splits] for part in ("labels", "images"))
     names = [" ".join(name.replace("_", " ").split()) for name in config.class_names or ()]
     arrays = [
         _check(file, array, images, names, config) for array, images in zip(labels, pixels, strict=True)
@@ -56,18 +55,6 @@ def build(config: MedmnistTaskConfig, at_most: bool = False) -> Task:
     return build_task(config.name, parts[0], parts[1], names, config.templates, config.leaks)
 
 
-def _read(file: Path, name: str) -> np.ndarray:
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            if name not in arrays:
-                raise unknown_name(f"array in {file}", name, arrays.files)
-            return arrays[name]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file}: not a readable npz file ({' '.join(str(error).split())})") from None
-
-
 def _check(
     file: Path, labels: np.ndarray, pixels: np.ndarray, names: list[str], config: MedmnistTaskConfig
 ) -> LabelArray:
@@ -76,18 +63,21 @@ def _check(
         (config.size, config.size, 3),
     ):
         raise InputError(
-            f"{file}: found images {pixels.dtype} {pixels.shape}, accepted: uint8, {config.size} × "
+            f"{file}: found images {pixels.dtype} {pixels.shape}, expected uint8, {config.size} × "
             f"{config.size} pixels, grey or RGB (not the three-dimensional sets)"
         )
     if labels.ndim != 2 or labels.dtype.kind not in "iu" or len(labels) != len(pixels) or not len(labels):
-        raise InputError(f"{file}: found labels {labels.dtype} {labels.shape} for {len(pixels)} images")
+        raise InputError(
+            f"{file}: found labels {labels.dtype} {labels.shape}, expected integers ({len(pixels)}, n_labels)"
+        )
     if config.multi_label:
         if labels.shape[1] != len(names) or not np.isin(labels, (0, 1)).all():
             raise InputError(
-                f"{file}: found {labels.shape[1]} labels an image, and {len(names)} task.class_names"
+                f"{file}: found {labels.shape[1]} labels per image up to {labels.max()}, expected 0 or 1 for "
+                f"each of {len(names)} task.class_names"
             )
         return labels.astype(np.int64)
     if labels.shape[1] != 1 or labels.max() >= len(names):
-        found = f"{labels.shape[1]} label(s) an image up to {labels.max()}"
-        raise InputError(f"{file}: found {found}, and {len(names)} task.class_names")
+        found = f"{labels.shape[1]} label(s) per image up to {labels.max()}"
+        raise InputError(f"{file}: found {found}, expected one of 0 to {len(names) - 1}, as task.class_names")
     return labels[:, 0].astype(np.int64)

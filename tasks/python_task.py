@@ -10,13 +10,13 @@ from harness.storage import (
     InputError,
     call_function,
 )
-from tasks.contents import hash_pixels
+from tasks.pixel_hashes import hash_images
 from tasks.subsets import (
     draw_per_class,
     draw_rows,
 )
 from tasks.task import (
-    Split,
+    LabelledImages,
     Task,
     check_size,
     join_splits,
@@ -84,6 +84,6 @@ def _check(data: datasets.Dataset, task: Task, source: str) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _cut(data: datasets.Dataset, labels: np.ndarray, rows: np.ndarray, place: str) -> Split:
+def _cut(data: datasets.Dataset, labels: np.ndarray, rows: np.ndarray, place: str) -> LabelledImages:
     chosen = data.select(rows)
-    return Split(chosen, labels[rows], hash_pixels(chosen, place))
+    return LabelledImages(chosen, labels[rows], hash_images(chosen, place))

@@ -1,4 +1,4 @@
-"""Tasks out of the shapes world: what is it, what is it made of, how many are there."""
+"""Tasks of the shapes world: shape, texture or number of objects."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from tasks.task import (
 COUNTS = ("one", "two", "three")
 _FACTORS = {"shapes": "shape", "textures": "texture", "counts": "count"}
 _CLASSES = {"shapes": SHAPES, "textures": TEXTURES, "counts": COUNTS}
-# in the words of the captions, which never say how many there are
+# in the words of the captions, which never give the number
 _TEMPLATES = {
     "shapes": ("a {}", "an {}"),
     "textures": tuple(f"a {{}} {shape}" for shape in SHAPES),
     "counts": (),
 }
-# the pretraining worlds are 0, 1 and 2; these begin where no seed of theirs is
+# the pretraining worlds are 0, 1 and 2; tasks start beyond their seeds
 FIRST_WORLD = 5000
 
 
 def build(config: EmbeddedTaskConfig) -> Task:
-    """Draw a task: `shapes` and `textures` of single objects, `counts` of one to three.
+    """Draw a task: `shapes` and `textures` with one object, `counts` with one to three.
 
     Parameters
     ----------
     config : EmbeddedTaskConfig
-        Its name is one of the three. With None for sizes, 1,000 and 500 images; the seed is the world's;
-        images are drawn at 64 pixels and enlarged from there.
+        Its name is one of the three. Sizes of None are 1,000 and 500 images; the seed selects the world;
+        images are rendered at 64 pixels and enlarged from there.
     """
     task = config.name
     parts = []
     for split, (size, default) in enumerate(((config.n_train, 1000), (config.n_test, 500))):
-        # `shapes` and `textures` share their scenes, so a backbone has to look at them once only
+        # `shapes` and `textures` share their scenes, so their features are computed once
         draw = partial(sample_scene, FIRST_WORLD + 2 * config.seed + split)
         counts = [index % 3 + 1 if task == "counts" else 1 for index in range(size or default)]
         scenes = [draw(index, n_objects=count) for index, count in enumerate(counts)]

@@ -1,9 +1,9 @@
-"""The shapes world: scenes of textured objects on natural noise, drawn from a seed, with every factor known.
+"""The shapes world: scenes of textured objects on natural noise, drawn from a seed, with all factors known.
 
-A scene has one to three objects on a background with the 1/f amplitude spectrum of natural images
-(Field 1987, J. Opt. Soc. Am. A 4:2379). Each object has a shape, a colour, a texture, a size and a place.
-Telling them apart needs edges, then textures and outlines, then objects and relations. The world is
-the pretraining data of the mini backbones, the stimuli of the simulated subject and a set of probes.
+A scene has one to three objects on a background with the 1/f amplitude spectrum of natural images (Field
+1987, J. Opt. Soc. Am. A 4:2379). Each object has a shape, colour, texture, size and position. Discriminating
+scenes requires edges, then textures and outlines, then objects and relations. The world provides pretraining
+data for the mini backbones, stimuli for the simulated subject, and a set of probes.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ _OVERSAMPLING = 4
 class SceneObject:
     """One object: indices into `SHAPES`, `COLOUR_NAMES`, `TEXTURES`; geometry in pixels and radians.
 
-    `radius` is that of the disc of equal area; `x` runs to the right, `y` downwards; `tint` is the colour
-    as drawn (RGB, 0 to 1), `seed` fixes texture phase and grain.
+    `radius` is that of the disc of equal area; `x` runs rightwards, `y` downwards; `tint` is the rendered
+    colour (RGB, 0 to 1); `seed` fixes texture phase and grain.
     """
 
     shape: int
@@ -92,12 +92,12 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        """The full caption, e.g. "a large red striped triangle left of a small blue dotted circle"."""
+        """Full caption, e.g. "a large red striped triangle left of a small blue dotted circle"."""
         return caption_scene(self)
 
 
 def is_novel(shape: int, colour: int, texture: int) -> bool:
-    """Whether a combination is kept out of pretraining (one in eight), for zero-shot on unseen captions."""
+    """Whether a combination (one in eight) is held out of pretraining, for zero-shot on unseen captions."""
     return (shape + 3 * colour + 5 * texture) % 8 == 0
 
 
@@ -109,13 +109,13 @@ def sample_scene(
     Parameters
     ----------
     seed, index : int
-        The world and the place in it.
+        The world, and the index of the scene in it.
     n_objects : int, optional
-        One to three; drawn uniformly where not given.
+        One to three; by default drawn uniformly.
     novel : bool, optional
-        True: only combinations kept out of pretraining; False: none of them; None: any.
+        True: only held-out combinations; False: none of them; None: any.
     shape : int, optional
-        Shape of the first object; drawn uniformly where not given.
+        Shape of the first object; by default drawn uniformly.
     """
     rng = np.random.default_rng((seed, index))
     count = n_objects if n_objects is not None else int(rng.integers(1, 4))
@@ -129,7 +129,7 @@ def sample_scene(
             if all(_apart(candidate, other) for other in objects):
                 placed = candidate
                 break
-        if placed is None:  # no room beside what is there: start the scene over
+        if placed is None:  # no room: start the scene over
             objects.clear()
         else:
             objects.append(placed)
@@ -139,7 +139,7 @@ def sample_scene(
 def sample_scenes(
     seed: int, indices: Iterable[int], n_objects: int | None = None, novel: bool | None = None
 ) -> list[Scene]:
-    """Draw several scenes of one world, see `sample_scene`."""
+    """Draw several scenes of one world (`sample_scene`)."""
     return [sample_scene(seed, int(index), n_objects, novel) for index in indices]
 
 
@@ -177,15 +177,15 @@ def _apart(one: SceneObject, other: SceneObject) -> bool:
 
 
 def caption_scene(scene: Scene, rng: np.random.Generator | None = None, keep: float = 0.5) -> str:
-    """Say what is in a scene.
+    """Describe a scene in a sentence.
 
     Parameters
     ----------
     scene : Scene
     rng : Generator, optional
-        With it, each adjective is said with probability `keep` only, as people do; without it, all are.
+        With it, each adjective is kept with probability `keep`, as people omit some; without it, all are.
     keep : float
-        Probability of saying size, colour and texture.
+        Probability of each of size, colour and texture.
     """
     phrases = [_name_object(item, rng, keep) for item in scene.objects]
     text = phrases[0]
@@ -208,19 +208,19 @@ def _name_object(item: SceneObject, rng: np.random.Generator | None, keep: float
 
 
 def with_article(phrase: str) -> str:
-    """Put "a" or "an" before a phrase, by its first letter: right for every word of this world."""
+    """Put "a" or "an" before a phrase by its first letter, correct for every word of this world."""
     return f"{'an' if phrase.startswith(tuple('aeiou')) else 'a'} {phrase}"
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word a caption can hold."""
+    """All words of captions."""
     words = {"a", "an", "and", *SIZES, *COLOURS, *TEXTURES, *SHAPES}
     words.update(word for relation in RELATIONS for word in relation.split())
     return tuple(sorted(words))
 
 
 def label_scenes(scenes: Sequence[Scene]) -> dict[str, Int[np.ndarray, " n_images"]]:
-    """Factors of the main object and the number of objects (from 0), as class indices."""
+    """Class indices of the factors of the main object, and of the number of objects (0-based)."""
     return {
         "shape": np.array([scene.main.shape for scene in scenes], dtype=np.int64),
         "colour": np.array([scene.main.colour for scene in scenes], dtype=np.int64),
@@ -231,7 +231,7 @@ def label_scenes(scenes: Sequence[Scene]) -> dict[str, Int[np.ndarray, " n_image
 
 
 def render_scenes(scenes: Sequence[Scene]) -> UInt8[np.ndarray, "n_images height width 3"]:
-    """Paint scenes as RGB images, 0 to 255."""
+    """Render scenes as RGB images, 0 to 255."""
     images = np.empty((len(scenes), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     for place, scene in enumerate(scenes):
         canvas = _paint_background(np.random.default_rng(scene.seed))
@@ -243,11 +243,11 @@ def render_scenes(scenes: Sequence[Scene]) -> UInt8[np.ndarray, "n_images height
 
 def _amplitude_spectrum(exponent: float) -> Float[np.ndarray, "height half_width"]:
     frequency = np.hypot(np.fft.fftfreq(IMAGE_SIZE)[:, None], np.fft.rfftfreq(IMAGE_SIZE)[None])
-    frequency[0, 0] = np.inf  # no mean: it is set apart
+    frequency[0, 0] = np.inf  # no mean; it is drawn separately
     return (frequency**-exponent).astype(np.float32)
 
 
-# log amplitude falls linearly with the exponent, so two spectra give all between them
+# log amplitude is linear in the exponent, so powers of this one give all others
 _SPECTRUM = _amplitude_spectrum(1.0)
 
 
@@ -255,7 +255,7 @@ def _paint_background(rng: np.random.Generator) -> Float[np.ndarray, "height wid
     # shared luminance and weaker opponent channels, as in natural scenes
     shape = (3, *_SPECTRUM.shape)
     noise = rng.standard_normal((2, *shape), dtype=np.float32)
-    # 1/f amplitude with exponents around one, as between natural scenes
+    # 1/f amplitude with exponents around 1, which vary between natural scenes
     spectrum = _SPECTRUM ** np.float32(rng.uniform(0.8, 1.3))
     field = fft.irfft2((noise[0] + 1j * noise[1]) * spectrum, s=(IMAGE_SIZE, IMAGE_SIZE))
     field /= field.std(axis=(1, 2), keepdims=True)
@@ -281,7 +281,7 @@ def _paint_object(canvas: Float[np.ndarray, "height width 3"], item: SceneObject
     rng = np.random.default_rng(item.seed)
     ink = _texture(TEXTURES[item.texture], across, down, rng)[..., None].astype(np.float32)
     tint = np.array(item.tint, np.float32)
-    second = tint * np.float32(rng.uniform(0.3, 0.55))  # the dark of the pattern
+    second = tint * np.float32(rng.uniform(0.3, 0.55))  # the dark colour of the pattern
     patch = canvas[top:bottom, left:right]
     patch += alpha * (tint + ink * (second - tint) - patch)
 
@@ -292,7 +292,7 @@ def _texture(
     down: Float[np.ndarray, "height width"],
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "height width"]:
-    """How dark each pixel of a pattern is, 0 to 1."""
+    """Darkness of each pixel of a pattern, 0 to 1."""
     if name == "plain":
         return np.zeros_like(across)
     if name == "speckled":  # grain without direction or order
@@ -315,11 +315,11 @@ def _texture(
 
 
 def _outlines() -> list[Float[np.ndarray, "n_points 2"]]:
-    """Closed outlines, centred, each of the area of the unit disc."""
+    """Closed, centred outlines with the area of the unit disc."""
     turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     disc = np.stack([np.cos(turn), np.sin(turn)], axis=1)
     closed = np.concatenate([disc, disc[:1]])
-    # the crescent is a disc with a disc taken out: the outer arc one way, the inner arc back
+    # the crescent is a disc minus a disc: outer arc one way, inner arc back
     outer = turn[(turn > 0.75) & (turn < 2 * np.pi - 0.75)]
     inner = np.linspace(2 * np.pi - 1.18, 1.18, 24)
     spikes = np.where(np.arange(10) % 2 == 0, 1.0, 0.42)[:, None]

@@ -16,6 +16,7 @@ from torch import Tensor
 from harness.storage import (
     InputError,
     content_hash,
+    hash_pixels,
 )
 from tasks.losses import label_loss
 
@@ -137,7 +138,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Split:
+class LabelledImages:
     """One split, before it is a `Task`'s.
 
     Attributes
@@ -153,10 +154,12 @@ class Split:
     labels: LabelArray
     pixel_hashes: Sequence[str]
 
-    def keep(self, kept: Bool[np.ndarray, " n_images"]) -> Split:
+    def keep(self, kept: Bool[np.ndarray, " n_images"]) -> LabelledImages:
         """The same split with some of its images only."""
         rows = np.flatnonzero(kept)
-        return Split(self.data.select(rows), self.labels[rows], [self.pixel_hashes[int(row)] for row in rows])
+        return LabelledImages(
+            self.data.select(rows), self.labels[rows], [self.pixel_hashes[int(row)] for row in rows]
+        )
 
 
 def build_task(
@@ -175,14 +178,14 @@ def build_task(
             {"image": list(images), "label": labels.tolist()}, features=datasets.Features(columns)
         )
         # not datasets' own fingerprints, which change when a set is saved and loaded
-        parts.append(Split(data, labels, [content_hash(np.asarray(image)) for image in images]))
+        parts.append(LabelledImages(data, labels, [hash_pixels(image) for image in images]))
     return join_splits(name, parts[0], parts[1], class_names, templates, leaks)
 
 
 def join_splits(
     name: str,
-    train: Split,
-    test: Split,
+    train: LabelledImages,
+    test: LabelledImages,
     class_names: Sequence[str],
     templates: Sequence[str],
     leaks: Leaks = "report",

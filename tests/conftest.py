@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import sys
 
 # before torch, numpy or huggingface_hub are imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["MPLBACKEND"] = "Agg"
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# a tenth of the time of all imports is spent looking for garbage that is not there
+gc.disable()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -27,13 +33,19 @@ def _own_tracking_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
 
 
+@pytest.fixture(autouse=True)
+def _own_accelerator() -> Iterator[None]:
+    """Forget what accelerate keeps for a whole process, such as the precision."""
+    yield
+    if state := sys.modules.get("accelerate.state"):
+        state.AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def pytest_collection_finish() -> None:
     # what was imported stays: collecting garbage among it costs most of a second each time
     gc.freeze()
-
-
-def pytest_sessionfinish() -> None:
-    gc.unfreeze()
+    gc.enable()
+    atexit.register(gc.unfreeze)  # or extensions report leaks when Python ends
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

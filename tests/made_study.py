@@ -107,7 +107,7 @@ def make_mapping(brain: Brain, order: float, shift: float, seed: int, noise: flo
 def make_probes(config: Config, progress: float, strength: float) -> dict[str, Any]:
     """Scores that fall on the probes, and rise on the task, with `progress` from 0 to 1."""
     probe: dict[str, dict[str, float]] = {}
-    for index, task in enumerate(config.probes.tasks):
+    for index, task in enumerate(config.probes.names):
         before = 0.8 - 0.15 * index
         accuracy = before - strength * progress * (0.1 + 0.1 * index)
         probe[task] = {"linear_accuracy": accuracy, "linear_ece": 0.1, "knn_accuracy": accuracy - 0.1}

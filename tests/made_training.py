@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState
 from overrides import TINY
 
 from harness.backbones.load import load_backbone
@@ -28,13 +27,11 @@ load_once = functools.cache(load_task)
 
 
 def train(folder: Path, *overrides: str) -> Config:
-    """Fine-tune into a folder; the accelerator is a new one."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+    """Fine-tune into a folder."""
     config = load_config([*TINY, *overrides])
     task = load_once("digits", config.task.n_train, config.task.n_test)
     accelerator = build_accelerator(config.finetune)
     finetune(config, folder, [task], load_backbone(config.backbone), accelerator)
-    AcceleratorState._reset_state(reset_partial_state=True)
     return config
 
 

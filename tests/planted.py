@@ -16,7 +16,7 @@ from harness.config.mapping import MappingConfig
 from harness.mappings.data import FitData
 from harness.mappings.fit import fit_mapping
 from harness.mappings.mapping import Mapping
-from harness.mappings.splits import split_stimuli
+from harness.mappings.splits import Split, split_stimuli
 from harness.storage.errors import InputError
 from harness.tokens.extraction import LayerTokens
 
@@ -89,9 +89,10 @@ def fit_planted(
     seed: int = 0,
     bootstrap: bool = False,
     start: Mapping | None = None,
+    split: Split | None = None,
 ) -> Mapping:
-    """Fit any family of mappings on four fifths of the stimuli."""
-    split = split_stimuli(N_IMAGES, 0.2, seed=0)
+    """Fit any family of mappings on four fifths of the stimuli unless a split is given."""
+    split = split or split_stimuli(N_IMAGES, 0.2, seed=0)
     data = FitData(planted.tokens, planted.responses, planted.coords, planted.bounding_box, split)
     return fit_mapping(data, config, seed=seed, bootstrap=bootstrap, start=start)
 

@@ -46,7 +46,7 @@ def test_the_floor_is_of_one_subject_and_the_test_of_the_mean_is_another() -> No
     def rewired(excess: float) -> dict[str, float]:
         values = {}
         for place, share in (("all", 1.0), ("V1", 1.0), ("V2", -1.0)):
-            for measure in ("wasserstein", "cluster_agreement"):
+            for measure in ("wasserstein", "cluster_agreement")[: 1 if place == "all" else 2]:
                 name = f"rewiring/{place}/{measure}"
                 values |= {f"{name}_excess": share * excess, f"{name}_null": 0.1, f"{name}_p": 0.01}
                 values |= {f"{name}_excess_low": 0.0, f"{name}_excess_high": 1.0}
@@ -61,6 +61,7 @@ def test_the_floor_is_of_one_subject_and_the_test_of_the_mean_is_another() -> No
         for place in ("all", "V1", "V2")
         for measure in ("wasserstein", "cluster_agreement")
         for end in ("excess", "null")
+        if (place, measure) != ("all", "cluster_agreement")
     }
     assert all(f"rewiring/V1/b/wasserstein{end}" in found for end in own)
     # distances are tested for more than the floor, agreement for less

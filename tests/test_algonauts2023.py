@@ -1,4 +1,4 @@
-"""The Algonauts 2023 folder, written in its format: what is read is what was written, or one error."""
+"""A made Algonauts 2023 folder loads as written, or fails with one error."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_what_is_written_is_read(tmp_path: Path, subject: str) -> None:
     left, right = (read(folder, f"{FMRI}/{side}_training_fmri.npy") for side in ("lh", "rh"))
     np.testing.assert_array_equal(brain.responses, np.hstack([left, right]))
     assert brain.hemisphere.tolist() == ["L"] * n_left + ["R"] * n_right
-    # places on the two spheres, side by side
+    # coordinates on the two spheres, side by side
     sphere = load_fsaverage().sphere
     mask = np.hstack(
         [read(folder, f"roi_masks/{side}.all-vertices_fsaverage_space.npy") for side in ("lh", "rh")]
@@ -66,7 +66,7 @@ def test_what_is_written_is_read(tmp_path: Path, subject: str) -> None:
         brain.coords[brain.hemisphere == "L", 0].max() < 101 < brain.coords[brain.hemisphere == "R", 0].min()
     )
     np.testing.assert_array_equal(brain.bounding_box, [sphere.min(axis=0), sphere.max(axis=0)])
-    # nothing is known that the folder does not say
+    # what the folder does not hold is None
     assert (brain.noise_ceiling, brain.n_repeats, brain.session, brain.shared) == (None,) * 4
     assert brain.stimulus_ids.tolist() == [13 + 7 * row for row in range(N_TRAIN)]
 
@@ -149,7 +149,7 @@ def test_mappings_of_every_protocol_are_read(tmp_path: Path, protocol: int) -> N
     table = {0: "Unknown", 1: "V1v"}
     write_pickle(tmp_path / "mapping_x.npy", np.array(table, dtype=object), protocol)
     assert read_mapping(tmp_path / "mapping_x.npy") == table
-    # as written by numpy before its core was renamed
+    # as written by numpy before its core module was renamed
     content = (tmp_path / "mapping_x.npy").read_bytes().replace(b"numpy._core", b"numpy.core")
     if protocol < 4:  # later ones count their bytes
         (tmp_path / "mapping_x.npy").write_bytes(content)
@@ -301,7 +301,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "one hemisphere's labels missing": (
         lambda folder: (folder / LABELS_LH).unlink(),
-        ["lh.floc-places_challenge_space.npy: no such file", "both hemispheres, or of neither"],
+        ["lh.floc-places_challenge_space.npy: no such file", "both hemispheres or of neither"],
     ),
     "one hemisphere's ceiling missing": (
         lambda folder: save(folder / "test_split/noise_ceiling/lh_noise_ceiling.npy", np.ones(40)),
@@ -317,11 +317,11 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "an image missing": (
         lambda folder: (folder / IMAGES / "train-0003_nsd-00027.png").unlink(),
-        [IMAGES, "found train-0004_nsd-00034.png in place of train-0003"],
+        [IMAGES, "found train-0004_nsd-00034.png, expected train-0003"],
     ),
     "the last image missing": (
         lambda folder: (folder / IMAGES / "train-0012_nsd-00090.png").unlink(),
-        ["lh_training_fmri.npy", "12 rows", "11 images", "accepted: as many"],
+        ["lh_training_fmri.npy", "12 rows", "11 images", "expected as many"],
     ),
     "a row missing": (
         lambda folder: replace_array(folder, f"{FMRI}/rh_training_fmri.npy", lambda rows: rows[:-1]),
@@ -329,7 +329,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "images counted from 0": (
         lambda folder: rename_image(folder, "train-0001_nsd-00013.png", "train-0000_nsd-00013.png"),
-        ["found train-0000_nsd-00013.png in place of train-0001", "numbered from 1"],
+        ["found train-0000_nsd-00013.png, expected train-0001", "from 1, each once"],
     ),
     "ids counted from 1": (
         lambda folder: rename_image(folder, "train-0012_nsd-00090.png", "train-0012_nsd-73000.png"),
@@ -341,7 +341,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "two pictures of one id": (
         lambda folder: rename_image(folder, "train-0002_nsd-00020.png", "train-0002_nsd-00013.png"),
-        ["images number 1 and 2 have the same id nsd-00013"],
+        ["images 1 and 2 differ, but both have id nsd-00013"],
     ),
     "vertices of another subject": (
         lambda folder: replace_array(folder, f"{FMRI}/lh_training_fmri.npy", lambda rows: rows[:, :-2]),
@@ -363,7 +363,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda folder: save(
             folder / "roi_masks/lh.floc-places_fsaverage_space.npy", np.ones(N_FSAVERAGE, dtype=np.int64)
         ),
-        ["lh.floc-places_challenge_space.npy", "not those of the file in fsaverage space"],
+        ["lh.floc-places_challenge_space.npy", "labels differ from those in fsaverage space"],
     ),
     "labels that are no numbers": (
         lambda folder: replace_array(folder, LABELS_LH, lambda labels: labels.astype(float)),
@@ -393,7 +393,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
             save(folder / f"test_split/noise_ceiling/{side}_noise_ceiling.npy", np.full(size, -0.1))
             for side, size in SIZES["subj01"].items()
         ],
-        ["noise_ceiling", "-0.1", "accepted: 0 to 1"],
+        ["noise_ceiling", "-0.1", "expected 0 to 1"],
     ),
     "no images": (
         lambda folder: [path.unlink() for path in (folder / IMAGES).iterdir()],
@@ -434,8 +434,8 @@ def test_vertices_without_a_usable_response_are_left_out_and_counted(
     np.testing.assert_array_equal(brain.responses, whole.responses[:, kept])
     np.testing.assert_array_equal(brain.coords, whole.coords[kept])
     np.testing.assert_array_equal(brain.bounding_box, whole.bounding_box)
-    assert "3 of 76 voxels have values that are not finite" in caplog.text
-    assert "1 of 76 voxels have one value for all stimuli" in caplog.text
+    assert "3 of 76 voxels have non-finite values" in caplog.text
+    assert "1 of 76 voxels have the same value for all stimuli" in caplog.text
     assert str(folder) in caplog.text
 
 
@@ -448,7 +448,7 @@ def test_equal_pictures_under_two_ids_are_one_stimulus(
         brain = load(folder)
     assert brain.stimulus_ids[8] == brain.stimulus_ids[2] == 27
     assert len(set(brain.stimulus_ids.tolist())) == N_TRAIN - 1
-    assert "1 stimuli are the same picture" in caplog.text
+    assert "1 stimuli are the same image" in caplog.text
 
 
 def test_ceilings_in_per_cent_and_unknown_ones_are_understood(
@@ -464,7 +464,7 @@ def test_ceilings_in_per_cent_and_unknown_ones_are_understood(
     assert found is not None
     np.testing.assert_allclose(found[[0, 3, 39]], [0, 0, 0.8], rtol=1e-6)
     assert "per cent" in caplog.text
-    assert "2 noise ceilings are not numbers" in caplog.text
+    assert "2 noise ceilings are NaN" in caplog.text
 
 
 def test_a_folder_without_labels_has_no_regions(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -474,4 +474,4 @@ def test_a_folder_without_labels_has_no_regions(tmp_path: Path, caplog: pytest.L
     assert brain.rois == ()
     assert brain.surface is not None
     assert brain.surface.area is None
-    assert "no labels of regions" in caplog.text
+    assert "no ROI labels" in caplog.text

@@ -68,3 +68,50 @@ def test_fewer_than_two_ranks():
     nothing = Hierarchy(0.0, 0.0, 0.0, 0.0)
     assert hierarchy_alignment(depth, np.full(3, np.nan)) == nothing
     assert hierarchy_alignment(depth, np.arange(3.0), np.zeros(3, bool)) == nothing
+
+
+def test_a_rank_of_0_is_a_rank():
+    rois = (Roi("retina", np.array([0]), 0.0), Roi("V1", np.array([1, 2]), 1.0))
+    np.testing.assert_array_equal(voxel_ranks(rois, 4), [0, 1, 1, np.nan])
+
+
+def test_small_differences_of_depth_are_ordered():
+    # a hundredth of a thousandth of the depth is far above the rounding of float32
+    depth = 0.5 + np.array([0, 1e-5, 2e-5])
+    assert hierarchy_alignment(depth, np.array([1.0, 2, 3])).hierarchy == pytest.approx(1)
+
+
+def test_a_mask_takes_no_voxels_without_a_rank():
+    depth, ranks = np.array([0.2, 0.8, 0.6, 0.0]), np.array([1.0, 2, 3, np.nan])
+    assert hierarchy_alignment(depth, ranks, np.ones(4, bool)) == hierarchy_alignment(depth, ranks)
+
+
+def test_a_mask_that_leaves_one_rank_leaves_no_line():
+    depth = np.array([0.1, 0.2, 0.9, 0.5])
+    found = hierarchy_alignment(depth, np.array([1.0, 1, 1, 2]), np.array([True, True, True, False]))
+    assert (found.hierarchy, found.slope) == (0, 0)
+    # the mean of the three depths, which is not their median
+    assert found.intercept_low == found.intercept_high == pytest.approx(0.4)
+
+
+def test_a_mask_without_the_lowest_area_leaves_the_ends():
+    found = hierarchy_alignment(
+        np.array([0.9, 0.25, 1.0]), np.array([1.0, 2, 3]), np.array([False, True, True])
+    )
+    # the line through (.5, .25) and (1, 1): b0 still stands for rank 1
+    assert (found.slope, found.intercept_low, found.intercept_high) == pytest.approx((1.5, -0.5, 1.0))
+
+
+def test_depth_that_is_constant_within_the_mask_is_undefined():
+    found = hierarchy_alignment(
+        np.array([0.5, 0.5, 0.5, 0.9]), np.array([1.0, 2, 3, 4]), np.array([True, True, True, False])
+    )
+    assert (found.hierarchy, found.slope) == (0, 0)
+    assert found.intercept_low == found.intercept_high == pytest.approx(0.5)
+
+
+def test_precision_of_the_depths_does_not_matter():
+    rng = np.random.default_rng(0)
+    depth = rng.random(1000).astype(np.float32)
+    for ranks in (np.repeat(np.arange(4.0), 250), np.ones(1000)):
+        assert hierarchy_alignment(depth, ranks) == hierarchy_alignment(depth.astype(np.float64), ranks)

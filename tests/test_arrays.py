@@ -117,7 +117,7 @@ def test_equal_pictures_are_one_stimulus_whatever_they_are_called(
     with caplog.at_level(logging.WARNING):
         brain = load(root)
     assert brain.stimulus_ids[5] == brain.stimulus_ids[2] == "picture_02.png"
-    assert "the same picture" in caplog.text
+    assert "the same image" in caplog.text
 
 
 def test_unusable_voxels_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -135,8 +135,8 @@ def test_unusable_voxels_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureF
         [arrays["coordinates"].astype(np.float32).min(0), arrays["coordinates"].astype("f4").max(0)],
     )
     assert np.isfinite(brain.responses).all()
-    assert "2 of 10 voxels have values that are not finite" in caplog.text
-    assert "1 of 10 voxels have one value for all stimuli" in caplog.text
+    assert "2 of 10 voxels have non-finite values" in caplog.text
+    assert "1 of 10 voxels have the same value for all stimuli" in caplog.text
 
 
 def test_voxels_in_one_place_are_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -284,7 +284,7 @@ def test_numbers_that_sort_otherwise_need_a_list(tmp_path: Path) -> None:
     root = write_arrays(tmp_path, arrays, 0)
     for row in range(N_IMAGES):
         write_picture(root / f"stimuli/{row}.png", row)
-    with pytest.raises(InputError, match=r"which row is 10\.png and which 2\.png"):
+    with pytest.raises(InputError, match=r"order is ambiguous: 10\.png or 2\.png"):
         load(root)
     np.save(root / "shown.npy", np.array([f"{row}.png" for row in range(N_IMAGES)]))
     assert load(root).stimulus_ids[2] == "2.png"

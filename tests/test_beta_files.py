@@ -1,4 +1,4 @@
-"""Responses of a session as they were stored: units, axis orders, and only the wanted voxels."""
+"""Responses of a session: units, axis orders and masking."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_native_surfaces_are_vertices_by_trials(tmp_path: Path) -> None:
 def test_a_scaled_header_is_believed(tmp_path: Path) -> None:
     image = nibabel.Nifti1Image(VALUES / 300, np.eye(4))
     image.set_data_dtype(np.int16)
-    nibabel.save(image, tmp_path / "b.nii.gz")  # nibabel picks a slope
+    nibabel.save(image, tmp_path / "b.nii.gz")  # nibabel chooses a slope
     np.testing.assert_allclose(read(tmp_path / "b.nii.gz"), expected(), atol=1e-4)
 
 
@@ -80,23 +80,23 @@ def test_other_numbers_of_trials_and_other_grids_are_refused(suffix: str, tmp_pa
     path = tmp_path / f"b.{suffix}"
     write = write_hdf5 if suffix == "hdf5" else write_nifti
     write(path, VALUES[..., :-1])
-    with pytest.raises(InputError, match=rf"b\.{suffix}: found 8 trials, the design has 9"):
+    with pytest.raises(InputError, match=rf"b\.{suffix}: found 8 trials, expected 9"):
         read(path)
     write(path, VALUES[:-1])
-    with pytest.raises(InputError, match="found 5 × 7 × 5, the mask has 6 × 7 × 5"):
+    with pytest.raises(InputError, match="found 5 × 7 × 5, expected 6 × 7 × 5"):
         read(path)
 
 
 def test_an_hdf5_file_of_python_axes_is_refused(tmp_path: Path) -> None:
     write_hdf5(tmp_path / "b.hdf5", VALUES.transpose(), None)  # so h5py sees X, Y, Z, trials
-    with pytest.raises(InputError, match=r"b\.hdf5: found 6 trials, the design has 9"):
+    with pytest.raises(InputError, match=r"b\.hdf5: found 6 trials, expected 9"):
         read(tmp_path / "b.hdf5")
 
 
 def test_an_hdf5_file_without_betas_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "b.hdf5", "w") as file:
         file["beta"] = VALUES
-    with pytest.raises(InputError, match=r"found beta, accepted: a data set /betas"):
+    with pytest.raises(InputError, match=r"found beta, expected a data set /betas"):
         read(tmp_path / "b.hdf5")
     (tmp_path / "b.hdf5").write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match=r"b\.hdf5: not a readable HDF5 file"):
@@ -105,7 +105,7 @@ def test_an_hdf5_file_without_betas_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["nii.gz", "nii", "hdf5"])
 def test_a_session_never_lies_in_memory(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is allocated while reading stays near the masked result, not near the file's content."""
+    """Memory while reading is close to the masked result, not to the content of the file."""
     monkeypatch.setattr(beta_files, "BLOCK", 2**16)
     shape, n_trials = (30, 32, 24), 120
     values = np.random.default_rng(4).integers(-900, 900, (*shape, n_trials)).astype(np.int16)
@@ -113,7 +113,7 @@ def test_a_session_never_lies_in_memory(suffix: str, tmp_path: Path, monkeypatch
     (write_hdf5 if suffix == "hdf5" else write_nifti)(path, values)
     places = np.arange(0, np.prod(shape), 97)
     found = np.empty((n_trials, len(places)), dtype=np.float32)
-    read_betas(path, shape, places, found)  # imports what it needs
+    read_betas(path, shape, places, found)  # triggers lazy imports
     tracemalloc.start()
     read_betas(path, shape, places, found)
     peak = tracemalloc.get_traced_memory()[1]

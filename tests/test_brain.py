@@ -101,7 +101,7 @@ def test_cut_by_roi_leaves_whole_rois_only(brain: Brain) -> None:
     both = brain.select_rois(["V2", "patch"])
     assert table(both) == {"V2": [1, 2], "patch": [0, 1]}
     np.testing.assert_array_equal(both.responses[0], [2, 3, 4])
-    with pytest.raises(InputError, match=r"unknown ROI of brain made 'V2v': there is V1, .* mean 'V2'"):
+    with pytest.raises(InputError, match=r"unknown ROI of brain made 'V2v': expected one of V1, .*'V2'"):
         brain.select_rois(["V2v"])
 
 

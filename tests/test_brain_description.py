@@ -12,7 +12,6 @@ from made_study import make_brain
 from harness.brains.brain import Roi
 from harness.brains.description import (
     describe_brain,
-    in_bytes,
 )
 from harness.commands.brains import look
 from harness.config.compose import load_config
@@ -64,23 +63,19 @@ def test_parts_that_are_not_known_are_named() -> None:
     assert "ceiling" not in found and "sessions" not in found
 
 
-def test_bytes_in_words() -> None:
-    assert [in_bytes(size) for size in (512, 2.5e6, 1.234e10)] == ["0.512 kB", "2.5 MB", "12.3 GB"]
-
-
 def test_look_names_memory_and_writes_a_picture(tmp_path: Path) -> None:
     overrides = [f"runs_dir={tmp_path}", "brain.n_voxels=100", "brain.n_stimuli=20", "backbone=mini_random"]
     found = look(load_config(overrides))
     texts = [text for _, text in found]
-    assert ("memory", "8 kB for responses") in found
+    assert ("memory", "8.0 kB for responses") in found
     # 20 images of 8 layers of 128 channels at 8 × 8 places and once for the whole, 2 bytes each
     n_bytes = 20 * 8 * 128 * 65 * 2
-    assert f"{n_bytes / 1e6:.3g} MB (mini_random, float16) for the tokens of one snapshot" in texts
+    assert f"{n_bytes / 1e6:.1f} MB (mini_random, float16) for the tokens of one snapshot" in texts
     path = tmp_path / "brains" / "simulated-0.png"
     assert found[-1] == ("picture", str(path))
     assert path.read_bytes().startswith(b"\x89PNG")
     wide = look(load_config([*overrides, "mapping.token_precision=float32"]))
-    assert f"{2 * n_bytes / 1e6:.3g} MB (mini_random, float32) for the tokens of one snapshot" in [
+    assert f"{2 * n_bytes / 1e6:.1f} MB (mini_random, float32) for the tokens of one snapshot" in [
         text for _, text in wide
     ]
 

@@ -1,4 +1,4 @@
-"""Noise ceilings by the data set's formula, and from repeats against a truth."""
+"""Noise ceilings by the data set's formula, and estimated from repeats against a truth."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_variances_by_hand() -> None:
 
 
 def test_repeats_give_the_ceiling_back_that_responses_were_made_with() -> None:
-    """Standardised sessions, pictures seen once to three times, as in the data set."""
+    """Standardised sessions, images shown one to three times, as in the data set."""
     rng = np.random.default_rng(3)
     n_pictures, ncsnr = 600, np.array([0.0, 0.3, 0.8, 1.5])
     signal = rng.standard_normal((n_pictures, len(ncsnr))) * ncsnr
@@ -49,7 +49,7 @@ def test_repeats_give_the_ceiling_back_that_responses_were_made_with() -> None:
     averaged = average_sessions(named, rows, 4, standardise=True)
     found = ceiling_from_variances(averaged.noise_variance, averaged.total_variance, rows.n_repeats)
     np.testing.assert_allclose(found, ceiling_from_ncsnr(ncsnr, rows.n_repeats), atol=0.05)
-    # and that is the share of the averages' variance that the signal explains
+    # the share of the averages' variance explained by the signal
     explained = [
         np.corrcoef(averaged.responses[:, voxel], signal[:, voxel])[0, 1] ** 2 for voxel in (1, 2, 3)
     ]

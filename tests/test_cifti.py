@@ -1,4 +1,4 @@
-"""Grayordinates are what the file's own axis says, whatever their number."""
+"""The file's own axis defines the grayordinates, in any number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from harness.brains.grayordinates.cifti import open_cifti
 from harness.storage.errors import InputError
 
 FEW = lay_out(subcortex=True, every=16)
-WHOLE = {subcortex: lay_out(subcortex) for subcortex in (True, False)}
+
+
+@pytest.fixture(scope="module")
+def cortical() -> axes.BrainModelAxis:
+    return lay_out(subcortex=False)
 
 
 def write(path: Path, columns: axes.BrainModelAxis, n_maps: int = 3, **options: bool) -> np.ndarray:
@@ -26,7 +30,7 @@ def write(path: Path, columns: axes.BrainModelAxis, n_maps: int = 3, **options: 
 
 
 def test_the_layout_with_subcortex(tmp_path: Path) -> None:
-    write(tmp_path / "a.dscalar.nii", WHOLE[True])
+    write(tmp_path / "a.dscalar.nii", lay_out(subcortex=True))
     layout = open_cifti(tmp_path / "a.dscalar.nii").layout
     assert len(layout.vertex) == N_ALL
     left, right = (layout.structure == f"CORTEX_{side}" for side in ("LEFT", "RIGHT"))
@@ -42,8 +46,10 @@ def test_the_layout_with_subcortex(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.dscalar.nii", "a.dtseries.nii"])
 @pytest.mark.parametrize("intent", [True, False])
-def test_maps_and_series_without_subcortex(name: str, intent: bool, tmp_path: Path) -> None:
-    values = write(tmp_path / name, WHOLE[False], intent=intent)
+def test_maps_and_series_without_subcortex(
+    name: str, intent: bool, cortical: axes.BrainModelAxis, tmp_path: Path
+) -> None:
+    values = write(tmp_path / name, cortical, intent=intent)
     file = open_cifti(tmp_path / name)
     assert (len(file.layout.vertex), file.n_maps) == (N_CORTEX, 3)
     chosen, found = np.array([5, 59411, 30000]), np.empty((2, 3), np.float32)
@@ -88,10 +94,10 @@ def only_left() -> axes.BrainModelAxis:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (only_left(), "found CORTEX_LEFT, but no CORTEX_RIGHT: a hemisphere is missing"),
+        (only_left(), "found CORTEX_LEFT, expected also CORTEX_RIGHT: a hemisphere is missing"),
         (
             lay_out(subcortex=False, n_vertices=59292, every=16),
-            "found a mesh of 59292 vertices, accepted: 32492",
+            "found a mesh of 59292 vertices, expected 32492",
         ),
     ],
 )
@@ -108,7 +114,7 @@ def test_other_axes_are_refused(tmp_path: Path) -> None:
     nibabel.save(
         nibabel.Cifti2Image(np.zeros((1, len(FEW)), np.float32), (labels, FEW)), tmp_path / "a.dlabel.nii"
     )
-    with pytest.raises(InputError, match="found LabelAxis × BrainModelAxis, accepted: maps or a series"):
+    with pytest.raises(InputError, match="found LabelAxis × BrainModelAxis, expected maps or a series"):
         open_cifti(tmp_path / "a.dlabel.nii")
     series = axes.SeriesAxis(0, 1, 2)
     nibabel.save(nibabel.Cifti2Image(np.zeros((2, 2), np.float32), (series, series)), tmp_path / "a.nii")

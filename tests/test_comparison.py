@@ -13,18 +13,21 @@ from harness.config.compose import load_config
 from harness.reporting.columns import (
     describe_column,
     stack,
+    write_title,
 )
 from harness.reporting.comparison import (
     Group,
-    RunResult,
     choose_subject_columns,
     columns_of,
     compare_runs,
-    format_table,
     group_runs,
+)
+from harness.reporting.run_results import (
+    RunResult,
     read_runs,
     unfinished_runs,
 )
+from harness.reporting.text_table import format_table
 from harness.storage.errors import InputError
 
 
@@ -98,6 +101,47 @@ def test_columns_of_the_comparison(studies: Path) -> None:
         ("brain/all/r2", "start"),
         ("brain/all/r2", "end"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "above", "heading"),
+    [
+        ("task/digits/accuracy", "digits: accuracy", "after"),
+        ("task/chest/auroc", "chest: AUROC", "after"),
+        ("task/<task>/<main>", "<task>: accuracy or AUROC", "after"),
+        ("probe/digits/linear_accuracy", "digits: linear probe", "after"),
+        ("probe/chest/linear_auroc", "chest: linear probe, AUROC", "after"),
+        ("probe/<task>/linear_<main>", "<task>: linear probe, accuracy or AUROC", "after"),
+        ("forgetting/shapes/delta_lp", "Δ_LP, linear probe", "shapes"),
+        ("forgetting/old/delta_lp_auroc", "Δ_LP, linear probe", "old (AUROC)"),
+        ("forgetting/shapes/delta_zs", "Δ_ZS, zero-shot", "shapes"),
+        ("sequence/head/average_accuracy", "sequence, head", "ACC"),
+        ("sequence/linear/average_auroc", "sequence, linear probe (AUROC)", "average AUROC"),
+        ("sequence/zero_shot/backward_transfer", "sequence, zero-shot", "BWT"),
+        ("sequence/knn/forward_transfer_auroc", "sequence, nearest neighbours (AUROC)", "FWT"),
+        ("rewiring/all/wasserstein", "rewiring, Wasserstein", "raw"),
+        ("rewiring/all/wasserstein_null", "rewiring, Wasserstein", "floor"),
+        ("rewiring/all/wasserstein_excess", "rewiring, Wasserstein", "excess"),
+        ("rewiring/all/wasserstein_p", "rewiring, Wasserstein", "p"),
+        ("rewiring/all/wasserstein_excess_subjects_p", "rewiring, Wasserstein", "p, subjects"),
+        ("rewiring/V1/depth_shift_p_fdr", "rewiring, depth shift", "p, FDR"),
+        ("alignment/all/hierarchy", "hierarchy alignment", "after"),
+        ("alignment/all/hierarchy_null_sd", "hierarchy alignment", "refit sd"),
+        ("brain/all/r2", "brain R²", "after"),
+        ("brain/all/r2_subjects_low", "brain R²", "low, subjects"),
+    ],
+)
+def test_headings(metric: str, above: str, heading: str) -> None:
+    column = describe_column(metric, "end")
+    assert (column.above, column.heading) == (above, heading)
+    assert describe_column(metric, "start").heading == ("before" if heading == "after" else heading)
+
+
+def test_titles_of_panels() -> None:
+    assert write_title("task/<task>/<main>") == "Task accuracy or AUROC"
+    assert write_title("task/digits/accuracy") == "digits accuracy"
+    assert write_title("rewiring/all/wasserstein_excess") == "Excess rewiring"
+    assert write_title("brain/all/r2") == "Brain R²"
 
 
 def test_seeds_are_averaged_and_variants_kept_apart(studies: Path) -> None:

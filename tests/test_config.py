@@ -10,15 +10,17 @@ from pydantic import ValidationError
 
 from harness.config.brain import Algonauts2023Config
 from harness.config.compose import (
-    CONFIGS,
-    GROUPS,
     config_hash,
     flatten,
-    group_options,
     load_config,
     read_config,
     settings,
     to_yaml,
+)
+from harness.config.folders import (
+    CONFIGS,
+    GROUPS,
+    group_options,
 )
 from harness.config.mapping import FactorTopyConfig
 from harness.config.run import Config
@@ -90,17 +92,17 @@ def test_a_grid_can_name_settings_with_dots() -> None:
     ("override", "parts"),
     [
         ("backbone=mini_clp", ["backbone", "'mini_clp'", "mini_random", "did you mean 'mini_clip'"]),
-        ("backbone=null", ["unknown backbone 'None'", "there are"]),
+        ("backbone=null", ["unknown backbone 'None'", "expected one of"]),
         ("study=dmo", ["study", "did you mean 'demo'"]),
         ("finetune.lrr=1", ["'finetune.lrr'", "did you mean 'finetune.lr'"]),
         ("finetun.lr=1", ["'finetun.lr'", "did you mean 'finetune.lr'"]),
         ("lr=1", ["'lr'", "finetune.lr", "mapping.lr"]),
         ("hydra.job.name=x", ["'hydra.job.name'"]),
-        ("method.rank=4", ["method.rank", "not a setting of the method"]),
+        ("method.rank=4", ["method.rank", "not a setting of the chosen method"]),
         ("method.name=lorra", ["method.name", '"lorra"', "'lora'", "'linear_probe'"]),
         ("brain=simulatd", ["brain", "'simulatd'", "algonauts2023", "did you mean 'simulated'"]),
         ("brain.name=simulatd", ["brain.name", '"simulatd"', "'simulated'", "'arrays'"]),
-        ("brain.subject=1", ["brain.subject", "not a setting of the brain"]),
+        ("brain.subject=1", ["brain.subject", "not a setting of the chosen brain"]),
         ("brain=arrays", ["brain.root", "nothing", "npz"]),
         ("brain.rois=[]", ["brain.rois", "at least 1"]),
         ("brain.rois=V1", ["brain.rois", '"V1"', "array"]),

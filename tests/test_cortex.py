@@ -1,4 +1,4 @@
-"""The cortex as read, and how voxels and random fields are laid over it."""
+"""The cortex, voxels and random fields on it, and its retinotopy."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_shares_follow_the_square_root() -> None:
     np.testing.assert_array_equal(share_voxels(60, np.array([100, 400, 900])), [10, 20, 30])
-    # the first can hold but 4: the rest is shared as 2 to 3
+    # the first holds only 4; the rest is shared 2 to 3
     np.testing.assert_array_equal(share_voxels(204, np.array([4, 400, 900])), [4, 80, 120])
 
 
@@ -93,7 +93,7 @@ def test_shares_add_up_and_fit(sizes: list[int], share: float) -> None:
 
 
 def test_too_many_voxels_are_refused() -> None:
-    with pytest.raises(InputError, match=r"brain.n_voxels: found 7, accepted: at most 6"):
+    with pytest.raises(InputError, match=r"brain.n_voxels: found 7, expected at most 6"):
         share_voxels(7, np.array([2, 4]))
 
 
@@ -140,7 +140,7 @@ def test_each_hemisphere_sees_the_other_half(cortex: Cortex, seen: Retinotopy) -
 
 
 def test_retinotopy_is_mirrored_at_area_borders(cortex: Cortex, seen: Retinotopy) -> None:
-    """From V1 into V3 the angle goes to the vertical meridian, back to the horizontal, and again."""
+    """From V1 to V3 the angle runs to the vertical meridian, back to the horizontal, and out again."""
     up = 90 * -seen.place[:, 1] / np.maximum(seen.eccentricity, 1e-6)  # sine of the elevation, ±90
     edges = np.concatenate([cortex.faces[:, [0, 1]], cortex.faces[:, [1, 2]], cortex.faces[:, [2, 0]]])
     edges = np.concatenate([edges, edges[:, ::-1]])

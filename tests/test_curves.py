@@ -20,7 +20,6 @@ from harness.plot.style import (
     embed_png,
     embed_svg,
 )
-from harness.reporting.comparison import RunResult
 from harness.reporting.figures.curves import (
     draw_alignment,
     draw_depths,
@@ -33,6 +32,7 @@ from harness.reporting.figures.drift import (
 )
 from harness.reporting.figures.interpolation import draw_interpolation
 from harness.reporting.figures.panels import Line
+from harness.reporting.run_results import RunResult
 
 
 def make_run(values: dict[str, dict[int, float]]) -> RunResult:
@@ -263,7 +263,7 @@ def test_drift_is_drawn_from_input_to_output() -> None:
     figure = draw_drift([line])
     (similarity,) = drawn(titled(figure, "1 − CKA, unbiased"), marker="o")
     assert similarity.get_ydata().tolist() == [0.25, 0.5]
-    (weights,) = drawn(titled(figure, "Weights: ‖θ − θ₀‖ / ‖θ₀‖"), marker="o")
+    (weights,) = drawn(titled(figure, "Weight distance ‖θ − θ₀‖ / ‖θ₀‖"), marker="o")
     assert weights.get_ydata().tolist() == [0.1, 0.3]
     gradients = titled(figure, "Gradient norm")
     assert gradients.get_yscale() == "log"

@@ -1,4 +1,4 @@
-"""Whatever happens to the files of a recording: it is loaded as a whole brain, or one error says why not."""
+"""Damaged files of a recording: a whole brain, or one error that says why not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Damage = Callable[[Path, np.random.Generator], None]
 
 
 def check_whole(brain: Brain) -> None:
-    """What holds of every brain."""
+    """Check what holds for every brain."""
     n_images, n_voxels = brain.responses.shape
     assert min(n_images, n_voxels) >= 1
     assert np.isfinite(brain.responses).all()
@@ -64,7 +64,7 @@ def truncate(path: Path, rng: np.random.Generator) -> None:
 
 
 def scramble(path: Path, rng: np.random.Generator) -> None:
-    """Other bytes in a few places, mostly where headers are."""
+    """Change a few bytes, mostly in headers."""
     content = bytearray(path.read_bytes())
     for place in rng.integers(0, min(len(content), 200 if rng.random() < 0.7 else len(content)), 4):
         content[place] = int(rng.integers(0, 256))
@@ -81,7 +81,7 @@ def replace_by_another(path: Path, rng: np.random.Generator) -> None:
 
 
 def rename(path: Path, rng: np.random.Generator) -> None:
-    """Another number in the name, or another ending."""
+    """Change a number or the suffix in the name."""
     digits = [place for place, letter in enumerate(path.name) if letter.isdigit()]
     name = path.name + "x"
     if digits and rng.random() < 0.8:
@@ -91,7 +91,7 @@ def rename(path: Path, rng: np.random.Generator) -> None:
 
 
 def change_array(path: Path, rng: np.random.Generator) -> None:
-    """Another array in the file: of other shape, type or values."""
+    """Replace by an array of other shape, type or values."""
     if path.suffix == ".npz":
         with path.open("rb") as opened, np.load(opened) as file:
             arrays = dict(file)
@@ -155,13 +155,13 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load_damaged(whole: Path, seed: int, configure: Callable[[Path], BrainConfig]) -> bool:
-    """Damage a copy in one or two places and load it; whether that worked."""
+    """Damage a copy in one or two places and load it; return whether that worked."""
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / whole.name
         shutil.copytree(whole, copy)
         for _ in range(int(rng.integers(1, 3))):
-            # kinds of files are hit alike, however many there are
+            # every kind of file is equally likely
             kinds = sorted({path.parent.name + path.suffix for path in copy.rglob("*") if path.is_file()})
             kind = kinds[int(rng.integers(len(kinds)))]
             files = sorted(path for path in copy.rglob("*") if path.is_file())
@@ -171,7 +171,7 @@ def load_damaged(whole: Path, seed: int, configure: Callable[[Path], BrainConfig
             try:
                 damage(path, rng)
             except (ValueError, OSError, BadZipFile, zlib.error):
-                return False  # damaged before, in a way that this one cannot add to
+                return False  # already damaged, so this damage does not apply
         try:
             brain = load_brain(configure(copy))
             check_whole(brain)

@@ -9,7 +9,7 @@ from harness.storage.errors import InputError
 from tasks.digits import WORDS
 from tasks.load import load_task
 
-# at the size they have, images are known again pixel by pixel
+# at native size, images can be compared pixel by pixel
 SIZE = 8
 
 

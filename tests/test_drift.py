@@ -12,11 +12,14 @@ from harness.measures.drift import (
 )
 from harness.storage.errors import InputError
 
-RNG = np.random.default_rng(0)
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
 
 
-def test_nothing_moved() -> None:
-    features = RNG.standard_normal((20, 5)).astype(np.float32)
+def test_nothing_moved(rng: np.random.Generator) -> None:
+    features = rng.standard_normal((20, 5)).astype(np.float32)
     found = representation_drift({"a": features}, {"a": features.copy()})
     assert found["a"] == pytest.approx({"cka": 1.0, "cka_unbiased": 1.0, "distance": 0.0})
 
@@ -30,18 +33,18 @@ def test_rotation_has_a_distance_but_no_dissimilarity() -> None:
     assert found["distance"] == pytest.approx(2.0)
 
 
-def test_layers_are_measured_apart() -> None:
-    one, two = RNG.standard_normal((2, 30, 4))
-    other = RNG.standard_normal((30, 6))
+def test_layers_are_measured_apart(rng: np.random.Generator) -> None:
+    one, two = rng.standard_normal((2, 30, 4))
+    other = rng.standard_normal((30, 6))
     found = representation_drift({"first": one, "second": two}, {"first": one, "second": other[:, :4]})
     assert found["first"]["distance"] == 0
     assert found["second"]["cka_unbiased"] == pytest.approx(linear_cka(two, other[:, :4], unbiased=True))
     assert found["second"]["cka"] < 0.5
 
 
-def test_features_that_did_not_vary_have_no_relative_distance() -> None:
+def test_features_that_did_not_vary_have_no_relative_distance(rng: np.random.Generator) -> None:
     constant = np.ones((5, 3))
-    found = representation_drift({"a": constant}, {"a": RNG.standard_normal((5, 3))})["a"]
+    found = representation_drift({"a": constant}, {"a": rng.standard_normal((5, 3))})["a"]
     assert found == {"cka": 0.0, "cka_unbiased": 0.0}
 
 
@@ -57,5 +60,5 @@ def test_weight_distance_by_hand() -> None:
 
 @pytest.mark.parametrize("after", [{}, {"w": np.zeros(3)}])
 def test_weights_that_do_not_fit_are_named(after: dict[str, np.ndarray]) -> None:
-    with pytest.raises(InputError, match=r"weight distance: w: found .*, accepted: \(2,\)"):
+    with pytest.raises(InputError, match=r"weight distance: w: found .*, expected \(2,\)"):
         weight_distance({"w": np.zeros(2)}, after, {"w": "one"})

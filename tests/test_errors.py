@@ -18,19 +18,19 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     error = unknown_name("backbone", "mini_clop", ["mini_random", "mini_clip"])
     assert isinstance(error, ValueError)
     assert str(error) == (
-        "unknown backbone 'mini_clop': there is mini_clip, mini_random; did you mean 'mini_clip'?"
+        "unknown backbone 'mini_clop': expected one of mini_clip, mini_random; did you mean 'mini_clip'?"
     )
 
 
 def test_nothing_near_is_not_guessed() -> None:
     assert "did you mean" not in str(unknown_name("task", "zzz", ["digits", "shapes"]))
-    assert str(unknown_name("task", "digits", [])) == "unknown task 'digits': there is none"
+    assert str(unknown_name("task", "digits", [])) == "unknown task 'digits': none available"
 
 
 def test_many_names_are_not_all_listed() -> None:
     names = [f"model_{place}" for place in range(1000)]
     message = str(unknown_name("timm model", "modell_77", names))
-    assert "there are 1000, such as model_77" in message
+    assert "expected one of 1000, such as model_77" in message
     assert message.endswith("did you mean 'model_77'?")
     assert len(message) < 200
 
@@ -43,12 +43,12 @@ def test_the_message_names_what_was_given(name: str, known: list[str]) -> None:
 
 def test_bad_input_ends_a_program_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     def fails() -> None:
-        raise InputError("finetune.lr: found -1, accepted: above 0")
+        raise InputError("finetune.lr: found -1, expected above 0")
 
     with pytest.raises(SystemExit) as ended:
         exit_with_one_line(fails)
     assert ended.value.code == 2
-    assert capsys.readouterr() == ("", "error: finetune.lr: found -1, accepted: above 0\n")
+    assert capsys.readouterr() == ("", "error: finetune.lr: found -1, expected above 0\n")
 
 
 def test_other_errors_are_not_hidden() -> None:

@@ -10,6 +10,7 @@ from torch.nn import functional
 from harness.backbones.backbone import Backbone
 from harness.backbones.timm_backbone import load_timm
 from harness.config.method import EwcConfig
+from harness.finetuning.methods import ewc
 from harness.finetuning.methods.ewc import (
     Ewc,
     ewc_penalty,
@@ -90,16 +91,26 @@ def test_gradients_are_those_of_one_image_after_the_other(backbones: dict[str, B
     assert all(torch.equal(before[key], part) for key, part in backbone.state_dict().items())
 
 
-def test_only_what_is_trained_has_a_fisher_information(backbones: dict[str, Backbone]) -> None:
+def test_only_what_is_trained_has_a_fisher_information(
+    backbones: dict[str, Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def note(*arguments):
+        made.append(fisher_of(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(ewc, "fisher_of", note)
     backbone, task = backbones["vit"], load_task("shapes", 4, 1, 0)
     method = EwcConfig(frozen_blocks=4, weight=2.0)
     model = tune(backbone, 3, method, 0)
     objective = Ewc(model, task, backbone, method, task, "cpu", 0)
-    assert {name.split(".")[1] for name in objective._fisher if name.startswith("blocks")} == {"4", "5"}
+    (fisher,) = made
+    assert {name.split(".")[1] for name in fisher if name.startswith("blocks")} == {"4", "5"}
     images, labels = torch.zeros(2, 3, 160, 160), torch.tensor([0, 1])
     assert objective(images, labels)["penalty"].item() == 0
     with torch.no_grad():
         for weight in model.trained_weights().values():
             weight += 0.5
-    expected = sum(part.sum().item() for part in objective._fisher.values()) * 0.25
+    expected = sum(part.sum().item() for part in fisher.values()) * 0.25
     assert objective(images, labels)["penalty"].item() == pytest.approx(expected, rel=1e-4)

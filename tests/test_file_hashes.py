@@ -1,4 +1,4 @@
-"""Hashes are of content, and one that is remembered is never of what a file was before."""
+"""Hashes depend on content only, and a cached hash is never stale."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -24,7 +25,7 @@ def _own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two files that were last touched long ago."""
+    """Two files with old times."""
     folder = tmp_path / "data"
     folder.mkdir()
     for name in ("a.npy", "b.npy"):
@@ -43,22 +44,22 @@ def sha(text: str) -> str:
 
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time of change cannot be set by a test: the clock is."""
+    """Move the clock: tests cannot set a file's change time."""
     now = time.time
     monkeypatch.setattr(file_hashes.time, "time", lambda: now() + 60)
 
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that were read, in order."""
+    """Names of the files read, in order."""
     names: list[str] = []
-    original = file_hashes._hash
+    digest = hashlib.file_digest
 
-    def note(path: Path, check: object) -> str:
-        names.append(path.name)
-        return original(path, check)  # type: ignore[arg-type]
+    def note(file: BinaryIO, algorithm: str) -> object:
+        names.append(Path(file.name).name)
+        return digest(file, algorithm)
 
-    monkeypatch.setattr(file_hashes, "_hash", note)
+    monkeypatch.setattr(hashlib, "file_digest", note)
     return names
 
 
@@ -95,11 +96,14 @@ def test_what_was_touched_is_read_again(folder: Path, hashed: list[str], how: st
         path.write_text("A.npy")
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert hash_files(folder, ["a.npy", "b.npy"])["a.npy"] == sha(path.read_text()) != sha("a.npy")
-    assert hashed == ["a.npy", "b.npy", "a.npy"]
+    assert (sorted(hashed[:2]), hashed[2:]) == (
+        ["a.npy", "b.npy"],
+        ["a.npy"],
+    )  # the first two are read at once
 
 
 def test_what_has_just_changed_is_not_remembered(folder: Path, hashed: list[str]) -> None:
-    hash_files(folder, ["a.npy"])  # made moments ago, whatever its time of modification
+    hash_files(folder, ["a.npy"])  # just created, despite its modification time
     hash_files(folder, ["a.npy"])
     assert hashed == ["a.npy", "a.npy"]
 
@@ -113,7 +117,7 @@ def test_only_what_passed_the_check_is_remembered(folder: Path) -> None:
         if len(checked) == 1:
             raise InputError(f"{path}: broken")
 
-    hash_files(folder, ["a.npy"])  # remembered apart: nothing was checked
+    hash_files(folder, ["a.npy"])  # cached separately: not checked
     with pytest.raises(InputError, match=r"a\.npy: broken"):
         hash_files(folder, ["a.npy"], check)
     for _ in range(2):
@@ -138,7 +142,7 @@ def test_a_memory_that_cannot_be_written_costs_a_warning(
     (tmp_path / "cache").write_text("in the way")
     with caplog.at_level(logging.WARNING):
         assert hash_files(folder, ["a.npy"]) == {"a.npy": sha("a.npy")}
-    assert "going on without" in caplog.text
+    assert "hashes not cached" in caplog.text
 
 
 def test_a_missing_file_is_named(folder: Path) -> None:

@@ -22,7 +22,7 @@ from harness.storage.files import (
     content_hash,
     read_json,
     read_weights,
-    remove,
+    remove_path,
     write_atomically,
     write_json,
 )
@@ -95,7 +95,7 @@ def test_a_full_disk_names_the_file(failure: Exception, tmp_path: Path) -> None:
 
 
 def test_a_folder_is_never_half_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # whenever files are removed, nothing of it is under the folder's own name
+    # while files are deleted, none of them is under the folder's own name
     path, seen = tmp_path / "folder", []
     path.mkdir()
     (path / "old").touch()
@@ -117,7 +117,7 @@ def test_kill_in_the_middle_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "snapshots" / "step-000001"
     path.mkdir(parents=True)
     (path / "whole").touch()
-    # the function alone: importing torch for it would take seconds
+    # without torch, whose import takes seconds
     source = Path(files.__file__).read_text(encoding="utf-8")
     start, end = source.index("@contextmanager"), source.index("def write_json")
     code = (
@@ -149,7 +149,7 @@ def test_remove(tmp_path: Path) -> None:
     (tmp_path / "folder" / "inner").mkdir(parents=True)
     (tmp_path / "file").touch()
     for name in ("folder", "file", "absent"):
-        remove(tmp_path / name)
+        remove_path(tmp_path / name)
     assert names_in(tmp_path) == []
 
 
@@ -234,7 +234,7 @@ def test_equal_content_has_equal_hashes() -> None:
 
 
 def test_the_hash_never_changes() -> None:
-    # a fingerprint in an old manifest has to be found again
+    # fingerprints in old manifests must stay valid
     assert content_hash("a", 1, [2.5, None], {"b": b"c"}).startswith("2f444f0260b2eb6c")
 
 

@@ -11,15 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from made_training import interrupted
 from overrides import SMALL_TRACKING, TINY
 
 from harness.backbones.load import load_backbone
-from harness.config.compose import (
-    REPOSITORY,
-    load_config,
-)
+from harness.config.compose import load_config
+from harness.config.folders import REPOSITORY
 from harness.finetuning.batches import (
     MOST_WORKERS,
     count_workers,
@@ -39,13 +36,6 @@ from harness.runs.layout import (
 from harness.storage.errors import InputError
 from harness.storage.files import read_weights
 from tasks.load import load_task
-
-
-@pytest.fixture(autouse=True)
-def one_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def train(folder, *overrides):
@@ -119,7 +109,6 @@ def test_batches_are_the_same_from_workers_and_in_another_memory_format():
 
 def test_memory_format_changes_no_results(tmp_path):
     train(tmp_path / "plain", "finetune.epochs=1")
-    AcceleratorState._reset_state(reset_partial_state=True)
     train(tmp_path / "last", "finetune.epochs=1", "finetune.channels_last=true")
     plain, last = final_weights(tmp_path / "plain"), final_weights(tmp_path / "last")
     assert any(tensor.ndim == 4 for tensor in plain.values())
@@ -167,12 +156,10 @@ def test_snapshots_are_on_schedule_and_rows_are_complete(tmp_path):
 
 def test_accumulation_and_method_do_not_change_what_they_should_not(tmp_path):
     train(tmp_path / "whole")
-    AcceleratorState._reset_state(reset_partial_state=True)
     train(tmp_path / "parts", "finetune.accumulation=4")
     whole, parts = final_weights(tmp_path / "whole"), final_weights(tmp_path / "parts")
     for name in whole:
         torch.testing.assert_close(parts[name], whole[name], atol=2e-4, rtol=1e-3)
-    AcceleratorState._reset_state(reset_partial_state=True)
     train(tmp_path / "probe", "method=linear_probe")
     assert set(final_weights(tmp_path / "probe")) == {"head.weight", "head.bias"}
 
@@ -184,11 +171,9 @@ def test_accumulation_and_method_do_not_change_what_they_should_not(tmp_path):
 )
 def test_stopped_training_ends_with_the_same_weights(tmp_path, monkeypatch, overrides):
     train(tmp_path / "whole", *overrides)
-    AcceleratorState._reset_state(reset_partial_state=True)
     with interrupted(6, monkeypatch):
         train(tmp_path / "stopped", *overrides)
     assert list_snapshots(tmp_path / "stopped") == [0, 1, 2, 3, 4]
-    AcceleratorState._reset_state(reset_partial_state=True)
     train(tmp_path / "stopped", *overrides)
     for step in (6, 8, 9):
         assert weights_hash(tmp_path / "stopped", step) == weights_hash(tmp_path / "whole", step)
@@ -274,6 +259,6 @@ def test_wrong_names_end_in_one_line(tmp_path):
     process = launch(script, "backbone=mini_clop", stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     _, message = process.communicate(timeout=240)
     assert process.returncode == 2
-    known = r"there are \d+, such as mini_clip, .*; did you mean 'mini_clip'\?"
+    known = r"expected one of \d+, such as mini_clip, .*; did you mean 'mini_clip'\?"
     assert re.fullmatch(rf"error: unknown backbone 'mini_clop': {known}", message.strip())
     assert not list(Path(tmp_path).iterdir())

@@ -12,21 +12,16 @@ from planted import N_IMAGES, N_PATCHES, NOISE, PER_PATCH, TOKEN_SIZE, Planted, 
 from planted import fit_planted as fit_family
 
 from harness.config.mapping import FactorTopyConfig
+from harness.mappings import training
 from harness.mappings.mapping import (
     ARRAYS,
     Mapping,
 )
-from harness.mappings.splits import (
-    Split,
-    split_stimuli,
-)
-from harness.mappings.training import (
-    FitDivergedError,
-    _set_aside,
-)
+from harness.mappings.splits import split_by_seed, split_stimuli
+from harness.mappings.training import FitDivergedError
 from harness.storage.errors import InputError
 from harness.tokens.extraction import LayerTokens
-from harness.tokens.frame import standardize_tokens
+from harness.tokens.frame import StandardTokens, standardize_tokens
 
 CONFIG = FactorTopyConfig(
     token_size=TOKEN_SIZE, n_channels=8, batch_size=48, steps=200, lr=1e-2, regularization_steps=100
@@ -217,12 +212,35 @@ def test_best_state_on_validation_stimuli_is_restored(planted: Planted) -> None:
     assert_equal(patient, best)
 
 
-def test_repeats_of_a_picture_are_not_validated_on_what_they_were_fitted_on() -> None:
-    split = Split(np.arange(40), np.arange(40, 50), picture=np.arange(50) // 4)
-    validation, rest = _set_aside(split, 0.3, torch.Generator().manual_seed(0))
-    assert sorted([*validation.tolist(), *rest.tolist()]) == list(range(40))
-    assert len(validation) == 12
-    assert not set((validation // 4).tolist()) & set((rest // 4).tolist())
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_repeats_of_a_picture_are_not_validated_on_what_they_were_fitted_on(
+    planted: Planted, bootstrap: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predicted, streamed = [], []
+    predict, stream = training.predict, StandardTokens.stream
+
+    def note_predicted(model, tokens, stimuli, *others):
+        predicted.append(stimuli.tolist())
+        return predict(model, tokens, stimuli, *others)
+
+    def note_streamed(self, batches):
+        batches = list(batches)
+        streamed.append(torch.cat(batches).tolist())
+        return stream(self, batches)
+
+    monkeypatch.setattr(training, "predict", note_predicted)
+    monkeypatch.setattr(StandardTokens, "stream", note_streamed)
+    split = split_by_seed(np.arange(N_IMAGES) // 4, 0.2, seed=0)
+    steps = CONFIG.model_copy(update={"steps": 25, "validation": 0.3})
+    fit_family(planted, steps, bootstrap=bootstrap, split=split)
+    validated, fitted = set(predicted[0]), set(streamed[0])
+    assert predicted[-1] == split.held_out.tolist()
+    assert len(predicted[0]) == len(validated) == 4 * round(0.3 * len(split.train) / 4)
+    assert not {row // 4 for row in validated} & {row // 4 for row in fitted}
+    if bootstrap:
+        assert validated | fitted < set(split.train.tolist())
+    else:
+        assert validated | fitted == set(split.train.tolist())
 
 
 def test_validation_takes_stimuli(planted: Planted) -> None:

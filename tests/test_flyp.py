@@ -75,7 +75,8 @@ def test_both_towers_are_trained_and_the_head_made_of_the_tuned_text(
     backbones: dict[str, Backbone], task: Task, name: str
 ) -> None:
     backbone = backbones[name]
-    kept = {key: part.clone() for key, part in backbone.text._model.state_dict().items()}
+    kept = [part.state_dict() for part in (backbone, backbone.text.copy_to_train())]
+    kept = [{key: part.clone() for key, part in state.items()} for state in kept]
     model = tune(backbone, task.n_classes, FlypConfig(), 0, task)
     before = {key: part.clone() for key, part in model.state_dict().items()}
     objective = Flyp(model, task, 0, 1).train()
@@ -89,7 +90,9 @@ def test_both_towers_are_trained_and_the_head_made_of_the_tuned_text(
     assert changed == trained
     assert "texts.encoder.model.logit_scale" in trained and not trained & {"head.weight", "head.bias"}
     # zero-shot probes read the text tower as it was pretrained
-    assert all(torch.equal(kept[key], part) for key, part in backbone.text._model.state_dict().items())
+    for state, part in zip(kept, (backbone, backbone.text.copy_to_train()), strict=True):
+        assert state.keys() == part.state_dict().keys()
+        assert all(torch.equal(state[key], now) for key, now in part.state_dict().items())
 
     state = {key: part.clone() for key, part in model.changing_state().items()}
     assert state.keys() == trained

@@ -80,7 +80,7 @@ def test_one_task_forgets_nothing_but_itself():
     one = np.array([[0.5]])
     assert f.average_accuracy(one) == 0.5
     for measure in (f.backward_transfer, f.forgetting_chaudhry, f.forgetting_max_all, f.transfer):
-        with pytest.raises(InputError, match="found 1 task; it is defined from 2"):
+        with pytest.raises(InputError, match="found 1 task, expected at least 2"):
             measure(one)
 
 
@@ -163,3 +163,66 @@ def test_cka_of_collapsed_features_is_zero(unbiased):
 def test_unbiased_cka_needs_four_images():
     with pytest.raises(InputError, match="found 3 images"):
         drift.linear_cka(X[:3], Y[:3], unbiased=True)
+
+
+def test_delta_names_either_accuracy():
+    for before, after in ((1.2, 0.5), (0.5, 1.2)):
+        with pytest.raises(InputError, match=r"delta: found an accuracy of 1\.2"):
+            f.delta(before, after)
+
+
+def test_measures_between_tasks_need_two():
+    one = np.array([[0.5]])
+    with pytest.raises(InputError, match="found 1 task"):
+        f.forward_transfer(one, np.array([0.1]))
+    with pytest.raises(InputError, match="found 1 task"):
+        f.relative_forgetting(one)
+
+
+def test_the_best_accuracy_may_be_any_before_the_last():
+    accuracy = np.array([[90, 20, 30], [60, 85, 25], [70, 75, 95]]) / 100
+    # first task: best after itself, .9 - .7; second: .85 - .75
+    assert f.forgetting_chaudhry(accuracy) == pytest.approx((0.2 + 0.1) / 2)
+    assert f.forgetting_max_all(accuracy) == pytest.approx((0.2 + 0.1) / 2)
+
+
+def test_relative_forgetting_of_a_task_that_was_never_good():
+    # half of what little was learned is lost
+    assert f.relative_forgetting(np.array([[0.4, 0.1], [0.2, 0.9]])) == pytest.approx(0.5)
+
+
+def test_drift_is_measured_in_double_precision():
+    before, after = np.array([[-1]], np.float32), np.array([[2**25]], np.float32)
+    assert drift.feature_drift(before, after) == (2**25 + 1) ** 2  # single precision has no 2²⁵ + 1
+
+
+def test_biased_cka_of_three_images_by_hand():
+    # centred: ‖YᵀX‖² = 20/9, ‖XᵀX‖ = √90/9, YᵀY = 24/9
+    assert drift.linear_cka(X[:3], Y[:3]) == pytest.approx(np.sqrt(0.625))
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+@pytest.mark.parametrize("scale", [1e-45, 1e45])
+def test_cka_neither_overflows_nor_underflows(unbiased, scale):
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(2, 12, 3))
+    assert drift.linear_cka(scale * x, scale * y, unbiased) == pytest.approx(drift.linear_cka(x, y, unbiased))
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_cka_sees_features_that_vary_little_around_a_large_mean(unbiased):
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(12, 3))
+    assert drift.linear_cka(x, x + 1e6, unbiased) == pytest.approx(1, abs=1e-6)
+    x, y = (1000 + rng.normal(size=(12, 3)).astype(np.float32) for _ in range(2))
+    wide = drift.linear_cka(x.astype(np.float64), y.astype(np.float64), unbiased)
+    assert drift.linear_cka(x, y, unbiased) == pytest.approx(wide, rel=1e-12)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1e6 + 0.1, 1e-20 / 3])
+def test_cka_of_collapsed_features_is_zero_whatever_their_value(value):
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(9, 3))
+    for unbiased in (False, True):
+        assert drift.linear_cka(x, np.full((9, 2), value), unbiased) == 0
+        assert drift.linear_cka(np.full((9, 2), value), x, unbiased) == 0

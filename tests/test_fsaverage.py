@@ -1,16 +1,16 @@
-"""The sphere made of fsaverage5 is FreeSurfer's, vertex by vertex; what is drawn is drawn in its place."""
+"""The sphere split from fsaverage5 is FreeSurfer's, vertex by vertex, and voxels are drawn in place."""
 
 from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from nibabel.gifti.gifti import GiftiImage
 from scipy.spatial import ConvexHull
 
-import harness.brains.fsaverage as fsaverage
 from harness.brains.cortex import GAP
 from harness.brains.fsaverage import (
     N_VERTICES,
@@ -20,7 +20,7 @@ from harness.brains.fsaverage import (
 )
 from harness.storage.errors import InputError
 
-# places of vertices of the seventh icosahedron, as MNE-Python 1.13 carries it from FreeSurfer
+# vertices of the seventh icosahedron, from FreeSurfer by way of MNE-Python 1.13
 KNOWN = {
     10242: [-1.40, 1.02, 99.98],
     10243: [-0.86, 2.66, 99.96],
@@ -46,7 +46,7 @@ def read(name: str) -> list[np.ndarray]:
 
 
 def join_faces(faces: np.ndarray) -> np.ndarray:
-    """The faces of which `faces` are the quarters: what `split_faces` does, undone."""
+    """Undo `split_faces`: the faces whose quarters are `faces`."""
     n_coarse = len(faces) // 4
     rest = faces[n_coarse:].reshape(-1, 3, 3)
     return np.stack([faces[:n_coarse, 0], rest[:, 2, 1], rest[:, 0, 2]], axis=1)
@@ -87,7 +87,7 @@ def test_all_vertices_of_fsaverage_are_in_place(cortex: Fsaverage) -> None:
     for vertex, place in KNOWN.items():
         np.testing.assert_allclose(left[vertex], place, atol=0.012)
     np.testing.assert_allclose(np.linalg.norm(left, axis=1), 100, atol=0.01)
-    # both hemispheres have one sphere, the right one moved until they are apart
+    # both hemispheres have the same sphere, the right one shifted
     np.testing.assert_allclose(right - left, np.broadcast_to([200 + GAP, 0, 0], left.shape), atol=1e-4)
     np.testing.assert_array_equal(cortex.bounding_box, [[-100, -100, -100], [300 + GAP, 100, 100]])
 
@@ -102,7 +102,7 @@ def test_vertices_are_drawn_at_the_nearest_of_the_flat_map(cortex: Fsaverage) ->
         assert at == there[distance.argmin()]
     assert drawn[0] == 5
     assert drawn[3] == 10242 + 5
-    # of vertices on the flat map, each is drawn where it is; between them lie 2 mm
+    # vertices of the flat map are drawn at their own position; spacing is 2 mm
     flat = there[there < 10242]
     np.testing.assert_array_equal(cortex.surface(flat).voxel_vertex, flat)
 
@@ -131,10 +131,11 @@ def test_a_drawn_vertex_is_in_the_area_of_most_of_its_voxels(cortex: Fsaverage) 
 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     load_fsaverage.cache_clear()
-    monkeypatch.setattr(fsaverage, "_data_folder", lambda: tmp_path)
-    with pytest.raises(InputError, match=r"sphere_left\.gii\.gz: no such file; install nilearn"):
+    empty = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: empty)
+    with pytest.raises(InputError, match=r"sphere_left\.gii\.gz: no such file; expected nilearn"):
         load_fsaverage()
     monkeypatch.undo()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="no package nilearn"):
+    with pytest.raises(InputError, match="package nilearn is missing"):
         load_fsaverage()

@@ -27,7 +27,7 @@ from harness.storage.errors import InputError
 N_PICTURES, N_MAPS = 5, 12
 NAMES = [f"p{index}.png" for index in range(N_PICTURES)]
 SHOWN = np.random.default_rng(7).integers(0, N_PICTURES, 2 * N_MAPS)
-EVERY = 16  # of the real grayordinates, which is faster
+EVERY = 16  # keep one of 16 grayordinates, for speed
 COLUMNS = lay_out(subcortex=False, every=EVERY)
 
 
@@ -42,7 +42,7 @@ def _one_cortex(cortex: Cortex, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write(root: Path, columns: Any = COLUMNS, **changed: Any) -> np.ndarray:
-    """Two sessions of maps; their values, [maps, grayordinates]."""
+    """Write two sessions of maps; return their values, [maps, grayordinates]."""
     rng = np.random.default_rng(8)
     values = rng.normal(3, 2, (2 * N_MAPS, len(columns))).astype(np.float32)
     write_maps(root / "ses-1.dscalar.nii", values[:N_MAPS], columns)
@@ -123,7 +123,7 @@ def test_below_the_cortex(cortex: Cortex, tmp_path: Path) -> None:
     place = np.stack(np.unravel_index(np.arange(10000), (25, 25, 25)), axis=1) + np.array([45, 30, 20])
     millimetres = place[::EVERY] @ AFFINE[:3, :3].T + AFFINE[:3, 3]
     np.testing.assert_array_equal(stem == "R", millimetres[:, 0] > 0)
-    # beside the spheres, in their own millimetres otherwise
+    # shifted beside the spheres, otherwise in native millimetres
     assert brain.coords[thalamus, 0].min() > cortex.sphere[:, 0].max()
     np.testing.assert_allclose(
         np.diff(brain.coords[rois["BRAIN_STEM"]], axis=0), np.diff(millimetres, axis=0), atol=1e-3
@@ -167,7 +167,7 @@ def test_single_trials_and_sessions(tmp_path: Path) -> None:
 
 
 def test_sessions_may_share_files(tmp_path: Path) -> None:
-    """Sessions are the table's, however maps are spread over files."""
+    """The table defines sessions, regardless of the files."""
     values = write(tmp_path)
     expected = load(tmp_path)
     for path in tmp_path.glob("*.nii"):
@@ -182,7 +182,7 @@ def test_without_sessions_all_maps_are_one(tmp_path: Path, caplog: pytest.LogCap
     write_table(tmp_path / "stimuli.tsv", [{"image": NAMES[shown]} for shown in SHOWN])
     with caplog.at_level(logging.WARNING):
         brain = load(tmp_path, average="none")
-    assert "no column session, so all maps count as one session" in caplog.text
+    assert "no column session; all maps count as one session" in caplog.text
     assert brain.session is None
     np.testing.assert_allclose(brain.responses.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(brain.responses.std(axis=0, ddof=1), 1, atol=1e-5)
@@ -214,13 +214,13 @@ def test_enough_repeats_say_how_high_the_ceiling_is(tmp_path: Path, caplog: pyte
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"maps": "*.dtseries.nii"}, r"brain.maps: found no \*\.dtseries\.nii in .*; there is p0\.png"),
-        ({"maps": "/data/*.nii"}, r"brain.maps: found '/data/\*\.nii', accepted: a pattern below"),
+        ({"maps": "*.dtseries.nii"}, r"brain.maps: found no \*\.dtseries\.nii in .*, only p0\.png"),
+        ({"maps": "/data/*.nii"}, r"brain.maps: found '/data/\*\.nii', expected a pattern below"),
         ({"table": "trials.csv"}, r"trials\.csv: no such file"),
         ({"images": "/nowhere"}, r"/nowhere/p0\.png: no such file"),
         (
             {"subcortex": True},
-            r"brain.subcortex: found true, but .*ses-1\.dscalar\.nii has no voxels below the cortex",
+            r"brain.subcortex: found true, but .*ses-1\.dscalar\.nii has no subcortical voxels",
         ),
     ],
 )
@@ -240,12 +240,15 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"found both of stimuli\.tsv and stimuli\.csv"):
         load(tmp_path)
     with pytest.raises(
-        InputError, match=r"stimuli\.csv: found 1 rows for 24 maps \(12 in ses-1\.dscalar\.nii, 12"
+        InputError,
+        match=r"stimuli\.csv: found 1 rows, expected 24, one per map \(12 in ses-1\.dscalar",
     ):
         load(tmp_path, table="stimuli.csv")
     (tmp_path / "stimuli.csv").unlink()
     write_maps(tmp_path / "ses-2.dscalar.nii", values[:N_MAPS, :-7], COLUMNS[:-7])
-    with pytest.raises(InputError, match=r"ses-2\.dscalar\.nii: found other grayordinates than in .*ses-1"):
+    with pytest.raises(
+        InputError, match=r"ses-2\.dscalar\.nii: found other grayordinates, expected those of .*ses-1"
+    ):
         load(tmp_path)
     values[N_MAPS:] = np.nan
     write_maps(tmp_path / "ses-2.dscalar.nii", values[N_MAPS:], COLUMNS)

@@ -1,4 +1,4 @@
-"""The hub: what is done where it answers, where it does not, and where the cache is enough."""
+"""The hub: online, offline, and from the cache."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from harness.storage import hub
 from harness.storage.errors import InputError
 from harness.storage.hub import (
     answers,
+    explain_hub_errors,
     hub_answers,
-    hub_or_message,
 )
 
 
@@ -74,7 +74,7 @@ def test_a_hub_that_answers_is_seen(closed_port: None, monkeypatch: pytest.Monke
             assert hub_answers()
             patch.setattr(constants, "HF_HUB_OFFLINE", True)
             assert not hub_answers()
-        # through a proxy the hub itself cannot be reached, and need not be
+        # behind a proxy the hub itself need not be reachable
         monkeypatch.setenv("no_proxy", "")
         monkeypatch.setattr(constants, "ENDPOINT", "http://hub.invalid")
         for proxy in (f"http://{address}", address):
@@ -88,14 +88,14 @@ def test_requests_are_held_back_only_while_a_silent_hub_is_asked(
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("harness.storage.hub.hub_answers", lambda: answers)
-    with hub_or_message("model"):
-        assert is_offline_mode() is not answers  # what huggingface_hub asks before every request
+    with explain_hub_errors("model"):
+        assert is_offline_mode() is not answers  # what huggingface_hub checks before every request
     assert not is_offline_mode()
 
 
 def test_errors_are_not_blamed_on_a_hub_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.storage.hub.hub_answers", lambda: True)
-    with pytest.raises(KeyError), hub_or_message("model"):
+    with pytest.raises(KeyError), explain_hub_errors("model"):
         raise KeyError("a bug")
 
 
@@ -156,14 +156,14 @@ def test_a_hub_that_refuses_is_quoted(
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         template = constants.ENDPOINT + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        with pytest.raises(InputError, match=f"{model}.*says .*404.*local safetensors file") as error:
+        with pytest.raises(InputError, match=f"{model}.*answers .*404.*local safetensors file") as error:
             load_backbone(configuration(library, model, weights))
         server.shutdown()
     assert "\n" not in str(error.value)
 
 
 def test_a_name_that_is_looked_up_for_ever(closed_port: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    # the system's look-up of names knows no timeout
+    # the system's name look-up has no timeout
     done = threading.Event()
 
     def look_up(*arguments: object, **options: object) -> list[object]:
@@ -180,7 +180,7 @@ def test_a_name_that_is_looked_up_for_ever(closed_port: None, monkeypatch: pytes
 def test_weights_that_are_not_at_the_hub(
     closed_port: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    # with an address of their own, as a few of timm's are: unreachable, cached, refused
+    # weights at an address of their own, as a few of timm's: unreachable, cached, refused
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     model, tag = "legacy_seresnet18", "in1k"
@@ -199,7 +199,7 @@ def test_weights_that_are_not_at_the_hub(
     with monkeypatch.context() as patch:
         patch.setattr(hub, "answers", lambda url: True)
         patch.setattr(torch.hub, "download_url_to_file", refuse)
-        with pytest.raises(InputError, match=r"github.com says 'HTTP Error 404: Not Found'"):
+        with pytest.raises(InputError, match=r"github.com answers 'HTTP Error 404: Not Found'"):
             load_timm(model, tag, 0)
     trained = timm.create_model(model)
     cached = tmp_path / "hub" / "checkpoints" / Path(asked[0]).name

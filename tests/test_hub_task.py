@@ -1,4 +1,4 @@
-"""Data sets in the layout of the hub: from its caches, from a copy, and where neither is there."""
+"""Data sets of the hub: from its caches, from a local copy, and from neither."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load(**settings: object) -> Task:
 
 
 def in_the_hub_cache(tmp_path: Path, **copy: object) -> None:
-    """As huggingface_hub leaves a download."""
+    """Lay out a download as huggingface_hub does."""
     folder = tmp_path / "hub" / "datasets--someone--made"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text(COMMIT)
@@ -52,7 +52,7 @@ def test_from_the_hubs_cache(tmp_path: Path) -> None:
     in_the_hub_cache(tmp_path)
     task = load()
     check(task)
-    # rows of the file that was made from the parquet files, not copies in memory
+    # rows of the file converted from parquet, not copies in memory
     assert task.train.cache_files and len(task.train.data) == 7
     assert len(load(n_per_class=2).train) == 6
     assert load().fingerprint == task.fingerprint
@@ -65,7 +65,7 @@ def test_from_a_copy_in_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"unknown column of .*copy, train 'image'.* mean 'img'"):
         load(root=str(tmp_path / "copy"))
     with pytest.raises(
-        InputError, match=r"column fine_label: found .*ClassLabel.*, accepted: a column of images"
+        InputError, match=r"column fine_label: found .*ClassLabel.*, expected a column of images"
     ):
         load(root=str(tmp_path / "copy"), image_column="fine_label")
     with pytest.raises(InputError, match=r"unknown split of .*'tran'.* mean 'train'"):
@@ -126,10 +126,10 @@ def test_a_silent_hub_is_found_out_at_once(monkeypatch: pytest.MonkeyPatch) -> N
 def test_loading_scripts_are_refused(tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "copy.py").write_text("")
-    with pytest.raises(InputError, match=r"scripts are no longer supported.*accepted: .* parquet"):
+    with pytest.raises(InputError, match=r"scripts are no longer supported.*expected .* parquet"):
         load(root=str(tmp_path / "copy"))
     shutil.rmtree(tmp_path / "copy")
-    with pytest.raises(InputError, match=r"copy: no such folder; accepted: a copy of someone/made"):
+    with pytest.raises(InputError, match=r"copy: no such folder; expected a copy of someone/made"):
         load(root=str(tmp_path / "copy"))
 
 

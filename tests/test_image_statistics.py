@@ -1,4 +1,4 @@
-"""What stands in for objects where nobody knows which there are."""
+"""Global image statistics, which replace objects in unlabelled images."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from harness.brains.simulated.image_statistics import (
     StatisticsStage,
     measure_statistics,
 )
-from harness.brains.simulated.responses import (
-    Voxels,
-    look_at_images,
-)
-from harness.brains.simulated.scene_content import (
+from harness.brains.simulated.scene_objects import (
     CONTENT_FIELDS,
     N_DESCRIPTORS,
+)
+from harness.brains.simulated.stages import (
+    Voxels,
+    look_at_images,
 )
 from tasks.shapes import (
     COLOURS,
@@ -48,7 +48,7 @@ def test_a_voxel_has_as_many_weights_as_it_has_for_objects() -> None:
 
 
 def test_statistics_do_not_change_when_things_move() -> None:
-    """A patch of a scene on grey, here and elsewhere, against other patches."""
+    """A patch of a scene on grey, at two positions, against other patches."""
     scenes = render_scenes(sample_scenes(5, range(6)))
     here, there = np.repeat(GREY, 6, axis=0), np.repeat(GREY, 6, axis=0)
     here[:, 16:40, 14:38] = there[:, 24:48, 26:50] = scenes[:, 20:44, 20:44]
@@ -64,11 +64,11 @@ def test_each_statistic_is_of_what_it_says() -> None:
         measure_statistics(measure_features(grating(*wave))) for wave in ((4, 0.0), (4, np.pi / 2), (16, 0.0))
     )
     assert fine.texture[0, :3].argmax() == 0 and coarse.texture[0, :3].argmax() == 2
-    np.testing.assert_allclose(fine.texture, turned.texture, rtol=0.02)  # however it is turned
-    assert fine.texture[0, 3] > 0.5  # of one orientation
+    np.testing.assert_allclose(fine.texture, turned.texture, rtol=0.02)  # at any orientation
+    assert fine.texture[0, 3] > 0.5  # one orientation
     assert fine.number > 0 > coarse.number
     noise = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 1), dtype=np.uint8).repeat(3, axis=3)
-    assert measure_statistics(measure_features(noise)).texture[0, 3] < 0.1  # of all
+    assert measure_statistics(measure_features(noise)).texture[0, 3] < 0.1  # all orientations
     halves = GREY.copy()
     halves[:, :, :32], halves[:, :, 32:] = (220, 30, 30), (30, 30, 220)
     hues = measure_statistics(measure_features(halves)).colour[0]
@@ -81,7 +81,7 @@ def test_each_statistic_is_of_what_it_says() -> None:
 
 
 def test_contrast_is_seen_where_orientation_changes() -> None:
-    """A square of lines across, on lines down: no luminance tells them apart."""
+    """A square of horizontal lines on vertical lines, equal in luminance."""
     image = grating(8, 0.0)
     image[:, 20:44, 20:44] = grating(8, np.pi / 2)[:, 20:44, 20:44]
     contrast = measure_contrast(measure_features(np.concatenate([image, grating(8, 0.0)])))
@@ -89,13 +89,13 @@ def test_contrast_is_seen_where_orientation_changes() -> None:
     square, plain = contrast[:, :N_ORIENTATIONS].mean(axis=1)
     assert square[13:19, 13:19].mean() > 5 * plain[13:19, 13:19].mean()
     assert square[13:19, 13:19].mean() > 3 * square[:4, :4].mean()
-    # of which upright and level lines have the most
+    # vertical and horizontal lines have the most
     by_orientation = contrast[0, :N_ORIENTATIONS, 13:19, 13:19].mean(axis=(1, 2))
     assert set(np.argsort(by_orientation)[-2:]) == {0, N_ORIENTATIONS // 2}
 
 
 def test_responses_are_as_stated() -> None:
-    """One voxel against the formula, written out."""
+    """One voxel against the formula."""
     images = render_scenes(sample_scenes(5, range(30)))
     rng = np.random.default_rng(0)
     fields = rng.standard_normal((1, CONTENT_FIELDS)).astype(np.float32)

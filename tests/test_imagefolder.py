@@ -1,4 +1,4 @@
-"""Folders of class folders: split or not, subsets, leaks, and what is wrong with them."""
+"""Folders of class folders: splits, subsets, leaks and errors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_images import make_image, write_folders
-from PIL import Image
+from PIL import ExifTags, Image
 
 from harness.storage.errors import InputError
+from harness.storage.image_files import decode_image
 from tasks.load import load_task
 from tasks.task import Task
 
@@ -79,7 +80,7 @@ def test_so_many_of_every_class_are_nested(split_folder: Path) -> None:
     assert np.bincount(small.train["label"]).tolist() == [2, 2]
     assert set(pixels(small.train)) < set(pixels(large.train))
     assert small.image_hashes[1] == large.image_hashes[1] and len(small.test) == 2
-    with pytest.raises(InputError, match=r"task.n_per_class: found 6, accepted: at most 5, .* 'robin'"):
+    with pytest.raises(InputError, match=r"task.n_per_class: found 6, expected at most 5, .* 'robin'"):
         load(split_folder, n_per_class=6)
     with pytest.raises(InputError, match=r"task.n_train: found 12, accepted: at most 11"):
         load(split_folder, n_train=12)
@@ -121,16 +122,37 @@ def test_leaks_are_dropped_or_refused(split_folder: Path, caplog: pytest.LogCapt
         load(split_folder, leaks="drop")
 
 
+def test_turned_images_are_upright_as_those_of_every_other_source(split_folder: Path) -> None:
+    path = split_folder / "train" / "robin" / "turned.png"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(np.arange(32, dtype=np.uint8).reshape(4, 8)).convert("LA").save(path, exif=exif)
+    task = load(split_folder)
+    (shown,) = [image for image in task.train["image"] if image.size == (4, 8)]
+    assert shown.tobytes() == decode_image(path).tobytes()
+    # also in a subset, decoded one by one
+    rows = [row for row in range(len(task.train)) if task.train[row]["image"].size == (4, 8)]
+    assert task.train.select(rows)[0]["image"].tobytes() == shown.tobytes()
+
+
+def test_an_image_that_breaks_while_training_is_named(split_folder: Path) -> None:
+    task = load(split_folder)
+    for path in split_folder.rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(InputError, match=r"train/robin/\d+\.png: not a readable image"):
+        task.train[len(task.train) - 1]
+
+
 def test_what_was_decoded_once_is_remembered(split_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = load(split_folder)
-    monkeypatch.setattr("tasks.contents.decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("tasks.pixel_hashes.decode_image", lambda *_: pytest.fail("decoded again"))
     assert load(split_folder).fingerprint == task.fingerprint
 
 
 def test_class_names_go_with_the_folders_in_order(split_folder: Path) -> None:
     task = load(split_folder, class_names=("a great tit", "a robin"), templates=("{}",))
     assert (task.class_names, task.templates) == (("a great tit", "a robin"), ("{}",))
-    with pytest.raises(InputError, match=r"class_names: found 1, accepted: 2"):
+    with pytest.raises(InputError, match=r"class_names: found 1, expected 2"):
         load(split_folder, class_names=("one",))
 
 
@@ -144,7 +166,7 @@ def test_broken_images_are_named(split_folder: Path) -> None:
     with pytest.raises(InputError, match=rf"{broken}: not a readable image$"):
         load(split_folder)
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(broken)
-    with pytest.raises(InputError, match=rf"{broken}: found an image of mode I;16, accepted: 8 bits"):
+    with pytest.raises(InputError, match=rf"{broken}: found an image of mode I;16, expected 8 bits"):
         load(split_folder)
 
 
@@ -153,17 +175,17 @@ def test_bad_folders_are_named(tmp_path: Path, split_folder: Path) -> None:
         load(tmp_path / "nowhere")
     (tmp_path / "flat").mkdir()
     make_image(0).save(tmp_path / "flat" / "a.png")
-    with pytest.raises(InputError, match=r"flat: found no folders in it, accepted: one per class"):
+    with pytest.raises(InputError, match=r"flat: found no subfolders, expected one per class"):
         load(tmp_path / "flat")
     with pytest.raises(InputError, match=r"unknown split .*'trian'.* mean 'train'"):
         load(split_folder, train="trian")
     with pytest.raises(InputError, match=r"unknown split .*'tset'.* mean 'test'"):
         load(split_folder, test="tset")
-    with pytest.raises(InputError, match="one class only"):
+    with pytest.raises(InputError, match="found one class, expected two"):
         load(write_folders(tmp_path / "one", {"a": 3}))
     (split_folder / "test" / "wren").mkdir()
     with pytest.raises(InputError, match=r"wren: found no image"):
         load(split_folder)
     make_image(7).save(split_folder / "test" / "wren" / "a.png")
-    with pytest.raises(InputError, match=r"test: found 'wren' on 1 images, but on no training image"):
+    with pytest.raises(InputError, match=r"test: found 1 images of 'wren', but none in the training images"):
         load(split_folder)

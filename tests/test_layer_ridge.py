@@ -9,15 +9,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from himalaya.backend import get_backend
+from himalaya.ridge import RidgeCV
 from planted import N_IMAGES, NOISE, check_family, fit_planted, make_planted
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import PredefinedSplit
 
 from harness.config.mapping import LayerRidgeConfig
-from harness.mappings.layer_ridge import (
-    _draw,
-    layer_features,
-)
+from harness.mappings import layer_ridge
+from harness.mappings.layer_ridge import layer_features
 from harness.mappings.splits import (
+    Split,
     split_by_seed,
     split_stimuli,
 )
@@ -43,7 +44,36 @@ def test_interface() -> None:
     check_family(QUICK)
 
 
-def test_definition_by_hand() -> None:
+class Stopped(Exception):
+    pass
+
+
+def drawn(
+    split: Split, n_folds: int, seed: int, bootstrap: bool, monkeypatch: pytest.MonkeyPatch
+) -> tuple[np.ndarray, PredefinedSplit]:
+    """The stimuli and the folds that himalaya is given: here a stimulus's response is its number."""
+    given = []
+
+    class Regression(RidgeCV):
+        def __init__(self, cv: PredefinedSplit, **options: object) -> None:
+            given.append(cv)
+
+        def fit(self, features: torch.Tensor, targets: torch.Tensor) -> None:
+            given.append(targets[:, 0].numpy().astype(int))
+            raise Stopped
+
+    planted = make_planted()
+    numbers = np.tile(np.arange(N_IMAGES, dtype=np.float32)[:, None], planted.responses.shape[1])
+    config = QUICK.model_copy(update={"n_folds": n_folds})
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(layer_ridge, "RidgeCV", Regression)
+        patch.setattr(layer_ridge, "KernelRidgeCV", Regression)
+        fit_planted(replace(planted, responses=numbers), config, seed, bootstrap, split=split)
+    folds, train = given
+    return train, folds
+
+
+def test_definition_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """One penalty, hence plain ridge regressions, and their softmax and mixture."""
     planted = make_planted()
     some = slice(0, 10)
@@ -51,7 +81,7 @@ def test_definition_by_hand() -> None:
     config = LayerRidgeConfig(pool=2, alphas=[0.3], n_folds=4, temperature=0.1)
     mapping = fit_planted(planted, config, seed=3)
     split = split_stimuli(N_IMAGES, 0.2, seed=0)
-    train, folds = _draw(split, 4, 3, bootstrap=False)
+    train, folds = drawn(split, 4, 3, False, monkeypatch)
     scores, predictions = [], []
     for local, global_ in zip(planted.tokens.local, planted.tokens.global_, strict=True):
         features = layer_features(local, global_, split.train, 2, None).numpy()
@@ -85,11 +115,11 @@ def test_few_stimuli_are_solved_by_kernel_alike() -> None:
     assert get_backend().name == "numpy"  # himalaya's global setting is as it was
 
 
-def test_copies_of_a_stimulus_are_in_one_fold() -> None:
+def test_copies_of_a_stimulus_are_in_one_fold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or noise would be predicted: responses of nothing have no layer that says anything."""
     planted = make_planted()
     split = split_stimuli(N_IMAGES, 0.2, seed=0)
-    train, folds = _draw(split, 5, seed=0, bootstrap=True)
+    train, folds = drawn(split, 5, 0, True, monkeypatch)
     assert len(np.unique(train)) < len(train) == len(split.train)
     for fitted, scored in folds.split():
         assert not np.intersect1d(train[fitted], train[scored]).size
@@ -99,11 +129,11 @@ def test_copies_of_a_stimulus_are_in_one_fold() -> None:
     assert abs(mapping.r2.mean()) < 0.05
 
 
-def test_repeats_of_a_picture_are_in_one_fold() -> None:
-    picture = np.arange(60) % 25
-    split = replace(split_by_seed(picture, 0.2, seed=0), picture=picture)
+def test_repeats_of_a_picture_are_in_one_fold(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = np.arange(N_IMAGES) % 25
+    split = split_by_seed(picture, 0.2, seed=0)
     for bootstrap in (False, True):
-        train, folds = _draw(split, 5, seed=0, bootstrap=bootstrap)
+        train, folds = drawn(split, 5, 0, bootstrap, monkeypatch)
         assert np.isin(train, split.train).all()
         for fitted, scored in folds.split():
             assert not np.intersect1d(picture[train[fitted]], picture[train[scored]]).size

@@ -116,7 +116,7 @@ def test_a_file_is_no_tag() -> None:
         ("open_clip", "ViT-B-23", None, "unknown open_clip model 'ViT-B-23'.*did you mean 'ViT-B-32'"),
         ("timm", "test_vit", "r160_in21k", "unknown weights of test_vit .*did you mean 'r160_in1k'"),
         ("open_clip", "ViT-B-32", "openia", "unknown weights of ViT-B-32 .*did you mean 'openai'"),
-        ("timm", MINI, "openai", f"unknown weights of {MINI} 'openai': there is none"),
+        ("timm", MINI, "openai", f"unknown weights of {MINI} 'openai': none available"),
     ],
 )
 def test_an_unknown_name_is_one_line(library: str, model: str, weights: str | None, problem: str) -> None:

@@ -54,7 +54,7 @@ def test_several_labels(tmp_path: Path) -> None:
     write(tmp_path, **labels)
     task = load(tmp_path, multi_label=True)
     assert task.multi_label and task.test["label"][1] == [0, 1, 0]
-    with pytest.raises(InputError, match=r"found 3 label\(s\) an image"):
+    with pytest.raises(InputError, match=r"found 3 label\(s\) per image"):
         load(tmp_path)
 
 
@@ -64,7 +64,7 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     write(tmp_path)
     with pytest.raises(InputError, match=r"unknown MedMNIST file .*'mad'.* mean 'made'"):
         load(tmp_path, flag="mad")
-    with pytest.raises(InputError, match=r"up to 2, and 2 task.class_names"):
+    with pytest.raises(InputError, match=r"up to 2, expected one of 0 to 1, as task.class_names"):
         load(tmp_path, class_names=("a", "b"))
     with pytest.raises(InputError, match=r"unknown array .*'tests_labels'.* mean 'test_labels'"):
         load(tmp_path, test="tests")

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 import yaml
-from accelerate.state import AcceleratorState
+from catalogued import check_rows
 from made_images import FINDINGS, write_findings, write_folders
 from overrides import SMALL_TRACKING, TINY
 
 from harness.commands.finetune import run
-from harness.config import compose as configuration
 from harness.config.compose import load_config
-from harness.reporting.comparison import (
-    compare_runs,
-    format_table,
-    read_runs,
-)
+from harness.reporting.comparison import compare_runs
+from harness.reporting.run_results import read_runs
+from harness.reporting.text_table import format_table
 from harness.storage.files import read_json
 from harness.tracking.queries import metric_curves
 
@@ -30,9 +26,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = write_findings(root / "chest", 40)
     probe = write_findings(root / "probe", 30, first=500)
     with pytest.MonkeyPatch.context() as patch:
-        # tasks of one's own are probes by a file in configs/task
-        shutil.copytree(configuration.CONFIGS, root / "configs")
-        patch.setattr(configuration, "CONFIGS", root / "configs")
+        # tasks of one's own become probes by a file in a folder of one's own
+        (root / "configs" / "task").mkdir(parents=True)
+        patch.setenv("PALIMPSEST_CONFIGS", str(root / "configs"))
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
         columns = {"image_column": "file", "label_columns": list(FINDINGS), "multi_label": True}
         own = {"birds": {"source": "imagefolder", "root": str(birds)}}
@@ -57,9 +53,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 f"runs_dir={root}/runs",
             ]
         )
-        AcceleratorState._reset_state(reset_partial_state=True)
         folder = run(config)
-        AcceleratorState._reset_state(reset_partial_state=True)
         curves = metric_curves("forgetting", study=config.study.name)
         assert {"delta_lp_auroc", "delta_lp"} <= set(curves["measure"])
     return folder
@@ -79,6 +73,10 @@ def test_what_is_measured_is_named(finished: Path) -> None:
     assert result.curve("task/chest/auroc")[0] == 0.5
     # colours say the labels, so even an untrained network's features do
     assert result.curve("probe/chest/linear_auroc")[0] > 0.6
+
+
+def test_every_row_is_in_the_catalogue(finished: Path) -> None:
+    assert {"forgetting/<task>/delta_lp_auroc", "task/<task>/auroc_left_out"} < check_rows(finished)
 
 
 def test_the_manifest_describes_all_tasks(finished: Path) -> None:

@@ -1,4 +1,4 @@
-"""Images are read as they were written, one map at a time; broken ones are named."""
+"""Images are read as written, one map at a time; errors name broken ones."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def cut(path: Path) -> None:
 
 def flip_check_sum(path: Path) -> None:
     content = bytearray(path.read_bytes())
-    content[-6] ^= 255  # the last eight bytes are gzip's check sum and length
+    content[-6] ^= 255  # the last eight bytes are gzip's checksum and length
     path.write_bytes(content)
 
 
@@ -115,7 +115,7 @@ def test_other_formats_and_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"c\.nii"):
         open_image(tmp_path / "c.nii")
     nibabel.save(nibabel.Spm99AnalyzeImage(VALUES, np.eye(4)), tmp_path / "s.img")
-    with pytest.raises(InputError, match=r"found a Spm.*AnalyzeImage, accepted: NIfTI or MGH"):
+    with pytest.raises(InputError, match=r"found a Spm.*AnalyzeImage, expected NIfTI or MGH"):
         open_image(tmp_path / "s.img")
 
 
@@ -124,12 +124,12 @@ def test_labels_are_whole_numbers(value: float, tmp_path: Path) -> None:
     labels = np.array([-1, 0, 7, 2], np.float32).reshape(4, 1, 1)
     np.testing.assert_array_equal(read_labels(write(tmp_path / "good.mgz", labels))[1], [-1, 0, 7, 2])
     labels[1] = value
-    with pytest.raises(InputError, match=r"bad.mgz: .* whole numbers"):
+    with pytest.raises(InputError, match=r"bad.mgz: .* integers"):
         read_labels(write(tmp_path / "bad.mgz", labels))
 
 
 def test_one_map_is_one_map(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="found 5 maps, accepted: one"):
+    with pytest.raises(InputError, match="found 5 maps, expected one"):
         read_map(write(tmp_path / "x.nii.gz"))
 
 

@@ -1,4 +1,4 @@
-"""Arrays from files: nothing is unpickled, and a broken file is named."""
+"""npy and npz files: nothing is unpickled, and errors name a broken file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from harness.storage.errors import InputError
 from harness.storage.npy_files import (
-    describe,
+    describe_array,
     open_npy,
     read_npz,
 )
@@ -22,7 +22,7 @@ def test_an_array_stays_on_disk_until_it_is_used(tmp_path: Path) -> None:
     assert isinstance(found, np.memmap)
     assert not found.flags.writeable
     np.testing.assert_array_equal(found, array)
-    assert describe(found) == "shape (3, 4) of >i2"
+    assert describe_array(found) == "shape (3, 4) of >i2"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "objects", "text", "empty", "folder", "missing", "huge"])
@@ -34,7 +34,7 @@ def test_what_is_no_array_is_named(tmp_path: Path, damage: str) -> None:
         path.write_bytes(content[:-8])
     elif damage == "objects":
         np.save(path, np.array([{}], dtype=object))
-    elif damage == "huge":  # a header that promises more than there is
+    elif damage == "huge":  # the header claims more data than the file holds
         path.write_bytes(content.replace(b"(3, 4)", b"(9**9,)"))
         with pytest.raises(InputError, match=r"a\.npy: not a readable npy file"):
             open_npy(path)
@@ -48,6 +48,15 @@ def test_what_is_no_array_is_named(tmp_path: Path, damage: str) -> None:
     with pytest.raises(InputError, match=r"a\.npy: no") as raised:
         open_npy(path)
     assert "\n" not in str(raised.value)
+
+
+def test_some_arrays_of_an_archive_are_read_without_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, train=np.arange(3), other=np.array([{}], dtype=object))
+    assert {name: array.tolist() for name, array in read_npz(path, ["train"]).items()} == {"train": [0, 1, 2]}
+    assert read_npz(path, []) == {}
+    with pytest.raises(InputError, match=r"unknown array in .*a\.npz 'trian'.* did you mean 'train'"):
+        read_npz(path, ["trian"])
 
 
 def test_archives_are_read_whole_and_without_objects(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from harness.storage.errors import InputError
 
 def matrices() -> dict[str, np.ndarray]:
     return {
-        # two subjects of four pictures, the first two of which both saw
+        # two subjects with four images each, the first two shared
         "subjectim": np.array([[3, 6, 1, 5], [3, 6, 2, 4]], float),
         "sharedix": np.array([[3, 6]], float),
         # sessions of three and four trials
@@ -50,15 +50,21 @@ def test_trials_lead_to_pictures_counted_from_0(tmp_path: Path) -> None:
         ),
         (
             {"masterordering": matrices()["masterordering"] + 1},
-            "found 2 to 5 in masterordering, accepted: 1 to 4",
+            "found 2 to 5 in masterordering, expected 1 to 4",
         ),
         ({"subjectim": matrices()["subjectim"] - 1}, "found 0 to 5 in subjectim"),
-        ({"sharedix": matrices()["sharedix"] - 1}, "pictures in sharedix that subject 1 has not"),
-        ({"subjectim": matrices()["subjectim"] + 1}, "pictures in sharedix that subject 1 has not"),
+        (
+            {"sharedix": matrices()["sharedix"] - 1},
+            "sharedix that are not in subjectim of subject 1",
+        ),
+        (
+            {"subjectim": matrices()["subjectim"] + 1},
+            "sharedix that are not in subjectim of subject 1",
+        ),
         ({"stimpattern": np.ones((2, 2, 2))}, "found 8 trials in stimpattern and 7 in masterordering"),
-        ({"stimpattern": np.full((2, 2, 2), 7 / 8)}, "stimpattern.*whole numbers"),
+        ({"stimpattern": np.full((2, 2, 2), 7 / 8)}, "stimpattern.*integers"),
         ({"stimpattern": np.ones(7)}, "subjectim .*and stimpattern"),
-        ({"subjectim": np.full((2, 4), np.nan)}, "subjectim.*whole numbers"),
+        ({"subjectim": np.full((2, 4), np.nan)}, "subjectim.*integers"),
         ({"subjectim": np.array(["a"])}, "subjectim"),
     ],
 )
@@ -70,7 +76,7 @@ def test_matrices_that_do_not_fit_are_refused(
 
 
 def test_an_absent_subject_or_matrix_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="found 2 subjects, none is subject 3"):
+    with pytest.raises(InputError, match="found 2 subjects, expected subject 3"):
         read_design(write(tmp_path), 3)
     path = write(tmp_path)
     kept = {name: value for name, value in loadmat(path).items() if name in ("subjectim", "sharedix")}

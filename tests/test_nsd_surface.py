@@ -1,4 +1,4 @@
-"""A subject of the Natural Scenes Dataset on fsaverage, and on its own surface."""
+"""A subject of the Natural Scenes Dataset on fsaverage and on its native surface."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def places(made: MadeSurface, mask: str = "nsdgeneral") -> dict[str, np.ndarray]
 
 
 def trials(made: MadeSurface, mask: str = "nsdgeneral") -> np.ndarray:
-    """Single trials as they were stored, percent, [trials, voxels]."""
+    """Single trials as stored, percent, [trials, voxels]."""
     chosen = places(made, mask)
     sessions = [
         np.concatenate([percent[side][chosen[side]] for side in SIDES]).T for percent in made.percent.values()
@@ -113,7 +113,7 @@ def test_vertices_that_are_nan_are_left_out(native: MadeSurface, caplog: pytest.
     (native.betas / "lh.betas_session02.hdf5").unlink()
     write_mgh(native.betas / "lh.betas_session02.mgh", values)
     brain = load(native)
-    assert "1 of 520 voxels are constant or not finite in a session, and left out" in caplog.text
+    assert "1 of 520 voxels are constant or not finite in a session and are dropped" in caplog.text
     np.testing.assert_array_equal(brain.coords, np.delete(whole.coords, 3, axis=0))
     np.testing.assert_allclose(brain.responses, np.delete(whole.responses, 3, axis=1), atol=1e-5)
 
@@ -143,17 +143,15 @@ def test_what_is_wrong_on_a_surface_is_named(native: MadeSurface) -> None:
         load(native)
     missing.write_bytes(content)
     (native.betas / "rh.ncsnr.mgh").rename(native.betas / "rh.other.mgh")
-    with pytest.raises(InputError, match="found ncsnr of one hemisphere, the other's is missing"):
+    with pytest.raises(InputError, match="found ncsnr of one hemisphere, expected both"):
         load(native)
     (native.betas / "rh.other.mgh").rename(native.betas / "rh.ncsnr.mgh")
     write_mgh(native.home("subj01") / "rh.nsdgeneral.mgz", np.ones(391, np.float32))
-    with pytest.raises(
-        InputError, match=r"rh\.nsdgeneral\.mgz: found 391 vertices, the mask has 390 vertices"
-    ):
+    with pytest.raises(InputError, match=r"rh\.nsdgeneral\.mgz: found 391 vertices, expected 390 vertices"):
         load(native)
     (native.home("subj01") / "rh.nsdgeneral.mgz").unlink()
     with pytest.raises(
-        InputError, match=r"rh\.nsdgeneral\.mgz: no such file, though lh\.nsdgeneral\.mgz is there"
+        InputError, match=r"rh\.nsdgeneral\.mgz: no such file, but lh\.nsdgeneral\.mgz exists"
     ):
         load(native)
     (native.root / "nsddata/freesurfer/subj01/surf/lh.sphere.reg").write_bytes(b"nothing")
@@ -167,7 +165,7 @@ def test_a_map_to_fsaverage_that_counts_from_0_is_refused(fsaverage: MadeSurface
     write_mgh(path, fsaverage.nearest["rh"].astype(np.float32) - 1)
     try:
         with pytest.raises(
-            InputError, match=r"rh\.white-to-fsaverage\.mgz: found vertices 0 to 389.*counts from 1"
+            InputError, match=r"rh\.white-to-fsaverage\.mgz: found vertices 0 to 389.*1-based"
         ):
             load(fsaverage)
     finally:

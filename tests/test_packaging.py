@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from harness.config.compose import REPOSITORY
+from harness.config.folders import REPOSITORY
 
 REGISTRY = re.compile(
     r"https?://[^\s\"'<>]*(/simple\b|\.whl\b|\.tar\.gz\b|\.tgz\b)"

@@ -1,12 +1,23 @@
+import numpy as np
 import pytest
 import torch
 
+from harness.backbones.load import load_backbone
 from harness.commands.study import main
 from harness.config.compose import (
     group_options,
     load_config,
 )
 from harness.config.mapping import LayerRidgeConfig
+from harness.finetuning.methods.ewc import Ewc
+from harness.finetuning.methods.l2_sp import L2Sp
+from harness.finetuning.methods.ldifs import Ldifs
+from harness.finetuning.methods.lwf import Lwf
+from harness.finetuning.methods.objective import Objective
+from harness.finetuning.methods.tuned import tune
+from harness.mappings.data import FitData
+from harness.mappings.fit import fit_mapping
+from harness.mappings.splits import split_stimuli
 from harness.runs.layout import run_folder
 from harness.storage import hub
 from harness.storage.errors import InputError
@@ -14,7 +25,6 @@ from harness.storage.files import write_json
 from harness.studies import (
     availability,
     plan,
-    plan_table,
 )
 from harness.studies.availability import (
     DOWNLOAD,
@@ -24,6 +34,7 @@ from harness.studies.availability import (
 )
 from harness.studies.costs import (
     Speed,
+    count_classes,
     count_fit_steps,
     count_fits,
     count_images_seen,
@@ -41,6 +52,8 @@ from harness.studies.timing import (
     measure_fit,
     measure_network,
 )
+from harness.tokens.extraction import LayerTokens
+from tasks.load import NAMES, load_task
 
 SMALL = ["backbone=mini_supervised", "task=digits"]
 
@@ -114,15 +127,6 @@ def test_seconds_by_hand():
     settings = ["probes.tasks=[shapes,digits]", "probes.n_train=20", "probes.n_test=10", "task.n_test=5"]
     # of the task 1,257 and 5, of the one probe that is another task 30
     assert count_images_seen(load_config([*SMALL, *settings]), 100) == 100 + 1257 + 5 + 30
-
-
-def test_units_are_readable():
-    assert [plan_table.describe_bytes(number) for number in (7, 1200, 34e6, 999.6e6, 2e12)] == [
-        "7.0 B", "1.2 kB", "34 MB", "1.0 GB", "2.0 TB",
-    ]  # fmt: skip
-    assert [plan_table.describe_seconds(number) for number in (7, 600, 7200, 259200, None)] == [
-        "7 s", "10 min", "2.0 h", "3.0 d", "?",
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", group_options("study"))
@@ -201,11 +205,11 @@ def test_plan_is_printed_and_nothing_is_run(monkeypatch, tmp_path, capsys):
     row = next(line for line in said.splitlines() if line.startswith("mini_supervised")).split()
     # 300 images, 15 steps an epoch, 5 epochs; 0, 15 and 75, 3 refits
     assert row[1:4] == ["75", "3", "6"] and row[-2:] == ["to", "do"]
-    assert "3 runs, 1 of them finished" in said and "fits: 12" in said and "Time was not measured" in said
-    assert "missing, and not downloaded by a run: nothing" in said
+    assert "3 runs, 1 finished" in said and "fits: 12" in said and "Time was not measured" in said
+    assert "missing, and no run can download it: none" in said
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [folders[0] / "finished.json"]
     monkeypatch.setattr("sys.argv", ["study", "--plam", *settings])
-    with pytest.raises(InputError, match="option '--plam': accepted are --plan and --plan=quick"):
+    with pytest.raises(InputError, match=r"unknown option '--plam': .* mean '--plan'"):
         main()
 
 
@@ -229,3 +233,145 @@ def test_pieces_can_be_measured():
     step, start = measure_fit((8, 8), 100, config.mapping, device)
     assert step >= 0 and start >= 0
     assert measure_fit((8, 8), 100, LayerRidgeConfig(), device) is None
+
+
+def test_sizes_of_built_in_tasks_are_those_that_are_known(monkeypatch):
+    rng = np.random.default_rng(0)
+
+    def draw_noise(scenes):
+        return rng.integers(0, 256, (len(scenes), 8, 8, 3), np.uint8)
+
+    # rendering takes seconds, and only the number of images counts here
+    monkeypatch.setattr("tasks.shape_tasks.render_scenes", draw_noise)
+    for name in NAMES:
+        config = load_config([f"task={name}"]).task
+        task = load_task(name, n_test=10, image_size=8)
+        assert (count_training_images(config), count_classes(config)) == (len(task.train), task.n_classes)
+
+
+def test_classes_are_known_from_settings_or_not_at_all():
+    def count(*overrides):
+        return count_classes(load_config(list(overrides)).task)
+
+    several = ["task=table", "task.table=x.csv", "task.multi_label=true"]
+    assert count("task=dermamnist") == 7
+    assert count("task=eurosat") is None
+    assert count("task=table", "task.table=x.csv", "task.classes=[cat,dog,owl]") == 3
+    assert count(*several, "task.label_columns=[mass,nodule]") == 2
+    # a label for images without any is no class
+    assert count("task=chest_xray") == 14
+    assert count(*several, "task.classes=[mass,none,nodule]", "task.no_label=none") == 2
+    assert count(*several, "task.label_columns=[mass,nodule]", "task.no_label=none") == 2
+
+
+def test_steps_of_tasks_of_known_and_unknown_size():
+    # 1,257 and 1,000 images: the second has too few for a batch
+    with pytest.raises(InputError, match="at most 1000, the training images of task 'textures'"):
+        plan_steps(load_config(["task=[digits,textures]", "finetune.batch_size=1100"]))
+    odd = [*SMALL, "task.n_train=75", "finetune.batch_size=25", "finetune.epochs=2", "snapshots.first=4"]
+    assert plan_steps(load_config(odd)) == (6, [0, 3, 4, 6])
+    # an epoch has a step or more, so that 9 epochs reach 4 steps
+    unknown = ["task=eurosat", "finetune.epochs=9", "finetune.max_steps=4", "snapshots.at_epoch_ends=false"]
+    assert plan_steps(load_config([*unknown, "snapshots.first=2"])) == (4, [0, 2, 4])
+
+
+def test_images_seen_of_several_subjects_and_of_a_task_of_unknown_size():
+    settings = ["probes.tasks=[shapes,counts]", "probes.n_train=20", "probes.n_test=10"]
+    assert count_images_seen(load_config(["task=eurosat", *settings]), 100) == 100 + 2 * 30
+    assert count_images_seen(load_config(["task=eurosat", "task.n_test=5", *settings]), 100) == 165
+    two = load_config(["task=eurosat", "brain.subjects=[1,2]", *settings])
+    assert count_images_seen(two, 100) == 2 * 100 + 2 * 30
+
+
+@pytest.mark.parametrize(("precision", "n_bytes"), [("float32", 4), ("float16", 2), ("bfloat16", 2)])
+def test_bytes_of_tokens_go_by_their_precision(precision, n_bytes):
+    mapping = load_config([f"mapping.token_precision={precision}", "mapping.token_size=3"]).mapping
+    assert token_bytes(100, (8, 16), mapping) == 100 * 24 * 10 * n_bytes
+
+
+@pytest.mark.parametrize("family", group_options("mapping"))
+def test_bytes_of_a_mapping_are_those_of_one_that_was_fitted(family):
+    settings = ["mapping.token_size=2", "mapping.n_channels=3", "mapping.steps=1", "mapping.batch_size=8"]
+    config = load_config([f"mapping={family}", *settings[: 1 if family == "layer_ridge" else 4]]).mapping
+    rng, split = np.random.default_rng(0), split_stimuli(16, 0.25, 0)
+
+    def measure(n_voxels, widths):
+        tokens = LayerTokens(
+            tuple(torch.from_numpy(rng.standard_normal((16, n, 2, 2), np.float32)) for n in widths),
+            tuple(torch.from_numpy(rng.standard_normal((16, n), np.float32)) for n in widths),
+            tuple(map(str, widths)),
+        )
+        box = np.array([[-1.0] * 3, [1.0] * 3], np.float32)
+        places = rng.uniform(-1, 1, (n_voxels, 3)).astype(np.float32)
+        responses = rng.standard_normal((16, n_voxels), np.float32)
+        mapping = fit_mapping(FitData(tokens, responses, places, box, split), config, seed=0)
+        arrays = [array for array in vars(mapping).values() if isinstance(array, np.ndarray)]
+        learned = mapping.learned or {}
+        arrays += [array for name, array in learned.items() if not name.startswith("frame.")]
+        return sum(array.nbytes for array in arrays)
+
+    # what neither voxels nor layers' widths change, such as the selectors' networks, is left out of a plan
+    few = measure(20, (4, 6))
+    for n_voxels, widths in ((30, (4, 6)), (20, (4, 9))):
+        planned = mapping_bytes(n_voxels, widths, config) - mapping_bytes(20, (4, 6), config)
+        assert measure(n_voxels, widths) - few == planned
+    voxel = mapping_bytes(21, (4, 6), config) - mapping_bytes(20, (4, 6), config)
+    assert mapping_bytes(20, (4, 6), config) - 20 * voxel == {
+        "layer_ridge": 0,
+        "attention": 4 * 4 * 10 * 3,
+    }.get(family, 4 * 2 * 10 * 3)
+
+
+# of an encoder of 9 numbers, where 5 numbers are trained
+KEPT = {
+    "full": 0, "linear_probe": 0, "lp_ft": 0, "lora": 0, "bitfit": 0, "flyp": 0, "python": 0,
+    "ldifs": 9, "lwf": 9, "l2_sp": 5, "l2_sp_ldifs": 5, "ewc": 10,
+}  # fmt: skip
+
+
+def test_every_method_has_its_cost_by_hand():
+    assert set(KEPT) == set(group_options("method"))  # a new method needs a row
+    speed = Speed(forward=0.25, train=1.0, update=0.5)
+    for method, kept in KEPT.items():
+        assert numbers_kept(method, 9, 5) == kept, method
+        # only teachers look at the images once more
+        image = 1.25 if method in ("ldifs", "lwf") else 1.0
+        assert tuning_seconds(speed, 10, 4, method) == 10 * (4 * image + 0.5), method
+
+
+@pytest.mark.parametrize("method", ["full", "ldifs", "lwf", "l2_sp", "l2_sp_ldifs", "ewc"])
+def test_numbers_kept_are_those_that_an_objective_holds(method):
+    config = load_config([*SMALL, f"method={method}", "method.frozen_blocks=2"])
+    backbone, task = load_backbone(config.backbone), load_task("digits", 10, 2, image_size=64)
+    model = tune(backbone, 10, config.method, 0)
+    head = sum(part.numel() for part in model.current_head.parameters())
+    n_encoder = sum(part.numel() for part in backbone.encoder.parameters())
+    n_trained = sum(part.numel() for part in model.parameters() if part.requires_grad)
+    assert n_trained < 0.8 * n_encoder
+    common = (model, task, backbone, config.method)
+    objective = {
+        "full": lambda: Objective(model, task),
+        "ldifs": lambda: Ldifs(*common, "cpu"),
+        "lwf": lambda: Lwf(*common, task, "cpu"),
+        "ewc": lambda: Ewc(*common, task, "cpu", 0),
+    }.get(method, lambda: L2Sp(*common, "cpu"))()
+
+    def find(value):
+        if isinstance(value, torch.nn.Module):
+            return list(value.parameters())
+        if isinstance(value, dict | tuple):
+            parts = value.values() if isinstance(value, dict) else value
+            return [tensor for part in parts for tensor in find(part)]
+        return [value] if isinstance(value, torch.Tensor) else []
+
+    own = {id(part) for part in model.parameters()}
+    held = sum(part.numel() for part in find(vars(objective)) if id(part) not in own)
+    # the head has no start to keep, but is counted among what is trained
+    assert 0 <= numbers_kept(method, n_encoder, n_trained) - held <= 2 * head
+
+
+def test_time_of_tracking_is_unknown_where_a_fit_was_not_measured():
+    speed = Speed(forward=0.25, train=1.0, update=0.5)
+    assert tracking_seconds(speed, 3, 8, 5, 40) is None
+    # a fit's start is only counted where it was measured
+    assert tracking_seconds(Speed(0.25, 1.0, 0.5, fit_step=2.0), 3, 8, 5, 40) == 3 * 8 * 0.25 + 40 * 2

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from PIL import Image
 from torch import Tensor, nn
 
@@ -45,11 +44,6 @@ from tasks.shapes import (
     render_scenes,
     sample_scenes,
 )
-
-
-@pytest.fixture(autouse=True)
-def _own_accelerator() -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def tiny(folder: Path, **changes: object) -> PretrainConfig:
@@ -278,12 +272,12 @@ def test_a_loss_that_is_not_finite_ends_it(tmp_path: Path, monkeypatch: pytest.M
 
 def test_arguments_become_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(command, "pretrain", lambda config, written: seen.append((config, written)))
+    monkeypatch.setattr(pretrain, "pretrain", lambda config, written: seen.append((config, written)))
     monkeypatch.setattr(sys, "argv", ["pretrain.py", "objective=contrastive", "lr=1e-3", "seed=4"])
     command.main()
     ((config, written),) = seen
     assert (config.objective, config.lr, config.seed) == ("contrastive", 1e-3, 4)
-    assert written == "accelerate launch harness/pretrain.py objective=contrastive lr=1e-3 seed=4"
+    assert written == "palimpsest pretrain objective=contrastive lr=1e-3 seed=4"
 
 
 @pytest.mark.parametrize(

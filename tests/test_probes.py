@@ -3,13 +3,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from harness.measures.probes import (
+from harness.measures.probes.knn import knn_probe
+from harness.measures.probes.linear import (
     LEARNING_RATES,
     fit_linear_layers,
-    knn_probe,
     linear_probe,
-    zero_shot,
 )
+from harness.measures.probes.zero_shot import zero_shot
 from harness.storage.errors import InputError
 
 
@@ -149,7 +149,7 @@ def test_bad_input():
         linear_probe(features, labels - 1, features, labels, 0)
     with pytest.raises(InputError, match="found no images"):
         knn_probe(features[:0], labels[:0], features, labels)
-    with pytest.raises(InputError, match="of which 0 to validate on"):
+    with pytest.raises(InputError, match="0 of them to validate on"):
         linear_probe(features[:2], labels[:2], features, labels, 0)
     text = np.eye(3, 16, dtype=np.float32)
     with pytest.raises(InputError, match="label 3, but text for 3 classes"):

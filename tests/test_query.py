@@ -19,7 +19,7 @@ from harness.tracking.mlflow_store import TrackedRun
 from harness.tracking.queries import (
     mean_curves,
     metric_curves,
-    rewiring_curves,
+    query,
 )
 
 # of seed 0; seed 1 has 0.2 more everywhere
@@ -81,7 +81,7 @@ def test_a_metric_without_place_is_of_the_whole(runs_dir: Path) -> None:
 
 
 def test_means_are_over_what_is_not_named(runs_dir: Path) -> None:
-    table = rewiring_curves(["backbone", "roi"], runs_dir=runs_dir)
+    table = query("rewiring", ["backbone", "roi"], runs_dir=runs_dir)
     assert list(table.columns) == ["backbone", "roi", "measure", "step", "mean", "std", "n"]
     expected = [
         value + 0.1 for places in EXCESS.values() for place in ("V1", "all") for value in places[place]
@@ -92,7 +92,7 @@ def test_means_are_over_what_is_not_named(runs_dir: Path) -> None:
 
 
 def test_without_regions_the_whole_brain_counts(runs_dir: Path) -> None:
-    table = rewiring_curves(["backbone"], runs_dir=runs_dir)
+    table = query("rewiring", ["backbone"], runs_dir=runs_dir)
     np.testing.assert_allclose(table["mean"], [0.1, 0.4, 0.1, 0.8])
     assert set(table["n"]) == {2}
 
@@ -107,21 +107,21 @@ def test_measures_are_never_mixed_and_one_value_has_no_spread() -> None:
 
 
 def test_what_does_not_exist_is_said_in_one_line(runs_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="study 'dmo': there is demo; did you mean 'demo'"):
+    with pytest.raises(InputError, match="study 'dmo': expected demo; did you mean 'demo'"):
         metric_curves("rewiring", study="dmo", runs_dir=runs_dir)
     with pytest.raises(InputError, match="did you mean 'wasserstein_excess'"):
-        rewiring_curves(measure="wasserstein_exces", runs_dir=runs_dir)
+        query("rewiring", measure="wasserstein_exces", runs_dir=runs_dir)
     with pytest.raises(InputError, match="did you mean 'backbone'"):
-        rewiring_curves(["backbne"], runs_dir=runs_dir)
+        query("rewiring", ["backbne"], runs_dir=runs_dir)
     with pytest.raises(InputError, match="no such tracking store"):
-        rewiring_curves(runs_dir=tmp_path / "nothing")
+        query("rewiring", runs_dir=tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
 
 
 def test_command(
     runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    expected = rewiring_curves(runs_dir=runs_dir)
+    expected = query("rewiring", runs_dir=runs_dir)
     place = ["--runs-dir", str(runs_dir)]
     monkeypatch.setattr(sys, "argv", ["query", "rewiring", "--by", "backbone,roi", "--format", "csv", *place])
     main()
@@ -137,7 +137,7 @@ def test_command(
     pd.testing.assert_frame_equal(pd.read_parquet(output), expected, check_dtype=False)
 
     monkeypatch.setattr(sys, "argv", parquet)
-    with pytest.raises(InputError, match="format parquet: found no --output"):
+    with pytest.raises(InputError, match="format parquet: expected --output"):
         main()
     assert capfd.readouterr().out == ""
 
@@ -148,7 +148,7 @@ def test_curves_of_wise_ft_are_apart(
     between = metric_curves("forgetting", runs_dir=runs_dir, interpolated=True)
     assert set(between["step"]) == {50} and set(between["value"]) == {-0.1} and len(between) == 4
     assert set(metric_curves("forgetting", runs_dir=runs_dir)["value"]) == {-0.5}
-    with pytest.raises(InputError, match=r"rewiring of WiSE-FT: found no curve, accepted: runs that python"):
+    with pytest.raises(InputError, match=r"rewiring of WiSE-FT: found no curve, expected runs measured by"):
         metric_curves("rewiring", runs_dir=runs_dir, interpolated=True, measure="wasserstein_excess")
     monkeypatch.setattr(
         sys, "argv", ["query", "forgetting", "--wise-ft", "--format", "csv", "--runs-dir", str(runs_dir)]

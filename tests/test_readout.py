@@ -234,10 +234,10 @@ def test_bad_input_is_named(run: Path, tmp_path: Path) -> None:
     broken.write_bytes(b"\x89PNG\r\n\x1a\n broken")
     for arguments, problem in (
         ({"step": 1}, r"^--step: found 1, accepted: 0, 2$"),
-        ({"rois": ["FFA"]}, r"^unknown region 'FFA': there is .*; did you mean 'FFC'\?"),
+        ({"rois": ["FFA"]}, r"^unknown region 'FFA': expected one of .*; did you mean 'FFC'\?"),
         ({"images": [tmp_path / "no.png"]}, r"no\.png: no such file"),
-        ({"images": [broken]}, r"broken\.png: not an image that can be read"),
-        ({"images": [tmp_path]}, r"not an image that can be read"),
+        ({"images": [broken]}, r"broken\.png: not a readable image"),
+        ({"images": [tmp_path]}, r"not a readable image"),
         ({"images": [broken] * 13}, r"^--image: found 13, accepted: at most 12 in a figure"),
         ({"n_clusters": 1}, r"^--clusters: found 1, accepted: 2 to 60"),
     ):

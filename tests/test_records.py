@@ -55,8 +55,8 @@ def test_what_the_records_say_of_families() -> None:
     trained = 2 * (1 + 2 + 1 + 3 + 1 + 2)
     assert sizes == {
         "factortopy": 4 * (trained + 2 * 5 * 3),
-        "free_selectors": 4 * (trained + 2 * 5 * 3),
-        "attention": 4 * (trained + 4 * 5 * 3),
+        "free_selectors": 4 * (trained + 2 * (1 + 2 + 1) + 2 * 5 * 3),
+        "attention": 4 * (trained + 2 * (1 + 3) + 4 * 5 * 3),
         "layer_ridge": 4 * 2 * 3,
     }
 

@@ -1,4 +1,4 @@
-"""Which trials make a row, and what averaging does to numbers that can be checked by hand."""
+"""Assigning trials to rows, and averages checked by hand."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def sessions(*responses: list[list[float]]) -> Iterator[tuple[str, np.ndarray]]:
 def test_averages_noise_and_total_variance_by_hand() -> None:
     rows = plan_rows([np.array([5, 8, 5]), np.array([8, 2])], [1, 2], "stimulus")
     found = average_sessions(sessions([[1, 0], [2, 5], [4, 2]], [[6, 1], [7, 2]]), rows, 2, standardise=False)
-    # picture 2: 7; picture 5: 1 and 4; picture 8: 2 and 6
+    # image 2: 7; image 5: 1 and 4; image 8: 2 and 6
     np.testing.assert_allclose(found.responses, [[7, 2], [2.5, 1], [4, 3]])
-    # squared distances from the picture's mean: 2 · 1.5² + 2 · 2² = 12.5 over 5 trials − 3 pictures
+    # squared distances from the mean of the image: 2 · 1.5² + 2 · 2² = 12.5 over 5 trials − 3 images
     np.testing.assert_allclose(found.noise_variance, [12.5 / 2, (2 + 8) / 2])
     np.testing.assert_allclose(
         found.total_variance, [np.var([1, 2, 4, 6, 7], ddof=1), np.var([0, 5, 2, 1, 2], ddof=1)]
@@ -106,7 +106,7 @@ def test_voxels_without_a_signal_in_any_session_are_left_out_and_said_so(
     value: float, standardise: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     responses = np.random.default_rng(1).normal(size=(2, 4, 5)).astype(np.float32)
-    if value == 3e38:  # whose square is beyond float32, but not what it is squared in
+    if value == 3e38:  # its square overflows float32, but not the accumulator
         responses[1, :, 2] = [value, -value, np.inf, 0]
     else:
         responses[1, :, 2] = value
@@ -120,7 +120,7 @@ def test_voxels_without_a_signal_in_any_session_are_left_out_and_said_so(
     assert found.usable.tolist() == [True, True, False, True, True]
     np.testing.assert_array_equal(found.responses, without.responses)
     np.testing.assert_array_equal(found.noise_variance, without.noise_variance)
-    assert "1 of 5 voxels are constant or not finite in a session, and left out" in caplog.text
+    assert "1 of 5 voxels are constant or not finite in a session and are dropped" in caplog.text
 
 
 def test_a_session_with_too_few_voxels_is_damaged() -> None:
@@ -132,7 +132,7 @@ def test_a_session_with_too_few_voxels_is_damaged() -> None:
         average_sessions([("the first", good.copy()), ("the second", bad)], rows, 4, standardise=True)
     halves = [good.copy(), good.copy()]
     halves[0][:, :2] = halves[1][:, 2:] = 1
-    with pytest.raises(InputError, match=r"the second: 2 of 4 voxels .* leaves 0"):
+    with pytest.raises(InputError, match=r"the second: 2 of 4 voxels .* and 0 have signal"):
         average_sessions(zip(["the first", "the second"], halves, strict=True), rows, 4, standardise=True)
 
 

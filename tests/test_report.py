@@ -24,7 +24,6 @@ from harness.reporting import page as report
 from harness.reporting.comparison import (
     columns_of,
     compare_runs,
-    read_runs,
 )
 from harness.reporting.page import (
     build_tables,
@@ -32,6 +31,7 @@ from harness.reporting.page import (
     order_places,
     write_report,
 )
+from harness.reporting.run_results import read_runs
 from harness.storage.errors import InputError
 
 
@@ -148,7 +148,7 @@ def test_numbers_are_means_over_seeds(study: Path) -> None:
 
 
 def test_unfinished_runs_are_named_and_nothing_is_markup(page: Page) -> None:
-    assert "Not finished, so not here: <i>begun" in page.text
+    assert "Not finished, not shown: <i>begun" in page.text
     assert not re.search("</|<b>|&lt;", page.text)
 
 

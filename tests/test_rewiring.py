@@ -8,9 +8,11 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import ortho_group, wasserstein_distance
 
 from harness.brains.brain import Roi
+from harness.measures.catalogue import (
+    CATALOGUE,
+    describe,
+)
 from harness.measures.rewiring import (
-    CHANNEL_MEASURES,
-    MEASURES,
     compare_channels,
     confidence,
     describe_channels,
@@ -18,10 +20,19 @@ from harness.measures.rewiring import (
     jensen_shannon,
     rewiring_measures,
     summarise_rois,
-    tail,
     wasserstein,
 )
 from harness.storage.errors import InputError
+
+WITH_FLOOR = [
+    metric for metric in CATALOGUE if metric.stage == "rewiring" and metric.tail and not metric.ending
+]
+MEASURES = tuple(metric.measure for metric in WITH_FLOOR if "<place>" in metric.pattern)
+CHANNEL_MEASURES = tuple(metric.measure for metric in WITH_FLOOR if "<roi>" in metric.pattern)
+
+
+def tail(measure: str) -> str | None:
+    return describe(f"rewiring/V1/{measure}").tail
 
 
 @dataclass(frozen=True)
@@ -237,3 +248,109 @@ def test_tails():
         "less",
         "two-sided",
     ]
+
+
+def test_every_measure_has_its_tail():
+    two_sided = {"depth_shift", "confidence_change", "scale_change", "r2_change"}
+    for name in (*MEASURES, *CHANNEL_MEASURES):
+        side = "less" if name == "cluster_agreement" else "greater"
+        assert tail(name) == ("two-sided" if name in two_sided else side), name
+
+
+def test_measures_of_layers_by_hand():
+    before = [[1, 0, 0], [0.6, 0.3, 0.1], [0.5, 0.5, 0], [1, 0, 0], [1 / 3, 1 / 3, 1 / 3]]
+    after = [[0, 1, 0], [0.5, 0.3, 0.2], [0.5, 0, 0.5], [0.5, 0.25, 0.25], [0.5, 0.5, 0]]
+    rest = {"space": None, "scale": None, "r2": np.zeros(5, np.float32)}
+    found = rewiring_measures(
+        *(Selected(layers=("a", "b", "c"), layer=np.array(rows), **rest) for rows in (before, after))
+    )
+    np.testing.assert_allclose(found["wasserstein"], [0.5, 0.1, 0.25, 0.375, 0.25])
+    np.testing.assert_allclose(found["depth_shift"], [0.5, 0.1, 0.25, 0.375, -0.25])
+    # disjoint: 1 bit; third voxel: half of each is shared, and the rest is disjoint
+    np.testing.assert_allclose(found["jensen_shannon"][[0, 2]], [1, 0.5])
+    # of the third voxel's equal layers the first counts, before and after
+    np.testing.assert_array_equal(found["top_layer_changed"], [1, 0, 0, 0, 0])
+    # entropies of the last two in bits: 0 → 1.5, and log 3 → 1
+    bits = np.log2(3)
+    np.testing.assert_allclose(found["confidence_change"][[0, 3, 4]], [0, -1.5 / bits, 1 - 1 / bits])
+
+
+def test_confidence_and_divergence_keep_to_their_range():
+    for n_layers in range(2, 17):
+        uniform = np.full((1, n_layers), 1 / n_layers, np.float32)
+        assert 0 <= confidence(uniform)[0] < 1e-6
+        # distributions of float32 that share no layer may sum to a little more than 1
+        none = np.zeros_like(uniform)
+        assert 1 - 1e-6 < jensen_shannon(np.hstack([uniform, none]), np.hstack([none, uniform]))[0] <= 1
+    rounded = np.array([[1 - 2**-24]], np.float32)
+    assert wasserstein(np.ones((1, 1), np.float32), rounded)[0] == 0  # one layer: nowhere to move
+
+
+def test_measures_are_computed_in_double_precision():
+    rng = np.random.default_rng(0)
+    p, q = rng.dirichlet(np.ones(6), (2, 50)).astype(np.float32)
+    np.testing.assert_array_equal(jensen_shannon(p, q), jensen_shannon(p.astype(float), q.astype(float)))
+    np.testing.assert_array_equal(wasserstein(p, q), wasserstein(p.astype(float), q.astype(float)))
+    tiny = np.float32(2**-30)
+    found = rewiring_measures(
+        replace(BEFORE, scale=np.full(3, tiny), r2=np.full(3, -(2**24), np.float32)),
+        replace(AFTER, scale=np.ones(3, np.float32), r2=np.ones(3, np.float32)),
+    )
+    assert (found["scale_change"] == 1 - 2**-30).all()  # single precision has no 1 − 2⁻³⁰
+    assert (found["r2_change"] == 2**24 + 1).all()  # nor 2²⁴ + 1
+
+
+def test_mappings_of_other_layers_or_more_voxels_cannot_be_compared():
+    with pytest.raises(InputError, match="share layers"):
+        rewiring_measures(BEFORE, replace(AFTER, layers=("b", "a", "c")))
+    with pytest.raises(InputError, match="share voxels: found 2 and 3"):
+        rewiring_measures(replace(BEFORE, layer=BEFORE.layer[:2]), AFTER)
+
+
+def test_the_summary_of_an_roi_is_a_mean():
+    found = summarise_rois({"x": np.array([0.0, 1, 5, 100])}, [Roi("V1", np.array([0, 1, 2]), 1.0)], None)
+    assert found == {"all": {"x": 26.5}, "V1": {"x": 2.0}}
+
+
+def test_voxels_are_clustered_by_direction_not_by_length():
+    # two directions, each read weakly, strongly and very strongly
+    weights = np.kron(np.eye(2), np.array([[1.0], [10], [100]]))
+    found = describe_channels(weights, 0, n_clusters=2).clusters
+    assert (found == found[[0, 0, 0, 3, 3, 3]]).all() and found[0] != found[3]
+
+
+def test_k_means_starts_often_enough_to_find_all_clusters():
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(12, 3))
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    weights = np.repeat(centres, 8, axis=0) + 0.05 * rng.normal(size=(96, 3))
+    first, *others = (describe_channels(weights, seed, n_clusters=12) for seed in range(8))
+    # from a single start, two seeds in three end in another partition
+    assert [compare_channels(first, other)["cluster_agreement"] for other in others] == [1] * 7
+
+
+def test_the_seed_is_that_of_k_means():
+    weights = np.random.default_rng(0).normal(size=(80, 12))
+    first, *others = (describe_channels(weights, seed) for seed in range(4))
+    assert min(compare_channels(first, other)["cluster_agreement"] for other in others) < 1
+
+
+def test_numbers_of_clusters_and_directions():
+    weights = np.random.default_rng(0).normal(size=(40, 8))
+    found = describe_channels(weights, 0)
+    assert len(np.unique(found.clusters)) == 4 and found.directions.shape == (40, 3)
+    found = describe_channels(weights, 0, n_clusters=6, n_directions=2)
+    assert len(np.unique(found.clusters)) == 6 and found.directions.shape == (40, 2)
+
+
+def test_channels_are_compared_either_way_round():
+    something, nothing = describe_channels(np.eye(6, 4), 0), describe_channels(np.zeros((6, 4)), 0)
+    assert compare_channels(something, nothing)["principal_angle"] == pytest.approx(np.pi / 2)
+    with pytest.raises(InputError, match="found 1 and 6"):
+        compare_channels(describe_channels(np.ones((1, 4)), 0), nothing)
+    # two directions of two: (e1, e2) and (e1, cos t e2 + sin t e3) have the angles 0 and t
+    t = 0.6
+    before, after = np.eye(4, 2), np.eye(4, 2)
+    after[1:3, 1] = np.cos(t), np.sin(t)
+    found = compare_channels(describe_channels(before, 0), describe_channels(after, 0))
+    assert found["principal_angle"] == pytest.approx(t / 2)

@@ -1,4 +1,4 @@
-"""A region's name becomes part of the names of results."""
+"""ROI names that metric names can hold."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
+from catalogued import check_rows
 from made_backbones import make_tiny_clip
 from made_training import SMALL, interrupted, load_once, values
 from overrides import SMALL_TRACKING, TINY
@@ -51,11 +51,7 @@ from harness.finetuning.snapshots import (
     sequence_steps,
 )
 from harness.measures.sequences import name_sequence
-from harness.reporting.comparison import (
-    compare_runs,
-    format_table,
-    read_runs,
-)
+from harness.reporting.comparison import compare_runs
 from harness.reporting.figures.curves import draw_forgetting
 from harness.reporting.figures.sequences import (
     draw_matrices,
@@ -65,6 +61,8 @@ from harness.reporting.page import (
     choose_lines,
     write_report,
 )
+from harness.reporting.run_results import read_runs
+from harness.reporting.text_table import format_table
 from harness.runs.inputs import load_inputs
 from harness.runs.layout import (
     list_snapshots,
@@ -122,8 +120,8 @@ def test_a_long_sequence_has_a_name_that_files_can_have() -> None:
     ("overrides", "problem"),
     [
         (["task=[digits,texturs]"], r"unknown task 'texturs'.*did you mean 'textures'\?"),
-        (["task=[digits,textures,digits]"], "task: found digits 2 times, accepted: every task once"),
-        (["task=[]"], r"task: found \[\], accepted: one task or more, such as task=\[digits,textures\]"),
+        (["task=[digits,textures,digits]"], "task: found digits 2 times, expected each task once"),
+        (["task=[]"], r"task: found \[\], expected one or more tasks, such as task=\[digits,textures\]"),
         (["task=digits,textures"], r"tasks one after another are task=\[digits,textures\]"),
         ([BOTH, "task.name=mine"], "task: found mine 2 times"),
         ([BOTH, "task.n_train=0"], "task.n_train: found 0, .*; this is digits in a sequence: .* every task"),
@@ -131,8 +129,8 @@ def test_a_long_sequence_has_a_name_that_files_can_have() -> None:
             ["task=[digits,eurosat]", "task.image_size=32"],
             "task.image_size: not a setting of the task that is chosen; this is eurosat in a sequence",
         ),
-        ([BOTH, "task.digits.n_train=9"], r"unknown setting 'task.digits'.*configs/task says for one"),
-        ([BOTH, "seed=-1"], "^seed: found -1, accepted: greater than or equal to 0$"),
+        ([BOTH, "task.digits.n_train=9"], r"unknown setting 'task.digits'.*file in a task folder sets one"),
+        ([BOTH, "seed=-1"], "^seed: found -1, expected greater than or equal to 0$"),
     ],
 )
 def test_what_cannot_be_a_sequence_is_said(overrides: list[str], problem: str) -> None:
@@ -201,12 +199,10 @@ def test_tasks_of_one_size_have_batches_of_their_own() -> None:
 
 
 def train(folder: Path, *overrides: str) -> None:
-    """Fine-tune into a folder; the accelerator is a new one."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+    """Fine-tune into a folder."""
     config = load_config([*TINY, *SMALL, *overrides])
     tasks = [load_once(task.name, task.n_train, task.n_test) for task in tasks_in_order(config.task)]
     finetune(config, folder, tasks, load_backbone(config.backbone), build_accelerator(config.finetune))
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def state(folder: Path, step: int) -> dict[str, torch.Tensor]:
@@ -399,12 +395,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "snapshots.first=4", "snapshots.at_epoch_ends=false", f"runs_dir={root}/runs",
         ]
     )  # fmt: skip
-    AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
         folder = run(config)
         curves = metric_curves("sequence", study=config.study.name)
-    AcceleratorState._reset_state(reset_partial_state=True)
     assert set(curves["place"]) == {"head", "linear", "knn"}
     assert set(curves["task"]) == {"digits+textures"}
     assert folder == run_folder(config)
@@ -433,6 +427,10 @@ def test_heads_and_probes_of_all_tasks_are_measured_at_every_snapshot(finished: 
     manifest = read_json(finished / "manifest.json")
     assert set(manifest["tasks"]) == {"digits", "textures", "shapes"}
     assert {"task", "task textures"} <= manifest["fingerprints"].keys()
+
+
+def test_every_row_is_in_the_catalogue(finished: Path) -> None:
+    assert "sequence/<scoring>/backward_transfer" in check_rows(finished)
 
 
 def test_the_comparison_and_the_report_show_it(finished: Path) -> None:

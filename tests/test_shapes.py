@@ -29,8 +29,11 @@ from tasks.shapes import (
 )
 
 SEED = 77
-SCENES = sample_scenes(SEED, range(400))
-IMAGES = render_scenes(SCENES[:120])
+
+
+@pytest.fixture(scope="module")
+def scenes() -> tuple[Scene, ...]:
+    return tuple(sample_scenes(SEED, range(400)))
 
 
 def parse(phrase: str) -> dict[str, str]:
@@ -54,22 +57,23 @@ def factors(item: SceneObject) -> dict[str, str]:
 
 
 def draw(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """A scene as drawn and its background alone, as floats of 0 to 1."""
+    """A rendered scene and its background alone, as floats from 0 to 1."""
     with_objects, without = render_scenes([scene, Scene((), scene.seed)]).astype(np.float64) / 255
     return with_objects, without
 
 
-def test_a_scene_is_a_function_of_seed_and_index() -> None:
-    assert sample_scene(SEED, 123) == SCENES[123]
-    assert sample_scenes(SEED, [200, 3]) == [SCENES[200], SCENES[3]]
-    assert sample_scene(SEED + 1, 123) != SCENES[123]
-    assert len(set(SCENES)) == len(SCENES)
+def test_a_scene_is_a_function_of_seed_and_index(scenes: tuple[Scene, ...]) -> None:
+    assert sample_scene(SEED, 123) == scenes[123]
+    assert sample_scenes(SEED, [200, 3]) == [scenes[200], scenes[3]]
+    assert sample_scene(SEED + 1, 123) != scenes[123]
+    assert len(set(scenes)) == len(scenes)
 
 
-def test_an_image_does_not_depend_on_the_others() -> None:
-    np.testing.assert_array_equal(render_scenes([SCENES[70], SCENES[5]]), IMAGES[[70, 5]])
+def test_an_image_does_not_depend_on_the_others(scenes: tuple[Scene, ...]) -> None:
+    images = render_scenes(scenes[:120])
+    np.testing.assert_array_equal(render_scenes([scenes[70], scenes[5]]), images[[70, 5]])
     assert render_scenes([]).shape == (0, IMAGE_SIZE, IMAGE_SIZE, 3)
-    assert len({image.tobytes() for image in IMAGES}) == len(IMAGES)
+    assert len({image.tobytes() for image in images}) == len(images)
 
 
 def test_no_global_state_is_used() -> None:
@@ -79,19 +83,19 @@ def test_no_global_state_is_used() -> None:
 
 
 def test_the_world_has_not_changed() -> None:
-    # the weights that ship were trained on it: its change needs new weights
+    # the shipped weights were trained on it; a change needs new weights
     pixels = render_scenes(sample_scenes(0, range(8))).astype(np.int64)
     captions = [scene.caption for scene in sample_scenes(0, range(8))]
     assert content_hash(captions).startswith("ee0a391967d3e9c8")
-    # a sum, as the last bit of a pixel may differ between machines
+    # a sum, because the last bit of a pixel may differ between machines
     assert abs(pixels.sum() - 12_147_460) < 50
     assert content_hash(list(vocabulary())).startswith("2d2d46557034d8b6")
 
 
-def test_captions_parse_back_into_the_factors() -> None:
+def test_captions_parse_back_into_the_factors(scenes: tuple[Scene, ...]) -> None:
     relations = "|".join(RELATIONS)
     seen = Counter()
-    for scene in SCENES:
+    for scene in scenes:
         text = scene.caption
         rest = None
         if " and " in text:
@@ -109,39 +113,39 @@ def test_captions_parse_back_into_the_factors() -> None:
     assert set(seen) == set(RELATIONS)
 
 
-def test_adjectives_are_dropped_and_never_invented() -> None:
+def test_adjectives_are_dropped_and_never_invented(scenes: tuple[Scene, ...]) -> None:
     rng = np.random.default_rng(0)
     said = Counter()
-    for scene in SCENES:
+    for scene in scenes:
         full = parse(caption_scene(replace(scene, objects=scene.objects[:1])))
         short = parse(caption_scene(replace(scene, objects=scene.objects[:1]), rng, keep=0.5))
         assert short.items() <= full.items()
         said.update(short.keys())
-    assert said["shape"] == len(SCENES)
+    assert said["shape"] == len(scenes)
     for kind in ("size", "colour", "texture"):
-        assert said[kind] / len(SCENES) == pytest.approx(0.5, abs=0.1)  # 4 standard deviations
-    bare = caption_scene(SCENES[0], rng, keep=0.0)
+        assert said[kind] / len(scenes) == pytest.approx(0.5, abs=0.1)  # 4 standard deviations
+    bare = caption_scene(scenes[0], rng, keep=0.0)
     assert not set(bare.split()) & {*SIZES, *COLOURS, *TEXTURES}
-    assert caption_scene(SCENES[0], rng, keep=1.0) == SCENES[0].caption
+    assert caption_scene(scenes[0], rng, keep=1.0) == scenes[0].caption
 
 
-def test_the_vocabulary_covers_every_caption() -> None:
+def test_the_vocabulary_covers_every_caption(scenes: tuple[Scene, ...]) -> None:
     words = vocabulary()
     assert list(words) == sorted(set(words))
-    said = {word for scene in SCENES for word in scene.caption.split()}
-    for index, scene in enumerate(SCENES):
+    said = {word for scene in scenes for word in scene.caption.split()}
+    for index, scene in enumerate(scenes):
         said.update(caption_scene(scene, np.random.default_rng(index)).split())
-    assert said == set(words)  # and nothing in it is never said
+    assert said == set(words)  # every word occurs
 
 
-def test_every_factor_occurs_about_equally_often() -> None:
+def test_every_factor_occurs_about_equally_often(scenes: tuple[Scene, ...]) -> None:
     labels = label_scenes(sample_scenes(SEED, range(600), n_objects=1))
     for kind, names in (("shape", SHAPES), ("colour", COLOURS), ("texture", TEXTURES), ("size", SIZES)):
         counts = np.bincount(labels[kind], minlength=len(names))
         assert len(counts) == len(names)
         expected = 600 / len(names)
         assert abs(counts - expected).max() < 4.5 * np.sqrt(expected)
-    counts = np.bincount([len(scene.objects) for scene in SCENES])
+    counts = np.bincount([len(scene.objects) for scene in scenes])
     assert counts[0] == 0 and len(counts) == 4
     assert abs(counts[1:] - 400 / 3).max() < 4.5 * np.sqrt(400 / 3)
 
@@ -151,19 +155,19 @@ def test_one_combination_in_eight_is_kept_out_whatever_the_shape_colour_or_textu
         [[[is_novel(a, b, c) for c in range(6)] for b in range(8)] for a in range(12)], dtype=float
     )
     assert grid.mean() == 1 / 8
-    # one shape, or one texture, is in as many as any other; every colour as well
+    # every shape, texture and colour has equally many
     for axis in ((1, 2), (0, 2), (0, 1)):
         shares = grid.mean(axis=axis)
         assert shares.min() > 0.08 and shares.max() < 0.17
 
 
-def test_held_out_combinations_never_occur_in_pretraining() -> None:
+def test_held_out_combinations_never_occur_in_pretraining(scenes: tuple[Scene, ...]) -> None:
     def novel(scene: Scene) -> list[bool]:
         return [is_novel(item.shape, item.colour, item.texture) for item in scene.objects]
 
     assert not any(any(novel(scene)) for scene in sample_scenes(SEED, range(80), novel=False))
     assert all(all(novel(scene)) for scene in sample_scenes(SEED, range(30), novel=True))
-    share = np.mean([kept for scene in SCENES for kept in novel(scene)])
+    share = np.mean([kept for scene in scenes for kept in novel(scene)])
     assert share == pytest.approx(1 / 8, abs=0.05)
 
 
@@ -192,7 +196,7 @@ def test_geometry(seed: int, index: int, n_objects: int) -> None:
 
 
 def masks(scene: Scene) -> list[np.ndarray]:
-    """Pixels that each object changes."""
+    """Mask of the pixels changed by each object."""
     found = []
     for item in scene.objects:
         with_one, without = draw(Scene((item,), scene.seed))
@@ -200,8 +204,8 @@ def masks(scene: Scene) -> list[np.ndarray]:
     return found
 
 
-def test_objects_do_not_cover_each_other() -> None:
-    several = [scene for scene in SCENES if len(scene.objects) == 3][:25]
+def test_objects_do_not_cover_each_other(scenes: tuple[Scene, ...]) -> None:
+    several = [scene for scene in scenes if len(scene.objects) == 3][:25]
     for scene in several:
         painted = np.sum(masks(scene), axis=0)
         assert (painted > 1).sum() < 0.02 * (painted > 0).sum()
@@ -209,7 +213,7 @@ def test_objects_do_not_cover_each_other() -> None:
 
 @pytest.mark.parametrize("shape", range(len(SHAPES)), ids=SHAPES)
 def test_an_object_has_its_place_and_its_area(shape: int) -> None:
-    # white and plain: how much of a pixel it covers can be seen
+    # white and plain: pixel values show coverage
     item = SceneObject(shape, 7, 0, 13.0, 33.0, 30.0, 0.0, (1.0, 1.0, 1.0), seed=1)
     pixels, background = draw(Scene((item,), 5))
     covered = ((pixels - background) / (1 - background)).mean(axis=2)
@@ -287,9 +291,9 @@ def test_backgrounds_have_the_spectrum_of_natural_images() -> None:
     assert ((backgrounds == 0) | (backgrounds == 1)).mean() < 0.01
 
 
-def test_labels_are_those_of_the_largest_object() -> None:
-    labels = label_scenes(SCENES)
-    for index, scene in enumerate(SCENES):
+def test_labels_are_those_of_the_largest_object(scenes: tuple[Scene, ...]) -> None:
+    labels = label_scenes(scenes)
+    for index, scene in enumerate(scenes):
         main = max(scene.objects, key=lambda item: item.radius)
         assert factors(main) == {
             "size": list(SIZES)[labels["size"][index]],

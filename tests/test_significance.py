@@ -92,7 +92,7 @@ def test_nothing_anywhere_is_nothing():
 
 @pytest.mark.parametrize("n_fits", [1, 2])
 def test_too_few_refits(n_fits):
-    with pytest.raises(InputError, match=rf"mapping.floor_refits: found {n_fits - 1}; .*at least 2"):
+    with pytest.raises(InputError, match=rf"mapping.floor_refits: found {n_fits - 1}, .*at least 2"):
         noise_floor(np.ones(n_fits), np.ones((n_fits, n_fits)))
 
 
@@ -138,3 +138,83 @@ def test_the_interval_over_subjects_holds_the_mean_as_often_as_it_says():
     rng = np.random.default_rng(0)
     found = [mean_over_subjects(rng.normal(0.3, 2.0, 4)) for _ in range(2000)]
     assert np.mean([one.low < 0.3 < one.high for one in found]) == pytest.approx(0.95, abs=0.015)
+
+
+def test_the_floor_is_made_of_means_and_keeps_direction():
+    # from i to j: columns have the leave-one-out means 4, 3.5 and 3 (rows would have 1.5, 3.5 and 5.5)
+    directed = np.array([[0.0, 1, 2], [3, 0, 4], [5, 6, 0]])
+    found = noise_floor(np.array([3.0, 4, 8]), directed)
+    assert (found.raw, found.null, found.excess) == pytest.approx((5, 3.5, 1.5))
+    assert found.high - found.excess == pytest.approx(4.302653 * 0.5 * np.sqrt(4 / 3))
+    # leave-one-out means 1.5, 3.5 and 4: their mean is 3, their median 3.5
+    skewed = np.array([[0.0, 1, 2], [1, 0, 6], [2, 6, 0]])
+    assert noise_floor(np.full(3, 4.0), skewed).null == pytest.approx(3)
+
+
+def test_agreements_are_corrected_as_distances_are():
+    # an agreement is a constant less a distance, so it shares pairs in the same way
+    rng = np.random.default_rng(1)
+    term = rng.normal(size=6)
+    distance = term[None, :] + term[:, None]
+    far = noise_floor(distance[:5, 5], distance[:5, :5], "greater", corrected=True)
+    agreed = noise_floor(1 - distance[:5, 5], 1 - distance[:5, :5], "less", corrected=True)
+    assert agreed.p == pytest.approx(far.p)
+    assert (agreed.low, agreed.high) == pytest.approx((-far.high, -far.low))
+
+
+@pytest.mark.parametrize("unit", [1e-20, 1e20])
+def test_the_unit_of_a_measure_does_not_matter(unit):
+    plain = noise_floor(np.array([3.0, 4, 5]), BETWEEN)
+    scaled = noise_floor(unit * np.array([3.0, 4, 5]), unit * BETWEEN)
+    assert scaled.p == pytest.approx(plain.p)
+    assert (scaled.low, scaled.high) == pytest.approx((unit * plain.low, unit * plain.high))
+    mean = mean_over_subjects(np.array([1.0, 2, 3]))
+    assert mean_over_subjects(unit * np.array([1.0, 2, 3])).p == pytest.approx(mean.p)
+
+
+def test_a_small_change_of_a_large_value_is_no_rounding():
+    plain = noise_floor(np.array([3.0, 4, 5]), BETWEEN)
+    shifted = noise_floor(1e6 + np.array([3.0, 4, 5]), 1e6 + BETWEEN)
+    assert shifted.p == pytest.approx(plain.p, rel=1e-6)
+    # mean 1e6 + 2, standard error 1/√3
+    found = mean_over_subjects(1e6 + np.array([1.0, 2, 3]))
+    assert found.high - found.low == pytest.approx(2 * 2.484138, abs=1e-6)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_rounding_leaves_is_neither_spread_nor_excess(sign):
+    # the three refits agree on 0.3, but for how it was added up
+    almost = np.full((3, 3), 0.3)
+    almost[0, 1] = almost[1, 0] = 0.1 + 0.2
+    found = noise_floor(np.zeros(3), sign * almost, "two-sided")
+    assert found.p == 0
+    assert found.low == found.excess == found.high == pytest.approx(-sign * 0.3)
+    same = noise_floor(np.full(3, sign * (0.1 + 0.2)), sign * np.full((3, 3), 0.3), "two-sided")
+    assert (same.excess, same.low, same.high, same.p) == (0, 0, 0, 1)
+    # the three differences cancel, though their sum is not 0 in floating point
+    cancelled = noise_floor(sign * np.array([0.1, 0.2, -0.3]), np.zeros((3, 3)), "two-sided")
+    assert (cancelled.excess, cancelled.p) == (0, 1)
+
+
+@pytest.mark.parametrize(("value", "alternative"), [(0.1, "greater"), (-0.1, "less")])
+def test_subjects_that_agree_exactly_leave_no_doubt(value, alternative):
+    agreed = mean_over_subjects(np.full(3, value), alternative)
+    assert agreed.low == agreed.mean == agreed.high == pytest.approx(value)
+    assert agreed.p == 0
+    assert mean_over_subjects(np.full(3, value), "two-sided").p == 0
+
+
+def test_the_mean_over_subjects_is_no_median_and_is_0_where_values_cancel():
+    assert mean_over_subjects(np.array([1.0, 2, 6])).mean == pytest.approx(3)
+    cancelled = mean_over_subjects(np.array([0.1, 0.2, -0.3]))
+    assert (cancelled.mean, cancelled.p) == (0, 1)
+    assert cancelled.low == -cancelled.high < 0
+
+
+def test_one_subject_says_nothing_of_others():
+    with pytest.raises(AssertionError):
+        mean_over_subjects(np.ones(1))
+
+
+def test_one_roi_is_not_corrected():
+    np.testing.assert_array_equal(correct_over_rois(np.array([0.03])), [0.03])

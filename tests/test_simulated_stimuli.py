@@ -1,4 +1,4 @@
-"""Any folder of images can be shown to the simulated subject."""
+"""Images of any folder as stimuli of the simulated subject."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.brains.brain import (
     Pictures,
 )
 from harness.brains.load import load_brain
-from harness.brains.simulated.responses import N_REFERENCE
+from harness.brains.simulated.stages import N_REFERENCE
 from harness.brains.simulated.stimuli import (
     ShownImages,
     SquareImages,
@@ -38,7 +38,7 @@ def scenes() -> Iterator[Subject]:
 
 @pytest.fixture(scope="module")
 def folder(scenes: Subject, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The scenes as files, every other one in a subfolder; names are numbers, written last to first."""
+    """Scenes as files, every other one in a subfolder; names are numbers, written in reverse."""
     root = tmp_path_factory.mktemp("pictures")
     for part in "ab":
         (root / part).mkdir()
@@ -53,7 +53,7 @@ def shown(folder: Path) -> Iterator[Subject]:
     yield simulate(SCENES.model_copy(update={"stimuli": str(folder)}))
 
 
-ORDER = [*range(0, N_IMAGES, 2), *range(1, N_IMAGES, 2)]  # of the scenes, in the order of the files' names
+ORDER = [*range(0, N_IMAGES, 2), *range(1, N_IMAGES, 2)]  # scenes in the order of file names
 
 
 def test_early_areas_see_files_as_they_see_scenes(scenes: Subject, shown: Subject) -> None:
@@ -61,7 +61,7 @@ def test_early_areas_see_files_as_they_see_scenes(scenes: Subject, shown: Subjec
     assert brain.stimulus_ids.tolist() == [f"{'ab'[row % 2]}/{row}.png" for row in ORDER]
     early = truth.stage == "early"
     np.testing.assert_allclose(truth.signal[:, early], of_scenes.signal[ORDER][:, early], atol=1e-4)
-    # V4 and V8 have no use for contents; elsewhere something else stands in for them
+    # V4 and V8 do not depend on objects; other areas use a substitute
     both = zip(truth.signal.T, of_scenes.signal[ORDER].T, strict=True)
     alike = np.array([np.corrcoef(one, other)[0, 1] for one, other in both])
     assert np.median(alike[np.isin(truth.region, ["V4", "V8"])]) > 0.9
@@ -103,7 +103,7 @@ def test_the_central_square_is_shown_in_full_resolution(tmp_path: Path) -> None:
     assert (np.asarray(images.stimuli[0]) == 200).all() and (np.asarray(images.stimuli[1]) == 200).all()
     assert images.look(slice(0, 3)).features.energy.shape == (3, 18, 32, 32)
     assert images.look(slice(0, 3)).objects is None
-    assert images.look(slice(0, 3)).features.energy.max() < 1e-3  # nothing of the dark sides is seen
+    assert images.look(slice(0, 3)).features.energy.max() < 1e-3  # the dark sides are cropped
 
 
 def test_reference_is_of_the_whole_folder_and_equal_files_are_one_picture(
@@ -117,7 +117,7 @@ def test_reference_is_of_the_whole_folder_and_equal_files_are_one_picture(
     assert images.reference == [f"{row}.png" for row in range(0, n_files, 2)]
     assert images.names[:3] == ["0.png", "12.png", "25.png"]
     assert images.names[10] == "128.png" and images.stimulus_ids[10] == "0.png"
-    assert "same picture" in caplog.text
+    assert "same image" in caplog.text
     changed = images.content
     write_picture(tmp_path / "12.png", 9999)
     assert ShownImages(tmp_path, 20).content != changed
@@ -138,25 +138,27 @@ def test_voxels_that_see_nothing_say_so(tmp_path: Path, caplog: pytest.LogCaptur
     assert np.nanmin(truth.eccentricity[silent]) > 0.3
     assert (truth.signal[:, silent] == 0).all() and np.isfinite(truth.signal).all()
     np.testing.assert_allclose(truth.signal[:, ~silent].std(axis=0), 1, atol=1e-4)
-    np.testing.assert_allclose(brain.responses.std(axis=0), 1, atol=1e-4)  # noise, where there is no signal
+    np.testing.assert_allclose(
+        brain.responses.std(axis=0), 1, atol=1e-4
+    )  # noise only where there is no signal
 
 
 def test_bad_folders_are_refused(tmp_path: Path) -> None:
     def ask(n_stimuli: int = 20) -> None:
         simulate(SCENES.model_copy(update={"stimuli": str(tmp_path / "set"), "n_stimuli": n_stimuli}))
 
-    with pytest.raises(InputError, match=r"set: no such folder; accepted: a folder of images"):
+    with pytest.raises(InputError, match=r"set: no such folder; expected a folder of images"):
         ask()
     (tmp_path / "set").mkdir()
-    with pytest.raises(InputError, match=r"set: found no image, accepted: files ending in \.png"):
+    with pytest.raises(InputError, match=r"set: found no image, expected files ending in \.png"):
         ask()
     for row in range(15):
         write_picture(tmp_path / "set" / f"{row}.png", row)
-    with pytest.raises(InputError, match=r"found 20, but 15 images in .*set; accepted: 20 images or more"):
+    with pytest.raises(InputError, match=r"found 20, but 15 images in .*set; expected 20 images or more"):
         ask()
     for row in range(15, 25):
         write_picture(tmp_path / "set" / "more" / f"{row}.png", row)
-    with pytest.raises(InputError, match=r"brain\.n_stimuli: found 26, but 25 images .* accepted: 20 to 25"):
+    with pytest.raises(InputError, match=r"brain\.n_stimuli: found 26, but 25 images .* expected 20 to 25"):
         ask(26)
     broken = tmp_path / "set" / "more" / "20.png"
     broken.write_bytes(broken.read_bytes()[:60])

@@ -1,4 +1,4 @@
-"""What is known about a simulated subject can be had, and is that of the brain."""
+"""The truth of a simulated subject fits its brain and survives its file."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_truth_comes_back_from_its_file(truth: SimulatedTruth, tmp_path: Path) -
     with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
         arrays = dict(file)
     np.savez(tmp_path / "b.npz", **{name: arrays[name] for name in arrays if name != "rank"})
-    with pytest.raises(InputError, match=r"b\.npz: found vertex.*accepted: vertex, region"):
+    with pytest.raises(InputError, match=r"b\.npz: found vertex.*expected vertex, region"):
         read_truth(tmp_path / "b.npz")
     np.savez(tmp_path / "c.npz", **arrays | {"signal": arrays["signal"][:, 1:]})
     with pytest.raises(InputError, match=r"c\.npz: signal: found shape \(30, 149\).*expected 150 voxels"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -269,4 +270,105 @@ def test_a_split_is_of_its_stimuli_only(tmp_path: Path) -> None:
 def test_broken_split_names_the_file(text: str, tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text(text)
     with pytest.raises(InputError, match=r"split\.json"):
+        load_split(tmp_path / "split.json")
+
+
+def test_sessions_are_drawn_by_the_seed() -> None:
+    ids, session = np.arange(12), np.repeat([1, 2, 3, 4], 3)
+    config = FactorTopyConfig(held_out=0.25, held_out_by="session")
+    found = set()
+    for seed in range(8):
+        split = split_brain(rows_of(12, stimulus_ids=ids, session=session), config, seed)
+        (one,) = set(session[split.held_out])
+        assert one == np.random.default_rng(seed).permutation([1, 2, 3, 4])[0]
+        found.add(int(one))
+    assert len(found) > 2
+
+
+def test_half_of_two_sessions_is_one_and_all_is_too_many() -> None:
+    ids, session = np.arange(6), np.array([1, 1, 1, 2, 2, 2])
+    split = split_by_session(ids, session, 0.5, 0)
+    assert (len(split.train), len(split.held_out)) == (3, 3)
+    with pytest.raises(InputError, match=r"0\.9 of 2 sessions leaves 0 to fit on and 2"):
+        split_by_session(ids, session, 0.9, 0)
+
+
+def test_the_share_is_the_one_set() -> None:
+    split = split_brain(rows_of(40), FactorTopyConfig(held_out=0.55), 3)
+    assert (len(split.train), len(split.held_out)) == (18, 22)
+
+
+@pytest.mark.parametrize("n_held_out", [1, 9])
+def test_one_picture_on_a_side_is_too_few_however_often_it_is_shown(n_held_out: int) -> None:
+    picture = np.repeat(np.arange(10), 3)
+    message = rf"of 10 stimuli leaves {10 - n_held_out} to fit on and {n_held_out} to score on"
+    with pytest.raises(InputError, match=message):
+        split_by_seed(picture, n_held_out / 10, 0)
+
+
+def test_nothing_cannot_be_split() -> None:
+    with pytest.raises(InputError, match=r"of 0 stimuli leaves 0"):
+        split_stimuli(0, 0.5, 0)
+
+
+def test_a_brain_without_sessions_may_have_been_averaged() -> None:
+    for kind, parts in (("session", ("session", r"brain\.average")), ("shared", ("all subjects",))):
+        with pytest.raises(InputError) as raised:
+            split_brain(rows_of(20), FactorTopyConfig(held_out_by=kind), 0)  # type: ignore[arg-type]
+        for part in parts:
+            assert re.search(part, str(raised.value))
+        assert ("brain.average" in str(raised.value)) == (kind == "session")
+
+
+def test_a_list_may_lie_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "list.txt").write_text("13\n27")
+    config = FactorTopyConfig(held_out_by="list", held_out_list="~/list.txt")
+    assert split_brain(rows_of(6, stimulus_ids=NUMBERS), config, 0).held_out.tolist() == [0, 2, 3]
+
+
+def test_a_list_of_all_rows_of_its_pictures_is_no_reason_to_warn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "list.json").write_text('{"indices": [0, 2, 3]}')
+    with caplog.at_level(logging.WARNING):
+        split_by_list(NUMBERS, tmp_path / "list.json")
+    assert not caplog.records
+
+
+def test_the_split_of_a_run_is_a_list(tmp_path: Path) -> None:
+    split = split_by_seed(number_pictures(NUMBERS), 0.5, 0)
+    save_split(split, tmp_path / "split.json", NUMBERS)
+    again = split_by_list(NUMBERS, tmp_path / "split.json")
+    assert (again.train.tolist(), again.held_out.tolist()) == (split.train.tolist(), split.held_out.tolist())
+    # a number is not its text
+    with pytest.raises(InputError, match=r"split\.json: made for other stimuli"):
+        split_by_list(NUMBERS.astype(str), tmp_path / "split.json")
+
+
+@pytest.mark.parametrize(("train", "held_out"), [([1, 6], [0, 2]), ([1, 4], [0, 6])])
+def test_a_split_ends_where_the_stimuli_end(tmp_path: Path, train: list[int], held_out: list[int]) -> None:
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"train": train, "held_out": held_out}))
+    with pytest.raises(InputError, match="made for other stimuli than the 6"):
+        load_split(path, NUMBERS)
+    path.write_text(json.dumps({"train": [1, 5], "held_out": [0, 2]}))
+    assert load_split(path, NUMBERS).train.tolist() == [1, 5]
+
+
+def test_rows_of_a_split_are_sorted_and_come_once(tmp_path: Path) -> None:
+    (tmp_path / "split.json").write_text('{"train": [5, 1, 4, 4], "held_out": [3, 0, 2, 0]}')
+    split = load_split(tmp_path / "split.json", NUMBERS)
+    assert (split.train.tolist(), split.held_out.tolist()) == ([1, 4, 5], [0, 2, 3])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"train": [[1, 2], [3, 4]], "held_out": [0]}', '{"train": [[1], [2, 3]], "held_out": [0]}',
+     '{"train": 1, "held_out": [0]}', '{"train": [0.5, 1' + 400 * "0" + '], "held_out": [1]}'],
+    ids=["table", "ragged", "number", "too large"],
+)  # fmt: skip
+def test_lists_of_a_split_are_flat_and_of_row_numbers(text: str, tmp_path: Path) -> None:
+    (tmp_path / "split.json").write_text(text)
+    with pytest.raises(InputError, match=r"split\.json: not a split"):
         load_split(tmp_path / "split.json")

@@ -1,4 +1,4 @@
-"""A table of stimuli says one thing per row, or which line it does not."""
+"""A table of stimuli is read row by row, and errors name the line."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_named_sessions_are_numbered_in_their_natural_order(tmp_path: Path) -> N
     [
         ("", "found no rows"),
         ("image\n", "found a header only"),
-        ("img,session\na,1\n", "unknown column 'image': there is img, session; did you mean 'img'"),
+        ("img,session\na,1\n", "unknown column 'image': expected one of img, session; did you mean 'img'"),
         ("image,image\na,b\n", "found column image twice"),
         ("image,session\na,1\nb\n", "line 3: found no session"),
         ("image,session\n,1\n", "line 2: found no image"),

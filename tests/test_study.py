@@ -1,14 +1,8 @@
 import pytest
 
 from harness.storage.errors import InputError
-from harness.storage.files import (
-    read_json,
-    write_json,
-)
-from harness.studies import (
-    launch,
-    study,
-)
+from harness.storage.files import write_json
+from harness.studies import study
 from harness.studies.grid import expand_grid
 
 
@@ -23,36 +17,13 @@ def test_grid_is_expanded_and_the_command_line_wins():
     assert seeds == [0, 1]
 
 
-def test_launch_is_explicit_without_a_user_configuration(monkeypatch, tmp_path):
-    settings = "accelerate.commands.config.config_args.default_config_file"
-    monkeypatch.setattr(settings, str(tmp_path / "none.yaml"))
-    assert "--num_processes" in launch.launch_options()
-    (tmp_path / "none.yaml").write_text("")
-    assert launch.launch_options() == []
-
-
-@pytest.mark.parametrize("code", [0, 3])
-def test_a_run_is_launched_with_its_overrides_and_its_end_is_seen(code, monkeypatch, tmp_path):
-    (tmp_path / "harness").mkdir()
-    (tmp_path / "harness" / "finetune.py").write_text(
-        "import json, os, sys\n"
-        "json.dump([sys.argv[1:], os.environ['OMP_NUM_THREADS']], open('said', 'w'))\n"
-        f"sys.exit({code})"
-    )
-    monkeypatch.setattr(launch, "REPOSITORY", tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    monkeypatch.chdir(tmp_path)
-    assert launch.launch(["seed=1", "backbone=mini_random"]) == (code == 0)
-    assert read_json(tmp_path / "said") == [["seed=1", "backbone=mini_random"], "3"]
-
-
 def test_finished_runs_are_skipped_and_failed_ones_counted(monkeypatch, tmp_path, capsys):
     overrides = ["study=demo", f"runs_dir={tmp_path}"]
     folders = [study.run_folder(config) for _, config in expand_grid(overrides)]
     write_json(folders[0] / "finished.json", {"steps": [0]})
     started = []
 
-    monkeypatch.setattr(study, "launch", lambda combination: started.append(combination[-1]))
+    monkeypatch.setattr(study, "launch", lambda name, combination: started.append(combination[-1]) or 1)
     monkeypatch.setattr(study, "write_report", lambda folder: folder / "report.html")
     monkeypatch.setattr(study, "read_runs", lambda folder: folder)
     monkeypatch.setattr(study, "compare_runs", lambda runs: runs)
@@ -60,11 +31,11 @@ def test_finished_runs_are_skipped_and_failed_ones_counted(monkeypatch, tmp_path
     assert study.run_study(overrides) == 2
     assert started == ["backbone=mini_supervised", "backbone=mini_random"]
     said = capsys.readouterr()
-    assert "finished before" in said.out and "the table" in said.out and said.err.count("failed") == 2
+    assert "already finished" in said.out and "the table" in said.out and said.err.count("failed") == 2
 
 
 def test_study_without_a_finished_run_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(study, "launch", lambda combination: False)
+    monkeypatch.setattr(study, "launch", lambda name, combination: 1)
     with pytest.raises(InputError, match="none of the 3 runs has finished"):
         study.run_study(["study=demo", f"runs_dir={tmp_path}"])
 
@@ -87,7 +58,7 @@ def test_settings_are_set_together():
 
 
 def test_settings_that_cannot_be_set_together_are_named():
-    with pytest.raises(InputError, match=r"study.grid.method: found .*accepted: settings with method among"):
+    with pytest.raises(InputError, match=r"study.grid.method: found .*expected settings with method among"):
         list(expand_grid(["study.grid={method: [{finetune.lr: 1e-3}]}"]))
     with pytest.raises(InputError, match=r"unknown setting 'finetune.lrr'.*did you mean 'finetune.lr'"):
         list(expand_grid(["study.grid={method: [{method: lora, finetune.lrr: 1e-3}]}"]))
@@ -108,12 +79,14 @@ def test_values_are_left_out():
 
 
 def test_weights_that_nobody_has_are_said_before_anything_runs(monkeypatch, tmp_path):
-    monkeypatch.setattr(study, "launch", lambda combination: pytest.fail("a run was launched"))
+    monkeypatch.setattr(study, "launch", lambda name, combination: pytest.fail("a run was launched"))
     monkeypatch.delenv("PALIMPSEST_MOCOV3_B16", raising=False)
-    with pytest.raises(InputError, match=r"mocov3_b16.yaml may say more; study.leave_out=\[mocov3_b16\]"):
+    with pytest.raises(
+        InputError, match=r"see configs/backbone/mocov3_b16.yaml; to skip it: study.leave_out=\[mocov3_b16\]"
+    ):
         study.run_study(["study=objectives", f"runs_dir={tmp_path}", "task=eurosat"])
     monkeypatch.setenv("PALIMPSEST_MOCOV3_B16", str(tmp_path / "none.pth"))
-    with pytest.raises(InputError, match=r"nothing was begun: weights of mocov3_b16: .*none.pth"):
+    with pytest.raises(InputError, match=r"study not started: weights of mocov3_b16: .*none.pth"):
         study.run_study(["study=objectives", f"runs_dir={tmp_path}", "task=eurosat"])
     left = expand_grid(["study=objectives", "task=eurosat", "study.leave_out=[mocov3_b16]"])
     sizes = {config.backbone.name: config.backbone.image_size for _, config in left}

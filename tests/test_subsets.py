@@ -1,4 +1,4 @@
-"""Which images are used: nested, by class, by group."""
+"""Subsets and splits of images: nested, by class, by group."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from harness.storage.errors import InputError
+from tasks.splits import split_rows
 from tasks.subsets import (
     draw_per_class,
     draw_rows,
-    split_rows,
 )
 
 LABELS = np.array([0] * 30 + [1] * 20 + [2] * 9)
@@ -43,7 +43,7 @@ def test_of_several_labels_each_has_its_number_and_images_without_any_too() -> N
 
 
 def test_a_class_with_fewer_images_is_named() -> None:
-    with pytest.raises(InputError, match=r"n_per_class: found 10, accepted: at most 9, .* images of 'c'"):
+    with pytest.raises(InputError, match=r"n_per_class: found 10, expected at most 9, .* images of 'c'"):
         draw_per_class(LABELS, 10, 0, NAMES)
 
 
@@ -52,7 +52,7 @@ def test_a_split_takes_its_share_of_every_class() -> None:
     assert sorted([*train, *test]) == list(range(len(LABELS)))
     assert np.bincount(LABELS[test]).tolist() == [9, 6, 3]
     assert test.tolist() != split_rows(LABELS, 0.3, seed=1)[1].tolist()
-    # one image at least, but never all
+    # at least one image, but never all
     assert [len(part) for part in split_rows(np.array([0, 0, 1]), 0.01, 0)] == [2, 1]
     assert len(split_rows(np.eye(3, dtype=int), 0.3, 0)[1]) == 1
 

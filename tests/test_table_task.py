@@ -1,4 +1,4 @@
-"""Tables of image files: one label or several, splits, groups, and what is wrong with them."""
+"""Tables of image files: single and multiple labels, splits, groups and errors."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_numbers_are_labels_too(tmp_path: Path) -> None:
     named = load(table, split_column="part", classes=("7", "3"), class_names=("a_robin", "a wren"))
     assert named.class_names == ("a robin", "a wren") and named.test["label"] == [0, 1]
     with pytest.raises(
-        InputError, match=r"birds.csv, part train, row 0: label 7 has no name; accepted: 0, 1"
+        InputError, match=r"birds.csv, part train, row 0: found label 7, which has no name; expected 0, 1"
     ):
         load(table, split_column="part", class_names=("x", "y"))
 
@@ -79,7 +79,7 @@ def test_columns_and_lists_say_the_same(findings: Path) -> None:
     assert columns.class_names == FINDINGS and lists.class_names == tuple(sorted(FINDINGS))
     order = [lists.class_names.index(name) for name in FINDINGS]
     np.testing.assert_array_equal(np.array(columns.train["label"]), np.array(lists.train["label"])[:, order])
-    # which image has what: its colour channels are high where a bit of its number is set
+    # the colour channels of an image are high where a bit of its number is set
     for item in columns.train:
         assert ((np.asarray(item["image"]).mean(axis=(0, 1)) > 110) == np.array(item["label"])).all()
 
@@ -133,12 +133,12 @@ def test_the_loss_is_that_of_the_labels(findings: Path) -> None:
         ({"split_column": "part"}, r"unknown column .*'part'"),
         (
             {"label_columns": ("patient", "mass")},
-            r"table.csv, row 6: found 2 in column patient, accepted: 0 or 1",
+            r"table.csv, row 6: found 2 in column patient, expected 0 or 1",
         ),
         ({"root": "/nowhere"}, r"row 0: /nowhere/images/0000.png: no such file \(32 of 32 are missing\)"),
-        ({"image_column": "patient"}, r"row 0: found 0 in column patient, accepted: the name of a file"),
-        ({"class_names": ("one",)}, r"class_names: found 1, accepted: 3"),
-        ({"class_names": ("x", "x", "y")}, r"two classes are called 'x'"),
+        ({"image_column": "patient"}, r"row 0: found 0 in column patient, expected a file name"),
+        ({"class_names": ("one",)}, r"class_names: found 1, expected 3"),
+        ({"class_names": ("x", "x", "y")}, r"two classes named 'x'"),
     ],
 )
 def test_what_is_wrong_is_named(findings: Path, settings: dict[str, object], message: str) -> None:
@@ -149,7 +149,7 @@ def test_what_is_wrong_is_named(findings: Path, settings: dict[str, object], mes
 def test_wrong_tables_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"table.csv: no such file"):
         load(tmp_path / "table.csv")
-    with pytest.raises(InputError, match=r"table.xlsx: accepted: a table ending in .csv, .tsv, .parquet"):
+    with pytest.raises(InputError, match=r"table.xlsx: expected a file ending in .csv, .tsv, .parquet"):
         load(tmp_path / "table.xlsx")
     for name, content in (("table.parquet", b"PAR1"), ("table.csv", b"")):
         (tmp_path / name).write_bytes(content)
@@ -164,20 +164,20 @@ def test_wrong_labels_are_named(tmp_path: Path) -> None:
     table = write_birds(tmp_path)
     whole = pd.read_csv(table)
     for column, value, message in (
-        ("label", None, r"part train, row 0: has no label"),
-        ("label", "robin", "one class only"),
+        ("label", None, r"part train, row 0: found no label"),
+        ("label", "robin", "found one class, expected two"),
         ("part", "train", None),
-        ("part", "testing", r"unknown split of .*'train': there is testing"),
+        ("part", "testing", r"unknown split of .*'train': expected testing"),
     ):
         frame = whole.copy()
         frame.loc[frame.index[1:2] if value is None else frame.index, column] = value
         frame.to_csv(table, index=False)
         if message is None:
-            assert len(load(table, split_column="part").test) == 2  # drawn: there is no other
+            assert len(load(table, split_column="part").test) == 2  # drawn: the table has no test split
         else:
             with pytest.raises(InputError, match=message):
                 load(table, split_column="part")
     frame = whole.assign(label=["eagle", *whole["label"][1:]])
     frame.to_csv(table, index=False)
-    with pytest.raises(InputError, match=r"part test: found 'eagle' on 1 images, but on no training image"):
+    with pytest.raises(InputError, match=r"part test: found 1 images of 'eagle', but none in the training"):
         load(table, split_column="part")

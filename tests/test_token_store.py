@@ -19,6 +19,7 @@ from harness.backbones.backbone import (
     Backbone,
     Preprocessing,
 )
+from harness.config.mapping import FactorTopyConfig
 from harness.storage.errors import InputError
 from harness.tokens import store as token_store
 from harness.tokens.extraction import extract_tokens
@@ -57,10 +58,10 @@ def images() -> list[Image.Image]:
 
 
 def store(images: list[Image.Image], folder: Path, **settings: object) -> StandardTokens:
-    chosen = {"precision": "float32", "place": "auto", "backbone": TwoLayers(), **settings}
-    return store_tokens(
-        images=images, train=TRAIN, token_size=4, batch_size=3, device="cpu", folder=folder, **chosen
-    )
+    chosen = {"precision": "float32", "place": "auto", **settings}
+    backbone = chosen.pop("backbone", TwoLayers())
+    config = FactorTopyConfig(token_size=4, **{f"token_{name}": value for name, value in chosen.items()})
+    return store_tokens(backbone, images, TRAIN, config, batch_size=3, device="cpu", folder=folder)
 
 
 @pytest.mark.parametrize("place", ["auto", "device", "memory", "disk"])

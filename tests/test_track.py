@@ -3,7 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
-from accelerate.state import AcceleratorState
+from catalogued import check_rows
 from equality import assert_equal
 from overrides import SMALL_TRACKING, TINY
 
@@ -39,7 +39,6 @@ from harness.tracking.work_items import (
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory):
     """A linear probe's run: its backbone never changes, so nothing may be found to rewire."""
-    AcceleratorState._reset_state(reset_partial_state=True)
     overrides = [*TINY, *SMALL_TRACKING, "method=linear_probe", "finetune.lr=1e-2", "mapping.steps=30"]
     config = load_config(
         [
@@ -52,8 +51,14 @@ def tracked(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         run(config)
-    yield config, run_folder(config)
-    AcceleratorState._reset_state(reset_partial_state=True)
+    return config, run_folder(config)
+
+
+def copy_run(config, folder, place):
+    """A copy of a run that a test may change."""
+    copy = config.model_copy(update={"runs_dir": str(place / "runs")})
+    shutil.copytree(folder, run_folder(copy))
+    return copy, run_folder(copy)
 
 
 def rows_of(folder):
@@ -81,6 +86,11 @@ def test_every_row_is_finite_and_named_once(tracked):
     assert "forgetting/digits/delta_lp" not in names  # what changes there is learning
     assert {"brain/V1/r2", "rewiring/V4/wasserstein_excess", "alignment/all/hierarchy"} <= names
     assert not any(name.endswith("zero_shot_accuracy") for name in names)  # no text tower
+
+
+def test_every_row_is_in_the_catalogue(tracked):
+    patterns = check_rows(tracked[1])
+    assert {"train/loss", "drift/<layer>/cka", "rewiring/<roi>/wasserstein_p_fdr"} < patterns
 
 
 def test_unchanged_backbone_does_not_forget_or_rewire(tracked):
@@ -126,8 +136,8 @@ def test_mlflow_has_the_same_rows(tracked):
     assert stored == rows_of(folder)
 
 
-def test_tracking_again_does_nothing_and_restores_what_is_gone(tracked):
-    config, folder = tracked
+def test_tracking_again_does_nothing_and_restores_what_is_gone(tracked, tmp_path):
+    config, folder = copy_run(*tracked, tmp_path)
     journal = (folder / "results.jsonl").read_bytes()
     lost = mapping_folder(folder, 2)
     before = {path: path.stat().st_mtime_ns for path in folder.glob("mappings/*/*")}
@@ -135,7 +145,6 @@ def test_tracking_again_does_nothing_and_restores_what_is_gone(tracked):
     for path in lost.iterdir():
         path.unlink()
     lost.rmdir()
-    AcceleratorState._reset_state(reset_partial_state=True)
     run(config)
     for name in ("layer", "space", "scale", "weights", "r2"):
         np.testing.assert_array_equal(getattr(load_mapping(lost), name), getattr(kept, name))
@@ -144,8 +153,8 @@ def test_tracking_again_does_nothing_and_restores_what_is_gone(tracked):
     assert (folder / "results.jsonl").read_bytes() == journal
 
 
-def test_warm_starts_all_begin_from_one_fit_of_step_0(tracked, monkeypatch):
-    config, folder = tracked
+def test_warm_starts_all_begin_from_one_fit_of_step_0(tracked, tmp_path, monkeypatch):
+    config, folder = copy_run(*tracked, tmp_path)
     warm = config.model_copy(update={"mapping": config.mapping.model_copy(update={"warm_steps": 7})})
     calls = []
 
@@ -155,9 +164,9 @@ def test_warm_starts_all_begin_from_one_fit_of_step_0(tracked, monkeypatch):
 
     monkeypatch.setattr("harness.tracking.tracker.fit_mapping", record)
     monkeypatch.setattr("harness.tracking.tracker.write_results", lambda *arguments: None)
-    shutil.move(folder / "mappings", folder / "kept")
-    shutil.copytree(folder / "kept" / "step-000001", mapping_folder(folder, 1))
-    AcceleratorState._reset_state(reset_partial_state=True)
+    for path in (folder / "mappings").iterdir():
+        if path != mapping_folder(folder, 1):
+            shutil.rmtree(path)
     track(warm, folder, load_inputs(config, folder), build_accelerator(config.finetune))
     # first a cold fit with a seed of its own, then everything else from there: step 0 and its refits, too
     assert [steps for steps, *_ in calls] == [30, 7, 7, 7, 7, 7, 7]
@@ -165,8 +174,6 @@ def test_warm_starts_all_begin_from_one_fit_of_step_0(tracked, monkeypatch):
     assert calls[0][2] is None
     for *_, start in calls[1:]:
         assert_equal(start, load_mapping(start_folder(folder), with_learned=True))
-    shutil.rmtree(folder / "mappings")
-    shutil.move(folder / "kept", folder / "mappings")
 
 
 def test_split_is_kept_with_the_run(tracked):
@@ -177,12 +184,11 @@ def test_split_is_kept_with_the_run(tracked):
         load_split(folder / "split.json", np.arange(20) + 1)
 
 
-def test_broken_probes_are_named(tracked):
-    config, folder = tracked
+def test_broken_probes_are_named(tracked, tmp_path):
+    config, folder = copy_run(*tracked, tmp_path)
     file = probes_file(folder, 1)
     whole = file.read_text()
     file.write_text(whole[: len(whole) // 2])
-    AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.raises(InputError, match=str(file)):
         run(config)
     file.write_text(json.dumps(json.loads(whole)))
@@ -192,7 +198,6 @@ def test_broken_probes_are_named(tracked):
 @pytest.fixture(scope="module")
 def several(tmp_path_factory):
     """A run of two simulated subjects."""
-    AcceleratorState._reset_state(reset_partial_state=True)
     config = load_config(
         [
             *(*TINY, *SMALL_TRACKING, "method=linear_probe", "finetune.max_steps=1", "brain.subjects=[1,0]"),
@@ -202,8 +207,7 @@ def several(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         run(config)
-    yield config, run_folder(config)
-    AcceleratorState._reset_state(reset_partial_state=True)
+    return config, run_folder(config)
 
 
 def test_subjects_have_splits_and_mappings_of_their_own(several):
@@ -235,6 +239,7 @@ def test_plain_rows_are_means_of_the_subjects_rows(several):
         assert rows[metric, 1] == pytest.approx((one + zero) / 2)
         assert rows[f"{metric}_subjects", 1] == 2
         assert rows[f"{metric}_subjects_low", 1] < min(one, zero)
+    assert "rewiring/<roi>/wasserstein_excess_subjects_p_fdr" in check_rows(folder)
     # of the backbone and no subject
     assert not any(name.startswith(("probe/", "task/", "forgetting/")) and "subj" in name for name, _ in rows)
     assert ("rewiring/V1/wasserstein_p", 1) not in rows and ("rewiring/V1/subj01/wasserstein_p", 1) in rows
@@ -255,15 +260,14 @@ def test_a_query_has_the_mean_and_every_subject(several):
     assert own.set_index("subject")["mean"]["subj00"] == rows["rewiring/all/subj00/wasserstein_excess", 1]
 
 
-def test_what_a_subject_lacks_is_done_again_and_nothing_else(several):
-    config, folder = several
+def test_what_a_subject_lacks_is_done_again_and_nothing_else(several, tmp_path):
+    config, folder = copy_run(*several, tmp_path)
     journal = (folder / "results.jsonl").read_bytes()
     lost = mapping_folder(folder / "subjects/subj00", 1)
     before = {path: path.stat().st_mtime_ns for path in folder.glob("subjects/*/**/*") if path.is_file()}
     kept = load_mapping(lost)
     shutil.rmtree(lost)
     probes_file(folder, 1).unlink()
-    AcceleratorState._reset_state(reset_partial_state=True)
     run(config)
     np.testing.assert_array_equal(load_mapping(lost).layer, kept.layer)
     changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
@@ -272,12 +276,9 @@ def test_what_a_subject_lacks_is_done_again_and_nothing_else(several):
     assert (folder / "results.jsonl").read_bytes() == journal
 
 
-def test_a_split_of_other_stimuli_is_named_before_anything_is_fitted(several):
-    config, folder = several
+def test_a_split_of_other_stimuli_is_named_before_anything_is_fitted(several, tmp_path):
+    config, folder = copy_run(*several, tmp_path)
     path = folder / "subjects/subj00/split.json"
-    whole = path.read_text()
-    path.write_text(json.dumps(json.loads(whole) | {"stimuli": "of others"}))
-    AcceleratorState._reset_state(reset_partial_state=True)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"stimuli": "of others"}))
     with pytest.raises(InputError, match=f"{path}: made for other stimuli"):
         run(config)
-    path.write_text(whole)

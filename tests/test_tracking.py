@@ -16,11 +16,11 @@ import torch
 
 from harness.commands.forward import main
 from harness.config.compose import (
-    REPOSITORY,
     flatten,
     load_config,
     to_yaml,
 )
+from harness.config.folders import REPOSITORY
 from harness.config.run import Config
 from harness.runs.journal import (
     Journal,

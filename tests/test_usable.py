@@ -1,4 +1,4 @@
-"""What of a measurement can be used, and what is said of the rest."""
+"""Usable voxels, and messages about the others."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def test_voxels_are_judged_over_all_rows(
     with caplog.at_level(logging.WARNING):
         kept = keep_usable(brain, "here")
     np.testing.assert_array_equal(kept.responses, np.delete(brain.responses, [3, 4, 5], axis=1))
-    assert "here: 2 of 48 voxels have values that are not finite" in caplog.text
-    assert "here: 1 of 48 voxels have one value for all stimuli" in caplog.text
+    assert "here: 2 of 48 voxels have non-finite values" in caplog.text
+    assert "here: 1 of 48 voxels have the same value for all stimuli" in caplog.text
 
 
 def test_a_brain_without_any_usable_voxel_is_refused(brain: Brain) -> None:
-    with pytest.raises(InputError, match="here: found no voxel with finite responses that differ"):
+    with pytest.raises(InputError, match="here: found no voxel with finite responses that vary"):
         keep_usable(replace(brain, responses=np.ones_like(brain.responses)), "here")
     brain.responses[5] = np.nan
-    with pytest.raises(InputError, match=r"row 5 \(counted from 0\) holds none at all"):
+    with pytest.raises(InputError, match=r"row 5 \(0-based\) has no finite value"):
         keep_usable(brain, "here")
 
 
@@ -57,8 +57,8 @@ def test_ceilings_are_shares(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
         np.testing.assert_allclose(check_ceiling(np.array([0, 25.0, np.nan]), "here"), [0, 0.25, 0])
-    assert "taken for per cent" in caplog.text
-    assert "1 noise ceilings are not numbers" in caplog.text
+    assert "count as per cent" in caplog.text
+    assert "1 noise ceilings are NaN" in caplog.text
     for bad in ([-0.1, 0.5], [0.5, 101], [np.inf, 0.5], [-np.inf, 0]):
         with pytest.raises(InputError, match="here: found noise ceilings from"):
             check_ceiling(np.array(bad), "here")

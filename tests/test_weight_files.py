@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import timm
 import torch
-from made_backbones import MINI, configuration, make_tiny_clip, make_tiny_siglip, register_small
+from made_backbones import MINI, add_tiny_siglip, configuration, make_tiny_clip, register_small
 from made_weights import (
     State,
     as_convnext,
@@ -133,16 +134,16 @@ def test_counters_of_batches_may_be_missing(tmp_path: Path) -> None:
 def test_what_open_clip_writes(tmp_path: Path) -> None:
     make_tiny_clip(tmp_path, 32)
     name = "palimpsest_tiny_clip_32"
-    model = load_clip(name, None, 7).text._model
+    torch.manual_seed(7)
+    model = open_clip.create_model(name).eval()
     path = tmp_path / "epoch_3.pt"
     torch.save(as_open_clip(model.state_dict()), path)
     found = load_clip(name, None, 0, path)
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(found.eval()(images), model.encode_image(images))
-        assert torch.equal(
-            found.text.embed(["a cat"]), model.encode_text(found.text._tokenizer(["a cat"]), True)
-        )
+        texts = open_clip.get_tokenizer(name)(["a cat"])
+        assert torch.equal(found.text.embed(["a cat"]), model.encode_text(texts, normalize=True))
     # at twice the size: position embeddings are resampled, the class token's is not
     larger = load_clip(name, None, 0, path, image_size=64).encoder.positional_embedding
     own = model.visual.positional_embedding
@@ -154,13 +155,12 @@ def test_what_open_clip_writes(tmp_path: Path) -> None:
 
 
 def test_siglip_from_a_file(tmp_path: Path) -> None:
-    source = make_tiny_siglip(tmp_path)
+    source = open_clip.create_model(add_tiny_siglip(tmp_path))
     path = tmp_path / "open_clip_model.safetensors"
-    state = source.text._model.state_dict()
-    save_file({name: part.clone() for name, part in state.items()}, path)
+    save_file({name: part.clone() for name, part in source.state_dict().items()}, path)
     found = load_clip("palimpsest_tiny_sigmoid", None, 3, path, image_size=64, text=False)
     assert found.text is None and found.preprocessing.size == 64
-    assert torch.equal(found.encoder.trunk.attn_pool.q.weight, source.encoder.trunk.attn_pool.q.weight)
+    assert torch.equal(found.encoder.trunk.attn_pool.q.weight, source.visual.trunk.attn_pool.q.weight)
     assert found.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, found.n_features)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
+from catalogued import check_rows
 from made_training import values
 from overrides import SMALL_TRACKING, TINY
 
@@ -79,7 +79,6 @@ def test_a_run_is_measured_between_its_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    AcceleratorState._reset_state(reset_partial_state=True)
     config = load_config(
         [*TINY, *SMALL_TRACKING, "backbone=mini_clip", "finetune.max_steps=2", f"runs_dir={tmp_path}"]
     )
@@ -90,12 +89,10 @@ def test_a_run_is_measured_between_its_ends(
         main()
     run(config)
     (folder / "finished.json").rename(folder / "kept.json")
-    AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.raises(InputError, match="found an unfinished run"):
         main()
     (folder / "kept.json").rename(folder / "finished.json")
     before = values(folder)
-    AcceleratorState._reset_state(reset_partial_state=True)
     capsys.readouterr()
     main()
 
@@ -131,9 +128,9 @@ def test_a_run_is_measured_between_its_ends(
             column = [f"{found[step]:.3f}" if step in found else "–" for step in (0, 50, 100)]
             assert column in columns
     assert columns[0] == ["0.00", "0.50", "1.00"]
-    assert head.split()[:2] == ["digits", "accuracy"] and "harness.report" in table[-2]
+    assert head.split()[:2] == ["digits", "accuracy"] and "palimpsest report" in table[-2]
     ((_, stored),) = read_histories(f"sqlite:///{tmp_path}/mlflow.db", "default", lambda name: True)
     assert {(row["name"], row["step"]): row["value"] for row in stored} == rows
-    AcceleratorState._reset_state(reset_partial_state=True)
+    check_rows(folder)
     main()  # again: nothing new
     assert values(folder) == rows

@@ -45,7 +45,7 @@ from harness.backbones.weight_files import (
 )
 from harness.storage import (
     InputError,
-    hub_or_message,
+    explain_hub_errors,
     unknown_name,
 )
 
@@ -254,7 +254,7 @@ def load_clip(
                     model, load_weights=False, device=torch.get_default_device(), **options
                 )
         else:
-            with hub_or_message(f"{model} ({weights})"):
+            with explain_hub_errors(f"{model} ({weights})"):
                 network = open_clip.create_model(model, pretrained=weights, **options)
     if checkpoint is not None:
         _load_file(network, checkpoint)
@@ -305,5 +305,5 @@ def _tokenizer_of(model: str) -> Tokenizer:
         return lambda texts: tokenize(own, texts)
     if "hf_tokenizer_name" not in open_clip.get_model_config(model)["text_cfg"]:
         return open_clip.get_tokenizer(model)
-    with hub_or_message(f"tokenizer of {model}", WITHOUT_TEXT):
+    with explain_hub_errors(f"tokenizer of {model}", WITHOUT_TEXT):
         return open_clip.get_tokenizer(model)

@@ -10,7 +10,7 @@ from harness.backbones.backbone import (
     TextTower,
 )
 from harness.config import (
-    REPOSITORY,
+    PACKAGE_FOLDER,
     AnyBackboneConfig,
     PythonBackboneConfig,
 )
@@ -78,7 +78,7 @@ def load_backbone(config: AnyBackboneConfig, pretrained: bool = True) -> Backbon
 
 
 def locate_checkpoint(checkpoint: str) -> Path:
-    """The file as seen from the current folder, or else from the repository."""
+    """Look up a file from the current folder, then from the folder that holds the package `harness`."""
     path = Path(checkpoint).expanduser()
-    within = REPOSITORY / path
+    within = PACKAGE_FOLDER.parent / path
     return within if not path.exists() and within.exists() else path

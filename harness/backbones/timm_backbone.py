@@ -27,8 +27,8 @@ from harness.backbones.weight_files import (
 )
 from harness.storage import (
     InputError,
-    hub_or_message,
-    server_or_message,
+    explain_hub_errors,
+    explain_server_errors,
     unknown_name,
 )
 
@@ -179,10 +179,10 @@ def load_timm(
 
 def _from_the_network(name: str) -> Any:
     if get_pretrained_cfg_value(name, "hf_hub_id"):
-        with hub_or_message(name):
+        with explain_hub_errors(name):
             return timm.create_model(name, pretrained=True, num_classes=0)
     url = str(get_pretrained_cfg_value(name, "url"))
-    with server_or_message(name, url, check_cached_file(url, check_hash=False)):
+    with explain_server_errors(name, url, check_cached_file(url, check_hash=False)):
         return timm.create_model(name, pretrained=True, num_classes=0)
 
 

@@ -1,4 +1,4 @@
-"""Brains, whatever their source, as one `Brain`."""
+"""`Brain`: responses, coordinates and stimuli of one subject, from any source."""
 
 import lazy_loader
 

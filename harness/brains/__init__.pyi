@@ -8,7 +8,6 @@ from .cortex import (
 )
 from .description import (
     describe_brain,
-    in_bytes,
 )
 from .load import (
     load_brain,
@@ -24,7 +23,6 @@ __all__ = [
     "Roi",
     "Surface",
     "describe_brain",
-    "in_bytes",
     "load_brain",
     "load_truth",
     "save_truth",

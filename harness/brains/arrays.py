@@ -44,13 +44,13 @@ from harness.config import ArraysConfig
 from harness.storage import (
     ImageFiles,
     InputError,
-    check_order,
+    check_image_order,
     content_hash,
-    describe,
+    describe_array,
     hash_files,
     hash_images,
-    join_pictures,
     list_images,
+    merge_equal_images,
     open_npy,
     read_npz,
     unknown_name,
@@ -214,7 +214,7 @@ def _assemble(
         noise_ceiling=checked.noise_ceiling,
         surface=None,
         fingerprint=fingerprint,
-        stimulus_ids=join_pictures(ids, hashes),
+        stimulus_ids=merge_equal_images(ids, hashes),
         n_repeats=_as(np.int64, arrays.get("n_repeats")),
         session=_as(np.int64, arrays.get("session")),
         shared=_as(np.bool_, arrays.get("shared")),
@@ -235,7 +235,7 @@ def _list_rois(
         labels = np.asarray(rois)
         if labels.shape != (n_voxels,) or labels.dtype.kind != "U":
             raise InputError(
-                f"{source}: rois: found {describe(labels)}, expected a dictionary of voxels by name, "
+                f"{source}: rois: found {describe_array(labels)}, expected a dictionary of voxels by name, "
                 f"or {n_voxels} names"
             )
         names = np.unique(labels[labels != ""])
@@ -249,8 +249,8 @@ def _list_rois(
             inside = whole and (not len(chosen) or (chosen.min() >= 0 and chosen.max() < n_voxels))
             if not inside and not (chosen.dtype.kind == "b" and chosen.shape == (n_voxels,)):
                 raise InputError(
-                    f"{source}: rois: {name}: found {describe(chosen)}, expected voxel numbers from 0 to "
-                    f"{n_voxels - 1}, or {n_voxels} booleans"
+                    f"{source}: rois: {name}: found {describe_array(chosen)}, expected "
+                    f"voxel numbers from 0 to {n_voxels - 1}, or {n_voxels} booleans"
                 )
             members[row, chosen] = True
     for name in ranks:
@@ -268,12 +268,12 @@ def _open_stimuli(stimuli: Any, source: object) -> Sequence[Image.Image]:
     if isinstance(stimuli, str | Path):
         folder = Path(stimuli).expanduser()
         names = list_images(folder)
-        check_order(folder, names)
+        check_image_order(folder, names)
         return ImageFiles([folder / name for name in names])
     if isinstance(stimuli, np.ndarray):
         if stimuli.ndim != 4 or stimuli.shape[3] != 3 or stimuli.dtype != np.uint8:
             raise InputError(
-                f"{source}: stimuli: found {describe(stimuli)}, "
+                f"{source}: stimuli: found {describe_array(stimuli)}, "
                 "expected [n_images, height, width, 3] of uint8"
             )
         return Pictures(stimuli)
@@ -300,7 +300,9 @@ def _read_arrays(root: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         arrays = read_npz(root)
         names, files = list(arrays), [root.name]
     else:
-        raise InputError(f"brain.root: {root}: not there; accepted: an npz file, or a folder of npy files")
+        raise InputError(
+            f"brain.root: {root}: no such file or folder; expected an npz file, or a folder of npy files"
+        )
     for name in names:
         if name not in known:
             raise InputError(f"{root}: {unknown_name('array', name, known)}")
@@ -313,7 +315,9 @@ def _read_arrays(root: Path) -> tuple[dict[str, np.ndarray], list[str]]:
 def _check(array: np.ndarray, name: str, shape: tuple[int, ...], kinds: str, source: object) -> None:
     if array.shape != shape or array.dtype.kind not in kinds:
         accepted = " or ".join(dict.fromkeys(KINDS[kind] for kind in kinds))
-        raise InputError(f"{source}: {name}: found {describe(array)}, accepted: shape {shape} of {accepted}")
+        raise InputError(
+            f"{source}: {name}: found {describe_array(array)}, expected shape {shape} of {accepted}"
+        )
 
 
 def _check_needed(
@@ -322,7 +326,9 @@ def _check_needed(
     """Responses and coordinates as float32, copied."""
     responses, coords = (arrays[name] for name in NEEDED)
     if responses.ndim != 2 or not all(responses.shape) or responses.dtype.kind not in "iuf":
-        raise InputError(f"{source}: responses: found {describe(responses)}, accepted: a table of numbers")
+        raise InputError(
+            f"{source}: responses: found {describe_array(responses)}, expected a table of numbers"
+        )
     _check(coords, "coordinates", (responses.shape[1], 3), "fiu", source)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is left out as such
         responses, coords = np.array(responses, dtype=np.float32), np.array(coords, dtype=np.float32)
@@ -330,7 +336,7 @@ def _check_needed(
     if len(bad):
         raise InputError(
             f"{source}: coordinates: {len(bad)} voxels, such as {bad[0]} (counted from 0), have no place; "
-            "accepted: finite numbers"
+            "expected finite numbers"
         )
     shared = len(coords) - len(np.unique(coords, axis=0))
     if shared:
@@ -350,10 +356,10 @@ def _find_shown(
     if shown is None:
         if len(names) != n_images:
             raise InputError(
-                f"{root}: responses: found {n_images} rows, but {len(names)} images in {pictures}; accepted: "
+                f"{root}: responses: found {n_images} rows, but {len(names)} images in {pictures}; expected "
                 "as many, or an array `shown` that says which image each row is of"
             )
-        check_order(pictures, names)
+        check_image_order(pictures, names)
         return names
     if shown.dtype.kind == "U":
         there = set(names)
@@ -361,11 +367,11 @@ def _find_shown(
             if name not in there:
                 raise InputError(f"{root}: shown: {unknown_name(f'image of {pictures}', name, names)}")
         return [str(name) for name in shown]
-    check_order(pictures, names)
+    check_image_order(pictures, names)
     if shown.min() < 0 or shown.max() >= len(names):
         hint = "; they look counted from 1" if shown.min() == 1 and shown.max() == len(names) else ""
         raise InputError(
-            f"{root}: shown: found {shown.min()} to {shown.max()}, accepted: 0 to {len(names) - 1}, places "
+            f"{root}: shown: found {shown.min()} to {shown.max()}, expected 0 to {len(names) - 1}, places "
             f"among the sorted names in {pictures}{hint}"
         )
     return [names[place] for place in shown.tolist()]
@@ -380,7 +386,7 @@ def _read_hemisphere(
         return np.where(coords[:, 0] < 0, "L", "R")
     wrong = hemisphere[~np.isin(hemisphere, ["L", "R"])]
     if len(wrong):
-        raise InputError(f"{source}: hemisphere: found {str(wrong[0])!r}, accepted: 'L' or 'R'")
+        raise InputError(f"{source}: hemisphere: found {str(wrong[0])!r}, expected 'L' or 'R'")
     return np.array(hemisphere)
 
 
@@ -399,14 +405,14 @@ def _read_rois(arrays: Mapping[str, np.ndarray], n_voxels: int, source: object) 
         members = labels == known[:, None]
     elif names is None:
         raise InputError(
-            f"{source}: rois: found {describe(labels)}, accepted: names, or roi_names beside them"
+            f"{source}: rois: found {describe_array(labels)}, expected names, or roi_names beside them"
         )
     elif labels.shape == (n_voxels,) and labels.dtype.kind in "iu":
         known = names
         if labels.min() < -1 or labels.max() >= len(names):
             raise InputError(
                 f"{source}: rois: found labels {labels.min()} to {labels.max()}, which are not all named; "
-                f"accepted: -1 (none) and 0 to {len(names) - 1}, places in roi_names"
+                f"expected -1 (none) and 0 to {len(names) - 1}, places in roi_names"
             )
         members = labels == np.arange(len(names))[:, None]
     else:

@@ -1,7 +1,7 @@
-"""Responses of one session, cut to the wanted voxels while they are read.
+"""Responses of one session, masked while they are read.
 
-A session of the Natural Scenes Dataset is up to 7 GB as numbers, of which a mask keeps a hundredth. Whole
-numbers are percent signal change × 300, as its volumes and native surfaces are stored; floats are percent.
+A session of the Natural Scenes Dataset is up to 7 GB in memory, of which a mask keeps 1%. Integers are
+percent signal change × 300, as the data set stores volumes and native surfaces; floats are percent.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from harness.brains.neuroimages import (
 )
 from harness.storage import (
     InputError,
-    reading,
+    as_input_error,
 )
 
-UNITS = 300.0  # of whole numbers, per percent
+UNITS = 300.0  # stored integer per percent
 DATASET = "betas"
-BLOCK = 2**25  # bytes of an HDF5 file at once
+BLOCK = 2**25  # bytes of an HDF5 file read at once
 
 
 def read_betas(
@@ -34,24 +34,24 @@ def read_betas(
     places: Int[np.ndarray, " n_voxels"],
     found: Float[np.ndarray, "n_trials n_voxels"],
 ) -> None:
-    """Read the trials of a file into `found`, percent signal change; no more than a slab is held beside it.
+    """Read the trials of a file into `found` as percent signal change; at most one more slab is in memory.
 
     Parameters
     ----------
     path : Path
-        NIfTI (X × Y × Z × trials), MGH (vertices × 1 × 1 × trials), or HDF5 whose ``/betas`` MATLAB has
-        written with the same axes, so that h5py sees them in reverse.
+        NIfTI (X × Y × Z × trials), MGH (vertices × 1 × 1 × trials), or HDF5 with ``/betas`` of the same axes,
+        written by MATLAB: h5py sees them in reverse.
     shape : tuple of int
-        Of one trial, as the mask has it: (X, Y, Z), or (n_vertices, 1, 1).
+        Shape of one trial, that of the mask: (X, Y, Z) or (n_vertices, 1, 1).
     places : int array [n_voxels]
-        Into one trial, flat, the first axis fastest.
+        Indices into one flattened trial, first axis fastest.
     found : float32 array [n_trials, n_voxels]
-        Is filled.
+        Output.
 
     Raises
     ------
     InputError
-        If the file is broken, or holds another number of trials or another grid.
+        If the file is broken, or its number of trials or its grid is wrong.
     """
     if path.suffix == ".hdf5":
         _read_hdf5(path, shape, places, found)
@@ -77,11 +77,11 @@ def _read_hdf5(
 
     # MATLAB's surfaces are vertices × trials, without the axes of length 1
     axes = shape if shape[1:] != (1, 1) else shape[:1]
-    with reading(path, "HDF5 file"), h5py.File(path, "r") as file:
+    with as_input_error(path, "HDF5 file"), h5py.File(path, "r") as file:
         betas = file.get(DATASET)
         if not isinstance(betas, h5py.Dataset) or betas.dtype.kind not in "iuf":
             names = ", ".join(file) or "nothing"
-            raise InputError(f"{path}: found {names}, accepted: a data set /{DATASET} of numbers")
+            raise InputError(f"{path}: found {names}, expected a data set /{DATASET} of numbers")
         _check(path, betas.shape[::-1], (*axes, len(found)))
         if betas.chunks is None or betas.chunks[0] < len(found):
             _read_by_trials(betas, places, found)
@@ -94,7 +94,7 @@ def _read_hdf5(
 def _read_by_trials(
     betas: Any, places: Int[np.ndarray, " n_voxels"], found: Float[np.ndarray, "n_trials n_voxels"]
 ) -> None:
-    """Blocks of whole trials: for files that are stored trial by trial."""
+    """Read blocks of whole trials, for files stored trial by trial."""
     size = betas.dtype.itemsize * int(np.prod(betas.shape[1:]))
     step = max(betas.chunks[0] if betas.chunks else 1, BLOCK // size)
     for start in range(0, len(found), step):
@@ -105,7 +105,7 @@ def _read_by_trials(
 def _read_by_slabs(
     betas: Any, index: tuple[Int[np.ndarray, " n_voxels"], ...], found: Float[np.ndarray, "n_trials n_voxels"]
 ) -> None:
-    """Blocks of voxels, all trials of each: for files stored voxel by voxel, as the data set's are."""
+    """Read blocks of voxels with all their trials, for files stored voxel by voxel, as in the data set."""
     last = index[-1]  # MATLAB's slowest axis is h5py's second
     for slab in _slabs(last, betas):
         here = np.flatnonzero((last >= slab.start) & (last < slab.stop))
@@ -117,7 +117,7 @@ def _read_by_slabs(
 
 
 def _slabs(last: Int[np.ndarray, " n_voxels"], betas: Any) -> Iterator[slice]:
-    """Stretches of the second axis that hold voxels, each within `BLOCK`."""
+    """Slices of the second axis that hold voxels, each within `BLOCK` bytes."""
     size = betas.dtype.itemsize * betas.shape[0] * int(np.prod(betas.shape[2:]))
     step = max(1, BLOCK // size)
     for number in np.unique(last // step):
@@ -126,7 +126,7 @@ def _slabs(last: Int[np.ndarray, " n_voxels"], betas: Any) -> Iterator[slice]:
 
 def _check(path: Path, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     if found[-1] != wanted[-1]:
-        raise InputError(f"{path}: found {found[-1]} trials, the design has {wanted[-1]} in this session")
+        raise InputError(f"{path}: found {found[-1]} trials, expected {wanted[-1]}, as in the design")
     if found != wanted:
         sizes = [describe_shape(tuple(sizes[:-1])) for sizes in (found, wanted)]
-        raise InputError(f"{path}: found {sizes[0]}, the mask has {sizes[1]}")
+        raise InputError(f"{path}: found {sizes[0]}, expected {sizes[1]}, as in the mask")

@@ -28,6 +28,7 @@ from harness.storage import (
     InputError,
     cache_folder,
     content_hash,
+    open_npy,
     read_json,
     write_atomically,
     write_json,
@@ -127,7 +128,7 @@ def _read(folder: Path, open_stimuli: OpenStimuli | None) -> Brain:
 
     def load(name: str) -> Any:
         path = folder / f"{name}.npy"
-        return np.load(path, mmap_mode="r", allow_pickle=False) if path.exists() else None
+        return open_npy(path) if path.exists() else None
 
     surface = None
     if description["area_names"] is not None:

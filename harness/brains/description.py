@@ -66,11 +66,3 @@ def _describe_rois(brain: Brain) -> Iterator[str]:
 
 def _rank(roi: Roi) -> float:
     return np.inf if roi.rank is None else roi.rank
-
-
-def in_bytes(n_bytes: int | float) -> str:
-    """A number of bytes in words, such as ``1.2 GB``."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if n_bytes >= size:
-            return f"{n_bytes / size:.3g} {unit}"
-    return f"{n_bytes / 1e3:.3g} kB"

@@ -1,10 +1,10 @@
-"""FreeSurfer's average cortex: where its vertices are on the sphere, and a flat map to draw on.
+"""FreeSurfer's average cortex: the sphere of fsaverage and a flat map.
 
-Nothing is downloaded. The sphere of fsaverage is an icosahedron whose faces were split in four seven times,
-and its first vertices are those of the coarser spheres. fsaverage5, split five times, is read from the files
-inside the `nilearn` package, which is not imported: that takes seconds. Splitting it twice more gives all
-163,842 vertices in FreeSurfer's order (checked against the icosahedra that MNE-Python 1.13 carries: every
-vertex of both finer levels within 0.011 mm, which is how coarsely the stored ones are rounded).
+Nothing is downloaded. The sphere of fsaverage is an icosahedron whose faces were split in four seven times;
+its first vertices are those of the coarser spheres. fsaverage5, split five times, is read from the files of
+the `nilearn` package, which is not imported: that takes seconds. Splitting it twice more gives all 163,842
+vertices in FreeSurfer's order (checked against the icosahedra of MNE-Python 1.13: every vertex of both finer
+levels is within 0.011 mm, the rounding of the stored ones).
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from harness.brains.cortex import GAP
 from harness.storage import InputError
 
 N_VERTICES = 163_842
-"""Of a hemisphere of fsaverage."""
-RADIUS = 100.0  # of the sphere, millimetres
+"""Vertices of one hemisphere of fsaverage."""
+RADIUS = 100.0  # millimetres
 
 
 @dataclass(frozen=True)
 class Fsaverage:
-    """Both hemispheres of fsaverage, left before right: vertex v of the right one is `N_VERTICES` + v.
+    """Both hemispheres of fsaverage, left first: vertex v of the right one is `N_VERTICES` + v.
 
     Attributes
     ----------
     sphere : float32 array [2 * N_VERTICES, 3], millimetres
-        Place on the sphere of radius 100; the right hemisphere is shifted along x until apart.
+        On the sphere of radius 100; the right hemisphere is shifted along x so that they do not overlap.
     flat : float32 array [n_flat_vertices, 2], millimetres
-        fsaverage5's flat map, the right hemisphere beside the left; where no face has the vertex: anything.
+        Flat map of fsaverage5, the right hemisphere beside the left; arbitrary for vertices in no face.
     faces : int array [n_faces, 3]
         Triangles of the flat map.
     shade : float32 array [n_flat_vertices], 0 (deep in a sulcus) to 1 (on a gyrus)
@@ -49,7 +49,7 @@ class Fsaverage:
 
     @property
     def bounding_box(self) -> Float[np.ndarray, "2 3"]:
-        """Minimum and maximum of both spheres: the same for every subject."""
+        """Minimum and maximum over both spheres, the same for every subject."""
         return np.stack([self.sphere.min(axis=0), self.sphere.max(axis=0)])
 
     def surface(
@@ -58,17 +58,17 @@ class Fsaverage:
         area: Int[np.ndarray, " n_voxels"] | None = None,
         area_names: tuple[str, ...] = (),
     ) -> Surface:
-        """The flat map to draw on, for voxels at `vertices`, each drawn at the nearest vertex it has.
+        """Flat map to draw voxels at `vertices` on, each at the nearest vertex of the map.
 
         Parameters
         ----------
         vertices : int array [n_voxels]
         area : int array [n_voxels], optional
-            Index into `area_names` of the area a voxel is in, -1 for none. Areas are outlined on the map:
-            a vertex of it is in the area that most of the voxels drawn there are in.
+            Index into `area_names` of the area a voxel is in, -1 for none. Areas are outlined on the map: a
+            vertex belongs to the area of most voxels drawn there.
         area_names : tuple of str
         """
-        there = np.unique(self.faces)  # the flat map has no medial wall and is cut open
+        there = np.unique(self.faces)  # without the medial wall
         n_coarse = len(self.flat) // 2
         places = self.sphere[there + (there >= n_coarse) * (N_VERTICES - n_coarse)]
         drawn_at = there[cKDTree(places).query(self.sphere[vertices])[1]]
@@ -83,7 +83,7 @@ class Fsaverage:
 
 @cache
 def load_fsaverage() -> Fsaverage:
-    """Read fsaverage5 from `nilearn` and split it; an `InputError` says so if it is not there."""
+    """Read fsaverage5 from `nilearn` and split it to fsaverage; `InputError` if nilearn is missing."""
     folder = _data_folder()
     spheres, flats, faces, shades = [], [], [], []
     for side in ("left", "right"):
@@ -96,7 +96,7 @@ def load_fsaverage() -> Fsaverage:
         low, high = np.percentile(depth, [2, 98])
         shades.append(np.clip((high - depth) / (high - low), 0, 1).astype(np.float32))
     if len(spheres[0]) != N_VERTICES:
-        raise InputError(f"{folder}: found a sphere that splits into {len(spheres[0])}, accepted: fsaverage5")
+        raise InputError(f"{folder}: found a sphere that splits into {len(spheres[0])}, expected fsaverage5")
     for part in (spheres, flats):
         part[1][:, 0] += part[0][:, 0].max() - part[1][:, 0].min() + GAP
     return Fsaverage(
@@ -110,7 +110,7 @@ def load_fsaverage() -> Fsaverage:
 def split_sphere(
     points: Float[np.ndarray, "n_points 3"], faces: Int[np.ndarray, "n_faces 3"]
 ) -> Float[np.ndarray, "n_vertices 3"]:
-    """Split the faces of a sphere until it has `N_VERTICES` vertices or more; its own come first."""
+    """Split the faces of a sphere until it has at least `N_VERTICES` vertices; the given ones come first."""
     while len(points) < N_VERTICES:
         faces, edges = split_faces(faces, len(points))
         middles = points[edges].mean(axis=1)
@@ -124,15 +124,15 @@ def split_faces(
 ) -> tuple[Int[np.ndarray, "n_more_faces 3"], Int[np.ndarray, "n_edges 2"]]:
     """Split every face in four, in FreeSurfer's order.
 
-    New vertices lie in the middle of edges, numbered as faces first meet them: of a face (a, b, c) first that
-    between a and c, then b and c, then a and b. The face at a stays in its place; those at c, in the middle
-    and at b follow after all faces, three at a time.
+    New vertices lie in the middle of edges, numbered in the order in which faces use them first: in a face
+    (a, b, c) the edge a–c, then b–c, then a–b. The face at a keeps its index; those at c, in the middle and
+    at b follow after all faces, three at a time.
 
     Returns
     -------
     faces : int array [4 * n_faces, 3]
     edges : int array [n_edges, 2]
-        The ends of the edge that each new vertex is in the middle of, smaller first.
+        End points of the edge of each new vertex, smaller first.
     """
     a, b, c = faces.T
     met = np.sort(np.stack([a, c, b, c, a, b], axis=1).reshape(-1, 2), axis=1)
@@ -145,15 +145,17 @@ def split_faces(
 
 
 def _read(path: Path) -> tuple[np.ndarray, ...]:
-    from nibabel.gifti.gifti import GiftiImage  # here: users of other brains need not wait for it
+    from nibabel.gifti.gifti import GiftiImage  # slow to import
 
     if not path.exists():
-        raise InputError(f"{path}: no such file; install nilearn 0.11 or newer, which holds fsaverage5")
+        raise InputError(f"{path}: no such file; expected nilearn 0.11 or newer, which holds fsaverage5")
     return tuple(array.data for array in GiftiImage.from_filename(path).darrays)
 
 
 def _data_folder() -> Path:
     package = importlib.util.find_spec("nilearn")
     if package is None or not package.submodule_search_locations:
-        raise InputError("found no package nilearn, which holds the cortex fsaverage5: install it")
+        raise InputError(
+            "package nilearn is missing, which holds fsaverage5; install it with `pip install nilearn`"
+        )
     return Path(package.submodule_search_locations[0]) / "datasets" / "data" / "fsaverage5"

@@ -1,7 +1,7 @@
-"""Volumes and surfaces read from other people's files, one map at a time: NIfTI, MGH and their gzipped forms.
+"""Volumes and surfaces in NIfTI and MGH files, gzipped or not, read one map at a time.
 
-Nothing is trusted: whatever a reader stumbles over is one `InputError` that names the file. Maps are
-streamed, so that a file of 750 of them never lies in memory as a whole.
+Nothing in the files is trusted: every failure is an `InputError` that names the file. Maps are streamed, so a
+file of 750 of them is never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from jaxtyping import Float, Int, Shaped
 
 from harness.storage import (
     InputError,
+    as_input_error,
     content_hash,
     quiet_nibabel,
-    reading,
 )
 
 KIND = "NIfTI or MGH file"
-SAMPLE = 2**20  # bytes that are hashed at each of `N_SAMPLES` places of a large file
+SAMPLE = 2**20  # bytes hashed at each of `N_SAMPLES` positions of a large file
 N_SAMPLES = 16
 
 
@@ -36,10 +36,10 @@ class ImageFile:
     ----------
     path : Path
     shape : tuple of int
-        Of one map: (X, Y, Z), or (n_vertices, 1, 1).
+        Shape of one map: (X, Y, Z) or (n_vertices, 1, 1).
     n_maps : int
     dtype : numpy dtype
-        As stored, byte order included.
+        As stored, with byte order.
     offset : int
         Bytes before the first map.
     slope, intercept : float
@@ -59,7 +59,7 @@ class ImageFile:
 
     @property
     def is_scaled(self) -> bool:
-        """Whether the header says how stored numbers become values."""
+        """Whether the header scales the stored numbers."""
         return (self.slope, self.intercept) != (1.0, 0.0)
 
 
@@ -69,22 +69,22 @@ def open_image(path: Path) -> ImageFile:
     Raises
     ------
     InputError
-        If it is missing, broken or of another format, or its numbers are neither integers nor floats.
+        If the file is missing, broken or of another format, or holds neither integers nor floats.
     """
-    with reading(path, KIND), quiet_nibabel():
+    with as_input_error(path, KIND), quiet_nibabel():
         found = _open_mgh(path) if path.suffix in (".mgh", ".mgz") else _open_nifti(path)
     numbers = [found.slope, found.intercept, *found.affine.flat]
     if found.dtype.kind not in "iuf" or min(*found.shape, found.n_maps) < 1 or not np.isfinite(numbers).all():
-        raise InputError(f"{path}: not a readable {KIND} (its header is damaged)")
+        raise InputError(f"{path}: not a readable {KIND} (damaged header)")
     return found
 
 
 def _open_nifti(path: Path) -> ImageFile:
-    import nibabel  # here and below: users of other brains need not wait for it
+    import nibabel  # slow to import
 
     image = nibabel.load(path)
     if not isinstance(image, nibabel.Nifti1Image):
-        raise InputError(f"{path}: found a {type(image).__name__}, accepted: {KIND}")
+        raise InputError(f"{path}: found a {type(image).__name__}, expected {KIND}")
     proxy: Any = image.dataobj
     scale = float(proxy.slope), float(proxy.inter)
     return _describe(path, proxy.shape, proxy.dtype, proxy.offset, image.affine, scale)
@@ -94,7 +94,7 @@ def _open_mgh(path: Path) -> ImageFile:
     from nibabel.freesurfer.mghformat import MGHHeader
     from nibabel.openers import ImageOpener
 
-    with ImageOpener(str(path)) as file:  # nibabel's own way leaves it open
+    with ImageOpener(str(path)) as file:  # nibabel.load leaves the file open
         header = MGHHeader.from_fileobj(file)
     shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
     return _describe(path, shape, dtype, offset, header.get_affine(), (1.0, 0.0))
@@ -117,21 +117,21 @@ def _describe(
 
 
 def stream_maps(image: ImageFile) -> Iterator[Shaped[np.ndarray, " n_places"]]:
-    """The maps of an image one after the other as stored, each flat, its first axis fastest.
+    """Yield the maps of an image as stored, each flattened with the first axis fastest.
 
-    The file is read to its end, where gzip keeps its check sum.
+    The file is read to its end, where gzip keeps its checksum.
 
     Raises
     ------
     InputError
-        If the file ends before the last map, or its check sum is wrong.
+        If the file ends before the last map, or its checksum is wrong.
     """
     from nibabel.openers import ImageOpener
 
     n_places = math.prod(image.shape)
     size = n_places * image.dtype.itemsize
     kind = f"file of {image.n_maps} maps of {describe_shape(image.shape)}"
-    with reading(image.path, kind):
+    with as_input_error(image.path, kind):
         _check_length(image, size)
         with ImageOpener(str(image.path)) as file:
             file.seek(image.offset)
@@ -145,30 +145,30 @@ def stream_maps(image: ImageFile) -> Iterator[Shaped[np.ndarray, " n_places"]]:
 
 
 def read_map(path: Path) -> tuple[ImageFile, Float[np.ndarray, " n_places"]]:
-    """An image of one map, and its values, flat, the first axis fastest."""
+    """Read an image of one map: header and values, flattened with the first axis fastest."""
     image = open_image(path)
     if image.n_maps != 1:
-        raise InputError(f"{path}: found {image.n_maps} maps, accepted: one")
+        raise InputError(f"{path}: found {image.n_maps} maps, expected one")
     values = np.concatenate(list(stream_maps(image))).astype(np.float64)
     return image, values * image.slope + image.intercept
 
 
 def read_labels(path: Path) -> tuple[ImageFile, Int[np.ndarray, " n_places"]]:
-    """An image of one map of whole numbers, flat, the first axis fastest."""
+    """Read an image of one map of integer labels, flattened with the first axis fastest."""
     image, values = read_map(path)
     if not np.isfinite(values).all() or (values != np.rint(values)).any() or np.abs(values).max() > 1e6:
-        raise InputError(f"{path}: found numbers that are no labels, accepted: whole numbers")
+        raise InputError(f"{path}: found numbers that are not labels, expected integers")
     return image, values.astype(np.int64)
 
 
 def describe_shape(shape: tuple[int, ...]) -> str:
-    """A shape as it is said: ``"81 × 104 × 83"``; of a surface the number of vertices."""
+    """Format a shape: ``"81 × 104 × 83"``, or the number of vertices of a surface."""
     return f"{shape[0]} vertices" if shape[1:] in ((), (1, 1)) else " × ".join(map(str, shape))
 
 
 def fingerprint_file(path: Path) -> str:
-    """Hash of a file's content; of a large one (above 16 MiB) of its size and of samples spread over it."""
-    with reading(path, "file"), path.open("rb") as file:
+    """Hash a file's content; above 16 MiB, its size and evenly spaced samples of its content."""
+    with as_input_error(path, "file"), path.open("rb") as file:
         size = path.stat().st_size
         if size <= N_SAMPLES * SAMPLE:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -180,11 +180,11 @@ def fingerprint_file(path: Path) -> str:
 
 
 def _check_length(image: ImageFile, size: int) -> None:
-    """Before memory is asked for: a damaged header may ask for any amount."""
+    """Check the file's size before allocating memory: a damaged header may claim any amount."""
     if image.path.suffix not in (".gz", ".mgz"):
         needed, found = image.offset + size * image.n_maps, image.path.stat().st_size
         if found < needed:
             raise InputError(
-                f"{image.path}: ends too early: found {found} bytes, its header says {needed} "
+                f"{image.path}: ends too early: found {found} bytes, expected {needed} by its header "
                 f"({image.n_maps} maps of {describe_shape(image.shape)})"
             )

@@ -16,7 +16,7 @@ from harness.storage import (
     InputError,
     call_function,
     content_hash,
-    describe,
+    describe_array,
 )
 
 
@@ -47,7 +47,7 @@ def _check(brain: Brain, source: str) -> None:
     for name in ("responses", "coords", "bounding_box"):
         array = getattr(brain, name)
         if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.ndim != 2:
-            found = describe(array) if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+            found = describe_array(array) if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
             raise InputError(f"{source}: {name}: found {found}, expected a float32 array of two axes")
     n_images, n_voxels = brain.responses.shape
     shapes: dict[str, tuple[int, ...]] = {"coords": (n_voxels, 3), "bounding_box": (2, 3)}

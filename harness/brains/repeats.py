@@ -1,7 +1,7 @@
-"""From single trials, session by session, to one row per stimulus: standardised, averaged, and nothing kept.
+"""From single trials, session by session, to one row per stimulus: standardise and average.
 
-One session of the masked voxels is held beside the result. A voxel that is constant or not finite in any
-session is no voxel: outside the field of view, a data set has zeros or NaN there.
+Memory holds one session of the masked voxels beside the result. A voxel that is constant or not finite in any
+session is dropped: data sets have zeros or NaN outside the field of view.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from harness.storage import InputError
 log = logging.getLogger(__name__)
 
 LARGEST_LOSS = 0.5
-"""Share of voxels without a signal above which a session is damaged, not merely cut off at its edges."""
+"""Share of voxels without signal above which a session counts as damaged, not merely cropped."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Which row of the result every trial belongs to.
+    """Assignment of trials to the rows of the result.
 
     Attributes
     ----------
     of_session : tuple of int array [n_trials]
-        Row of every trial, per session.
+        Per session, the row of every trial.
     pictures : int array [n_images]
-        Which picture a row is of.
+        Image of each row.
     n_repeats : int array [n_images]
-        How many trials a row is the average of.
+        Number of trials averaged in each row.
     session : int array [n_images] or None
-        Number of the session a row was measured in; None where one was measured in several.
+        Session of each row; None if any row averages over several.
     """
 
     of_session: tuple[Int[np.ndarray, " _"], ...]
@@ -46,19 +46,19 @@ class Rows:
 
 @dataclass(frozen=True)
 class Averaged:
-    """Responses of rows.
+    """Averaged responses and variances.
 
     Attributes
     ----------
     responses : float32 array [n_images, n_usable]
     usable : bool array [n_voxels]
-        Voxels that vary and are finite in all sessions: those that the responses have.
+        Voxels that vary and are finite in all sessions: the columns of `responses`.
     noise_variance : float array [n_usable]
-        Of a single trial: variance over the repeats of a picture, pooled over pictures; NaN without repeats.
+        Variance of single trials over the repeats of an image, pooled over images; NaN without repeats.
     total_variance : float array [n_usable]
-        Of a single trial, over all trials.
+        Variance of single trials over all trials.
     n_degrees : int
-        Trials less pictures: what the noise variance rests on.
+        Degrees of freedom of the noise variance: trials minus images.
     """
 
     responses: Float[np.ndarray, "n_images n_usable"]
@@ -73,17 +73,17 @@ def plan_rows(
     numbers: Sequence[int],
     average: Literal["stimulus", "session", "none"],
 ) -> Rows:
-    """Say which trials are averaged.
+    """Assign trials to rows.
 
     Parameters
     ----------
     sessions : sequence of int array [n_trials]
-        Picture of every trial, per session.
+        Per session, the image of every trial.
     numbers : sequence of int
-        Of the sessions.
+        Session numbers.
     average : str
-        ``"stimulus"``: all trials of a picture; ``"session"``: those of one session; ``"none"``: each trial
-        is a row. Rows are sorted by picture, or by session and picture, or as they were shown.
+        ``"stimulus"`` averages all trials of an image, ``"session"`` those within a session, ``"none"`` keeps
+        single trials. Rows are sorted by image, by session and image, or by time.
     """
     pictures = np.concatenate(sessions)
     session = np.repeat(np.asarray(numbers, dtype=np.int64), [len(part) for part in sessions])
@@ -112,22 +112,22 @@ def average_sessions(
     n_voxels: int,
     standardise: bool,
 ) -> Averaged:
-    """Average trials into rows.
+    """Average the trials of all sessions into rows.
 
     Parameters
     ----------
     sessions : iterable of (str, float32 array [n_trials, n_voxels])
-        A session's name, for messages, and its responses, which are changed and may be overwritten by the
-        next session's; in the order of `rows`.
+        Name of a session, for messages, and its responses, in the order of `rows`. They are changed in place,
+        and the next session may reuse their memory.
     rows : Rows
     n_voxels : int
     standardise : bool
-        Whether a voxel has mean 0 and variance 1 (ddof 1) within every session.
+        Whether to scale each voxel to mean 0 and variance 1 (ddof 1) within every session.
 
     Raises
     ------
     InputError
-        If more than half of the voxels of a session, or all voxels over sessions, have no signal.
+        If more than half of the voxels have no signal in a session, or no voxel has signal in all sessions.
     """
     total = np.zeros((len(rows.pictures), n_voxels), dtype=np.float32)
     usable = np.ones(n_voxels, dtype=bool)
@@ -138,11 +138,10 @@ def average_sessions(
         lost = int((~has_signal).sum())
         if lost > LARGEST_LOSS * n_voxels or not usable.any():
             raise InputError(
-                f"{name}: {lost} of {n_voxels} voxels are constant or not finite, which leaves "
-                f"{usable.sum()} that have a signal in all sessions; accepted: at most half of them, "
-                "and one left over"
+                f"{name}: {lost} of {n_voxels} voxels are constant or not finite, and {usable.sum()} have "
+                "signal in all sessions; expected at most half lost in a session and one or more left"
             )
-        # one by one: adding to chosen rows at once would lose a picture's second trial of a session
+        # one by one: indexed addition would lose the second trial of an image within a session
         for place, response in zip(row, responses, strict=True):
             total[place] += response
         squares += np.einsum("tv,tv->v", responses, responses, dtype=np.float64)
@@ -150,7 +149,7 @@ def average_sessions(
     total /= rows.n_repeats[:, None].astype(np.float32)
     if not usable.all():
         log.warning(
-            "warning: %d of %d voxels are constant or not finite in a session, and left out",
+            "warning: %d of %d voxels are constant or not finite in a session and are dropped",
             (~usable).sum(),
             n_voxels,
         )
@@ -163,10 +162,10 @@ def average_sessions(
 def prepare_session(
     responses: Float[np.ndarray, "n_trials n_voxels"], standardise: bool
 ) -> Bool[np.ndarray, " n_voxels"]:
-    """Standardise a session in place, set voxels without a signal to zero, and say which have one."""
+    """Standardise a session in place, zero voxels without signal, and return the mask of those with it."""
     low, high = responses.min(axis=0), responses.max(axis=0)
     has_signal = np.isfinite(low) & np.isfinite(high) & (low < high)
-    with np.errstate(all="ignore"):  # of voxels without a signal
+    with np.errstate(all="ignore"):  # voxels without signal
         if standardise:
             responses -= responses.mean(axis=0, dtype=np.float64)
         squares = np.einsum("tv,tv->v", responses, responses, dtype=np.float64)
@@ -181,7 +180,7 @@ def prepare_session(
 def _pool_noise(
     average: Float[np.ndarray, "n_images n_voxels"], rows: Rows, squares: Float[np.ndarray, " n_voxels"]
 ) -> tuple[Float[np.ndarray, " n_voxels"], int]:
-    """Σ (trial − its picture's mean)² = Σ trial² − Σ over pictures n mean²; divided by degrees of freedom."""
+    """Pool Σ (trial − mean of its image)² = Σ trial² − Σ_images n mean², divided by degrees of freedom."""
     order = np.argsort(rows.pictures, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(rows.pictures[order])) + 1)
     degrees = int(rows.n_repeats.sum()) - len(groups)
@@ -197,7 +196,7 @@ def _pool_noise(
 def _drop_columns(
     values: Float[np.ndarray, "n_images n_voxels"], kept: Bool[np.ndarray, " n_voxels"]
 ) -> Float[np.ndarray, "n_images n_kept"]:
-    """``values[:, kept]`` without a second array as large: rows move forward in the same memory."""
+    """Compute ``values[:, kept]`` in place: rows move forward in the same memory."""
     if kept.all():
         return values
     n_kept, flat = int(kept.sum()), values.reshape(-1)

@@ -1,4 +1,4 @@
-"""What a region of interest may be called: its name becomes part of the names of results."""
+"""Valid names of regions of interest; they become part of metric names."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from harness.storage import InputError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
-_WHOLE_BRAIN = "all"  # how results name it
+_WHOLE_BRAIN = "all"  # its name in metrics
 
 
 def check_roi_names(names: Sequence[str], source: object) -> None:
-    """Refuse names that results cannot have, and one for two regions; `source` is named in the error."""
+    """Refuse names that metrics cannot hold, and duplicates; the error names `source`."""
     for name in names:
         if not _NAME.fullmatch(name) or name == _WHOLE_BRAIN:
             raise InputError(
-                f"{source}: found a region named {name!r:.80}, accepted: letters, digits, '_', '.' and '-', "
+                f"{source}: found a region named {name!r:.80}, expected letters, digits, '_', '.' and '-', "
                 f"at most 60, but not {_WHOLE_BRAIN!r}"
             )
     for name in set(names):
         if list(names).count(name) > 1:
-            raise InputError(f"{source}: found two regions named {name!r}, accepted: each name once")
+            raise InputError(f"{source}: found two regions named {name!r}, expected unique names")

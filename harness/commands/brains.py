@@ -1,25 +1,25 @@
 """A look at a brain before a study: what was found, what is missing, what a study will need, and a picture.
 
-    python -m harness.brains brain=algonauts2023 brain.root=/data/alg23/subj01
-    python -m harness.brains brain=arrays brain.root=mine.npz backbone=mini_clip
-    python -m harness.brains brain=nsd brain.root=/data/nsd brain.subjects=[1,2,5,7]
-    python -m harness.brains brain=simulated brain.stimuli=pictures
+    palimpsest brains brain=algonauts2023 brain.root=/data/alg23/subj01
+    palimpsest brains brain=arrays brain.root=mine.npz backbone=mini_clip
+    palimpsest brains brain=nsd brain.root=/data/nsd brain.subjects=[1,2,5,7]
+    palimpsest brains brain=simulated brain.stimuli=pictures
 
 Takes the settings of a study; the memory that is named is for its backbone and mapping.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.brains import (
     Brain,
     describe_brain,
-    in_bytes,
     load_brain,
     load_truth,
 )
+from harness.commands.arguments import OverrideParser
 from harness.config import (
     BrainConfig,
     Config,
@@ -28,7 +28,10 @@ from harness.config import (
     load_config,
     one_by_one,
 )
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    format_bytes,
+)
 
 
 def look(config: Config) -> list[tuple[str, str]]:
@@ -42,7 +45,7 @@ def look(config: Config) -> list[tuple[str, str]]:
 def _look_at(config: Config, alone: BrainConfig) -> list[tuple[str, str]]:
     brain = load_brain(alone)
     lines = [("brain", brain.name), *describe_brain(brain)]
-    lines += [("memory", f"{in_bytes(brain.responses.nbytes)} for responses")]
+    lines += [("memory", f"{format_bytes(brain.responses.nbytes)} for responses")]
     lines += [("", f"{_tokens_in_words(config, brain)} for the tokens of one snapshot")]
     folder = Path(config.runs_dir) / "brains"
     if isinstance(alone, SimulatedConfig):
@@ -73,10 +76,21 @@ def _tokens_in_words(config: Config, brain: Brain) -> str:
     precision = "float32"
     if isinstance(config.mapping, TrainedMappingConfig) and config.mapping.token_precision != precision:
         n_bytes, precision = n_bytes // 2, config.mapping.token_precision
-    return f"{in_bytes(n_bytes)} ({config.backbone.name}, {precision})"
+    return f"{format_bytes(n_bytes)} ({config.backbone.name}, {precision})"
 
 
-def main() -> None:
-    """Look at the brains that the command line names."""
-    for label, text in look(load_config(sys.argv[1:])):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Describe the brains that overrides resolve to."""
+    parser = OverrideParser(
+        "brains",
+        "Describe a brain before a study: what was found, what is missing, the memory a study needs, and a\n"
+        "picture. Takes the settings of a study.",
+        (
+            "brains brain=algonauts2023 brain.root=/data/alg23/subj01",
+            "brains brain=arrays brain.root=mine.npz backbone=mini_clip",
+            "brains brain=nsd brain.root=/data/nsd brain.subjects=[1,2,5,7]",
+        ),
+        ("runs_dir", "brain.root", "brain.subject", "brain.subjects", "brain.rois", "brain.min_ceiling"),
+    )
+    for label, text in look(load_config(parser.parse(argv).overrides)):
         print(f"{label:10}{text}")

@@ -1,26 +1,30 @@
-"""Hold FactorTopy to recorded numbers."""
+"""Compare FactorTopy with recorded numbers of the published implementation."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from harness.mappings import (
-    compare_with_published,
-    format_differences,
-    read_reference,
-)
+from harness.commands.arguments import CommandParser
 from harness.storage import InputError
 
 
-def main() -> None:
-    """Compare with the file named on the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m harness.conformance",
-        description="Hold FactorTopy to recorded numbers of the published implementation.",
+def main(argv: Sequence[str] | None = None) -> None:
+    """Compare with the given file; exit status 1 if a number differs."""
+    parser = CommandParser(
+        "conformance",
+        "Compare FactorTopy with recorded numbers of the published implementation.\n"
+        "Prints every difference; the exit status is 1 if one is too large.",
+        ("conformance reference.npz",),
     )
     parser.add_argument("file", type=Path, metavar="FILE.npz")
-    path = parser.parse_args().file
+    path = parser.parse(argv).file
+    from harness.mappings import (
+        compare_with_published,
+        format_differences,
+        read_reference,
+    )
+
     try:
         differences = compare_with_published(read_reference(path))
     except InputError as error:

@@ -1,43 +1,46 @@
-"""Fine-tune a backbone on a task, take snapshots, then track whatever is not tracked yet."""
+"""Fine-tune a backbone on a task, take snapshots, then track those that are not tracked yet."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from harness.commands.arguments import OverrideParser
+from harness.commands.config import RUN_SETTINGS
 from harness.config import (
     Config,
     load_config,
     to_yaml,
 )
-from harness.finetuning import (
-    build_accelerator,
-    finetune,
-    fingerprint_method,
-    use_all_cores,
-)
-from harness.runs import (
-    describe_run,
-    hold_run,
-    list_snapshots,
-    load_inputs,
-    run_folder,
-)
 from harness.storage import (
     write_atomically,
     write_json,
 )
-from harness.tracking import track
 
 
 def run(config: Config) -> Path:
-    """Fine-tune, snapshot and track one run; returns its folder."""
+    """Fine-tune, snapshot and track one run; return its folder."""
+    # after the arguments are checked: torch takes seconds to import
+    from harness.finetuning import (
+        build_accelerator,
+        finetune,
+        fingerprint_method,
+    )
+    from harness.runs import (
+        describe_run,
+        hold_run,
+        list_snapshots,
+        load_inputs,
+        run_folder,
+    )
+    from harness.tracking import track
+
     accelerator = build_accelerator(config.finetune)
     folder = run_folder(config)
     with hold_run(folder) if accelerator.is_main_process else nullcontext():
         inputs = load_inputs(config, folder)
-        manifest = describe_run(inputs)  # before hours of training: brains may not be as they should be
+        manifest = describe_run(inputs)  # checks the brains before hours of training
         manifest["fingerprints"] |= fingerprint_method(config.method)
         if accelerator.is_main_process:
             with write_atomically(folder / "config.yaml") as temporary:
@@ -50,7 +53,21 @@ def run(config: Config) -> Path:
     return folder
 
 
-def main() -> None:
-    """Run the configuration that the command line gives."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the configuration that overrides resolve to."""
+    parser = OverrideParser(
+        "finetune",
+        "Fine-tune a backbone, take snapshots, and track each: retention on probe tasks, fit to the brain, "
+        "rewiring.\nOne process per GPU. The same command resumes an interrupted run.",
+        (
+            "finetune backbone=mini_clip task=digits method=full seed=0",
+            "finetune backbone=dinov2_s14 task=eurosat method=lora brain=nsd brain.root=/data/nsd",
+            "finetune task=[digits,textures]      # a sequence of tasks",
+        ),
+        RUN_SETTINGS,
+    )
+    config = load_config(parser.parse(argv).overrides)
+    from harness.finetuning import use_all_cores
+
     use_all_cores()
-    run(load_config(sys.argv[1:]))
+    run(config)

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import get_args
 
+from harness.commands.arguments import CommandParser
 from harness.config import read_config
 from harness.runs import read_rows
 from harness.storage import read_json
-from harness.tracking import (
-    Status,
-    TrackedRun,
-    tracking_uri,
-)
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-else:
-    # importing mlflow takes a second, and tests check annotations when they run
-    MlflowClient = Any
 
 
-def main() -> None:
-    """Send the journals of run folders to MLflow, whole; what is there already does not change."""
-    parser = argparse.ArgumentParser(prog="python -m harness.tracking", description=main.__doc__)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Send the journals of run folders to MLflow."""
+    from harness.tracking import (
+        Status,
+        TrackedRun,
+        tracking_uri,
+    )
+
+    parser = CommandParser(
+        "forward",
+        "Send the whole journals of runs to MLflow, for example after the server was out of reach.\n"
+        "Values that are there already do not change.",
+        ("forward runs/demo/*", "forward --status FAILED runs/demo/RUN"),
+    )
     parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
     parser.add_argument(
-        "--status", choices=get_args(Status), default="FINISHED", help="of these runs (default: FINISHED)"
+        "--status",
+        choices=get_args(Status),
+        default="FINISHED",
+        help="status of these runs in MLflow (default: FINISHED)",
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse(argv)
     for folder in arguments.folders:
         config = read_config(folder / "config.yaml")
         rows, _ = read_rows(folder / "results.jsonl")

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import shlex
-import sys
+from collections.abc import Sequence
 
-from omegaconf import OmegaConf
-from pydantic import ValidationError
-
-from harness.finetuning import (
-    PretrainConfig,
-    pretrain,
-)
+from harness.commands.arguments import CommandParser
 from harness.storage import InputError
 
 
-def main() -> None:
-    """Read `name=value` arguments and train."""
-    arguments = sys.argv[1:]
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read ``key=value`` arguments and train."""
+    parser = CommandParser(
+        "pretrain",
+        "Train a mini backbone again, on scenes of the shapes world, and write its weights.\n"
+        "Only needed to change the built-in weights.",
+        ("pretrain objective=supervised", "pretrain objective=contrastive"),
+    )
+    parser.add_argument("settings", nargs="*", metavar="key=value")
+    arguments = parser.parse(argv).settings
+    for text in arguments:
+        if "=" not in text:
+            raise InputError(f"{text!r}: expected key=value, such as objective=supervised")
+    # after the arguments are checked: torch takes seconds to import
+    from omegaconf import OmegaConf
+    from pydantic import ValidationError
+
+    from harness.finetuning import (
+        PretrainConfig,
+        pretrain,
+    )
+
     try:
         config = PretrainConfig.model_validate(OmegaConf.to_container(OmegaConf.from_dotlist(arguments)))
     except ValidationError as error:
@@ -25,4 +38,4 @@ def main() -> None:
         raise InputError(
             f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}"
         ) from None
-    pretrain(config, shlex.join(["accelerate", "launch", "harness/pretrain.py", *arguments]))
+    pretrain(config, shlex.join(["palimpsest", "pretrain", *arguments]))

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 import pandas as pd
 
+from harness.commands.arguments import CommandParser
+from harness.measures import Kind
 from harness.storage import (
     InputError,
     write_atomically,
 )
-from harness.tracking import (
-    Kind,
-    mean_curves,
-    metric_curves,
-    place_columns,
-)
+from harness.tracking import query
 
 
 def write_table(table: pd.DataFrame, form: Literal["table", "csv", "parquet"], output: Path | None) -> None:
@@ -35,33 +32,43 @@ def write_table(table: pd.DataFrame, form: Literal["table", "csv", "parquet"], o
             temporary.write_bytes(content)
 
 
-def main() -> None:
-    """Print curves of one kind of metric, as means over what is not in --by, at every optimizer step."""
-    parser = argparse.ArgumentParser(prog="python -m harness.query", description=main.__doc__)
-    parser.add_argument("kind", choices=get_args(Kind))
-    parser.add_argument(
-        "--by", help="columns, comma-separated (default: backbone and place; roi, if of the brain)"
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print curves of one kind of metric over optimizer steps: means over everything not named in --by."""
+    parser = CommandParser(
+        "query",
+        "Print curves of one kind of metric over optimizer steps: means over everything not named in --by.\n"
+        "Columns for --by: study, run, backbone, objective, task, method, brain, seed, measure; roi and\n"
+        "subject for metrics of the brain, place for the others. docs/metrics.md lists the metrics.",
+        (
+            "query rewiring --by backbone,roi",
+            "query forgetting --study demo --format csv --output curves.csv",
+        ),
     )
-    parser.add_argument("--study", help="only this one (default: all)")
+    parser.add_argument("kind", choices=get_args(Kind), metavar="KIND", help=", ".join(get_args(Kind)))
     parser.add_argument(
-        "--measure", help="only this one (default: wasserstein_excess for rewiring, else all)"
+        "--by", help="columns to keep apart, comma-separated (default: backbone,roi or backbone,place)"
+    )
+    parser.add_argument("--study", help="only this study (default: all)")
+    parser.add_argument(
+        "--measure", help="only this measure (default: wasserstein_excess for rewiring, else all)"
     )
     parser.add_argument("--format", choices=("table", "csv", "parquet"), default="table")
     parser.add_argument("--output", type=Path, help="file to write (default: standard output)")
     parser.add_argument(
-        "--wise-ft", action="store_true", help="curves of python -m harness.wise_ft: step is α in percent"
+        "--wise-ft", action="store_true", help="curves of palimpsest wise-ft; step is α in percent"
     )
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--runs-dir", type=Path, default=Path("runs"), help="folder with the tracking store (default: runs)"
+    )
+    arguments = parser.parse(argv)
     if arguments.format == "parquet" and arguments.output is None:
-        raise InputError("--format parquet: found no --output, accepted: a file to write it to")
-    by = arguments.by.split(",") if arguments.by else ["backbone", place_columns(arguments.kind)[0]]
-    measure = arguments.measure or ("wasserstein_excess" if arguments.kind == "rewiring" else None)
-    curves = metric_curves(
+        raise InputError("--format parquet: expected --output FILE")
+    table = query(
         arguments.kind,
+        arguments.by,
         study=arguments.study,
-        measure=measure,
+        measure=arguments.measure,
         runs_dir=arguments.runs_dir,
-        interpolated=arguments.wise_ft,
+        wise_ft=arguments.wise_ft,
     )
-    write_table(mean_curves(curves, by), arguments.format, arguments.output)
+    write_table(table, arguments.format, arguments.output)

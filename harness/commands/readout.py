@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from harness.commands.arguments import CommandParser
 from harness.measures import N_CLUSTERS
 from harness.reporting import write_readout
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Draw what the regions of a brain read of images, and which voxels read alike."""
-    parser = argparse.ArgumentParser(prog="python -m harness.readout", description=main.__doc__)
+    parser = CommandParser(
+        "readout",
+        "Draw what the regions of a brain read of images, and which voxels read alike.",
+        ("readout runs/demo/RUN", "readout runs/demo/RUN --step 0 --roi V1 --roi FFC --image cat.jpg"),
+    )
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER")
     parser.add_argument("--step", type=int, help="of the snapshot (default: the last)")
     parser.add_argument(
@@ -24,7 +29,7 @@ def main() -> None:
         "--clusters", type=int, default=N_CLUSTERS, help=f"of voxels that read alike (default: {N_CLUSTERS})"
     )
     parser.add_argument("--subject", help="label of one of several, such as subj01 (default: the first)")
-    arguments = parser.parse_args()
+    arguments = parser.parse(argv)
     for path in write_readout(
         arguments.run,
         arguments.step,

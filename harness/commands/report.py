@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from harness.reporting import write_report
+from harness.commands.arguments import CommandParser
 
 
-def main() -> None:
-    """Write the reports of the studies whose folders the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m harness.report", description=main.__doc__)
-    parser.add_argument("studies", nargs="+", type=Path, metavar="STUDY_FOLDER")
-    for study in parser.parse_args().studies:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write report.html into the folders of studies, from their finished runs, and print its path."""
+    parser = CommandParser(
+        "report",
+        "Write report.html into the folders of studies, from their finished runs, and print its path.",
+        ("report runs/demo",),
+    )
+    parser.add_argument(
+        "studies", nargs="+", type=Path, metavar="STUDY_FOLDER", help="folder of a study, such as runs/demo"
+    )
+    studies = parser.parse(argv).studies
+    from harness.reporting import write_report
+
+    for study in studies:
         print(write_report(study))

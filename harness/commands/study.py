@@ -1,26 +1,69 @@
-"""Run a study, or describe it."""
+"""Run a study, or print its plan."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import Literal
 
-from harness.storage import InputError
-from harness.studies import (
-    expand_grid,
-    run_study,
+from harness.commands.arguments import OverrideParser
+
+EXAMPLES = (
+    "study study=demo",
+    "study study=demo seed=1",
+    "study study=methods task=eurosat study.leave_out=[lwf]",
+    "study study=demo --plan           # what it would do and cost",
+    "study study=demo --plan=quick     # the same without measuring time",
 )
+SETTINGS = (
+    "study.name",
+    "study.grid",
+    "study.leave_out",
+    "seed",
+    "runs_dir",
+    "task.n_train",
+    "finetune.epochs",
+    "finetune.lr",
+    "probes.tasks",
+    "mapping.steps",
+)
+Plan = Literal["full", "quick"]
 
 
-def main() -> None:
-    """Run, or with --plan only describe, the study that the command line names."""
-    flags = [text for text in sys.argv[1:] if text.startswith("-")]
-    overrides = [text for text in sys.argv[1:] if not text.startswith("-")]
-    for flag in flags:
-        if flag not in ("--plan", "--plan=quick"):
-            raise InputError(f"option {flag!r}: accepted are --plan and --plan=quick")
-    if flags:
-        from harness.studies import print_plan
+def show_plan(overrides: list[str], plan: Plan) -> None:
+    """Print what a study would do and cost."""
+    from harness.studies import (
+        expand_grid,
+        print_plan,
+    )
 
-        print_plan([config for _, config in expand_grid(overrides)], measure="--plan=quick" not in flags)
-    elif run_study(overrides):
+    print_plan([config for _, config in expand_grid(overrides)], measure=plan == "full")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run, or with --plan only describe, the study that overrides resolve to."""
+    parser = OverrideParser(
+        "study",
+        "Run every combination of a study's grid, then write the report and print the comparison.\n"
+        "Finished runs are skipped; the same command resumes an interrupted study.",
+        EXAMPLES,
+        SETTINGS,
+    )
+    parser.add_argument(
+        "--plan",
+        choices=("full", "quick"),
+        metavar="{,=quick}",
+        help="print runs, sizes, downloads and estimated time instead; =quick measures no time",
+    )
+    # argparse has no option whose value only follows a "="
+    arguments = [
+        "--plan=full" if text == "--plan" else text for text in (sys.argv[1:] if argv is None else argv)
+    ]
+    found = parser.parse(arguments)
+    if found.plan is not None:
+        show_plan(found.overrides, found.plan)
+        return
+    from harness.studies import run_study
+
+    if run_study(found.overrides):
         raise SystemExit(1)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from harness.config import read_config
-from harness.finetuning import build_accelerator
-from harness.runs import load_inputs
-from harness.tracking import track
+from harness.commands.arguments import CommandParser
 
 
-def main() -> None:
-    """Track the runs whose folders the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m harness.track", description=main.__doc__)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Track the runs in the given folders."""
+    parser = CommandParser(
+        "track",
+        "Track the snapshots of runs that are not tracked yet: probes, fits to the brain, rewiring.\n"
+        "palimpsest finetune does this by itself; use track after a change of runs by hand.",
+        ("track runs/demo/*",),
+    )
     parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
-    for folder in parser.parse_args().folders:
+    folders = parser.parse(argv).folders
+    # after the arguments are checked: torch takes seconds to import
+    from harness.config import read_config
+    from harness.finetuning import build_accelerator
+    from harness.runs import load_inputs
+    from harness.tracking import track
+
+    for folder in folders:
         config = read_config(folder / "config.yaml")
         accelerator = build_accelerator(config.finetune)
         track(config, folder, load_inputs(config, folder), accelerator)

@@ -4,6 +4,7 @@ from .backbone import (
     PreprocessingConfig,
     PythonBackboneConfig,
 )
+from .base import Section
 from .brain import (
     Algonauts2023Config,
     ArraysConfig,
@@ -15,15 +16,25 @@ from .brain import (
     one_by_one,
 )
 from .compose import (
-    GROUPS,
-    REPOSITORY,
     config_hash,
     flatten,
-    group_options,
     load_config,
     load_option,
+    probe_tasks,
     read_config,
     to_yaml,
+)
+from .describe import (
+    Setting,
+    describe_settings,
+)
+from .folders import (
+    GROUPS,
+    PACKAGE_FOLDER,
+    REPOSITORY,
+    add_config_folder,
+    group_options,
+    locate_option,
 )
 from .mapping import (
     AttentionConfig,
@@ -32,7 +43,6 @@ from .mapping import (
     LayerRidgeConfig,
     MappingConfig,
     TokenPlace,
-    TokenPrecision,
     TrainedMappingConfig,
 )
 from .method import (
@@ -56,11 +66,11 @@ from .run import (
 )
 from .task import (
     EmbeddedTaskConfig,
+    ExternalTaskConfig,
     HubTaskConfig,
     ImagefolderTaskConfig,
     LabelConfig,
     MedmnistTaskConfig,
-    OutsideTaskConfig,
     PythonTaskConfig,
     TableTaskConfig,
     TaskConfig,
@@ -70,6 +80,7 @@ from .task import (
 
 __all__ = [
     "GROUPS",
+    "PACKAGE_FOLDER",
     "REPOSITORY",
     "Algonauts2023Config",
     "AllWeightsConfig",
@@ -82,6 +93,7 @@ __all__ = [
     "Config",
     "EmbeddedTaskConfig",
     "EwcConfig",
+    "ExternalTaskConfig",
     "FactorTopyConfig",
     "FinetuneConfig",
     "FlypConfig",
@@ -102,25 +114,29 @@ __all__ = [
     "MedmnistTaskConfig",
     "MethodConfig",
     "NsdConfig",
-    "OutsideTaskConfig",
     "PreprocessingConfig",
     "PythonBackboneConfig",
     "PythonBrainConfig",
     "PythonTaskConfig",
+    "Section",
+    "Setting",
     "SimulatedConfig",
     "SnapshotsConfig",
     "TableTaskConfig",
     "TaskConfig",
     "TokenPlace",
-    "TokenPrecision",
     "TrainedMappingConfig",
+    "add_config_folder",
     "config_hash",
+    "describe_settings",
     "flatten",
     "group_options",
     "load_config",
     "load_option",
+    "locate_option",
     "main_measure",
     "one_by_one",
+    "probe_tasks",
     "read_config",
     "tasks_in_order",
     "to_yaml",

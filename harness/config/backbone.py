@@ -43,8 +43,8 @@ class BackboneConfig(Section):
     checkpoint: str | None = Field(
         None,
         min_length=1,
-        description="file of weights, used instead of the hub; relative: to the current folder, or else the "
-        "repository. With neither weights nor checkpoint the network is untrained",
+        description="file of weights, used instead of the hub. A relative path starts at the current folder "
+        "or at the folder that holds harness/. With neither weights nor checkpoint the network is untrained",
     )
     objective: Name = Field(description="what it was pretrained for: contrastive, supervised, none, ...")
     size: Name | None = Field(None, description="class of size: S, B, L, ..., to compare alike with alike")

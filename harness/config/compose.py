@@ -1,8 +1,8 @@
-"""Configurations: composed, checked, written, read and told apart.
+"""Compose, check, write, read and compare configurations.
 
-Settings are composed by Hydra from the groups in ``configs/`` and overrides such as ``backbone=mini_random``
-(an option of a group) or ``finetune.lr=1e-4`` (a value), then checked by `harness.config`. A list of tasks,
-``task=[digits,textures]``, is a sequence, whose tasks are composed one by one.
+Hydra composes settings from the groups in ``configs/``, the user's own folders (`harness.config.folders`) and
+overrides such as ``backbone=mini_random`` (an option of a group) or ``finetune.lr=1e-4`` (a value). Pydantic
+checks them. A list of tasks, ``task=[digits,textures]``, is a sequence; its tasks are composed one by one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -25,33 +26,42 @@ from pydantic import ValidationError
 
 from harness.config.base import Section
 from harness.config.brain import one_by_one
+from harness.config.folders import (
+    CONFIGS,
+    GROUPS,
+    group_options,
+    list_files,
+    own_folders,
+    own_options,
+)
 from harness.config.run import Config
+from harness.config.task import (
+    TaskConfig,
+    tasks_in_order,
+)
 from harness.storage import (
     InputError,
     content_hash,
     unknown_name,
 )
 
-REPOSITORY = Path(__file__).parents[2]
-CONFIGS = REPOSITORY / "configs"
 OF_FUNCTIONS = ("task.function", "task.arguments")
-GROUPS = ("backbone", "task", "method", "brain", "mapping", "study")
 
 
 def load_config(overrides: list[str]) -> Config:
-    """Compose ``configs/`` with `overrides`, such as ``["backbone=mini_random", "finetune.lr=1e-4"]``.
+    """Compose a configuration from `overrides`, such as ``["backbone=mini_random", "finetune.lr=1e-4"]``.
 
     Raises
     ------
     InputError
-        Where an override is malformed, an option or a setting does not exist, or a value is not accepted.
+        If an override is malformed, an option or a setting does not exist, or a value is out of range.
     """
     parsed = [_parse_override(text) for text in overrides]
     names = _find_sequence(parsed)
     if len(names) < 2:
         config = _validate(_resolve(parsed, *names))
     else:
-        # each is composed as it would be alone, so what is set of task holds for all
+        # each is composed as if alone, so overrides of task apply to all
         containers = {name: _resolve(parsed, name) for name in names}
         for name, container in containers.items():
             _check_alone(name, container)
@@ -63,7 +73,34 @@ def load_config(overrides: list[str]) -> Config:
         config = _validate(containers[names[0]] | {"task": {"source": "sequence", "tasks": tasks}})
     for axis, values in config.study.grid.items():
         _check_grid_axis(axis, values)
-    return config
+    return _fill_in_probes(config)
+
+
+def load_probe(option: str) -> TaskConfig:
+    """Compose the settings of an option of ``task`` as they are without overrides."""
+    (task,) = tasks_in_order(load_config([f"task={option}", "probes.tasks=[]"]).task)
+    return task
+
+
+def probe_tasks(config: Config) -> tuple[TaskConfig, ...]:
+    """Return the settings of a run's probe tasks; the tasks that it is fine-tuned on are not among them."""
+    trained = {task.name for task in tasks_in_order(config.task)}
+    probes = zip(config.probes.names, config.probes.tasks, strict=True)
+    return tuple(
+        load_probe(task) if isinstance(task, str) else task for name, task in probes if name not in trained
+    )
+
+
+def _fill_in_probes(config: Config) -> Config:
+    """Replace the names of probe tasks that come from the user's folders by the settings."""
+    for name in config.probes.tasks:
+        if isinstance(name, str) and name not in group_options("task"):
+            raise InputError(f"probes.tasks: {unknown_name('task', name, group_options('task'))}")
+    own = own_options("task")
+    if not set(own) & {name for name in config.probes.tasks if isinstance(name, str)}:
+        return config
+    tasks = [load_probe(task) if task in own else task for task in config.probes.tasks]
+    return config.model_copy(update={"probes": config.probes.model_copy(update={"tasks": tasks})})
 
 
 def load_option(group: str, option: str, settings: Mapping[str, Any]) -> Any:
@@ -85,55 +122,56 @@ def load_option(group: str, option: str, settings: Mapping[str, Any]) -> Any:
 
 
 def _find_sequence(overrides: list[Override]) -> list[str]:
-    """Names of the tasks where they are given as a list, ``task=[digits,textures]``; else none."""
+    """Return the names in a list of tasks, ``task=[digits,textures]``; empty if there is no list."""
     lists = [override.value() for override in overrides if override.key_or_group == "task"]
     names = [str(name) for value in lists if isinstance(value, list) for name in value]
     if [] in lists:
-        raise InputError("task: found [], accepted: one task or more, such as task=[digits,textures]")
+        raise InputError("task: found [], expected one or more tasks, such as task=[digits,textures]")
     for name in names:
         if name not in group_options("task"):
             raise unknown_name("task", name, group_options("task"))
         if names.count(name) > 1:
-            raise InputError(f"task: found {name} {names.count(name)} times, accepted: every task once")
+            raise InputError(f"task: found {name} {names.count(name)} times, expected each task once")
     return names
 
 
 def _resolve(overrides: list[Override], task: str | None = None) -> dict[str, Any]:
-    """Options and values together; a list of tasks among the overrides is replaced by one of them."""
+    """Resolve options and values; `task` replaces a list of tasks among the overrides."""
     values = {each.key_or_group: each.value() for each in overrides}
     if task is not None:
         values["task"] = task
     chosen = tuple(f"{name}={value}" for name, value in values.items() if name in GROUPS)
     try:
-        composed = copy.deepcopy(_compose(CONFIGS, _stamps(), chosen))
+        composed = copy.deepcopy(_compose(CONFIGS, own_folders(), _stamps(), chosen))
         for name, value in values.items():
             # in a sequence, a function is the one of the tasks that come from a function
             elsewhere = task is not None and composed.task.source != "python"
             if name not in GROUPS and not (elsewhere and name.startswith(OF_FUNCTIONS)):
-                # also of settings that no file mentions
+                # force_add: no file may mention the setting
                 OmegaConf.update(composed, name, value, merge=True, force_add=True)
         found: Any = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise InputError(f"configuration in {CONFIGS}: {' '.join(str(error).split())}") from None
+        places = " and ".join(map(str, (CONFIGS, *own_folders())))
+        raise InputError(f"configuration in {places}: {' '.join(str(error).split())}") from None
     container: dict[str, Any] = found
     return container
 
 
 def _check_alone(name: str, container: dict[str, Any]) -> None:
-    """Check one task of a sequence as if it were the only one, so that errors name its settings."""
+    """Check a task of a sequence as if it were the only one, so that errors name its settings."""
     try:
         _validate(container)
     except InputError as error:
         if "task." not in str(error):
             raise
         raise InputError(
-            f"{error}; this is {name} in a sequence: what is set of task holds for every task of it, "
-            "what a file in configs/task says for one"
+            f"{error} (task {name} of a sequence: task.… overrides apply to all its tasks; "
+            "a file in a task folder sets one)"
         ) from None
 
 
 def read_config(path: Path) -> Config:
-    """Read what `to_yaml` wrote; an `InputError` names a file that is missing or broken, and the setting."""
+    """Read what `to_yaml` wrote; an `InputError` names a missing or broken file, and the setting."""
     try:
         return _validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -144,21 +182,15 @@ def read_config(path: Path) -> Config:
         raise InputError(f"{path}: {error}") from None
 
 
-def group_options(group: str) -> list[str]:
-    """Names of the files of a group, as they are given on the command line."""
-    folder = CONFIGS / group
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
-
-
 def to_yaml(config: Config) -> str:
-    """Every setting, as `read_config` reads it."""
+    """Write every setting as `read_config` reads it."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def determining(config: Config) -> dict[str, Any]:
-    """The settings that determine the results of a run, nested: not where it is kept or how fast it runs.
+    """Return the settings that determine a run's results, nested; not those of storage or speed.
 
-    A list of one subject is that subject.
+    A list of one subject equals that subject.
     """
     brains = one_by_one(config.brain)
     if len(brains) == 1:
@@ -176,15 +208,17 @@ def determining(config: Config) -> dict[str, Any]:
 
 
 def config_hash(config: Config) -> str:
-    """SHA-256 of the settings that determine the results."""
+    """Hash the settings that determine the results, by SHA-256."""
     content = determining(config)
     if content["brain"]["subjects"] is None:
-        del content["brain"]["subjects"]  # runs of one subject keep the names they had before there were more
+        del content["brain"][
+            "subjects"
+        ]  # runs of one subject keep the names they had before runs of several existed
     return content_hash(content)
 
 
 def flatten(config: Config) -> dict[str, str]:
-    """The settings that determine the results by dotted name, each written as an override would give it."""
+    """Return the settings that determine the results: dotted name → value as an override gives it."""
 
     def leaves(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
         if isinstance(value, dict):
@@ -195,13 +229,13 @@ def flatten(config: Config) -> dict[str, str]:
 
     content = determining(config)
     if "tasks" in content["task"]:
-        # by name, and not as one long list
+        # by name instead of one long list
         content["task"]["tasks"] = {task["name"]: task for task in content["task"]["tasks"]}
     return dict(leaves("", content))
 
 
 def settings(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all sections and settings that there are, whichever options are chosen."""
+    """Yield the dotted names of all sections and settings, whichever options are chosen."""
     for name, field in section.model_fields.items():
         yield prefix + name
         for option in get_args(field.annotation) or (field.annotation,):
@@ -210,12 +244,12 @@ def settings(section: type[Section] = Config, prefix: str = "") -> Iterator[str]
 
 
 def _parse_override(text: str) -> Override:
-    """Check one override: that it gives a value to a setting or chooses an option that there is."""
-    hint = "; tasks one after another are task=[digits,textures]" if text.startswith("task=") else ""
+    """Parse one override; it sets a value of a setting or chooses an existing option."""
+    hint = "; for a sequence of tasks: task=[digits,textures]" if text.startswith("task=") else ""
     key, _, value = text.partition("=")
     if "=" in value:
-        hint = f"""; a value with = in it is quoted, in a shell twice: '{key}="{value}"'"""
-    malformed = InputError(f"override {text!r}: accepted is one key=value, such as finetune.lr=1e-4{hint}")
+        hint = f"""; quote a value that contains =, twice in a shell: '{key}="{value}"'"""
+    malformed = InputError(f"override {text!r}: expected key=value, such as finetune.lr=1e-4{hint}")
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
@@ -233,57 +267,59 @@ def _parse_override(text: str) -> Override:
 
 
 @functools.lru_cache(maxsize=256)
-def _compose(folder: Path, stamps: tuple[object, ...], chosen: tuple[str, ...]) -> Any:
-    """What Hydra makes of the chosen options, which takes a tenth of a second; values are not yet resolved.
+def _compose(folder: Path, own: tuple[Path, ...], stamps: tuple[object, ...], chosen: tuple[str, ...]) -> Any:
+    """Let Hydra compose the chosen options, which takes a tenth of a second; values stay unresolved.
 
-    `stamps` are those of the files in the folder: it is composed again where one has changed.
+    `stamps` are those of all files, so that a changed file is composed again.
     """
+    places = ",".join(json.dumps(f"file://{path.as_posix()}", ensure_ascii=False) for path in own)
     with initialize_config_dir(str(folder), version_base="1.3"):
-        return compose("config", list(chosen))
+        return compose("config", [*chosen, *([f"hydra.searchpath=[{places}]"] if own else [])])
 
 
 def _stamps() -> tuple[object, ...]:
-    found = ((path, path.stat()) for path in CONFIGS.rglob("*.yaml"))
-    return tuple(sorted((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in found))
+    found = ((path, path.stat()) for path in list_files())
+    return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in found)
 
 
 def _validate(container: Any) -> Config:
-    """Check a nested dictionary of settings; the first thing wrong is an `InputError` naming its setting."""
+    """Check nested settings; an `InputError` names the first wrong one."""
     try:
         # through JSON, where pydantic's strict mode takes lists but neither "3" for 3 nor true for 1
         return Config.model_validate_json(json.dumps(container))
     except ValidationError as failure:
         errors = failure.errors(include_url=False)
-        # a name that is mistyped is also one that is missing: the former says more
+        # a mistyped name also makes one missing; the typo says more
         error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     known = set(settings())
     names: list[str] = []
     for part in error["loc"][:-1]:
-        # pydantic also names the option chosen (method.lora.rank), which is no setting
+        # pydantic also names the chosen option (method.lora.rank), which is not a setting
         names += [str(part)] if ".".join([*names, str(part)]) in known else []
     setting = ".".join([*names, *map(str, error["loc"][-1:])])
     if error["type"] == "value_error" and setting not in known:
-        setting = ".".join(names)  # of an option as a whole
+        setting = ".".join(names)  # the error concerns an option as a whole
     if error["type"] == "extra_forbidden":
         raise _unknown_setting(setting)
     if error["type"] == "value_error":
         raise InputError(f"{setting}: {error['ctx']['error']}")
     found = "nothing" if error["type"] == "missing" else json.dumps(error["input"])
-    accepted = error["msg"].removeprefix("Input should be ")
+    expected = error["msg"].removeprefix("Input should be ")
     if error["type"] == "missing":
-        accepted = _describe(error["loc"]) or accepted
-    accepted = accepted.removeprefix("String should ")
+        expected = _describe(error["loc"]) or expected
+    expected = re.sub("^String should (have|match)", "a string with", expected)
+    expected = re.sub("^(List|Tuple) should have", "a list with", expected)
     if error["type"] in ("model_type", "model_attributes_type"):
-        accepted = "a section of settings"
+        expected = "a section of settings"
     elif error["type"].startswith("union_tag"):
         tag = error["ctx"]["discriminator"].strip("'")
         setting, found = f"{setting}.{tag}", json.dumps(error["ctx"].get("tag"))
-        accepted = error["ctx"].get("expected_tags", "the name of an option")
-    raise InputError(f"{setting}: found {found}, accepted: {accepted}")
+        expected = error["ctx"].get("expected_tags", "the name of an option")
+    raise InputError(f"{setting}: found {found}, expected {expected}")
 
 
 def _describe(place: tuple[int | str, ...]) -> str | None:
-    """What the setting at a place of a validation error says of itself; the place also names options."""
+    """Return the description of the setting at the place of a validation error; places also name options."""
     options: list[Any] = [Config]
     description = None
     for part in place:
@@ -305,7 +341,7 @@ def _unknown_setting(setting: str) -> InputError:
     known = set(settings())
     parent, _, leaf = setting.rpartition(".")
     if setting in known:
-        return InputError(f"{setting}: not a setting of the {parent} that is chosen")
+        return InputError(f"{setting}: not a setting of the chosen {parent}")
     elsewhere = {name for name in known if name.endswith(f".{leaf}")}
     siblings = {name for name in known if name.rpartition(".")[0] == parent}
     return unknown_name("setting", setting, elsewhere or siblings or known)
@@ -314,24 +350,24 @@ def _unknown_setting(setting: str) -> InputError:
 def _check_grid_axis(axis: str, values: list[Any]) -> None:
     _check_varied(axis)
     if not values:
-        raise InputError(f"study.grid.{axis}: found [], accepted: one value or more")
+        raise InputError(f"study.grid.{axis}: found [], expected one value or more")
     for value in values:
         together = value if isinstance(value, dict) else {axis: value}
         if axis not in together:
             raise InputError(
-                f"study.grid.{axis}: found {json.dumps(value)}, accepted: settings with {axis} among them"
+                f"study.grid.{axis}: found {json.dumps(value)}, expected settings with {axis} among them"
             )
         for name, chosen in together.items():
             _check_varied(name)
-            # a list of tasks is a sequence: one value of the axis
+            # a list of tasks is a sequence, and one value of the axis
             for option in chosen if name == "task" and isinstance(chosen, list) else [chosen]:
                 if name in GROUPS and option not in group_options(name):
                     raise unknown_name(name, str(option), group_options(name))
 
 
 def _check_varied(name: str) -> None:
-    """That a setting is there, and one that determines results."""
+    """Raise an `InputError` unless a setting exists and determines results."""
     if name.partition(".")[0] in ("study", "runs_dir"):
-        raise InputError(f"study.grid: found {name}, accepted: settings that determine a run's results")
+        raise InputError(f"study.grid: found {name}, expected a setting that determines a run's results")
     if name not in set(settings()):
         raise InputError(f"study.grid: {_unknown_setting(name)}")

@@ -1,8 +1,8 @@
-"""Settings of a study and of what a run does, and everything together."""
+"""Settings of studies and runs, and the whole configuration."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -23,74 +23,81 @@ from harness.config.task import (
 
 
 class StudyConfig(Section):
-    """A name for runs that belong together, and which there are."""
+    """A name for runs that belong together, and the grid of those runs."""
 
     name: Name = "default"
     grid: dict[str, list[Any]] = Field(
         {},
-        description="setting or group -> values; one run per combination. A value that is a mapping sets "
-        "several settings together, the axis among them",
+        description="setting or group → values; one run per combination. A value that is a mapping sets "
+        "several settings together, the axis included",
     )
-    leave_out: list[Any] = Field([], description="values of the grid that are not run")
+    leave_out: list[Any] = Field([], description="values of the grid to skip")
 
 
 class FinetuneConfig(Section):
     """AdamW with linear warm-up and cosine decay."""
 
-    epochs: Count = Field(10, description="of every task")
+    epochs: Count = Field(10, description="passes over the training images, per task")
     max_steps: Count | None = Field(
-        None, description="ends earlier, after this many optimizer steps of every task"
+        None, description="optimizer steps per task, if fewer than the epochs give; null: no limit"
     )
-    batch_size: Count = Field(32, description="images per step, over processes and accumulation")
-    lr: float = Field(5e-4, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps")
-    clip_norm: float | None = Field(1.0, gt=0, description="of the gradient; null: never clipped")
-    precision: Literal["no", "fp16", "bf16"] = "no"
+    batch_size: Count = Field(32, description="images per optimizer step, over processes and accumulation")
+    lr: float = Field(5e-4, gt=0, description="peak learning rate")
+    weight_decay: float = Field(0.05, ge=0, description="of AdamW, decoupled")
+    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="of the steps; learning rate rises from 0")
+    clip_norm: float | None = Field(1.0, gt=0, description="maximum norm of the gradient; null: no clipping")
+    precision: Literal["no", "fp16", "bf16"] = Field("no", description="mixed precision; no: float32")
     accumulation: Count = Field(1, description="backward passes per optimizer step")
     num_workers: int | None = Field(
-        None, ge=0, description="of the data loader, per process; null: none on a CPU, up to 8 beside a GPU"
+        None, ge=0, description="data-loader workers per process; null: 0 on a CPU, up to 8 with a GPU"
     )
     channels_last: bool = Field(
-        False, description="memory format of images and kernels; for convolutions on a GPU, with precision"
+        False,
+        description="memory format of images and kernels; for convolutions on a GPU in mixed precision",
     )
 
     @model_validator(mode="after")
     def _batch_can_be_shared(self) -> FinetuneConfig:
         if self.batch_size % self.accumulation:
-            accepted = f"a divisor of batch_size ({self.batch_size})"
-            raise ValueError(f"found accumulation {self.accumulation}, accepted: {accepted}")
+            expected = f"a divisor of batch_size ({self.batch_size})"
+            raise ValueError(f"found accumulation {self.accumulation}, expected {expected}")
         return self
 
 
 class SnapshotsConfig(Section):
-    """Which steps are kept: 0, first, first x ratio, first x ratio^2, ..., the last."""
+    """Steps to keep as snapshots: 0, first, first x ratio, first x ratio^2, ..., the last."""
 
-    first: Count = 1
-    ratio: float = Field(2.0, gt=1)
-    at_epoch_ends: bool = True
-    resume_every: Count = Field(50, description="optimizer steps between checkpoints to resume from")
+    first: Count = Field(1, description="first step after 0")
+    ratio: float = Field(2.0, gt=1, description="of one step to the next")
+    at_epoch_ends: bool = Field(True, description="whether epoch ends are kept too")
+    resume_every: Count = Field(50, description="optimizer steps between checkpoints for resuming")
 
 
 class ProbesConfig(Section):
-    """Measurements of retention on tasks that are not fine-tuned on."""
+    """Measurement of retention, on tasks that are not fine-tuned on."""
 
-    tasks: list[Name] = Field(
-        ["shapes", "textures", "counts"], description="names of files in configs/task; may be empty"
+    tasks: list[Name | Annotated[TaskConfig, Field(discriminator="source")]] = Field(
+        ["shapes", "textures", "counts"],
+        description="options of task; may be empty. A run keeps the settings of those from your own folders",
     )
-    n_train: Count = Field(1000, description="training images of each, or all if it has fewer")
-    n_test: Count = Field(500, description="test images of each, or all if it has fewer")
-    steps: Count = Field(200, description="of the linear probe's optimizer")
-    knn_k: Count = 10
-    n_drift: int = Field(500, ge=4, description="stimuli on which representations are compared with step 0")
+    n_train: Count = Field(1000, description="training images per task, or all if it has fewer")
+    n_test: Count = Field(500, description="test images per task, or all if it has fewer")
+    steps: Count = Field(200, description="optimizer steps of the linear probe")
+    knn_k: Count = Field(10, description="neighbours of the k-NN probe")
+    n_drift: int = Field(500, ge=4, description="stimuli for comparing representations with step 0")
     batch_size: Count = Field(128, description="images per forward pass")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the probe tasks, as in results."""
+        return tuple(task if isinstance(task, str) else task.name for task in self.tasks)
 
 
 class Config(Section):
     """Everything a run is made from."""
 
     seed: Seed = Field(0, description="of head, batches, augmentation, probes and mappings")
-    runs_dir: str = Field("runs", min_length=1, description="relative: to the current folder")
+    runs_dir: str = Field("runs", min_length=1, description="folder of all runs, relative to the current one")
     backbone: AnyBackboneConfig = Field(discriminator="library")
     task: TaskConfig | SequenceConfig = Field(discriminator="source")
     method: MethodConfig = Field(discriminator="name")

@@ -47,7 +47,7 @@ class EmbeddedTaskConfig(BaseTaskConfig):
     image_size: int = Field(64, ge=8, description="edge of the images as the task hands them over, pixels")
 
 
-class OutsideTaskConfig(BaseTaskConfig):
+class ExternalTaskConfig(BaseTaskConfig):
     """What every task of images from outside is told: splits and what classes are called."""
 
     train: str = Field("train", min_length=1, description="name of the training split")
@@ -67,14 +67,14 @@ class OutsideTaskConfig(BaseTaskConfig):
     )
 
     @model_validator(mode="after")
-    def _templates_have_one_place(self) -> OutsideTaskConfig:
+    def _templates_have_one_place(self) -> ExternalTaskConfig:
         for template in self.templates:
             if template.replace("{}", "", 1).count("{") or template.count("{}") != 1:
                 raise ValueError(f"found template {template!r}, accepted: a sentence with one {{}}")
         return self
 
 
-class LabelConfig(OutsideTaskConfig):
+class LabelConfig(ExternalTaskConfig):
     """What tasks are told whose labels stand in columns."""
 
     image_column: str = Field("image", min_length=1)
@@ -108,7 +108,7 @@ class LabelConfig(OutsideTaskConfig):
         return self
 
 
-class ImagefolderTaskConfig(OutsideTaskConfig):
+class ImagefolderTaskConfig(ExternalTaskConfig):
     """Folders of images, one per class (`tasks.imagefolder`)."""
 
     source: Literal["imagefolder"] = "imagefolder"
@@ -149,7 +149,7 @@ class HubTaskConfig(LabelConfig):
     )
 
 
-class MedmnistTaskConfig(OutsideTaskConfig):
+class MedmnistTaskConfig(ExternalTaskConfig):
     """One of the MedMNIST data sets, as its npz file (`tasks.medmnist`)."""
 
     source: Literal["medmnist"] = "medmnist"

@@ -19,7 +19,7 @@ from harness.storage import (
     InputError,
     read_json,
     read_weights,
-    remove,
+    remove_path,
     write_atomically,
     write_json,
 )
@@ -66,7 +66,7 @@ def write_checkpoint(
         write_json(temporary / "progress.json", progress)
     for path in folder.iterdir():
         if path != target:
-            remove(path)
+            remove_path(path)
 
 
 def find_checkpoint(folder: Path) -> Path | None:

@@ -56,7 +56,7 @@ from harness.runs import (
 )
 from harness.storage import (
     InputError,
-    remove,
+    remove_path,
 )
 from tasks import Task
 
@@ -87,7 +87,7 @@ def finetune(
     _Training(config, folder, tasks, backbone, accelerator, plans).run(wanted)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        remove(folder / "checkpoints")
+        remove_path(folder / "checkpoints")
 
 
 class _Training:

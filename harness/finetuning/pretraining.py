@@ -43,6 +43,7 @@ from harness.finetuning.checkpoints import (
 from harness.storage import (
     InputError,
     content_hash,
+    open_npy,
     write_atomically,
     write_json,
 )
@@ -109,7 +110,7 @@ def open_images(scenes: list[Scene], path: Path, show: bool) -> UInt8[np.ndarray
             for start in tqdm(range(0, len(scenes), 512), "rendering", disable=not show):
                 images[start : start + 512] = render_scenes(scenes[start : start + 512])
             images.flush()
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    return open_npy(path)
 
 
 def batches(config: PretrainConfig, start: int) -> Iterator[tuple[int, Int[np.ndarray, " n_images"]]]:

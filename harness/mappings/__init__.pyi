@@ -7,6 +7,7 @@ from .factortopy.conformance import (
     read_reference,
 )
 from .families import (
+    ARRAYS,
     FAMILIES,
 )
 from .fit import (
@@ -26,6 +27,7 @@ from .splits import (
 )
 
 __all__ = [
+    "ARRAYS",
     "FAMILIES",
     "FitData",
     "Mapping",

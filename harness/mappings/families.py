@@ -27,7 +27,9 @@ class Family:
     arrays : tuple of str
         Arrays of its mappings; the others of `ARRAYS` are None.
     n_projections : int
-        Projections of every layer's tokens to channels that a mapping keeps, for the size of its files.
+        Projections of every layer's tokens to channels that a mapping keeps.
+    learned_per_voxel : function of n_layers and n_channels
+        Learned numbers per voxel that a mapping keeps beside its arrays.
     bottleneck : str or None
         Parameter of the model, one matrix per layer, that projects local tokens to the channels that voxels
         weight. None: the family has no channels.
@@ -37,6 +39,7 @@ class Family:
     fit: str
     arrays: tuple[str, ...] = ARRAYS
     n_projections: int = 0
+    learned_per_voxel: Callable[[int, int], int] = lambda n_layers, n_channels: 0
     bottleneck: str | None = None
 
     @property
@@ -66,12 +69,14 @@ _RECORDS = (
         settings.FreeSelectorsConfig,
         "harness.mappings.free_selectors:fit_free_selectors",
         n_projections=2,
+        learned_per_voxel=lambda n_layers, n_channels: n_layers + 2 + 1,  # the selectors' logits
         bottleneck="local_bottleneck",
     ),
     Family(
         settings.AttentionConfig,
         "harness.mappings.attention:fit_attention",
         n_projections=4,  # keys and values, local and global
+        learned_per_voxel=lambda n_layers, n_channels: n_layers + n_channels,  # layer logits and queries
         bottleneck="local_value",
     ),
     Family(

@@ -1,3 +1,10 @@
+from .catalogue import (
+    CATALOGUE,
+    INTERPOLATED,
+    describe,
+    is_headline,
+    split_name,
+)
 from .channels import (
     N_CLUSTERS,
     cluster_channels,
@@ -8,11 +15,29 @@ from .drift import (
     representation_drift,
     weight_distance,
 )
+from .entries import (
+    SCORINGS,
+    STAGES,
+    name_auroc,
+)
 from .label_scores import (
     score_labels,
 )
-from .probes import (
+from .metric import (
+    At,
+    Form,
+    Kind,
+    Metric,
+)
+from .probes.kinds import (
+    PROBE_KINDS,
+    ProbeKind,
+)
+from .probes.linear import (
     fit_linear_layers,
+)
+from .probes.probed_task import (
+    ProbedTask,
     probe_features,
 )
 from .projection import (
@@ -25,14 +50,12 @@ from .projection import (
 from .rewiring import (
     expected_depth,
     rewiring_measures,
-    tail,
 )
 from .rows import (
     measure_brain,
     name_probes,
 )
 from .sequences import (
-    name_measure,
     name_sequence,
 )
 from .significance import (
@@ -41,19 +64,32 @@ from .significance import (
 )
 
 __all__ = [
+    "CATALOGUE",
+    "INTERPOLATED",
     "N_CLUSTERS",
     "N_COLOURS",
+    "PROBE_KINDS",
+    "SCORINGS",
+    "STAGES",
+    "At",
+    "Form",
+    "Kind",
+    "Metric",
+    "ProbeKind",
+    "ProbedTask",
     "Projection",
     "Reader",
     "cluster_channels",
     "correct_over_rois",
+    "describe",
     "expected_depth",
     "fit_linear_layers",
+    "is_headline",
     "leading_directions",
     "match_clusters",
     "mean_over_subjects",
     "measure_brain",
-    "name_measure",
+    "name_auroc",
     "name_probes",
     "name_sequence",
     "open_reader",
@@ -62,6 +98,6 @@ __all__ = [
     "representation_drift",
     "rewiring_measures",
     "score_labels",
-    "tail",
+    "split_name",
     "weight_distance",
 ]

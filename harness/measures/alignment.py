@@ -1,6 +1,6 @@
-"""How brain-like the hierarchy is: do higher areas read from deeper layers?
+"""Hierarchy alignment: do higher areas read from deeper layers?
 
-Pure functions on the expected depth of voxels (`rewiring.expected_depth`) and ranks of ROIs.
+Pure functions of expected depth per voxel (`rewiring.expected_depth`) and ROI rank.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scipy.stats import linregress, spearmanr
 from harness.brains import Roi
 
 ROUNDING = 1e-6
-"""Depths that differ by less are equal: selectors are float32."""
+"""Depths closer than this count as equal: selectors are float32."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Hierarchy:
     Attributes
     ----------
     hierarchy : float in [−1, 1]
-        Spearman correlation of a voxel's ROI rank and its expected depth: 1 where depth rises with rank.
-        The brain hierarchy score of Nonaka et al. (2021) correlates rank and the most predictive layer
-        instead. 0 where it is undefined: all depths equal, fewer than two ranks.
+        Spearman correlation between a voxel's ROI rank and its expected depth: 1 if depth rises with rank.
+        The brain hierarchy score of Nonaka et al. (2021) uses the most predictive layer instead of expected
+        depth. 0 if undefined: all depths equal, or fewer than two ranks.
     slope, intercept_low, intercept_high : float
-        Least-squares line of y = expected depth on x = ROI rank scaled to [0, 1], one point per voxel: its
-        slope, b0 = fit(0) and b1 = fit(1) = b0 + slope. A larger slope, smaller b0 and larger b1 are more
-        brain-like. This definition is ours: the papers that report the three do not give theirs. With
-        fewer than two ranks the slope is 0 and b0 = b1 is the mean depth (0 without voxels).
+        Least-squares line of expected depth (y) on ROI rank scaled to [0, 1] (x), one point per voxel: slope,
+        b0 = fit(0) and b1 = fit(1) = b0 + slope. A larger slope, smaller b0 and larger b1 are more
+        brain-like. The definition is ours: the papers that report the three do not give theirs. With fewer
+        than two ranks the slope is 0 and b0 = b1 is the mean depth (0 without voxels).
     """
 
     hierarchy: float
@@ -42,7 +42,7 @@ class Hierarchy:
 
 
 def voxel_ranks(rois: Sequence[Roi], n_voxels: int) -> Float[np.ndarray, " n_voxels"]:
-    """Rank of each voxel's ROI; the mean if it is in several that have one, NaN if it is in none."""
+    """Rank of each voxel's ROI: the mean over its ranked ROIs, NaN if it has none."""
     total, count = np.zeros(n_voxels), np.zeros(n_voxels)
     for roi in rois:
         if roi.rank is not None:
@@ -56,16 +56,16 @@ def hierarchy_alignment(
     ranks: Float[np.ndarray, " n_voxels"],
     mask: Bool[np.ndarray, " n_voxels"] | None = None,
 ) -> Hierarchy:
-    """Alignment of a mapping's depths with the visual hierarchy.
+    """Measure how well a mapping's depths follow the visual hierarchy.
 
     Parameters
     ----------
     depth : float array [n_voxels], in [0, 1]
     ranks : float array [n_voxels]
-        Of `voxel_ranks`; voxels of rank NaN are left out. They are scaled to [0, 1] before the mask is
-        applied, so that b0 and b1 stand for the same areas whatever the mask.
+        From `voxel_ranks`; voxels of rank NaN are skipped. Ranks are scaled to [0, 1] before masking, so b0
+        and b1 refer to the same areas whatever the mask.
     mask : bool array [n_voxels], optional
-        Voxels to take, e.g. ``noise_ceiling > 0.3``; all by default.
+        Voxels to use, such as ``noise_ceiling > 0.3``. Default: all.
     """
     ranked = np.isfinite(ranks)
     taken = ranked if mask is None else ranked & mask

@@ -1,8 +1,8 @@
 """Which bottleneck channels voxels read: clusters of voxels, and the leading directions of a region.
 
-Pure functions on the channel weights w of one fit. Each fit has its own bottleneck, so channel d of one is
-not channel d of another, and neither are a cluster's number or a direction's colour: what is found here holds
-within a fit. Fits are compared by `rewiring.compare_channels`, which no basis of channels changes.
+Pure functions of the channel weights w of one fit. Every fit has its own bottleneck, so channel numbers,
+cluster numbers and the colours of directions mean something within one fit only. `rewiring.compare_channels`
+compares fits, independently of the basis of channels.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 
 N_CLUSTERS = 20
-N_CENTROIDS = 1000  # of k-means, before Ward's method
-PASSES = 20  # of k-means at most: its centroids are joined anyway
-RANK_TOLERANCE = 1e-6  # singular values below this share of the largest are rounding
+N_CENTROIDS = 1000  # k-means, before Ward's method
+PASSES = 20  # at most; k-means need not converge, as its centroids are merged anyway
+RANK_TOLERANCE = 1e-6  # singular values below this share of the largest are rounding errors
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Directions:
     Attributes
     ----------
     channels : float array [rank, n_channels]
-        Right singular vectors, of length 1: what is read. A sign is such that the region's mean weight along
-        the direction is not negative: the more of it an image has, the higher the region's mean response.
-        Where that mean is 0, the largest entry is positive.
+        Right singular vectors, of length 1: what is read. The sign makes the region's mean weight along the
+        direction non-negative: the more of it an image has, the higher the region's mean response. If that
+        mean is 0, the largest entry is positive.
     voxels : float array [n_roi_voxels, rank]
-        Left singular vectors: who reads it, with which sign.
+        Left singular vectors: which voxels read it, and with which sign.
     share : float array [rank], 0 to 1
-        Of the weights' sum of squares.
+        Share of the weights' sum of squares.
     """
 
     channels: Float[np.ndarray, "rank n_channels"]
@@ -43,10 +43,10 @@ class Directions:
 
 
 def unit_rows(weights: Float[np.ndarray, "n_voxels n_channels"]) -> Float[np.ndarray, "n_voxels n_channels"]:
-    """Weights scaled to length 1 per voxel, in float64; weights of 0 stay so.
+    """Scale weights to length 1 per voxel, in float64; zero weights stay zero.
 
-    As responses are standardised, the length of w says how well a voxel is predicted, which differs by its
-    noise; the direction says what it reads.
+    Responses are standardised, so the length of w says how well a voxel is predicted, which depends on its
+    noise. The direction says what it reads.
     """
     rows = np.asarray(weights, dtype=np.float64)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -54,17 +54,17 @@ def unit_rows(weights: Float[np.ndarray, "n_voxels n_channels"]) -> Float[np.nda
 
 
 def count_distinct(rows: Float[np.ndarray, "n_voxels n_channels"]) -> int:
-    """Number of rows that differ by more than rounding: no more clusters than that can be asked for."""
+    """Count rows that differ by more than rounding: the largest possible number of clusters."""
     return len(np.unique(rows.round(6), axis=0))
 
 
 def leading_directions(
     weights: Float[np.ndarray, "n_roi_voxels n_channels"], n_directions: int = 3
 ) -> Directions:
-    """Directions in which a region's weights are largest, as many as asked for or as the weights' rank.
+    """Find the directions in which a region's weights are largest; no more than the weights' rank.
 
-    The weights are neither centred, since what all voxels of a region read is the first thing to know, nor
-    scaled: a voxel that is predicted better says more of what its region reads.
+    Weights are not centred: what all voxels of a region read is the first thing to know. They are not scaled:
+    voxels that are predicted better say more about their region.
 
     Parameters
     ----------
@@ -86,32 +86,32 @@ def leading_directions(
 def cluster_channels(
     weights: Float[np.ndarray, "n_voxels n_channels"], n_clusters: int, seed: int
 ) -> Int[np.ndarray, " n_voxels"]:
-    """Clusters of voxels that read alike: k-means to many centroids, which Ward's method then joins.
+    """Cluster voxels that read alike: k-means to many centroids, then Ward's method on the centroids.
 
     As in Yang, Gee and Shi, "Brain Decodes Deep Nets" (CVPR 2024), but on weights of length 1 (`unit_rows`):
-    otherwise clusters would tell well predicted voxels from others. Voxels of weight 0 are a cluster of
-    their own, or with the nearest.
+    otherwise clusters would separate well-predicted voxels from the rest. Zero weights form their own
+    cluster or join the nearest.
 
     Parameters
     ----------
     weights : float array [n_voxels, n_channels]
     n_clusters : int
-        There are fewer if fewer voxels differ.
+        Fewer if fewer voxels differ.
     seed : int
-        Of k-means. Up to `N_CENTROIDS` voxels nothing is drawn, as each is a centroid.
+        Seed of k-means. Unused up to `N_CENTROIDS` voxels, as each is then a centroid.
 
     Returns
     -------
     int array [n_voxels], 0 to n_clusters − 1
-        Neighbouring numbers are clusters that read alike: they stand in the order of the leaves of a Ward
-        tree of the clusters' means, turned so that neighbours are as near as can be (Bar-Joseph et al. 2001)
-        and the larger of the two ends is cluster 0. The same weights and seed give the same numbers.
+        Neighbouring numbers read alike. Clusters are numbered in the optimal leaf order (Bar-Joseph et al.
+        2001) of a Ward tree of their means; the larger of the two ends is cluster 0. The same weights and
+        seed give the same numbers.
     """
     unit = unit_rows(weights)
     n_distinct = count_distinct(unit)
     centroids, nearest = unit, np.arange(len(unit))
     if len(unit) > N_CENTROIDS:
-        # k-means++ would take most of the time, and so many centroids lie everywhere anyway
+        # k-means++ would dominate the run time, and this many centroids cover the space anyway
         k_means = KMeans(
             min(N_CENTROIDS, n_distinct), init="random", n_init=1, max_iter=PASSES, random_state=seed
         ).fit(unit)
@@ -125,7 +125,7 @@ def cluster_channels(
 def _order_clusters(
     unit: Float[np.ndarray, "n_voxels n_channels"], clusters: Int[np.ndarray, " n_voxels"]
 ) -> Int[np.ndarray, " n_voxels"]:
-    """Number clusters so that neighbours are alike."""
+    """Number clusters so that neighbours read alike."""
     found, clusters, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
     if len(found) < 2:
         return np.zeros(len(unit), dtype=np.int64)
@@ -139,11 +139,11 @@ def _order_clusters(
 def match_clusters(
     reference: Int[np.ndarray, " n_voxels"], clusters: Int[np.ndarray, " n_voxels"]
 ) -> Int[np.ndarray, " n_voxels"]:
-    """The same clusters, numbered so that as many voxels as can be have the number they have in `reference`.
+    """Renumber clusters so that as many voxels as possible have the number they have in `reference`.
 
-    For colours of two fits side by side: clusters of fits have nothing in common but voxels. How much they
-    agree, and whether less than refits do, is for `rewiring.compare_channels` to say. Clusters that
-    find no partner are numbered on.
+    For colouring two fits side by side, whose clusters share nothing but voxels. How well they agree, and
+    whether less than refits do, is measured by `rewiring.compare_channels`. Clusters without a partner get
+    the next numbers.
     """
     n_reference, n_clusters = int(reference.max()) + 1, int(clusters.max()) + 1
     shared = np.zeros((max(n_reference, n_clusters), n_clusters), dtype=np.int64)

@@ -1,7 +1,7 @@
-"""How far representations and weights have moved since step 0, layer by layer: pure functions.
+"""Drift: how far representations and weights have moved since step 0, layer by layer.
 
 Forgetting says what a backbone can no longer do, rewiring what the brain reads elsewhere; drift is what
-moved inside, whoever reads it.
+moved inside, whoever reads it. Pure functions.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ Features = Float[np.ndarray, "n_images n_channels"]
 def representation_drift(
     before: Mapping[str, Features], after: Mapping[str, Features]
 ) -> dict[str, dict[str, float]]:
-    """Similarity and distance of every layer's features of the same images, by layer.
+    """Compare every layer's features of the same images with those of step 0.
 
     Parameters
     ----------
     before, after : dicts of layer to float array [n_images, n_channels]
-        At step 0, and now; at least 4 images.
+        At step 0 and now; at least 4 images.
 
     Returns
     -------
     dict of layer to ``{"cka", "cka_unbiased", "distance"}``
-        `cka` and `cka_unbiased` as `linear_cka`: 1 if nothing but a rotation, shift or
-        scale has changed. `distance` is `feature_drift` over the variance of the features
-        at step 0 (summed over channels): 0 if nothing has changed, 2 for unrelated features of the same
-        mean and variance; features that do not vary at step 0 have none.
+        `cka` and `cka_unbiased` are `linear_cka`: 1 if only rotation, shift or scale has changed.
+        `distance` is `feature_drift` over the variance at step 0 (summed over channels): 0 if unchanged,
+        2 for unrelated features of the same mean and variance, absent for features constant at step 0.
     """
     found: dict[str, dict[str, float]] = {}
     for layer, one in before.items():
@@ -50,18 +49,18 @@ def representation_drift(
 def weight_distance(
     before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], layers: Mapping[str, str]
 ) -> dict[str, dict[str, float]]:
-    """How far the weights of each layer have moved, by layer.
+    """Measure how far the weights of each layer have moved.
 
     Parameters
     ----------
     before, after : dicts of name to float array
-        At step 0, and now.
-    layers : dict of name to the layer it is of
+        At step 0 and now.
+    layers : dict of name to layer
 
     Returns
     -------
     dict of layer to ``{"weight_distance", "weight_distance_relative"}``
-        ‖θ − θ₀‖₂ and ‖θ − θ₀‖₂ / ‖θ₀‖₂, the latter absent where all weights were 0.
+        ‖θ − θ₀‖₂ and ‖θ − θ₀‖₂ / ‖θ₀‖₂; the latter is absent if all weights were 0.
 
     Raises
     ------
@@ -73,7 +72,7 @@ def weight_distance(
     for name, layer in layers.items():
         if name not in after or after[name].shape != before[name].shape:
             there = after[name].shape if name in after else "none"
-            raise InputError(f"weight distance: {name}: found {there}, accepted: {before[name].shape}")
+            raise InputError(f"weight distance: {name}: found {there}, expected {before[name].shape}")
         one = before[name].astype(np.float64)
         moved[layer] = moved.get(layer, 0.0) + float(np.square(after[name] - one).sum())
         size[layer] = size.get(layer, 0.0) + float(np.square(one).sum())
@@ -99,12 +98,12 @@ def linear_cka(
     """Linear centred kernel alignment of two sets of features of the same images (Kornblith et al. 2019).
 
     ‖ỸᵀX̃‖²_F / (‖X̃ᵀX̃‖_F ‖ỸᵀỸ‖_F) with centred columns: 1 if equal up to rotation, shift and scale. The
-    biased estimator, in [0, 1], is high even for unrelated features of fewer images than channels; the
-    unbiased one uses the HSIC estimator of Song et al. (2012, eq. 5), takes 4 images or more and can fall a
-    little below 0. Features that do not vary, or whose unbiased self-similarity is not above 0, give 0.
+    biased estimator, in [0, 1], is high even for unrelated features if images are fewer than channels. The
+    unbiased one uses the HSIC estimator of Song et al. (2012, eq. 5), needs 4 images and can fall slightly
+    below 0. Constant features, or an unbiased self-similarity of 0 or less, give 0.
     """
     if unbiased and len(x) < 4:
-        raise InputError(f"unbiased linear CKA: found {len(x)} images; it is defined from 4 on")
+        raise InputError(f"unbiased linear CKA: found {len(x)} images, expected at least 4")
     gram_x, gram_y = (_gram(features, unbiased) for features in (x, y))
     self_x, self_y = _hsic(gram_x, gram_x, unbiased), _hsic(gram_y, gram_y, unbiased)
     if min(self_x, self_y) <= 0:
@@ -113,10 +112,10 @@ def linear_cka(
 
 
 def _gram(features: np.ndarray, unbiased: bool) -> np.ndarray:
-    """Inner products of centred features of every two images; the unbiased estimator has no diagonal."""
+    """Inner products of the centred features of all pairs of images; no diagonal if unbiased."""
     wide = np.asarray(features, dtype=np.float64)
     centred = wide - wide.mean(axis=0)
-    # a constant column is left with rounding by centring
+    # centring leaves rounding errors in constant columns
     centred[:, np.abs(centred).max(axis=0) <= 1e-12 * np.abs(wide).max(axis=0)] = 0.0
     gram = centred @ centred.T
     if unbiased:
@@ -125,7 +124,7 @@ def _gram(features: np.ndarray, unbiased: bool) -> np.ndarray:
 
 
 def _hsic(gram_x: np.ndarray, gram_y: np.ndarray, unbiased: bool) -> float:
-    """HSIC up to a factor that depends on the number of images only."""
+    """HSIC, up to a factor that depends on the number of images only."""
     products = float((gram_x * gram_y).sum())
     if not unbiased:
         return products

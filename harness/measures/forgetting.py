@@ -1,9 +1,9 @@
-"""What is lost: differences of accuracies, accuracy matrices, drift of features.
+"""Forgetting: differences of accuracies, and measures of accuracy matrices.
 
-Accuracies are fractions in [0, 1]. Signs are said at each function: Δ and backward transfer are negative
-where something is forgotten, what is called forgetting is positive. In a matrix R, R[i, j] is the accuracy
-on task j after training task i, both counted from 0; there are several "forgetting" numbers in use that
-disagree, so each has its own name here.
+Accuracies are fractions in [0, 1]. Mind the signs: Δ and backward transfer are negative if something is
+forgotten; measures called forgetting are positive. In a matrix R, R[i, j] is the accuracy on task j after
+training task i, both counted from 0. "Forgetting" has several definitions that disagree; each has its own
+name here.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ def _check_accuracies(name: str, *accuracies: np.ndarray | float) -> None:
     for values in map(np.asarray, accuracies):
         wrong = values[~((values >= 0) & (values <= 1))]
         if wrong.size:
-            raise InputError(f"{name}: found an accuracy of {wrong.flat[0]}; accepted are fractions, 0 to 1")
+            raise InputError(f"{name}: found an accuracy of {wrong.flat[0]}, expected fractions, 0 to 1")
 
 
 def _check_matrix(name: str, accuracy: AccuracyMatrix, at_least: int = 1) -> None:
     _check_accuracies(name, accuracy)
     if len(accuracy) < at_least:
-        raise InputError(f"{name}: found {len(accuracy)} task; it is defined from {at_least} tasks on")
+        raise InputError(f"{name}: found {len(accuracy)} task, expected at least {at_least}")
 
 
 def delta(before: float, after: float) -> float:
-    """Accuracy (or AUROC) after − before on a task that was not trained: negative is forgetting.
+    """Accuracy (or AUROC) after − before on a task that was not trained; negative is forgetting.
 
     Δ_LP with accuracies of fresh linear probes, Δ_ZS with zero-shot accuracies under the pretrained text
     head, also after tuning (LDIFS: Mukhoti et al., TMLR 2024).
@@ -61,7 +61,7 @@ def forward_transfer(accuracy: AccuracyMatrix, initial: Float[np.ndarray, " n_ta
 def forgetting_chaudhry(accuracy: AccuracyMatrix) -> float:
     """mean_{j<T−1} (max_{l<T−1} R[l, j] − R[T−1, j]), positive is forgetting (Chaudhry et al. 2018).
 
-    The maximum leaves out the last row, so a task that got better counts as negative.
+    The maximum excludes the last row, so a task that got better counts as negative.
     """
     _check_matrix("forgetting (Chaudhry)", accuracy, at_least=2)
     return float((accuracy[:-1].max(axis=0) - accuracy[-1])[:-1].mean())
@@ -76,7 +76,7 @@ def forgetting_max_all(accuracy: AccuracyMatrix) -> float:
 def relative_forgetting(accuracy: AccuracyMatrix) -> float:
     """mean_{j<T−1} f_j / max_l R[l, j], f_j as in `forgetting_max_all`; in [0, 1] (contilab).
 
-    A task that was never above 0 had nothing to forget and counts as 0.
+    A task whose accuracy was never above 0 had nothing to forget and counts as 0.
     """
     _check_matrix("relative forgetting", accuracy, at_least=2)
     best = accuracy.max(axis=0)
@@ -94,11 +94,11 @@ def windowed_forgetting(accuracy: Float[np.ndarray, " n_snapshots"], window: int
     """Largest loss A_i − A_j, i < j, within any `window` consecutive snapshots (ContinualEvaluation).
 
     Positive is forgetting; negative (minus the smallest gain) if accuracy only ever rose; 0 for a single
-    snapshot. `window` counts snapshots, 2 at least: then it is the largest loss from one to the next.
+    snapshot. `window` is a number of snapshots: 2, the smallest, gives the largest loss between neighbours.
     """
     _check_accuracies("windowed forgetting", accuracy)
     if window < 2:
-        raise InputError(f"windowed forgetting: found a window of {window}; accepted are 2 snapshots or more")
+        raise InputError(f"windowed forgetting: found a window of {window}, expected at least 2 snapshots")
     lags = range(1, min(window, len(accuracy)))
     return max((float((accuracy[:-lag] - accuracy[lag:]).max()) for lag in lags), default=0.0)
 
@@ -106,7 +106,7 @@ def windowed_forgetting(accuracy: Float[np.ndarray, " n_snapshots"], window: int
 def min_accuracy(
     accuracy: Float[np.ndarray, "n_snapshots n_tasks"],
 ) -> Float[np.ndarray, "n_snapshots n_tasks"]:
-    """Lowest accuracy so far of every task, for tasks not being trained.
+    """Lowest accuracy so far on every task, for tasks not being trained.
 
     Its mean over tasks at the last snapshot is the min-ACC of ContinualEvaluation.
     """

@@ -1,6 +1,6 @@
-"""How well labels are predicted: accuracy, balanced accuracy, AUROC and calibration, by torchmetrics.
+"""Scores of predicted labels: accuracy, balanced accuracy, AUROC and calibration, by torchmetrics.
 
-Pure functions on probabilities and labels.
+Pure functions of probabilities and labels.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from harness.storage import InputError
 from tasks import LabelArray
 
 N_BINS = 15
-"""Of the calibration error (Guo et al. 2017)."""
+"""Bins of the calibration error (Guo et al. 2017)."""
 
 
 @dataclass(frozen=True)
 class LabelScores:
-    """Scores on a test set, all in [0, 1]; None where one is not defined.
+    """Scores on a test set, in [0, 1]; None if undefined.
 
     Attributes
     ----------
     accuracy : float or None
-        Share of the images whose class is right. Of several labels an image: share of right labels at a
-        threshold of 0.5, mean over labels.
+        Share of images whose class is right. Multi-label: share of right labels at a threshold of 0.5, mean
+        over labels.
     balanced_accuracy : float or None
-        Mean recall over the classes that there are. Of several labels: mean of sensitivity and specificity
-        at 0.5, mean over the labels that some images have and some have not.
+        Mean recall over the classes present. Multi-label: mean of sensitivity and specificity at 0.5, over
+        labels that some images have and others lack.
     auroc : float or None
-        Area under the ROC curve, each class against all others (each label against its absence), mean over
-        the classes that some images have and some have not.
+        Area under the ROC curve of each class against all others (each label against its absence), mean over
+        classes that some images have and others lack.
     ece : float or None
-        Expected calibration error: of the predicted class; of several labels, of every label's probability,
-        mean over labels.
+        Expected calibration error of the predicted class. Multi-label: of every label's probability, mean
+        over labels.
     auroc_left_out : int or None
-        Labels left out of auroc and balanced accuracy, as all test images have them or none; None with one
-        label an image.
+        Labels skipped in AUROC and balanced accuracy because all test images have them, or none; None for
+        single-label tasks.
     """
 
     accuracy: float | None
@@ -49,7 +49,7 @@ class LabelScores:
     auroc_left_out: int | None = None
 
     def named(self, prefix: str = "") -> dict[str, float]:
-        """Those that are defined, by name."""
+        """Scores that are defined, by name."""
         return {f"{prefix}{name}": float(value) for name, value in vars(self).items() if value is not None}
 
 
@@ -59,7 +59,7 @@ def score_labels(probabilities: Float[np.ndarray, "n_images n_classes"], labels:
     Parameters
     ----------
     probabilities : float array [n_images, n_classes]
-        Sum to 1 over classes; of several labels an image, of each label on its own.
+        Sum to 1 over classes; multi-label: one probability per label.
     labels : int array [n_images], or [n_images, n_classes] of 0 and 1
     """
     from torchmetrics.functional.classification import multiclass_stat_scores, multilabel_stat_scores
@@ -68,7 +68,7 @@ def score_labels(probabilities: Float[np.ndarray, "n_images n_classes"], labels:
     n_classes = probabilities.shape[1]
     auroc, left_out = mean_auroc(probabilities, labels)
     count = multiclass_stat_scores if labels.ndim == 1 else multilabel_stat_scores
-    # counts, not torchmetrics' rates: those are rounded to 32 bits
+    # counts rather than torchmetrics' rates, which are rounded to 32 bits
     counts = count(found, target, n_classes, average="none", validate_args=False).double().numpy()
     true, false_positive, true_negative, _, support = counts.T
     if labels.ndim == 1:
@@ -95,10 +95,10 @@ def score_labels(probabilities: Float[np.ndarray, "n_images n_classes"], labels:
 def mean_auroc(
     scores: Float[np.ndarray, "n_images n_classes"], labels: LabelArray
 ) -> tuple[float | None, int]:
-    """Mean area under the ROC curve over classes or labels, and how many had to be left out.
+    """Mean area under the ROC curve over classes or labels, and the number of those skipped.
 
-    `scores` may be any that rank the images. Left out is what all images have, or none; None if nothing is
-    left.
+    `scores` may be any numbers that rank the images. Classes that all images have, or none, are skipped; None
+    if nothing is left.
     """
     from torchmetrics.functional.classification import multilabel_auroc
 
@@ -107,7 +107,7 @@ def mean_auroc(
     n_scored = int(scored.sum())
     if not n_scored:
         return None, len(scored)
-    # only the order counts; torchmetrics squashes what is outside of [0, 1], and makes ties of large scores
+    # only the order counts; torchmetrics squashes values outside [0, 1], which makes large scores tie
     ranks = rankdata(scores[:, scored], method="dense", axis=0) / len(scores)
     value = multilabel_auroc(
         torch.as_tensor(ranks, dtype=torch.float64),
@@ -120,7 +120,7 @@ def mean_auroc(
 
 
 def _of_both_kinds(labels: np.ndarray) -> np.ndarray:
-    """Which columns hold both 0 and 1."""
+    """Mask of the columns that hold both 0 and 1."""
     return np.logical_xor(labels.any(axis=0), labels.all(axis=0))
 
 
@@ -129,11 +129,11 @@ def calibration_error(
 ) -> float:
     """ECE, the expected calibration error of the predicted class, in [0, 1] (Guo et al. 2017).
 
-    Σ_b n_b/n |accuracy_b − confidence_b| over bins b of the images.
-    Bins are of equal width over the probability of the predicted class, each closed above.
+    Σ_b n_b/n |accuracy_b − confidence_b| over bins b of the images. Bins have equal width in the probability
+    of the predicted class and include their upper end.
     """
     if not ((probabilities >= 0).all() and np.allclose(probabilities.sum(axis=1), 1, atol=1e-3)):
-        raise InputError("calibration error: found rows that are not probabilities; each must sum to 1")
+        raise InputError("calibration error: found rows that are not probabilities, expected sums of 1")
     hit = probabilities.argmax(axis=1) == labels
     return label_calibration_error(probabilities.max(axis=1), hit.astype(np.int64), n_bins)
 
@@ -141,10 +141,10 @@ def calibration_error(
 def label_calibration_error(
     probabilities: Float[np.ndarray, " n_images"], labels: np.ndarray, n_bins: int = N_BINS
 ) -> float:
-    """ECE of the probability of one event, in [0, 1]; 1 where it happened, 0 where it did not."""
+    """ECE of the probability of one event, in [0, 1]; labels are 1 where it happened, else 0."""
     from torchmetrics.functional.classification import binary_calibration_error
 
-    # torchmetrics closes bins below, and 1 has a bin of its own: a hair less, and a value is where it belongs
+    # torchmetrics' bins include their lower end, with one more for 1: nudge values down into the right bin
     below = np.nextafter(np.asarray(probabilities, dtype=np.float64), 0)
     value = binary_calibration_error(
         torch.as_tensor(below), torch.as_tensor(labels), n_bins=n_bins, norm="l1", validate_args=False

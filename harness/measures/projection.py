@@ -1,4 +1,4 @@
-"""What a region reads of an image: local tokens projected on the leading directions of its weights."""
+"""What a region reads in an image: local tokens projected on the leading directions of its weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ N_COLOURS = 3
 
 @dataclass(frozen=True)
 class Reader:
-    """From the tokens of any image to channels, as a mapping has learned it.
+    """A mapping's learned way from the tokens of any image to channels.
 
     Attributes
     ----------
@@ -41,13 +41,12 @@ class Reader:
 
 @dataclass(frozen=True)
 class Projection:
-    """What a region reads of some images; 0 is what it reads of the average token of the training stimuli.
+    """What a region reads in some images; 0 is the average token of the training stimuli.
 
     Attributes
     ----------
     layers : tuple of float arrays [n_images, height, width, 3], one per layer
-        Each on the grid of its layer's tokens. Along the last axis the leading directions; 0 where there
-        are fewer.
+        Each on the grid of its layer's tokens. The last axis holds the leading directions, padded with 0.
     mixed : float array [n_images, height, width, 3]
         Sum of the layers, weighted by the region's mean layer distribution, on the finest grid.
     """
@@ -57,19 +56,19 @@ class Projection:
 
 
 def open_reader(mapping: Mapping, place: Path) -> Reader:
-    """What takes tokens to the channels of a mapping.
+    """Get the way from tokens to channels out of a mapping.
 
     Parameters
     ----------
     mapping : Mapping
-        Read with what it has learned.
+        Loaded with its learned arrays.
     place : Path
-        Where from: for messages.
+        Its folder, for messages.
 
     Raises
     ------
     InputError
-        If the family has no channels, or the mapping was kept without what it has learned.
+        If the family has no channels, or the mapping was saved without its learned arrays.
     """
     family = FAMILIES[mapping.family]
     if family.bottleneck is None:
@@ -80,8 +79,8 @@ def open_reader(mapping: Mapping, place: Path) -> Reader:
         )
     if mapping.learned is None:
         raise InputError(
-            f"{place}: kept without what it has learned (learned.safetensors), as older runs were; remove "
-            "this folder and track the run again"
+            f"{place}: saved without learned.safetensors, as by older versions; delete this folder and track "
+            "the run again"
         )
     names = [f"model.{family.bottleneck}.{index}.weight" for index in range(len(mapping.layers))]
     frame = {
@@ -102,13 +101,13 @@ def project_tokens(
     """Project the local tokens of images on a region's directions.
 
     With x_ls the framed token of layer l at place s, B_l the bottleneck, d_k a direction and ω̄ the layer
-    distribution, the layer's picture is d_k · B_l x_ls, and the mixed one Σ_l ω̄_l of that. It is the same
-    after any rotation of the channels.
+    distribution, a layer's picture is d_k · B_l x_ls, and the mixed picture is its sum over layers weighted
+    by ω̄_l. A rotation of the channels changes neither.
 
     Parameters
     ----------
     tokens : LayerTokens
-        As the backbone gives them, on any grid: frame and bottleneck act on each place alone.
+        From the backbone, on any grid: frame and bottleneck act on each place separately.
     reader : Reader
     directions : Directions
     layer : float array [n_layers]

@@ -1,14 +1,14 @@
-"""Rewiring: how far the selectors of two mappings of one brain are apart, voxel by voxel.
+"""Rewiring: distances between the selectors of two mappings of one brain, voxel by voxel.
 
-Pure functions on two mappings. `before` is usually step 0 and `after` a later snapshot; a sign is that of
-after − before. What counts as rewiring is decided against refits of step 0, in `significance`.
+Pure functions of two mappings. `before` is usually step 0 and `after` a later snapshot; signs are those of
+after − before. `significance` decides against refits of step 0 what counts as rewiring.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -26,27 +26,10 @@ from harness.measures.channels import (
 )
 from harness.storage import InputError
 
-MEASURES = (
-    "wasserstein",
-    "depth_shift",
-    "jensen_shannon",
-    "top_layer_changed",
-    "confidence_change",
-    "space_displacement",
-    "scale_change",
-    "r2_change",
-)
-"""Names of the measures of `rewiring_measures`, one number per voxel, in this order."""
-
-CHANNEL_MEASURES = ("cluster_agreement", "principal_angle")
-"""Names of the measures of `compare_channels`, one number per ROI."""
-
-Tail = Literal["greater", "less", "two-sided"]
-
 
 @runtime_checkable
 class Selectors(Protocol):
-    """What is compared of a mapping; `harness.mappings.mapping.Mapping` has it all."""
+    """The parts of a mapping that are compared; `harness.mappings.Mapping` has them all."""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -54,38 +37,28 @@ class Selectors(Protocol):
 
     @property
     def layer(self) -> Float[np.ndarray, "n_voxels n_layers"]:
-        """One distribution over layers per voxel."""
+        """Distribution over layers, one per voxel."""
 
     @property
     def space(self) -> Float[np.ndarray, "n_voxels 2"] | None:
-        """Where in the image a voxel reads, each axis in [−1, 1]; None if the mapping does not say."""
+        """Where in the image a voxel reads, each axis in [−1, 1]; None if the mapping has no space."""
 
     @property
     def scale(self) -> Float[np.ndarray, " n_voxels"] | None:
-        """0 reads the local tokens only, 1 the global token only; None if the mapping does not say."""
+        """0 reads local tokens only, 1 the global token only; None if the mapping has no scale."""
 
     @property
     def r2(self) -> Float[np.ndarray, " n_voxels"]:
         """Share of the held-out variance explained, at most 1."""
 
 
-def tail(measure: str) -> Tail:
-    """Side on which a measure departs from its floor when a brain's mapping rewires.
-
-    Distances rise ("greater"), agreement falls ("less"), and what has a sign may do either ("two-sided").
-    """
-    if measure in ("depth_shift", "confidence_change", "scale_change", "r2_change"):
-        return "two-sided"
-    return "less" if measure == "cluster_agreement" else "greater"
-
-
 def expected_depth(layer: Float[np.ndarray, "n_voxels n_layers"]) -> Float[np.ndarray, " n_voxels"]:
-    """Mean of the depth l/(L−1) under the layer distribution: 0 first layer, 1 last; 0 if there is one."""
+    """Mean depth l/(L−1) under the layer distribution: 0 first layer, 1 last; 0 for a single layer."""
     return np.asarray(layer, dtype=np.float64) @ np.linspace(0.0, 1.0, layer.shape[1])
 
 
 def confidence(layer: Float[np.ndarray, "n_voxels n_layers"]) -> Float[np.ndarray, " n_voxels"]:
-    """1 − H/log L: 0 for a uniform distribution, 1 for a single layer (also if there is only one)."""
+    """1 − H/log L: 0 for a uniform distribution, 1 for a single layer (also if L = 1)."""
     n_layers = layer.shape[1]
     if n_layers == 1:
         return np.ones(layer.shape[0])
@@ -95,10 +68,10 @@ def confidence(layer: Float[np.ndarray, "n_voxels n_layers"]) -> Float[np.ndarra
 def wasserstein(
     before: Float[np.ndarray, "n_voxels n_layers"], after: Float[np.ndarray, "n_voxels n_layers"]
 ) -> Float[np.ndarray, " n_voxels"]:
-    """Wasserstein-1 distance of layer distributions on depth l/(L−1), in [0, 1]; 0 if there is one layer.
+    """Wasserstein-1 distance of layer distributions on depth l/(L−1), in [0, 1]; 0 for a single layer.
 
-    On ordered bins that is Σ|CDF difference|/(L−1). It is at least |shift of the expected depth|, and
-    equal to it where all mass moves one way.
+    On ordered bins this is Σ|CDF difference|/(L−1). It is at least |shift of the expected depth|, with
+    equality if all mass moves one way.
     """
     cdf_difference = np.cumsum(np.subtract(after, before, dtype=np.float64), axis=1)[:, :-1]
     return np.abs(cdf_difference).sum(axis=1) / max(before.shape[1] - 1, 1)
@@ -107,10 +80,10 @@ def wasserstein(
 def jensen_shannon(
     before: Float[np.ndarray, "n_voxels n_layers"], after: Float[np.ndarray, "n_voxels n_layers"]
 ) -> Float[np.ndarray, " n_voxels"]:
-    """Jensen–Shannon divergence to base 2, in [0, 1]; blind to how far apart the layers are.
+    """Jensen–Shannon divergence, base 2, in [0, 1]; blind to how far apart layers are.
 
-    It is `scipy.spatial.distance.jensenshannon` squared, without that function's NaN for distributions
-    that differ by rounding only (the root of a sum a hair below zero).
+    The square of `scipy.spatial.distance.jensenshannon`, without that function's NaN for distributions that
+    differ by rounding only (the root of a sum just below zero).
     """
     p, q = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     middle = (p + q) / 2
@@ -119,17 +92,17 @@ def jensen_shannon(
 
 
 def rewiring_measures(before: Selectors, after: Selectors) -> dict[str, Float[np.ndarray, " n_voxels"]]:
-    """Measures of `MEASURES` per voxel, float64: all, but for those of selectors that neither mapping has.
+    """Compute every measure of rewiring that is one number per voxel, float64, by name.
 
-    wasserstein, jensen_shannon in [0, 1]; depth_shift (+: to deeper layers) in [−1, 1]; top_layer_changed
-    0 or 1 (the first of equals is the top); confidence_change and scale_change (+: more global) in
-    [−1, 1]; space_displacement in half-widths of the image, [0, 2√2]; r2_change (+: better predicted).
+    Measures of a selector that neither mapping has are absent. wasserstein, jensen_shannon in [0, 1];
+    depth_shift (+: to deeper layers) in [−1, 1]; top_layer_changed 0 or 1 (the first of equal layers is the
+    top); confidence_change and scale_change (+: more global) in [−1, 1]; space_displacement in half-widths of
+    the image, [0, 2√2]; r2_change (+: better predicted).
 
     Raises
     ------
     InputError
-        If the mappings are not of the same layers and the same number of voxels, or have not the same
-        selectors.
+        If the mappings differ in layers, number of voxels or selectors.
     """
     if before.layers != after.layers:
         raise InputError(f"mappings to compare must share layers: found {before.layers} and {after.layers}")
@@ -182,8 +155,8 @@ def summarise_rois(
     Returns
     -------
     dict of place to dict of measure to float
-        ``<measure>`` is the plain mean and ``<measure>_weighted`` the mean weighted by noise ceiling. The
-        latter is left out where the ceiling is unknown or 0 in all voxels of the place.
+        ``<measure>`` is the plain mean, ``<measure>_weighted`` the mean weighted by noise ceiling. The
+        latter is absent if the ceiling is unknown, or 0 in all voxels of the place.
 
     Raises
     ------
@@ -197,7 +170,7 @@ def summarise_rois(
         summary[place] = row = {}
         for name, values in measures.items():
             if values[voxels].size == 0:
-                raise InputError(f"ROI {place!r} has no voxels: accepted are ROIs of at least one voxel")
+                raise InputError(f"ROI {place!r} has no voxels, expected at least one")
             row[name] = float(values[voxels].mean())
             if noise_ceiling is not None and noise_ceiling[voxels].any():
                 row[f"{name}_weighted"] = float(np.average(values[voxels], weights=noise_ceiling[voxels]))
@@ -208,20 +181,18 @@ def summarise_rois(
 class RoiChannels:
     """How the voxels of one ROI differ in the channels they read, in terms of voxels only.
 
-    Each fit has its own bottleneck, so channel d of one is not channel d of another: with any invertible M,
-    weights wM and bottlenecks M⁻¹B predict the same. So weights are not compared as such, but what they say
-    of voxels: which of them read alike (clusters), and the patterns over voxels in which weights vary
-    (directions). Both are the same after any rotation, permutation, change of sign or common scaling of the
-    channels. Unequal scaling does alter them; as every fit of the noise floor has its own bottleneck, the
-    floor contains that.
+    Every fit has its own bottleneck, so channel d of one fit is not channel d of another: for any invertible
+    M, weights wM and bottlenecks M⁻¹B predict the same. Therefore not the weights are compared but what they
+    say about voxels: which read alike (clusters), and the patterns over voxels in which weights vary
+    (directions). Neither changes with rotation, permutation, sign or common scale of the channels. Unequal
+    scaling does change them; the noise floor includes that, as each of its fits has its own bottleneck.
 
     Attributes
     ----------
     clusters : int array [n_roi_voxels]
-        Label of each voxel by k-means on its weights, scaled to length 1.
+        Label of each voxel, by k-means on weights scaled to length 1.
     directions : float array [n_roi_voxels, rank]
-        Leading left singular vectors of the weights [n_roi_voxels, n_channels]; as many as asked for, or as
-        the weights' rank if that is less.
+        Leading left singular vectors of the weights [n_roi_voxels, n_channels]; no more than their rank.
     """
 
     clusters: Int[np.ndarray, " n_roi_voxels"]
@@ -234,16 +205,16 @@ def describe_channels(
     n_clusters: int = 4,
     n_directions: int = 3,
 ) -> RoiChannels:
-    """Clusters and leading directions of an ROI's channel weights, to be compared between mappings.
+    """Describe an ROI's channel weights by clusters and leading directions, to compare mappings.
 
     Parameters
     ----------
     weights : float array [n_roi_voxels, n_channels]
-        Rows of a mapping's weights. Voxels of weight 0 form a direction of their own.
+        Rows of a mapping's weights. Zero weights form a direction of their own.
     seed : int
-        Of k-means (10 starts).
+        Seed of k-means (10 starts).
     n_clusters, n_directions : int
-        Upper bounds: an ROI has no more clusters than distinct rows, no more directions than rank.
+        Upper bounds: no more clusters than distinct rows, no more directions than rank.
     """
     unit = unit_rows(weights)
     k_means = KMeans(n_clusters=min(n_clusters, count_distinct(unit)), n_init=10, random_state=seed)
@@ -254,12 +225,12 @@ def describe_channels(
 
 
 def compare_channels(before: RoiChannels, after: RoiChannels) -> dict[str, float]:
-    """Compare the channels of one ROI: the measures of `CHANNEL_MEASURES`.
+    """Compute every measure of rewiring that is one number per ROI, by name.
 
-    cluster_agreement : adjusted Rand index, 1 for equal clusters, about 0 by chance (can be below).
+    cluster_agreement : adjusted Rand index, 1 for equal clusters, about 0 by chance, possibly below.
     principal_angle : mean principal angle in radians between the spans of the directions, 0 to π/2. It is
-        0 by necessity in an ROI of no more voxels than directions. A span without any direction (weights
-        all 0) is at π/2 to every other and at 0 to another such.
+        always 0 in an ROI with no more voxels than directions. An empty span (all weights 0) is at π/2 to
+        every other and at 0 to another empty one.
     """
     n_before, n_after = len(before.clusters), len(after.clusters)
     if n_before != n_after:

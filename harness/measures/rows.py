@@ -1,6 +1,6 @@
-"""From mappings and probes of a run to the rows of its results: names, summaries, the noise floor.
+"""From a run's mappings and probes to the rows of its results: names, summaries, the noise floor.
 
-Pure functions; what is measured stands in `rewiring`, `alignment` and `forgetting`.
+Pure functions. The measures themselves are in `rewiring`, `alignment` and `forgetting`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from harness.measures.alignment import (
     hierarchy_alignment,
     voxel_ranks,
 )
+from harness.measures.catalogue import describe
+from harness.measures.entries import name_auroc
 from harness.measures.forgetting import delta
+from harness.measures.probes.kinds import PROBE_KINDS
 from harness.measures.rewiring import (
-    CHANNEL_MEASURES,
-    MEASURES,
     RoiChannels,
     compare_channels,
     confidence,
@@ -30,15 +31,11 @@ from harness.measures.rewiring import (
     expected_depth,
     rewiring_measures,
     summarise_rois,
-    tail,
 )
 from harness.measures.significance import (
     correct_over_rois,
     noise_floor,
 )
-
-# kind of probe -> the difference that says what is lost (reference: LDIFS, Mukhoti et al. 2024)
-DELTAS = {"linear": "delta_lp", "knn": "delta_knn", "zero_shot": "delta_zs"}
 
 Summary = dict[str, dict[str, float]]
 
@@ -46,17 +43,17 @@ Summary = dict[str, dict[str, float]]
 def measure_brain(
     mappings: Mapping[int, VoxelMapping], refits: Sequence[VoxelMapping], brain: Brain, seed: int
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Values of all metrics of a brain, by name, of every snapshot in order of its step.
+    """Compute all metrics of a brain by name, for every snapshot in order.
 
     Parameters
     ----------
     mappings : dict of step to Mapping
-        With step 0.
+        Including step 0.
     refits : sequence of Mapping
-        More fits of step 0, at least two, for the noise floor.
+        At least two more fits of step 0, for the noise floor.
     brain : Brain
     seed : int
-        Of the channel clusters.
+        Seed of the channel clusters.
     """
     step_0 = [describe_fit(mapping, brain, seed) for mapping in (mappings[0], *refits)]
     between = compare_all(step_0, step_0, brain)
@@ -73,17 +70,18 @@ def measure_brain(
 
 
 def name_probes(now: Mapping[str, Any], before: Mapping[str, Any], *tasks: str) -> dict[str, float]:
-    """Rows of accuracy, probes, forgetting and drift; deltas are after − before, negative = forgetting.
+    """Name a snapshot's scores, probes, forgetting and drift; Δ is after − before, negative = forgetting.
 
-    Deltas are differences of accuracies; where images have several labels, of mean AUROC: their names say so.
+    Δ is a difference of accuracies or, for multi-label tasks, of mean AUROC, which its name says.
 
     Parameters
     ----------
-    now, before : dicts that `harness.track` writes
-        ``{"task": {measure: value}, "probe": {task: {measure: value}}, "multi_label": [task],
-        "drift": {layer: {measure: value}}}``; of a sequence ``{"heads": {task: {measure: value}}, …}``.
+    now, before : dicts
+        Probes files of the snapshot and of step 0: ``{"task": {measure: value}, "probe": {task: {measure:
+        value}}, "multi_label": [task], "drift": {layer: {measure: value}}}``; for a sequence ``{"heads":
+        {task: {measure: value}}, …}``.
     *tasks : str
-        Names of the tasks that are fine-tuned on: what changes there is not what pretraining has left.
+        Fine-tuned tasks: changes there are no forgetting of pretraining.
     """
     values: dict[str, float] = {}
     for task, scores in (now["heads"] if "heads" in now else {tasks[0]: now["task"]}).items():
@@ -94,17 +92,18 @@ def name_probes(now: Mapping[str, Any], before: Mapping[str, Any], *tasks: str) 
         values |= {f"probe/{name}/{measure}": value for measure, value in scores.items()}
         if name not in tasks:
             several = name in now.get("multi_label", ())
-            for probe, short in DELTAS.items():
-                measure = f"{probe}_auroc" if several else f"{probe}_accuracy"
+            for kind in PROBE_KINDS:
+                measure = kind.prefix + ("auroc" if several else "accuracy")
                 if measure in scores:
-                    values[f"forgetting/{name}/{short}{'_auroc' * several}"] = delta(
+                    change = name_auroc(kind.delta) if several else kind.delta
+                    values[f"forgetting/{name}/{change}"] = delta(
                         before["probe"][name][measure], scores[measure]
                     )
     return values
 
 
 def name_mapping(mapping: VoxelMapping, brain: Brain) -> dict[str, float]:
-    """Rows of one mapping: prediction and selectors by place, and hierarchy alignment."""
+    """Name the measures of one mapping: prediction and selectors by place, and hierarchy alignment."""
     per_voxel = {
         "brain/{}/r2": mapping.r2,
         "brain/{}/correlation": mapping.correlation,
@@ -119,7 +118,7 @@ def name_mapping(mapping: VoxelMapping, brain: Brain) -> dict[str, float]:
         ceiling = summarise_rois({"ceiling": brain.noise_ceiling}, brain.rois, None)
         for place, row in ceiling.items():
             if row["ceiling"] > 0:
-                # ratio of means: single voxels of low ceiling would dominate a mean of ratios
+                # a ratio of means: a few voxels of low ceiling would dominate a mean of ratios
                 values[f"brain/{place}/r2_normalised"] = values[f"brain/{place}/r2"] / row["ceiling"]
     if any(roi.rank is not None for roi in brain.rois):
         found = vars(_hierarchy(mapping, brain))
@@ -133,14 +132,14 @@ def _hierarchy(mapping: VoxelMapping, brain: Brain) -> Hierarchy:
 
 @dataclass(frozen=True)
 class Fit:
-    """A mapping and, by ROI, how its voxels differ in the channels they read (none without weights)."""
+    """A mapping and, by ROI, how its voxels differ in the channels they read (empty without weights)."""
 
     mapping: VoxelMapping
     channels: dict[str, RoiChannels]
 
 
 def describe_fit(mapping: VoxelMapping, brain: Brain, seed: int) -> Fit:
-    """Describe a mapping once, to compare it with many."""
+    """Describe the channels of a mapping once, to compare it with many."""
     if mapping.weights is None:
         return Fit(mapping, {})
     return Fit(
@@ -151,9 +150,9 @@ def describe_fit(mapping: VoxelMapping, brain: Brain, seed: int) -> Fit:
 def compare_all(
     before: Sequence[Fit], after: Sequence[Fit], brain: Brain
 ) -> dict[tuple[str, str], Float[np.ndarray, "n_before n_after"]]:
-    """Every measure of rewiring in every place, for all pairs of fits, by (place, measure).
+    """Compute every measure of rewiring for all pairs of fits, by (place, measure).
 
-    Weighted means have the name of the measure with ``_weighted``.
+    Weighted means are named ``<measure>_weighted``.
     """
     tables: dict[tuple[str, str], Float[np.ndarray, "n_before n_after"]] = {}
     for row, first in enumerate(before):
@@ -173,15 +172,16 @@ def name_rewiring(
     raw: Mapping[tuple[str, str], Float[np.ndarray, "n_fits 1"]],
     between: Mapping[tuple[str, str], Float[np.ndarray, "n_fits n_fits"]],
 ) -> dict[str, float]:
-    """Rows of rewiring against the floor: raw, null, excess, its interval, p and p corrected over ROIs."""
+    """Hold rewiring against the floor: raw, null, excess with interval, p, and p corrected over ROIs."""
     values: dict[str, float] = {}
-    floored = {key: None for key in raw if key[1] in (*MEASURES, *CHANNEL_MEASURES)}
+    tested: dict[str, list[str]] = {}
     for (place, measure), distances in raw.items():
         name = f"rewiring/{place}/{measure}"
-        if (place, measure) not in floored:
+        tail = describe(name).tail
+        if tail is None:
             values[name] = float(distances.mean())
             continue
-        found = noise_floor(distances[:, 0], between[place, measure], tail(measure), corrected=True)
+        found = noise_floor(distances[:, 0], between[place, measure], tail, corrected=True)
         values |= {
             name: found.raw,
             f"{name}_null": found.null,
@@ -190,10 +190,9 @@ def name_rewiring(
             f"{name}_excess_high": found.high,
             f"{name}_p": found.p,
         }
-    for measure in (*MEASURES, *CHANNEL_MEASURES):
-        names = [
-            f"rewiring/{place}/{measure}_p" for place, kind in floored if kind == measure and place != "all"
-        ]
+        if place != "all":
+            tested.setdefault(measure, []).append(f"{name}_p")
+    for names in tested.values():
         corrected = correct_over_rois(np.array([values[name] for name in names]))
         values |= {f"{name}_fdr": float(p) for name, p in zip(names, corrected, strict=True)}
     return values

@@ -1,8 +1,7 @@
-"""What tasks do to each other that are fine-tuned one after the other: the matrix R and its measures, named.
+"""What tasks that are fine-tuned one after another do to each other: the matrix R and its named measures.
 
-R[i, j] is the accuracy on task j when task i has ended, once for every way to score a task: by its own head
-(``head``), a fresh linear probe (``linear``), nearest neighbours (``knn``), and zero-shot with the pretrained
-text head (``zero_shot``). Definitions of the measures stand in `forgetting`.
+R[i, j] is the accuracy on task j when task i has ended, once for every way to score a task (`SCORINGS`): its
+own head, and every kind of probe. `forgetting` defines the measures.
 """
 
 from __future__ import annotations
@@ -13,6 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from harness.measures.entries import (
+    SCORINGS,
+    name_auroc,
+)
 from harness.measures.forgetting import (
     AccuracyMatrix,
     average_accuracy,
@@ -24,8 +27,7 @@ from harness.measures.forgetting import (
     transfer,
 )
 
-SCORINGS = ("head", "linear", "knn", "zero_shot")
-# of tasks that were trained before, in the order of the comparison
+# measures of earlier tasks, in the order of the comparison
 AFTERWARDS = {
     "backward_transfer": backward_transfer,
     "forgetting_chaudhry": forgetting_chaudhry,
@@ -37,16 +39,17 @@ AFTERWARDS = {
 def score_sequence(
     scores: Mapping[str, Any], tasks: Sequence[str], scoring: str
 ) -> Float[np.ndarray, " n_tasks"] | None:
-    """Accuracy of every task at one snapshot, or AUROC where all have several labels an image.
+    """Accuracy on every task at one snapshot, or AUROC if all tasks are multi-label.
 
-    None where a task is not scored in this way, or where accuracy would stand beside AUROC.
+    None if a task is not scored in this way, or if accuracy would be mixed with AUROC.
 
     Parameters
     ----------
-    scores : dict that `harness.track` writes
-        ``{"heads": {task: {measure: value}}, "probe": {task: {measure: value}}, "multi_label": [task]}``.
+    scores : dict
+        A probes file: ``{"heads": {task: {measure: value}}, "probe": {task: {measure: value}},
+        "multi_label": [task]}``.
     tasks : sequence of str
-        In the order of the sequence.
+        In order of training.
     scoring : str
         One of `SCORINGS`.
     """
@@ -63,15 +66,15 @@ def score_sequence(
 def measure_matrix(
     accuracy: AccuracyMatrix, initial: Float[np.ndarray, " n_tasks"] | None
 ) -> dict[str, float]:
-    """Every measure of R by name; those that compare tasks need two.
+    """Compute every measure of R by name; those that compare tasks need two.
 
     Parameters
     ----------
     accuracy : float array [n_tasks, n_tasks]
         R.
     initial : float array [n_tasks] or None
-        Accuracy at step 0; None where tasks that are not trained yet have nothing to be scored by, so that
-        forward transfer and transfer would say nothing.
+        Accuracy at step 0; None if untrained tasks cannot be scored, so that forward transfer and transfer
+        are undefined.
     """
     found = {"average_accuracy": average_accuracy(accuracy)}
     if len(accuracy) < 2:
@@ -88,21 +91,21 @@ def name_sequence(
     ends: Sequence[int],
     heads_are_texts: bool,
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Rows at the end of every task, of the tasks up to it: ``sequence/<scoring>/<measure>``.
+    """Name the measures at the end of every task, of the tasks so far: ``sequence/<scoring>/<measure>``.
 
-    Those of AUROC have names that say so.
+    Names of measures of AUROC say so.
 
     Parameters
     ----------
-    probes : dict of step to what `harness.track` writes
-        With step 0 and all `ends`.
+    probes : dict of step to probes file
+        Including step 0 and all `ends`.
     tasks : sequence of str
-        In order.
+        In order of training.
     ends : sequence of int
-        Optimizer steps after each task; fewer than tasks while these are trained.
+        Optimizer step at the end of each task; fewer than tasks while training.
     heads_are_texts : bool
-        Whether a head says something before it is trained, as FLYP's does. One that starts at zero is at
-        chance until then.
+        Whether heads are class texts, as for FLYP, and so work before training. A zero-initialised head is
+        at chance.
     """
     several = all(name in probes[0]["multi_label"] for name in tasks)
     matrices = {}
@@ -117,13 +120,7 @@ def name_sequence(
             n_tasks = place + 1
             initial = matrix[0, :n_tasks] if scoring != "head" or heads_are_texts else None
             for name, value in measure_matrix(matrix[1 : n_tasks + 1, :n_tasks], initial).items():
-                values[f"sequence/{scoring}/{name_measure(name, several)}"] = value
+                measure = name_auroc(name) if several else name
+                values[f"sequence/{scoring}/{measure}"] = value
         if values:
             yield step, values
-
-
-def name_measure(measure: str, of_auroc: bool) -> str:
-    """Name of a measure of R, which says what R is made of where it is not accuracy."""
-    if not of_auroc:
-        return measure
-    return "average_auroc" if measure == "average_accuracy" else f"{measure}_auroc"

@@ -2,18 +2,22 @@ from .columns import (
     ABSENT,
 )
 from .comparison import (
-    RunResult,
     choose_interpolated,
     compare_runs,
-    format_table,
-    read_run,
-    read_runs,
 )
 from .page import (
     write_report,
 )
 from .readout import (
     write_readout,
+)
+from .run_results import (
+    RunResult,
+    read_run,
+    read_runs,
+)
+from .text_table import (
+    format_table,
 )
 
 __all__ = [

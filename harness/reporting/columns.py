@@ -1,30 +1,33 @@
-"""The columns of a comparison: which metric, where, under which heading, and how its numbers are written."""
+"""The columns of a comparison: which metric, at which snapshot, its headings, and how numbers are written."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import pandas as pd
 
-At = Literal["start", "end"]
-TASK = "<task>"  # in a metric's name: the task of the row, where a study has several
-MAIN = "<main>"  # ... and the measure that stands for it: accuracy, or AUROC of several labels
-MEASURES = {"accuracy": "accuracy", "auroc": "AUROC", MAIN: "accuracy or AUROC"}
+from harness.measures import (
+    PROBE_KINDS,
+    SCORINGS,
+    At,
+    Form,
+    Metric,
+    describe,
+    split_name,
+)
+
+TASK = "<task>"
+"""In a metric's name: the task of the row, where a study has several."""
+
+MAIN = "<main>"
+"""In a metric's name: the main measure of the row's task, accuracy or, for multi-label tasks, AUROC."""
+
 ABSENT = "–"
-# measures of several tasks, one after the other, with their headings; for which ways to score a task
-SEQUENCE = {
-    "average_accuracy": "ACC",
-    "backward_transfer": "BWT",
-    "forgetting_chaudhry": "forgetting (Chaudhry)",
-    "forgetting_max_all": "forgetting (max of all)",
-    "relative_forgetting": "relative",
-    "forward_transfer": "FWT",
-    "transfer": "transfer",
-}
-SCORED_BY = {"head": "head", "linear": "linear probe", "zero_shot": "zero-shot"}
+
+SHOWN_SCORINGS = ("head", *(kind.name for kind in PROBE_KINDS if kind.in_tables))
+"""Ways to score the tasks of a sequence that tables and figures show."""
 
 
 @dataclass(frozen=True)
@@ -34,105 +37,88 @@ class Column:
     Attributes
     ----------
     metric : str
-        Name in ``results.jsonl``; ``<task>`` in it stands for the row's task, ``<main>`` for its measure.
+        Name in ``results.jsonl``, with `TASK` for the row's task and `MAIN` for its main measure.
     at : "start" (step 0) or "end" (the last snapshot)
     above, heading : str
         Heading of the group of columns, and of this one.
-    kind : str
-        How it is written: "number", "signed" (+ or −) or "p".
+    form : str
+        How numbers are written: "number", "signed" (+ or −) or "p".
     """
 
     metric: str
     at: At
     above: str
     heading: str
-    kind: Literal["number", "signed", "p"] = "number"
+    form: Form = "number"
 
     def write(self, value: float, sd: float = float("nan")) -> str:
-        """Text of a value, and of its standard deviation over seeds where there is one."""
+        """Text of a value, with its standard deviation over seeds if there is one."""
         if pd.isna(value):
             return ABSENT
-        if self.kind == "p":
+        if self.form == "p":
             return "<.001" if value < 0.001 else f"{value:.3f}"
-        text = f"{value:+.3f}" if self.kind == "signed" else f"{value:.3f}"
-        # a zero has no sign, whatever was rounded away
+        text = f"{value:+.3f}" if self.form == "signed" else f"{value:.3f}"
+        # no sign before what rounds to zero
         text = "0.000" if float(text) == 0 else text
         return text.replace("-", "−") + ("" if pd.isna(sd) else f" ±{sd:.3f}")
 
+    def write_interval(self, low: float, high: float) -> str:
+        """Text of an interval over subjects; empty if there is none."""
+        return "" if pd.isna(low) else f"[{self.write(low)}, {self.write(high)}]"
+
     def summarise(self, values: Sequence[float]) -> tuple[float, float]:
-        """Mean over seeds, of a p value the largest, and the sample's sd; NaN where there is none."""
+        """Mean over seeds (for p values the largest) and the sample's sd; NaN where undefined."""
         nan = float("nan")
         if not values:
             return nan, nan
-        if self.kind == "p":
+        if self.form == "p":
             return max(values), nan
         return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else nan
 
-    def write_interval(self, low: float, high: float) -> str:
-        """Text of an interval over subjects; empty where there is none."""
-        return "" if pd.isna(low) else f"[{self.write(low)}, {self.write(high)}]"
+
+def describe_metric(metric: str) -> Metric:
+    """`harness.measures.describe`, also for a name with `MAIN`."""
+    if MAIN not in metric:
+        return describe(metric)
+    accuracy, auroc = (describe(f"task/{TASK}/{score}").title for score in ("accuracy", "auroc"))
+    both = f"{accuracy} or {auroc}"
+    one, other = (describe(metric.replace(MAIN, score)) for score in ("accuracy", "auroc"))
+    return replace(one, title=one.title.replace(accuracy, both), above=other.above.replace(auroc, both))
+
+
+def write_title(metric: str) -> str:
+    """What a metric is called, after its task's name if it has one, as the title of a panel."""
+    title, name = describe_metric(metric).title, split_name(metric)
+    if name.stage == "task" and name.place != TASK:
+        return f"{name.place} {title}"
+    title = f"task {title}" if name.stage == "task" else title
+    return title[:1].upper() + title[1:]
+
+
+def describe_column(metric: str, at: At) -> Column:
+    """Headings and form of a column."""
+    found, place = describe_metric(metric), split_name(metric).place
+    above = (found.above or found.title).format(place=place, scoring=SCORINGS.get(place))
+    when = "before" if at == "start" else "after"
+    return Column(metric, at, above, found.heading.format(place=place) or when, found.form)
 
 
 def group_by_heading(columns: Sequence[Column]) -> dict[str, list[int]]:
-    """Places of the columns that stand under each heading, in order."""
+    """Indices of the columns under each heading, in order."""
     groups: dict[str, list[int]] = {}
-    for place, column in enumerate(columns):
-        groups.setdefault(column.above, []).append(place)
+    for index, column in enumerate(columns):
+        groups.setdefault(column.above, []).append(index)
     return groups
 
 
 def stack(widths: Sequence[int], room: int) -> list[list[int]]:
-    """Places of neighbours that share a table: as many as there is room for, and one at the least."""
+    """Indices of neighbours that share a table: as many as fit, at least one."""
     tables: list[list[int]] = []
     left = 0
-    for place, width in enumerate(widths):
+    for index, width in enumerate(widths):
         if not tables or width > left:
             tables.append([])
             left = room
-        tables[-1].append(place)
+        tables[-1].append(index)
         left -= width
     return tables
-
-
-def describe_column(metric: str, at: At) -> Column:
-    """Headings and form of a column of the comparison."""
-    stage, place, measure = metric.split("/")
-    when = "before" if at == "start" else "after"
-    column = Column(metric, at, metric, when)
-    match stage, measure:
-        case "task", "accuracy" | "auroc" | "<main>":
-            return replace(column, above=f"{place}: {MEASURES[measure]}")
-        case "probe", "linear_accuracy":
-            return replace(column, above=f"{place}: linear probe")
-        case "probe", "linear_auroc" | "linear_<main>":
-            named = MEASURES[measure.removeprefix("linear_")]
-            return replace(column, above=f"{place}: linear probe, {named}")
-        case "forgetting", "delta_lp" | "delta_lp_auroc":
-            named = place + " (AUROC)" * measure.endswith("auroc")
-            return replace(column, above="Δ_LP, linear probe", heading=named, kind="signed")
-        case "forgetting", "delta_zs" | "delta_zs_auroc":
-            named = place + " (AUROC)" * measure.endswith("auroc")
-            return replace(column, above="Δ_ZS, zero-shot", heading=named, kind="signed")
-        case "sequence", _:
-            bare = measure.removesuffix("_auroc")
-            heading = "average AUROC" if bare == "average" else SEQUENCE.get(bare, bare)
-            signed = bare in ("backward_transfer", "forward_transfer", "forgetting_chaudhry")
-            named = f"sequence, {SCORED_BY.get(place, place)}" + " (AUROC)" * measure.endswith("auroc")
-            return replace(column, above=named, heading=heading, kind="signed" if signed else "number")
-        case "rewiring", "wasserstein":
-            return replace(column, above="rewiring, Wasserstein", heading="raw")
-        case "rewiring", "wasserstein_null":
-            return replace(column, above="rewiring, Wasserstein", heading="floor")
-        case "rewiring", "wasserstein_excess":
-            return replace(column, above="rewiring, Wasserstein", heading="excess", kind="signed")
-        case "rewiring", "wasserstein_p":
-            return replace(column, above="rewiring, Wasserstein", heading="p", kind="p")
-        case "rewiring", "wasserstein_excess_subjects_p":
-            return replace(column, above="rewiring, Wasserstein", heading="p, subjects", kind="p")
-        case "alignment", "hierarchy":
-            return replace(column, above="hierarchy alignment")
-        case "alignment", "hierarchy_null_sd":
-            return replace(column, above="hierarchy alignment", heading="refit sd")
-        case "brain", "r2":
-            return replace(column, above="brain R²")
-    return column

@@ -1,8 +1,6 @@
-"""Entry point: a study's comparison, curves and maps as one HTML file that needs nothing beside it.
+"""The report: a study's comparison, curves and maps in one self-contained HTML file.
 
-    python -m harness.report runs/<study>
-
-Runs that have finished are shown, the others named.
+Finished runs are shown, unfinished ones listed.
 """
 
 from __future__ import annotations
@@ -24,7 +22,10 @@ from harness.brains import (
 from harness.config import BrainConfig
 from harness.mappings import Mapping as VoxelMapping
 from harness.mappings import load_mapping
-from harness.measures import N_CLUSTERS
+from harness.measures import (
+    N_CLUSTERS,
+    STAGES,
+)
 from harness.plot import (
     DepthShift,
     choose_colours,
@@ -37,25 +38,28 @@ from harness.plot import (
 )
 from harness.reporting.columns import (
     Column,
+    describe_metric,
     group_by_heading,
     stack,
 )
 from harness.reporting.comparison import (
-    RunResult,
     choose_subject_columns,
     columns_of,
     compare_runs,
     find_all,
     group_runs,
     probe_tasks,
-    read_runs,
-    unfinished_runs,
 )
 from harness.reporting.figures.panels import (
     Dash,
     Line,
 )
 from harness.reporting.pictures import draw_pictures
+from harness.reporting.run_results import (
+    RunResult,
+    read_runs,
+    unfinished_runs,
+)
 from harness.runs import (
     Subject,
     list_subjects,
@@ -68,8 +72,8 @@ from harness.storage import (
     write_atomically,
 )
 
-DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")  # of one backbone's tasks, methods and variants
-# of the tables, in pixels, as templates/report.html has them; letters are those of a wide font
+DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")  # for one backbone's tasks, methods and variants
+# of tables, in pixels, as in templates/report.html; letters of a wide font
 PAGE_WIDTH = 1072
 LETTER_WIDTH = 8.2
 CELL_PADDING, GROUP_PADDING = 18, 17
@@ -77,7 +81,7 @@ CELL_PADDING, GROUP_PADDING = 18, 17
 
 @dataclass(frozen=True)
 class Fits:
-    """The mappings of a subject that are drawn: all fits of step 0, and that of the last snapshot."""
+    """The mappings of a subject that are drawn: all fits of step 0 and that of the last snapshot."""
 
     step_0: tuple[VoxelMapping, ...]
     end: VoxelMapping
@@ -85,12 +89,12 @@ class Fits:
 
 
 def write_report(study: Path) -> Path:
-    """Write ``report.html`` into the folder of a study, from its finished runs; returns its path.
+    """Write ``report.html`` into a study's folder, from its finished runs, and return its path.
 
     Raises
     ------
     InputError
-        If there is no such study, it has no finished run, or a run's file is missing or broken.
+        If the study does not exist or has no finished run, or a run's file is missing or broken.
     """
     study = Path(study)
     runs = read_runs(study)
@@ -102,16 +106,16 @@ def write_report(study: Path) -> Path:
 
 
 def render(runs: Sequence[RunResult], study: str, unfinished: Sequence[str]) -> str:
-    """The page, as HTML.
+    """Render the page as HTML.
 
     Parameters
     ----------
     runs : sequence of RunResult
         At least one.
     study : str
-        Name.
+        Its name.
     unfinished : sequence of str
-        Names of runs that are not in `runs` because they have not finished.
+        Names of the study's runs that have not finished.
     """
     brains = _load_brains(runs)
     lines = choose_lines(runs)
@@ -147,7 +151,7 @@ def render(runs: Sequence[RunResult], study: str, unfinished: Sequence[str]) -> 
 
 
 def _load_brains(runs: Sequence[RunResult]) -> dict[BrainConfig, Brain]:
-    """The brain of every subject, without responses: those of several may not fit into memory."""
+    """Load the brain of every subject, without responses, which may not fit into memory together."""
     subjects = [subject for run in runs for subject in list_subjects(run.config.brain, run.folder)]
     return {
         config: _leave_rows_out(load_brain(config)) for config in dict.fromkeys(one.brain for one in subjects)
@@ -167,7 +171,7 @@ def _leave_rows_out(brain: Brain) -> Brain:
 
 
 def choose_lines(runs: Sequence[RunResult]) -> list[Line]:
-    """One line per group of runs: colour by backbone, dash by what else tells groups apart."""
+    """Make one line per group of runs: colour by backbone, dash by what else distinguishes groups."""
     groups = group_runs(runs)
     colours = choose_colours({run.config.backbone.name: not run.config.backbone.untrained for run in runs})
     others = list(dict.fromkeys(group[1:] for group in groups))
@@ -183,22 +187,26 @@ def choose_lines(runs: Sequence[RunResult]) -> list[Line]:
 
 
 def order_places(brains: Sequence[Brain]) -> list[str]:
-    """Names of all ROIs, by their place in the hierarchy; those without one last."""
+    """Names of all ROIs in order of the hierarchy, unranked ones last."""
     ranks = {roi.name: np.inf if roi.rank is None else roi.rank for brain in brains for roi in brain.rois}
     return sorted(ranks, key=ranks.__getitem__)
 
 
 def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
-    """The comparison: what was learned and forgotten; what rewired, of all and then of every subject."""
-    cortical = ("rewiring/", "alignment/", "brain/")
+    """Build the comparison: what was learned and forgotten; what was rewired, overall and per subject."""
     columns = columns_of(frame)
-    parts = {
-        "Learned and forgotten": [
-            column for column in columns if not column.metric.startswith((*cortical, "sequence/"))
-        ],
-        "One task after another": [column for column in columns if column.metric.startswith("sequence/")],
-        "Rewired": [column for column in columns if column.metric.startswith(cortical)],
+    parts: dict[str, list[Column]] = {
+        "Learned and forgotten": [],
+        "One task after another": [],
+        "Rewired": [],
     }
+    for column in columns:
+        stage = describe_metric(column.metric).stage
+        if stage == "sequence":
+            title = "One task after another"
+        else:
+            title = "Rewired" if STAGES[stage].of_brain else "Learned and forgotten"
+        parts[title].append(column)
     for title, chosen in parts.items():
         if not chosen:
             continue
@@ -218,7 +226,7 @@ def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[st
 
 
 def _build_table(title: str, columns: Sequence[Column], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A table, in stacked parts that are no wider than the page."""
+    """Build a table, in stacked parts no wider than the page."""
     groups, widths = group_by_heading(columns), []
     for above, places in groups.items():
         letters = [
@@ -227,7 +235,7 @@ def _build_table(title: str, columns: Sequence[Column], rows: list[dict[str, Any
         ]
         padding = CELL_PADDING * len(places) + GROUP_PADDING
         widths.append(math.ceil(max(sum(letters), len(above)) * LETTER_WIDTH + padding))
-    # the longest that may be added to a name: the number of seeds
+    # the number of seeds is the longest addition to a name
     names = [f"{row['line'].label}, {row['label'] or ''} (10 seeds)" for row in rows]
     room = PAGE_WIDTH - math.ceil(LETTER_WIDTH * max(map(len, names)))
     items = list(groups.items())
@@ -236,12 +244,12 @@ def _build_table(title: str, columns: Sequence[Column], rows: list[dict[str, Any
 
 
 def _count_letters(cell: Mapping[str, str]) -> int:
-    """How wide a cell is; its spread stands below its number, in small letters."""
+    """Width of a cell; its spread is below the number, in small letters."""
     return max(len(cell["text"]), math.ceil(0.8 * max(len(cell["sd"]), len(cell["interval"]))))
 
 
 def _build_cell(column: Column, values: pd.Series, line: Line) -> dict[str, str]:
-    """A cell's number, its sd over seeds, its interval over subjects, and where it is."""
+    """Build a cell: number, sd over seeds, interval over subjects, and where to find it."""
     key = (column.metric, column.at)
     text, _, sd = column.write(values[*key, "value"], values[*key, "sd"]).partition(" ")
     interval = column.write_interval(values[*key, "low"], values[*key, "high"])
@@ -249,7 +257,7 @@ def _build_cell(column: Column, values: pd.Series, line: Line) -> dict[str, str]
 
 
 def _build_own_cell(column: Column, line: Line, label: str) -> dict[str, str]:
-    """A cell of one subject."""
+    """Build a cell of one subject."""
     metric = name_of_subject(column.metric, label)
     value, sd = column.summarise(find_all(line.runs, metric, column.at))
     text, _, spread = column.write(value, sd).partition(" ")
@@ -257,7 +265,7 @@ def _build_own_cell(column: Column, line: Line, label: str) -> dict[str, str]:
 
 
 def _say_where(column: Column, metric: str, line: Line) -> str:
-    """A number's name in the results, its step and every seed's value."""
+    """Write a number's name in the results, its step and every seed's value."""
     found = [(run, *run.find(metric, column.at)) for run in line.runs]
     return "\n".join(
         f"{name}, step {step}, seed {run.config.seed}: {'not measured' if value is None else f'{value:.6g}'}"
@@ -266,9 +274,10 @@ def _say_where(column: Column, metric: str, line: Line) -> str:
 
 
 def draw_runs(lines: Sequence[Line], brains: Mapping[BrainConfig, Brain]) -> Iterator[dict[str, Any]]:
-    """A section for every run, with maps of its brain; open for the first seed of a line.
+    """Draw a section per run: maps of its brain; unfolded for the first seed of a line.
 
-    Of that one, all subjects are drawn, of others the first, and clusters of the first one's voxels.
+    The first seed shows all subjects, and clusters of the first subject's voxels; other seeds show the first
+    subject.
     """
     drawn = [
         (line, run, subject, run is line.runs[0] and first)
@@ -281,7 +290,7 @@ def draw_runs(lines: Sequence[Line], brains: Mapping[BrainConfig, Brain]) -> Ite
     for line, run, subject, shown in drawn:
         brain, fit = brains[subject.brain], fits[subject]
         image = embed_png(draw_layer_maps(brain, fit.step_0[0], fit.end, fit.shift, limit))
-        # of the first seed only: drawing maps is what takes a report's time
+        # only for the first seed: drawing maps takes most of a report's time
         clusters = _draw_clusters(brain, fit, run.config.seed) if shown else None
         yield {
             "line": line,
@@ -294,13 +303,13 @@ def draw_runs(lines: Sequence[Line], brains: Mapping[BrainConfig, Brain]) -> Ite
 
 
 def _choose_drawn(run: RunResult, all_subjects: bool) -> list[tuple[bool, Subject]]:
-    """Subjects of a run that are drawn, and whether each is the first."""
+    """Subjects of a run to draw, each with whether it is the first."""
     first, *others = list_subjects(run.config.brain, run.folder)
     return [(True, first), *((False, subject) for subject in others if all_subjects)]
 
 
 def _draw_clusters(brain: Brain, fit: Fits, seed: int) -> str | None:
-    """Clusters of voxels at step 0, of a refit, and at the last snapshot; None without channels."""
+    """Draw clusters of voxels at step 0, in a refit and at the last snapshot; None without channels."""
     if fit.end.weights is None:
         return None
     fits = {"Step 0": fit.step_0[0], "Floor: a refit of step 0": fit.step_0[-1], "Last snapshot": fit.end}

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps
+from PIL import Image
 
 from harness.backbones import Backbone
 from harness.brains import (
@@ -56,6 +56,7 @@ from harness.runs import (
 )
 from harness.storage import (
     InputError,
+    decode_image,
     unknown_name,
 )
 from harness.tokens import (
@@ -102,7 +103,7 @@ def write_readout(
         raise InputError(f"--clusters: found {n_clusters}, accepted: {CLUSTERS[0]} to {CLUSTERS[-1]}")
     if len(images) > MOST_IMAGES:
         raise InputError(f"--image: found {len(images)}, accepted: at most {MOST_IMAGES} in a figure")
-    pictures = [_open_image(path) for path in images]
+    pictures = [decode_image(path) for path in images]
     config = read_config(run / "config.yaml")
     chosen_subject = _choose_subject(list_subjects(config.brain, run), subject)
     own = chosen_subject.folder
@@ -178,16 +179,6 @@ def _choose_rois(brain: Brain, names: Sequence[str]) -> list[Roi]:
             raise unknown_name("region", name, known)
     chosen = [roi for roi in brain.rois if not names or roi.name in names]
     return sorted(chosen, key=lambda roi: np.inf if roi.rank is None else roi.rank)
-
-
-def _open_image(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not an image that can be read ({error})") from None
 
 
 def _as_seen(

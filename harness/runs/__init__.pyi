@@ -8,7 +8,6 @@ from .journal import (
     read_rows,
 )
 from .layout import (
-    INTERPOLATED,
     figure_file,
     hold_run,
     is_finished,
@@ -36,7 +35,6 @@ from .subjects import (
 )
 
 __all__ = [
-    "INTERPOLATED",
     "Brains",
     "Inputs",
     "Journal",

@@ -11,7 +11,7 @@ from harness.backbones import (
 )
 from harness.config import (
     Config,
-    load_config,
+    probe_tasks,
     tasks_in_order,
 )
 from harness.runs.subjects import (
@@ -63,19 +63,15 @@ def load_inputs(config: Config, folder: Path) -> Inputs:
 
 
 def load_probes(config: Config) -> tuple[Task, ...]:
-    """The probes of a run; a task that is fine-tuned on is none: what changes there is learning.
+    """Load the probe tasks of a run. A task that is fine-tuned on is none: its changes are learning.
 
-    A name is that of a file in ``configs/task``. Where that says nothing of sizes, they are those of
-    `probes`, or all that a task has.
+    Where a task's own settings say nothing of sizes, those of `probes` hold, or all that the task has.
     """
     found = []
-    trained = {task.name for task in tasks_in_order(config.task)}
-    for name in config.probes.tasks:
-        if name in trained:
-            continue
-        settings = load_config([f"task={name}"]).task.model_dump()
+    for task in probe_tasks(config):
+        settings = task.model_dump()
         settings["n_test"] = settings["n_test"] or config.probes.n_test
         if settings["n_per_class"] is None:
             settings["n_train"] = settings["n_train"] or config.probes.n_train
-        found.append(load_task(**(settings | {"name": name, "seed": config.seed}), at_most=True))
+        found.append(load_task(**(settings | {"seed": config.seed}), at_most=True))
     return tuple(found)

@@ -14,8 +14,6 @@ from harness.config import (
 )
 from harness.storage import InputError
 
-INTERPOLATED = "wise_ft."  # before the names of what is measured between a run's first and last weights
-
 
 def run_name(config: Config) -> str:
     """``{backbone}-{task}-{method}-seed{seed}-{first 8 digits of the hash}``."""

@@ -31,6 +31,9 @@ PACKAGES = (
 def code_version() -> str:
     """The commit of the checkout, with ``-dirty`` where files differ from it; else the package's version."""
     command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12"]
+    if not (REPOSITORY / ".git").exists():
+        # an installed package may lie inside somebody else's checkout
+        return f"palimpsest {_version('palimpsest')}"
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

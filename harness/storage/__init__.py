@@ -1,4 +1,4 @@
-"""Files and errors: whole-or-absent writes, hashes, image and array files, the hub, one-line errors."""
+"""Files and errors: atomic writes, hashes, image and array files, the hub, one-line errors."""
 
 import lazy_loader
 

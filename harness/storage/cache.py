@@ -1,4 +1,4 @@
-"""The folder that caches are kept in."""
+"""The cache folder."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from platformdirs import user_cache_path
 
 
 def cache_folder() -> Path:
-    """``PALIMPSEST_CACHE``, or else the user's cache folder."""
+    """Return ``PALIMPSEST_CACHE`` if set, else the user's cache folder."""
     return Path(os.environ.get("PALIMPSEST_CACHE") or user_cache_path("palimpsest"))

@@ -1,16 +1,22 @@
-"""The one kind of error a user sees: a line that says what was found and what is accepted."""
+"""Errors that a user sees: one line that says what was found and what is expected."""
 
 from __future__ import annotations
 
 import difflib
 import errno
+import hashlib
+import os
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
-# more names than this are too long a line: only the nearest are listed
+# Longer lists make a line too long: only the nearest names are listed.
 MOST_LISTED = 40
-# no fault of the program: disk full, over quota, read-only, not allowed, defect
-OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+# Not the program's fault: disk full, over quota, read-only, not allowed, defective.
+MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+# Processes of one launch share this folder and print each error once.
+ERRORS_FOLDER = "PALIMPSEST_ERRORS_FOLDER"
+INTERRUPTED = 130  # exit status after Ctrl-C, as in shells
 
 
 class InputError(ValueError):
@@ -18,37 +24,66 @@ class InputError(ValueError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """Error for a name that does not exist, with all that do and the nearest of them.
+    """Build the error for a name that does not exist, with the names that do and the nearest one.
 
     Parameters
     ----------
     kind : str
         What was being named, e.g. ``"backbone"``.
     name : str
-        What was given.
+        The name given.
     known : iterable of str
-        What is accepted.
+        The names that exist.
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     if len(names) > MOST_LISTED:
         listed = ", ".join(difflib.get_close_matches(name, names, n=5, cutoff=0.0))
-        return InputError(f"unknown {kind} {name!r}: there are {len(names)}, such as {listed}{hint}")
-    return InputError(f"unknown {kind} {name!r}: there is {', '.join(names) or 'none'}{hint}")
+        return InputError(f"unknown {kind} {name!r}: expected one of {len(names)}, such as {listed}{hint}")
+    if len(names) < 2:
+        return InputError(
+            f"unknown {kind} {name!r}: {f'expected {names[0]}' if names else 'none available'}{hint}"
+        )
+    return InputError(f"unknown {kind} {name!r}: expected one of {', '.join(names)}{hint}")
 
 
-def exit_with_one_line(main: Callable[[], None]) -> None:
-    """Run an entry point; an `InputError` or an unwilling disk ends it with one line and exit status 2."""
+def exit_with_one_line(main: Callable[[], object]) -> None:
+    """Run an entry point and turn expected failures into one line on standard error.
+
+    An `InputError` and an error of the machine, such as a full disk, exit with status 2, Ctrl-C with 130.
+    """
     try:
         main()
     except InputError as error:
-        message = str(error)
+        message, status = f"error: {error}", 2
+    except KeyboardInterrupt:
+        message, status = "interrupted", INTERRUPTED
+    except BrokenPipeError:
+        # the reader of our output, such as `head`, has closed: stop, and keep Python from flushing into it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except OSError as error:
-        if error.errno not in OF_THE_MACHINE:
+        if error.errno not in MACHINE_ERRORS:
             raise
-        message = f"{error.filename or 'disk'}: {error.strerror}"
+        message, status = f"error: {error.filename or 'disk'}: {error.strerror}", 2
     else:
         return
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)
+    if _is_first_to_print(message):
+        print(message, file=sys.stderr)
+    raise SystemExit(status)
+
+
+def _is_first_to_print(message: str) -> bool:
+    """Whether no other process of this launch has printed the message."""
+    folder = os.environ.get(ERRORS_FOLDER)
+    if folder is None:
+        return True
+    name = hashlib.sha256(message.encode()).hexdigest()[:16]
+    try:
+        os.close(os.open(Path(folder) / name, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,10 +1,10 @@
-"""Content hashes of files, computed once and remembered for as long as a file is untouched.
+"""Content hashes of files, cached as long as a file is untouched.
 
-Results are known by the content of the files they came from. Names, sizes and times do not identify it: a
-copy has other times, and a file that was mended can have its old size. But hashing gigabytes at every start
-takes minutes. So a hash is kept beside size, times and inode of its file, and used again only while all of
-them are the same, as git does in its index. A file that changed within two seconds before it was hashed is
-not remembered, because it could change again with equal times.
+Results are identified by the content of their input files. Names, sizes and times do not identify content:
+a copy has other times, and a repaired file can keep its size. But hashing gigabytes at every start takes
+minutes. So a hash is cached with the size, times and inode of its file and reused only while all of them
+match, as in git's index. A file changed less than two seconds before hashing is not cached, because it could
+change again without a change of its times.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from harness.storage.files import (
 
 log = logging.getLogger(__name__)
 
-SETTLED = 2.0  # seconds after which a change of a file changes its times
+SETTLED = 2.0  # seconds: the coarsest resolution of file times
 AT_ONCE = 8  # files
 
 
@@ -39,17 +39,17 @@ def hash_files(
     check: Callable[[Path], object] | None = None,
     progress: str | None = None,
 ) -> dict[str, str]:
-    """SHA-256 of files below a folder, by name.
+    """Hash files below a folder (SHA-256), by name.
 
     Parameters
     ----------
     folder : Path
     names : sequence of str
-        Of files, relative to `folder`.
+        File names relative to `folder`.
     check : function of a path, optional
-        Called for every file whose hash is not remembered; what it raises is raised, and nothing remembered.
+        Called for every file whose hash is not cached; its exceptions propagate, and nothing is cached.
     progress : str, optional
-        Label of a progress bar; none without.
+        Label of a progress bar; None shows none.
 
     Raises
     ------
@@ -83,12 +83,12 @@ def hash_files(
         try:
             write_json(memory, {"folder": str(folder.resolve()), "files": known})
         except OSError as error:
-            log.warning("warning: %s: cannot be written (%s); going on without", memory, error.strerror)
+            log.warning("warning: %s: cannot be written (%s); hashes not cached", memory, error.strerror)
     return found
 
 
 def _mark(path: Path) -> list[int]:
-    """What changes when a file is touched: size, times of content and of inode in nanoseconds, inode."""
+    """Size, modification and inode-change time in nanoseconds, inode: some of it changes with the file."""
     status = os.stat(path)
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
@@ -102,7 +102,7 @@ def _hash(path: Path, check: Callable[[Path], object] | None) -> str:
 
 
 def _recall(memory: Path) -> dict[str, list[int | str]]:
-    """What was remembered; a memory that is missing or broken is empty."""
+    """Read the cached hashes; a missing or broken cache is empty."""
     try:
         files = read_json(memory)["files"]
         return {str(name): [*entry] for name, entry in files.items() if len(entry) == 5}

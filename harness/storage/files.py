@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and fingerprints of what is in them."""
+"""Atomic writes, JSON and safetensors files, and content hashes."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from harness.storage.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 else:
-    # importing torch takes seconds, and reports and queries have no tensors
+    # importing torch takes seconds, and reports and queries need no tensors
     Tensor = Any
 
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is flushed to disk and takes its place.
+    """Yield a temporary path beside `path`; on success, flush it to disk and rename it to `path`.
 
-    Works for files and for folders: create either at the yielded path. What is there is replaced. After
-    an exception nothing is left behind; an OSError then names `path`, also where safetensors met it.
+    Works for files and folders: create either at the yielded path. An existing `path` is replaced. An
+    exception leaves nothing behind; an OSError, also one inside safetensors, then names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     replaced = path.with_name(f".{path.name}.{os.getpid()}.replaced.partial")
-    remove(temporary)
+    remove_path(temporary)
     try:
         yield temporary
         for part in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
             _flush(part)
         if path.is_dir():
-            # a folder cannot be replaced in one go; removed in place, it could be left half there
-            remove(replaced)
+            # a folder cannot be replaced atomically; deleting it in place could leave half of it
+            remove_path(replaced)
             os.replace(path, replaced)
         os.replace(temporary, path)
         _flush(path.parent)
     except OSError as error:
         if error.errno is not None:
-            error.filename = error.filename or str(path)  # a write that fails does not say where
+            error.filename = error.filename or str(path)  # a failed write does not name the file
         raise
     except SafetensorError as error:
         code = re.search(r"os error (\d+)", str(error))
@@ -58,12 +58,12 @@ def write_atomically(path: Path) -> Iterator[Path]:
         number = int(code[1])
         raise OSError(number, os.strerror(number), str(path)) from None
     finally:
-        remove(temporary)
-        remove(replaced)
+        remove_path(temporary)
+        remove_path(replaced)
 
 
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
+def remove_path(path: Path) -> None:
+    """Remove a file or folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -79,14 +79,14 @@ def _flush(path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON; numbers that are not finite raise ValueError."""
+    """Write `content` as indented JSON; non-finite numbers raise ValueError."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; a missing or broken file is an `InputError` that names it."""
+    """Read JSON; `InputError` names a missing or broken file."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -98,10 +98,10 @@ def read_json(path: Path) -> Any:
 
 
 def content_hash(*parts: Any) -> str:
-    """SHA-256 of values, in order: strings, bytes, numbers, arrays, tensors, lists, dictionaries.
+    """Hash values in order (SHA-256): strings, bytes, numbers, arrays, tensors, lists, dictionaries.
 
-    Arrays are hashed with dtype and shape, dictionaries by sorted key, so equal content gives equal
-    hashes wherever it came from.
+    Arrays are hashed with dtype and shape, dictionaries by sorted key, so equal content always has equal
+    hashes.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -110,16 +110,16 @@ def content_hash(*parts: Any) -> str:
 
 
 def _feed(digest: Any, part: Any) -> None:
-    torch = sys.modules.get("torch")  # where it was never imported, nothing is a tensor
+    torch = sys.modules.get("torch")  # not imported: nothing is a tensor
     if torch is not None and isinstance(part, torch.Tensor):
         part = part.detach().cpu().contiguous()
-        # numpy has no bfloat16: hash the bytes, named by torch's dtype
+        # numpy has no bfloat16: hash the bytes and torch's dtype
         digest.update(f"tensor:{part.dtype}:{tuple(part.shape)}".encode())
         digest.update(part.reshape(-1).view(torch.uint8).numpy().tobytes())
     elif isinstance(part, np.ndarray) and not part.dtype.hasobject:
         digest.update(f"array:{part.dtype.str}:{part.shape}".encode())
         if part.nbytes:
-            # the array's own bytes: a copy of responses could be all the memory there is
+            # no copy: responses may fill half of the memory
             digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
     elif isinstance(part, bytes):
         digest.update(f"bytes:{len(part)}:".encode() + part)
@@ -139,14 +139,14 @@ def _feed(digest: Any, part: Any) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; one that is missing or broken is an `InputError` that names it."""
+    """Read a safetensors file as tensors; `InputError` names a missing or broken file."""
     from safetensors.torch import load_file
 
     return _read_safetensors(path, load_file)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The same as `read_weights`, as numpy arrays."""
+    """Read a safetensors file as numpy arrays; `InputError` names a missing or broken file."""
     from safetensors.numpy import load_file
 
     return _read_safetensors(path, load_file)

@@ -1,4 +1,4 @@
-"""Files of other people: nothing in them is trusted; whatever is wrong is an error that names the file."""
+"""Files from outside the project: nothing in them is trusted, and every error names the file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from harness.storage.errors import InputError
 
 
 @contextmanager
-def reading(path: Path, kind: str) -> Iterator[None]:
-    """Read a foreign file: all that goes wrong inside is an `InputError` that names it.
+def as_input_error(path: Path, kind: str) -> Iterator[None]:
+    """Turn every exception while reading a foreign file into an `InputError` that names it.
 
     Parameters
     ----------
     path : Path
     kind : str
-        What the file should be, e.g. ``"MATLAB file"``.
+        What the file is expected to be, e.g. ``"MATLAB file"``.
     """
     try:
         yield
@@ -26,15 +26,15 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except EOFError:
-        raise InputError(f"{path}: ends too early: not the whole of a {kind}") from None
-    except Exception as error:  # readers of binary formats raise whatever the bytes lead them to
+        raise InputError(f"{path}: ends too early; expected a complete {kind}") from None
+    except Exception as error:  # readers of binary formats raise anything on broken input
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path}: not a readable {kind} ({reason})") from None
 
 
 @contextmanager
 def quiet_nibabel() -> Iterator[None]:
-    """Without nibabel's remarks on files that are in order, such as that CIFTI has no voxel size."""
+    """Silence nibabel's remarks on valid files, such as that CIFTI has no voxel size."""
     from nibabel.imageglobals import logger
 
     before = logger.level

@@ -1,4 +1,4 @@
-"""The hub: used where it answers; where it does not, one message at once and no storm of retries."""
+"""The Hugging Face hub: used if it answers; if not, one message at once instead of a storm of retries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.storage.errors import InputError
 
 PROBE_SECONDS = 3.0
 ADVICE = (
-    "download it where there is a network, or give a local safetensors file (or .pth) as "
+    "download it on a machine with network access, or pass a local safetensors file (or .pth) as "
     "backbone.checkpoint=PATH"
 )
 
@@ -30,7 +30,7 @@ def hub_answers() -> bool:
 def answers(url: str) -> bool:
     """Whether a connection to a server, or to the proxy before it, opens within `PROBE_SECONDS`.
 
-    Nothing is asked where HF_HUB_OFFLINE says that there is no network.
+    With HF_HUB_OFFLINE set the answer is False without a try.
     """
     if constants.HF_HUB_OFFLINE:
         return False
@@ -48,7 +48,7 @@ def answers(url: str) -> bool:
             return
         opened.set()
 
-    # the timeout of a socket does not hold for the look-up of its name
+    # a socket's timeout does not cover the name look-up
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(PROBE_SECONDS)
@@ -56,8 +56,8 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
-def hub_or_message(what: str, advice: str = ADVICE) -> Iterator[None]:
-    """Load from the hub or its cache; where neither has it, an `InputError` that says what to do."""
+def explain_hub_errors(what: str, advice: str = ADVICE) -> Iterator[None]:
+    """Load from the hub or its cache; if neither has it, raise an `InputError` that says what to do."""
     online, before = hub_answers(), constants.HF_HUB_OFFLINE
     # timm and open_clip take no `local_files_only`; huggingface_hub looks at this flag at every request
     constants.HF_HUB_OFFLINE = not online
@@ -67,7 +67,7 @@ def hub_or_message(what: str, advice: str = ADVICE) -> Iterator[None]:
         failed = [cause for cause in _causes(error) if isinstance(cause, HfHubHTTPError | EntryNotFoundError)]
         if online and not failed:
             raise
-        said = f"says {str(failed[-1]).splitlines()[0]!r}" if online else "does not answer"
+        said = f"answers {str(failed[-1]).splitlines()[0]!r}" if online else "does not answer"
         raise InputError(
             f"{what}: the hub at {constants.ENDPOINT} {said} and the cache "
             f"{constants.HF_HUB_CACHE} has no copy ({type(error).__name__}); {advice}"
@@ -77,19 +77,19 @@ def hub_or_message(what: str, advice: str = ADVICE) -> Iterator[None]:
 
 
 @contextmanager
-def server_or_message(what: str, url: str, cached: bool) -> Iterator[None]:
-    """The same for the few weights that are not at the hub but at an address of their own."""
+def explain_server_errors(what: str, url: str, cached: bool) -> Iterator[None]:
+    """As `explain_hub_errors`, for weights at an address of their own instead of the hub."""
     server = urlparse(url).netloc
     if not cached and not answers(url):
         raise InputError(f"{what}: {server} does not answer and torch's cache has no copy; {ADVICE}")
     try:
         yield
     except URLError as error:  # HTTPError is one
-        raise InputError(f"{what}: {server} says {str(error)!r}; {ADVICE}") from error
+        raise InputError(f"{what}: {server} answers {str(error)!r}; {ADVICE}") from error
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception and what it came from: the libraries wrap what huggingface_hub raises."""
+    """An exception and its causes: libraries wrap the errors of huggingface_hub."""
     found: BaseException | None = error
     while found is not None:
         yield found

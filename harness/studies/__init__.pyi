@@ -1,6 +1,10 @@
 from .grid import (
     expand_grid,
 )
+from .launching import (
+    launch,
+    launch_options,
+)
 from .plan import (
     print_plan,
 )
@@ -10,6 +14,8 @@ from .study import (
 
 __all__ = [
     "expand_grid",
+    "launch",
+    "launch_options",
     "print_plan",
     "run_study",
 ]

@@ -1,4 +1,4 @@
-"""What a run needs from outside, and whether it is here: looked up in caches and on disk, without network."""
+"""External inputs of runs, and whether they are on this machine: looked up offline, in caches and on disk."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from harness.config import (
     PythonTaskConfig,
     TableTaskConfig,
     TaskConfig,
-    load_config,
     one_by_one,
+    probe_tasks,
     tasks_in_order,
 )
 from harness.storage import (
@@ -32,23 +32,23 @@ from harness.storage import (
 
 HERE, DOWNLOAD, MISSING = "here", "download", "missing"
 
-# libraries ask for these names one after the other
+# libraries try these names in order
 TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 @dataclass(frozen=True, order=True)
 class Need:
-    """Something that a run needs from outside.
+    """An external input of a run.
 
     Attributes
     ----------
     what : str
-        Such as "weights of clip_b16"
+        Such as "weights of clip_b16".
     state : str
         "here"; "download": a run would fetch it; "missing": a run would fail.
     place : str
-        Where it is, or is expected, or comes from.
+        Where it is, is expected, or comes from.
     """
 
     what: str
@@ -57,7 +57,7 @@ class Need:
 
 
 def list_needs(configs: Iterable[Config]) -> list[Need]:
-    """Everything from outside that runs need, sorted: weights, tokenizers, images, recordings."""
+    """List all external inputs of runs, sorted: weights, tokenizers, images, recordings."""
     needs: set[Need] = set()
     looked_up: dict[str, list[Need]] = {}
     for config in configs:
@@ -65,16 +65,8 @@ def list_needs(configs: Iterable[Config]) -> list[Need]:
         if key not in looked_up:
             looked_up[key] = find_weights(config.backbone)
         needs.update(looked_up[key])
-        trained = {task.name: task for task in tasks_in_order(config.task)}
-        for task in trained.values():
+        for task in (*tasks_in_order(config.task), *probe_tasks(config)):
             needs.update(find_images(task))
-        for name in config.probes.tasks:
-            if name in trained:
-                continue
-            if name not in looked_up:
-                (probe,) = tasks_in_order(load_config([f"task={name}"]).task)
-                looked_up[name] = find_images(probe)
-            needs.update(looked_up[name])
         for brain in one_by_one(config.brain):
             if isinstance(brain, PythonBrainConfig):
                 needs.add(_function(f"brain {brain.name}", "brain", brain.function))
@@ -84,7 +76,7 @@ def list_needs(configs: Iterable[Config]) -> list[Need]:
 
 
 def find_weights(config: AnyBackboneConfig) -> list[Need]:
-    """Weights of a backbone, and a tokenizer where it is not the library's."""
+    """List the weights of a backbone, and its tokenizer if the library does not ship it."""
     # each library takes seconds to import
     from harness.backbones import locate_checkpoint
 
@@ -103,7 +95,7 @@ def find_weights(config: AnyBackboneConfig) -> list[Need]:
 
 
 def find_images(config: TaskConfig) -> list[Need]:
-    """Images of a task; embedded ones need nothing."""
+    """List the image files of a task; built-in tasks need none."""
     what = f"images of {config.name}"
     if isinstance(config, PythonTaskConfig):
         return [_function(what, "task", config.function)]
@@ -134,14 +126,14 @@ def _local(what: str, path: Path) -> Need:
 
 
 def in_hub_cache(repository: str, files: tuple[str, ...]) -> bool:
-    """Whether the hub's cache has one of these files of a repository of weights."""
+    """Whether the hub's cache has one of these files of a weights repository."""
     repository, _, revision = repository.partition("@")
     found = (try_to_load_from_cache(repository, file, revision=revision or None) for file in files)
     return any(isinstance(path, str) for path in found)
 
 
 def _alternatives(file: str) -> tuple[str, ...]:
-    """The names that a file is looked for under: safetensors first."""
+    """Return the names to look for a file under, safetensors first."""
     for names in (TIMM_FILES, OPEN_CLIP_FILES):
         if file == names[1]:
             return names
@@ -160,7 +152,7 @@ def _timm_weights(what: str, name: str) -> Need:
         return Need(what, HERE, "torch's cache")
     if not repository:
         return Need(what, DOWNLOAD, str(url))
-    # the library puts the name in where the settings leave it open
+    # timm appends the model's name to an owner alone
     repository = repository + name if repository.endswith("/") else repository
     files = _alternatives(settings.hf_hub_filename) if settings.hf_hub_filename else TIMM_FILES
     return Need(what, HERE if in_hub_cache(repository, files) else DOWNLOAD, f"hub: {repository}")
@@ -195,7 +187,7 @@ def _hub_images(what: str, repository: str) -> Need:
 
     downloaded = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="dataset")
     prepared = Path(datasets.config.HF_DATASETS_CACHE) / repository.replace("/", "___").lower()
-    # whether all of it is there, only loading it would tell
+    # only loading would tell whether the copy is complete
     for folder in (prepared, downloaded / "snapshots"):
         if folder.is_dir() and any(folder.iterdir()):
             return Need(what, HERE, f"cache: {folder}")

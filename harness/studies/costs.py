@@ -19,7 +19,10 @@ from harness.finetuning import (
     plan_batches,
     sequence_steps,
 )
-from harness.mappings import FAMILIES
+from harness.mappings import (
+    ARRAYS,
+    FAMILIES,
+)
 from harness.runs import list_subjects
 from harness.tracking import plan_work
 
@@ -32,14 +35,14 @@ def count_classes(task: TaskConfig) -> int | None:
     """Count a task's classes or labels; None: unknown before its images are loaded."""
     if isinstance(task, EmbeddedTaskConfig):
         return EMBEDDED[task.name][1]
-    for names in (
-        getattr(task, "label_columns", None),
-        getattr(task, "classes", None),
-        getattr(task, "class_names", None),
-    ):
-        if names is not None:
-            return len(names)
-    return None
+    places = ("label_columns", "classes", "class_names")
+    listed = [getattr(task, name, None) for name in places]
+    known = [names for names in listed if names is not None]
+    if not known:
+        return None
+    # a label that stands for "none of them" is not a class
+    no_label = getattr(task, "no_label", None)
+    return len(known[0]) - any(no_label in names for names in known)
 
 
 def count_training_images(task: TaskConfig) -> int | None:
@@ -100,7 +103,7 @@ def count_fit_steps(config: Config, n_fits: int) -> int | None:
 def count_images_seen(config: Config, n_stimuli: int) -> int:
     """Count the images shown to each snapshot, leaving out task images whose number is unknown."""
     tasks = tasks_in_order(config.task)
-    probes = set(config.probes.tasks) - {task.name for task in tasks}
+    probes = set(config.probes.names) - {task.name for task in tasks}
     own = sum((count_training_images(task) or 0) + (task.n_test or 0) for task in tasks)
     of_probes = len(probes) * (config.probes.n_train + config.probes.n_test)
     return n_stimuli * len(list_subjects(config.brain, Path())) + of_probes + own
@@ -117,13 +120,11 @@ def mapping_bytes(n_voxels: int, widths: Sequence[int], mapping: MappingConfig) 
 
     Selector networks and the tokens' frame are left out, being small in comparison.
     """
-    n_layers = len(widths)
-    if not isinstance(mapping, TrainedMappingConfig):
-        return 4 * n_voxels * (n_layers + 2)
-    # layer, place, scale, weights, bias, two scores
-    of_voxels = n_voxels * (n_layers + 2 + 1 + mapping.n_channels + 1 + 2)
-    n_projections = FAMILIES[mapping.family].n_projections
-    return 4 * (of_voxels + n_projections * sum(widths) * mapping.n_channels)
+    family, n_layers = FAMILIES[mapping.family], len(widths)
+    n_channels = getattr(mapping, "n_channels", 0)
+    numbers = dict.fromkeys(ARRAYS, 1) | {"space": 2, "layer": n_layers, "weights": n_channels}
+    per_voxel = sum(numbers[name] for name in family.arrays) + family.learned_per_voxel(n_layers, n_channels)
+    return 4 * (n_voxels * per_voxel + family.n_projections * sum(widths) * n_channels)
 
 
 def training_bytes(n_parameters: int, n_trained: int, n_kept: int = 0) -> int:

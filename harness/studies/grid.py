@@ -13,6 +13,7 @@ from harness.config import (
     Config,
     group_options,
     load_config,
+    locate_option,
 )
 from harness.storage import (
     InputError,
@@ -21,15 +22,16 @@ from harness.storage import (
 
 
 def expand_grid(overrides: list[str]) -> Iterator[tuple[list[str], Config]]:
-    """Every combination of the study's grid: its overrides and the configuration they resolve to.
+    """Yield every combination of the study's grid: its overrides and the configuration they resolve to.
 
-    An axis that the command line sets itself is not varied; where the grid sets other settings together with
-    that value, they hold. What else the command line sets comes before what the grid sets.
+    An axis set on the command line is not varied; settings that the grid ties to that value still apply.
+    Other settings on the command line override the grid.
 
     Raises
     ------
     InputError
-        Where a combination is not a valid configuration, or `study.leave_out` names no value or leaves none.
+        If a combination is not a valid configuration, or `study.leave_out` names an unknown value
+        or all values.
     """
     study = load_config(overrides).study
     given = dict(_name_and_value(text) for text in overrides)
@@ -45,15 +47,15 @@ def expand_grid(overrides: list[str]) -> Iterator[tuple[list[str], Config]]:
 
 
 def _advice(overrides: list[str], parts: Iterable[list[str]]) -> str:
-    """Which value of the grid it is that cannot be resolved, and how to do without."""
+    """Name the value of the grid that cannot be resolved, and how to skip it."""
     for part in filter(None, parts):
         try:
             load_config([*overrides, *part])
         except InputError:
             name, value = _name_and_value(part[0])
             named = name in GROUPS and value in group_options(name)
-            file = f"; configs/{name}/{value}.yaml may say more" if named else ""
-            return f"{file}; study.leave_out=[{value}] does without"
+            file = f"; see {locate_option(name, value)}" if named else ""
+            return f"{file}; to skip it: study.leave_out=[{value}]"
     return ""
 
 
@@ -63,7 +65,7 @@ def _name_and_value(override: str) -> tuple[str, str]:
 
 
 def _as_text(value: Any) -> str:
-    """A value as an override gives it."""
+    """Write a value as in an override."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -72,12 +74,12 @@ def _bare(text: str) -> str:
 
 
 def _value_on(axis: str, value: Any) -> str:
-    """What a value of the grid is on its axis, also where others are set together with it."""
+    """Return the part of a value that lies on its axis; a mapping sets other settings with it."""
     return _as_text(value[axis] if isinstance(value, dict) else value)
 
 
 def _left_in(grid: dict[str, list[Any]], leave_out: list[Any], given: dict[str, str]) -> dict[str, list[Any]]:
-    """The grid without the values to leave out."""
+    """Return the grid without the values to leave out."""
     unwanted = {_as_text(value) for value in leave_out}
     known = {_value_on(axis, value) for axis, values in grid.items() for value in values}
     for text in sorted(unwanted - known):
@@ -89,15 +91,15 @@ def _left_in(grid: dict[str, list[Any]], leave_out: list[Any], given: dict[str, 
     for axis, values in left.items():
         if not values and axis not in given:
             raise InputError(
-                f"study.leave_out: found all values of {axis}, accepted: fewer, or {axis}=… itself"
+                f"study.leave_out: found all values of {axis}, expected fewer, or {axis}=… set directly"
             )
     return left
 
 
 def _choices(axis: str, values: list[Any], given: dict[str, str]) -> list[list[str]]:
-    """Overrides of every value of an axis: what the command line sets itself is not among them."""
+    """Return the overrides of every value of an axis, without those that the command line sets."""
     if axis in given:
-        # a list may be spelled with blanks and quotes, or without
+        # lists may be written with or without blanks and quotes
         wanted = _bare(given[axis])
         values = [value for value in values if _bare(_value_on(axis, value)) == wanted][:1] or [{}]
     together = [value if isinstance(value, dict) else {axis: value} for value in values]

@@ -1,10 +1,14 @@
-"""What one run of a study is expected to do, and plans as tables to read."""
+"""Plans of studies as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from harness.storage import (
+    format_bytes,
+    format_seconds,
+)
 from harness.studies.availability import (
     DOWNLOAD,
     HERE,
@@ -17,29 +21,8 @@ NAME_WIDTH = 47
 UNKNOWN = "?"
 
 
-def describe_bytes(n_bytes: int | float | None) -> str:
-    """``1.5 GB``: powers of 1,000."""
-    if n_bytes is None:
-        return UNKNOWN
-    value, units = float(n_bytes), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 999.5 and len(units) > 1:
-        value /= 1000
-        del units[0]
-    return f"{value:.{1 if value < 9.95 else 0}f} {units[0]}"
-
-
-def describe_seconds(seconds: int | float | None) -> str:
-    """``40 s``, ``12 min``, ``3.5 h``, ``2.1 d``."""
-    if seconds is None:
-        return UNKNOWN
-    for limit, size, unit, digits in ((100, 1, "s", 0), (5940, 60, "min", 0), (172800, 3600, "h", 1)):
-        if seconds < limit:
-            return f"{seconds / size:.{digits}f} {unit}"
-    return f"{seconds / 86400:.1f} d"
-
-
 def format_runs(runs: Sequence[PlannedRun]) -> str:
-    """The runs as a table of at most 110 columns, and what is left to do in all."""
+    """Format the runs as a table of at most 110 columns, followed by the total left to do."""
     head = f"{'run':<{NAME_WIDTH}} {'steps':>6} {'snap':>4} {'fits':>4} {'weights':>8} "
     lines = [head + f"{'tokens':>8} {'disk':>8} {'time':>7}  state"]
     for run in runs:
@@ -49,51 +32,51 @@ def format_runs(runs: Sequence[PlannedRun]) -> str:
         steps, snapshots, fits = numbers
         name = run.name if len(run.name) <= NAME_WIDTH else f"{run.name[: NAME_WIDTH - 9]}…{run.name[-8:]}"
         lines.append(
-            f"{name:<{NAME_WIDTH}} {steps:>6} {snapshots:>4} {fits:>4} {describe_bytes(run.weights):>8} "
-            f"{describe_bytes(run.tokens):>8} {describe_bytes(run.disk):>8} "
-            f"{describe_seconds(run.seconds):>7}  {'finished' if run.finished else 'to do'}"
+            f"{name:<{NAME_WIDTH}} {steps:>6} {snapshots:>4} {fits:>4} {format_bytes(run.weights):>8} "
+            f"{format_bytes(run.tokens):>8} {format_bytes(run.disk):>8} "
+            f"{format_seconds(run.seconds):>7}  {'finished' if run.finished else 'to do'}"
         )
     left = [run for run in runs if not run.finished]
-    lines += ["", f"{len(runs)} runs, {len(runs) - len(left)} of them finished; what is left:"]
+    lines += ["", f"{len(runs)} runs, {len(runs) - len(left)} finished; left to do:"]
     for name, values, describe in (
         ("optimizer steps", [run.n_steps for run in left], "{:,}".format),
         ("snapshots", [run.n_snapshots for run in left], "{:,}".format),
         ("fits", [run.n_fits for run in left], "{:,}".format),
-        ("disk", [run.disk for run in left], describe_bytes),
-        ("time, one after the other", [run.seconds for run in left], describe_seconds),
+        ("disk", [run.disk for run in left], format_bytes),
+        ("time, run after run", [run.seconds for run in left], format_seconds),
     ):
         lines.append(f"  {name}: {describe_sum(values, describe)}")
     if left:
         most = max(run.weights for run in left)
         tokens = [run.tokens for run in left if run.tokens is not None]
         lines.append(
-            f"  memory, most of any run: {describe_bytes(most)} of weights in fine-tuning, "
-            f"{describe_bytes(max(tokens, default=None))} of tokens in tracking"
+            f"  peak memory of a run: {format_bytes(most)} for weights in fine-tuning, "
+            f"{format_bytes(max(tokens, default=None))} for tokens in tracking"
         )
     return "\n".join(lines)
 
 
 def describe_sum(values: Sequence[int | float | None], describe: Callable[[Any], str]) -> str:
-    """The sum of what is known, and of how many runs it is not."""
+    """Format the sum of known values and the number of unknown ones."""
     known = [value for value in values if value is not None]
     n_unknown = len(values) - len(known)
     if n_unknown and not known:
         return "unknown"
-    return describe(sum(known)) + (f", and {n_unknown} run(s) unknown" if n_unknown else "")
+    return describe(sum(known)) + (f", and {n_unknown} unknown" if n_unknown else "")
 
 
 def format_needs(needs: Sequence[Need], sizes: dict[str, int]) -> str:
-    """What comes from outside, by what has to be done about it; `sizes` are bytes by name."""
+    """List external inputs by what has to be done about them; `sizes` are bytes by name."""
     titles = {
-        MISSING: "missing, and not downloaded by a run",
+        MISSING: "missing, and no run can download it",
         DOWNLOAD: "to be downloaded",
-        HERE: "here already (as far as names tell)",
+        HERE: "cached (matched by name, not verified)",
     }
     lines = []
     for state, title in titles.items():
         found = sorted(need for need in set(needs) if need.state == state)
-        lines += [f"{title}: {len(found) or 'nothing'}"]
+        lines += [f"{title}: {len(found) or 'none'}"]
         for need in found:
-            size = f", about {describe_bytes(sizes[need.what])}" if need.what in sizes else ""
+            size = f", about {format_bytes(sizes[need.what])}" if need.what in sizes else ""
             lines.append(f"  {need.what} ({need.place}{size})")
     return "\n".join(lines)

@@ -1,10 +1,6 @@
-"""Entry point: a grid of runs, one `accelerate launch` each; finished ones are skipped; then one report.
+"""Run a study: its runs one after the other, then one report.
 
-    python -m harness.study study=demo
-    python -m harness.study study=demo seed=1
-    python -m harness.study study=demo --plan          # what it would do and cost; =quick measures no time
-
-More settings on the command line hold for every run. Killed and started again, it goes on where it was.
+Every run has processes of its own. Finished runs are skipped, so a killed study resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -25,13 +21,16 @@ from harness.runs import (
     run_folder,
     run_name,
 )
-from harness.storage import InputError
+from harness.storage import (
+    INTERRUPTED,
+    InputError,
+)
 from harness.studies.grid import expand_grid
-from harness.studies.launch import launch
+from harness.studies.launching import launch
 
 
 def check_files(configs: Iterable[Config]) -> None:
-    """Raise an `InputError` that names every local file or folder of the runs that is not there."""
+    """Raise an `InputError` that names every local file or folder that is missing."""
     from harness.studies.availability import (
         MISSING,
         list_needs,
@@ -40,11 +39,11 @@ def check_files(configs: Iterable[Config]) -> None:
     missing = [f"{need.what}: {need.place}" for need in list_needs(configs) if need.state == MISSING]
     if missing:
         found = "; ".join(missing)
-        raise InputError(f"no such file, so nothing was begun: {found}; study.leave_out=[…] does without")
+        raise InputError(f"missing input files; study not started: {found}; to skip: study.leave_out=[…]")
 
 
 def run_study(overrides: list[str]) -> int:
-    """Run what is not finished, write the report and print the comparison; returns how many runs failed.
+    """Run what is not finished, write the report and print the comparison; return the number of failed runs.
 
     Parameters
     ----------
@@ -57,21 +56,20 @@ def run_study(overrides: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
     failed = 0
     for place, (combination, config) in enumerate(runs, 1):
-        folder = run_folder(config)
-        if is_finished(folder):
-            print(f"[{place}/{len(runs)}] {run_name(config)}: finished before", flush=True)
+        title = f"[{place}/{len(runs)}] {run_name(config)}"
+        if is_finished(run_folder(config)):
+            print(f"{title}: already finished", flush=True)
             continue
-        print(f"[{place}/{len(runs)}] {run_name(config)}", flush=True)
-        if not launch(combination):
-            print(
-                f"[{place}/{len(runs)}] {run_name(config)}: failed; the others go on",
-                file=sys.stderr,
-                flush=True,
-            )
+        print(title, flush=True)
+        status = launch("finetune", combination)
+        if status == INTERRUPTED:
+            raise SystemExit(status)  # the run has said so
+        if status:
+            print(f"{title}: failed; continuing with the other runs", file=sys.stderr, flush=True)
             failed += 1
     study = run_folder(runs[0][1]).parent
     if not any(is_finished(run_folder(config)) for _, config in runs):
-        raise InputError(f"{study}: none of the {len(runs)} runs has finished, so there is nothing to report")
+        raise InputError(f"{study}: none of the {len(runs)} runs has finished; no report written")
     report = write_report(study)
     print(format_table(compare_runs(read_runs(study))))
     print(f"\nreport: {report}")

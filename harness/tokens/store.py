@@ -19,7 +19,7 @@ from torch import Tensor
 from harness.backbones import Backbone
 from harness.config import (
     TokenPlace,
-    TokenPrecision,
+    TrainedMappingConfig,
 )
 from harness.storage import InputError
 from harness.tokens.extraction import (
@@ -45,9 +45,7 @@ def store_tokens(
     backbone: Backbone,
     images: Sequence[Image.Image],
     train: Int[np.ndarray, " n_train"],
-    token_size: int,
-    precision: TokenPrecision,
-    place: TokenPlace,
+    config: TrainedMappingConfig,
     batch_size: int,
     device: torch.device | str,
     folder: Path,
@@ -64,12 +62,10 @@ def store_tokens(
     images : sequence of PIL images
     train : int array [n_train]
         Those the frame is measured on.
-    token_size : int
-        Rows and columns that local tokens are resized to (bilinear).
-    precision : str
-        Of what is kept: "float32", "float16" or "bfloat16".
-    place : str
-        "device", "memory" or "disk"; "auto": the first that has room for them in 60 % of what is free.
+    config : TrainedMappingConfig
+        Its `token_size` is the number of rows and columns that local tokens are resized to (bilinear),
+        `token_precision` the precision of the stored tokens, and `token_place` where they are stored; "auto"
+        takes the first place with enough room in 60 % of its free space.
     batch_size : int
         Images per forward pass.
     device : torch.device or str
@@ -87,9 +83,9 @@ def store_tokens(
         If the disk has no room for them.
     """
     others = np.setdiff1d(np.arange(len(images)), train)
-    parts = iterate_tokens(
-        backbone, images, np.concatenate([train, others]).tolist(), token_size, batch_size, device, progress
-    )
+    order = np.concatenate([train, others]).tolist()
+    parts = iterate_tokens(backbone, images, order, config.token_size, batch_size, device, progress)
+    precision, place = config.token_precision, config.token_place
     waiting: list[tuple[list[int], LayerTokens]] = []
     store: StandardTokens | None = None
     for rows, part in parts:

@@ -4,10 +4,7 @@ from .mlflow_store import (
     tracking_uri,
 )
 from .queries import (
-    Kind,
-    mean_curves,
     metric_curves,
-    place_columns,
     query,
 )
 from .tracker import (
@@ -23,13 +20,10 @@ from .work_items import (
 
 __all__ = [
     "ALPHAS",
-    "Kind",
     "Status",
     "TrackedRun",
-    "mean_curves",
     "measure_curve",
     "metric_curves",
-    "place_columns",
     "plan_work",
     "query",
     "track",

@@ -20,6 +20,7 @@ from harness.finetuning import (
     TunedModel,
 )
 from harness.measures import (
+    ProbedTask,
     probe_features,
     representation_drift,
     score_labels,
@@ -79,9 +80,8 @@ class Prober:
                 labels.append(np.array(split["label"], dtype=np.int64))
             # a sequence's later tasks are not trained yet: zero-shot says something about them
             text = None if tuned and single else self._pretrained.text
-            found["probe"][task.name] = probe_features(
-                features[0], labels[0], features[1], labels[1], self._config, text, task
-            )
+            probed = ProbedTask(features[0], labels[0], features[1], labels[1], task, text)
+            found["probe"][task.name] = probe_features(probed, self._config)
             if tuned:
                 model.choose_head(place)
                 scores = score_head(model, features[1], labels[1])

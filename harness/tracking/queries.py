@@ -1,21 +1,21 @@
-"""Rewiring and forgetting curves out of MLflow, as tables.
+"""Curves out of MLflow, as pandas tables: rewiring, forgetting and every other kind of metric.
 
-    python -m harness.query rewiring --by backbone,roi --format csv
-
-prints mean, standard deviation and number of values over whatever is not named in ``--by``, at every
-optimizer step; `metric_curves` gives every single value as a pandas table. Values of a brain of several
-subjects are the means over them; those of each are there with ``--by subject,…``.
+`query` gives means, `metric_curves` every value. Both work without torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import pandas as pd
 
-from harness.runs import INTERPOLATED
+from harness.measures import (
+    INTERPOLATED,
+    STAGES,
+    Kind,
+)
 from harness.storage import (
     InputError,
     unknown_name,
@@ -25,15 +25,58 @@ from harness.tracking.mlflow_store import (
     tracking_uri,
 )
 
-Kind = Literal[
-    "train", "task", "probe", "forgetting", "sequence", "drift", "brain", "selectors", "rewiring", "alignment"
-]
-
-# where the place of a metric is a region of the brain, or "all" of it
-CORTICAL = ("brain", "selectors", "rewiring", "alignment")
 TAGS = {"study": "study", "run": "palimpsest.run"} | {
     tag: tag for tag in ("backbone", "objective", "task", "method", "brain", "seed")
 }
+
+
+def query(
+    kind: Kind,
+    by: Sequence[str] | str | None = None,
+    *,
+    study: str | None = None,
+    measure: str | None = None,
+    runs_dir: str | Path = "runs",
+    wise_ft: bool = False,
+) -> pd.DataFrame:
+    """Mean, standard deviation and number of values of a kind of metric at every optimizer step.
+
+    Parameters
+    ----------
+    kind : str
+        First part of the metrics' names: ``"rewiring"``, ``"forgetting"``, …
+    by : sequence of str, or str with commas, optional
+        Columns to keep apart, from those of `metric_curves`; means are over the rest. Default: backbone, and
+        roi for metrics of the brain or place for the others.
+    study : str, optional
+        Default: all studies in the store.
+    measure : str, optional
+        Last part of the metrics' names. Default: ``wasserstein_excess`` for rewiring, else all.
+    runs_dir : path
+        Folder of the default store; ``MLFLOW_TRACKING_URI`` overrides it.
+    wise_ft : bool
+        Curves over α of WiSE-FT instead: step is α in percent.
+
+    Returns
+    -------
+    DataFrame
+        Columns of `by`, then measure, step, mean, std (of the sample; NaN for one value) and n. Without
+        ``roi`` in `by`, values are those of the whole brain; without ``subject``, means over subjects.
+
+    Raises
+    ------
+    InputError
+        If a name does not exist, with the nearest; or if there is no store, or no curve of WiSE-FT.
+    """
+    columns = place_columns(kind)
+    if by is None:
+        by = ["backbone", columns[0]]
+    elif isinstance(by, str):
+        by = [column.strip() for column in by.split(",")]
+    _check_columns(by, (*TAGS, *columns, "measure"))
+    measure = measure or STAGES[kind].shown
+    curves = metric_curves(kind, study=study, measure=measure, runs_dir=Path(runs_dir), interpolated=wise_ft)
+    return mean_curves(curves, by)
 
 
 def metric_curves(
@@ -44,33 +87,15 @@ def metric_curves(
     runs_dir: Path = Path("runs"),
     interpolated: bool = False,
 ) -> pd.DataFrame:
-    """Every value of a kind of metric, one a row.
-
-    Parameters
-    ----------
-    kind : str
-        First part of the metrics' names, such as ``"rewiring"``.
-    study : str, optional
-        Only this study; by default all in the store.
-    measure : str, optional
-        Only this measure, the last part of the metrics' names.
-    runs_dir : Path
-        Where the default store is; ``MLFLOW_TRACKING_URI`` has priority.
-    interpolated : bool
-        WiSE-FT's curves, not those over optimizer steps: step is α in percent.
+    """Every value of a kind of metric, one per row; parameters and errors as for `query`.
 
     Returns
     -------
     DataFrame
         Columns study, run, backbone, objective, task, method, brain, seed; ``roi`` and ``subject`` for
-        cortical kinds and ``place`` for the others, ``"all"`` for the whole; measure, step, value. Sorted,
-        index 0, 1, ... Of a run of several subjects, subject ``"all"`` is their mean; the only subject of a
-        run is ``"all"`` too.
-
-    Raises
-    ------
-    InputError
-        Where there is no such study or measure, no curve of WiSE-FT that was asked for, or no store.
+        metrics of the brain, ``place`` for the others, ``"all"`` for the whole; measure, step, value. Sorted,
+        index 0, 1, …. With several subjects, subject ``"all"`` is their mean; a run's only subject is
+        ``"all"`` too.
     """
     places, stage = place_columns(kind), f"{INTERPOLATED}{kind}" if interpolated else kind
     records = []
@@ -86,13 +111,11 @@ def metric_curves(
         run = {column: tags.get(tag, "") for column, tag in TAGS.items()}
         for row in rows:
             _, *where, last = row["name"].split("/")
-            # stage/place/subject/measure, of which the last two places may be missing
+            # stage/place/subject/measure; place and subject may be missing
             found = dict(zip(places, [*where, "all", "all"], strict=False))
             records.append({**run, **found, "measure": last, "step": row["step"], "value": row["value"]})
     if interpolated and not measures:
-        raise InputError(
-            f"{kind} of WiSE-FT: found no curve, accepted: runs that python -m harness.wise_ft has measured"
-        )
+        raise InputError(f"{kind} of WiSE-FT: found no curve, expected runs measured by palimpsest wise-ft")
     if measure is not None and measure not in measures:
         raise unknown_name(f"measure of {kind}", measure, measures)
     frame = pd.DataFrame(records, columns=[*TAGS, *places, "measure", "step", "value"])
@@ -103,9 +126,9 @@ def metric_curves(
 def mean_curves(curves: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Mean, standard deviation (of the sample; NaN for one value) and n, for every group and step.
 
-    Where ``roi`` is not in `by`, the whole brain's values (``roi == "all"``) are used: regions overlap and
-    differ in size, so that a mean over them means nothing. So for ``subject``: single subjects count only
-    where it is in `by`, beside ``"all"``. Measures are never mixed.
+    Without ``roi`` in `by`, the whole brain's values (``roi == "all"``) are used: ROIs overlap and differ in
+    size, so a mean over them means nothing. The same holds for ``subject``, whose ``"all"`` is the mean over
+    subjects. Measures are never mixed.
 
     Parameters
     ----------
@@ -115,9 +138,7 @@ def mean_curves(curves: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         Columns to keep apart.
     """
     known = [column for column in curves.columns if column not in ("step", "value")]
-    for column in by:
-        if column not in known:
-            raise unknown_name("column", column, known)
+    _check_columns(by, known)
     for column in ("roi", "subject"):
         if column in known and column not in by:
             curves = curves[curves[column] == "all"]
@@ -126,33 +147,14 @@ def mean_curves(curves: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return grouped.agg(["mean", "std", "count"]).rename(columns={"count": "n"})
 
 
-def rewiring_curves(
-    by: Sequence[str] = ("backbone", "roi"),
-    *,
-    study: str | None = None,
-    measure: str | None = "wasserstein_excess",
-    runs_dir: Path = Path("runs"),
-) -> pd.DataFrame:
-    """Rewiring over optimizer steps: columns of `by`, measure, step, mean, std, n; see `mean_curves`."""
-    return mean_curves(metric_curves("rewiring", study=study, measure=measure, runs_dir=runs_dir), by)
+def _check_columns(by: Sequence[str], known: Sequence[str]) -> None:
+    for column in by:
+        if column not in known:
+            raise unknown_name("column", column, known)
 
 
 def place_columns(kind: Kind) -> tuple[str, ...]:
-    """Names of the columns that say where: a region of the brain and whose, or a task."""
-    return ("roi", "subject") if kind in CORTICAL else ("place",)
-
-
-def query(
-    kind: Kind,
-    by: Sequence[str] | None = None,
-    *,
-    study: str | None = None,
-    measure: str | None = None,
-    runs_dir: Path | str = "runs",
-    wise_ft: bool = False,
-) -> pd.DataFrame:
-    """Mean curves of one kind of metric; see `metric_curves` and `mean_curves`."""
-    columns = ["backbone", place_columns(kind)[0]] if by is None else list(by)
-    chosen = measure or ("wasserstein_excess" if kind == "rewiring" else None)
-    curves = metric_curves(kind, study=study, measure=chosen, runs_dir=Path(runs_dir), interpolated=wise_ft)
-    return mean_curves(curves, columns)
+    """Columns that say where: ROI and subject for metrics of the brain, else place."""
+    if kind not in STAGES:
+        raise unknown_name("kind of metric", kind, get_args(Kind))
+    return ("roi", "subject") if STAGES[kind].of_brain else ("place",)

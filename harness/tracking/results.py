@@ -1,4 +1,4 @@
-"""From what tracking has put on disk to the rows of ``results.jsonl``, and on to MLflow."""
+"""Rows of ``results.jsonl``, derived from the mappings and probes on disk, and sent to MLflow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tasks import Task
 
 
 def write_results(config: Config, run: Path, inputs: Inputs, steps: Sequence[int]) -> None:
-    """Derive every row from mappings and probes on disk, write them and forward them to MLflow."""
+    """Derive every row from mappings and probes on disk, log it and send it to MLflow."""
     with Journal(run / "results.jsonl") as journal:
         for step, values in derive_rows(config, run, inputs.brains, steps):
             journal.log(step, values)
@@ -47,7 +47,7 @@ def write_results(config: Config, run: Path, inputs: Inputs, steps: Sequence[int
 def derive_sequence(
     config: Config, run: Path, tasks: Sequence[Task], steps: Sequence[int]
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Measures of a sequence at the end of every task that there is a snapshot of, from probes on disk."""
+    """Derive a sequence's measures at the end of every task reached so far, from probes on disk."""
     ends = last_steps(plan_sequence(config, [len(task.train) for task in tasks]))
     reached = [step for step in ends if step in steps]
     probes = {step: read_json(probes_file(run, step)) for step in (0, *reached)}
@@ -58,7 +58,7 @@ def derive_sequence(
 def derive_rows(
     config: Config, run: Path, brains: Brains, steps: Sequence[int]
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Values by name of every snapshot, from mappings and probes on disk."""
+    """Derive the metrics of every snapshot by name, from mappings and probes on disk."""
     probes = {step: read_json(probes_file(run, step)) for step in steps}
     tasks = [task.name for task in tasks_in_order(config.task)]
     measured: dict[str, dict[int, dict[str, float]]] = {}

@@ -29,8 +29,8 @@ from harness.finetuning import (
     tune,
     write_snapshot,
 )
+from harness.measures import INTERPOLATED
 from harness.runs import (
-    INTERPOLATED,
     Inputs,
     Journal,
     is_finished,

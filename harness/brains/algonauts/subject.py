@@ -1,15 +1,15 @@
 """Subjects of the Algonauts 2023 challenge: responses of visual cortex to natural scenes, on fsaverage.
 
-A subject's folder, as the challenge hands it out (Gifford et al. 2023, arXiv:2301.03198):
+A subject's folder as the challenge distributes it (Gifford et al. 2023, arXiv:2301.03198):
 
     training_split/training_images/train-0001_nsd-00013.png …   number from 1, id in NSD from 0
     training_split/training_fmri/{lh,rh}_training_fmri.npy      float32 [n_images, n_vertices]
     roi_masks/{lh,rh}.all-vertices_fsaverage_space.npy          [163842], not 0 where measured
     roi_masks/{lh,rh}.<class>_{challenge,fsaverage}_space.npy   labels; names in mapping_<class>.npy
-    test_split/test_images/, test_fmri/, noise_ceiling/         all of them optional
+    test_split/test_images/, test_fmri/, noise_ceiling/         all optional
 
-Rows of the responses are the sorted images. Responses are z-scored per session and averaged over repeats; how
-many, and in which sessions, is not said. How many vertices there are is taken from the files.
+Rows of the responses are the images in sorted order. Responses are z-scored per session and averaged over
+repeats; the data do not say how many, or in which sessions. The number of vertices is that of the files.
 """
 
 from __future__ import annotations
@@ -44,29 +44,29 @@ from harness.storage import (
     ImageFiles,
     InputError,
     content_hash,
-    describe,
+    describe_array,
     hash_files,
     hash_images,
-    join_pictures,
     list_images,
+    merge_equal_images,
     open_npy,
 )
 
 N_PICTURES = 73_000
-"""Of the Natural Scenes Dataset: ids go from 0 to one less."""
+"""Images of the Natural Scenes Dataset; ids count from 0."""
 SUBJECT = re.compile(r"subj\d\d")
 
 
 def load_algonauts2023(config: Algonauts2023Config) -> Brain:
-    """Load a subject; the training images are its stimuli, and with `config.test_images` the test images too.
+    """Load a subject with its training images and, with `config.test_images`, its test images as stimuli.
 
-    Voxels are the measured vertices of the left, then of the right hemisphere, at their place on the sphere
-    of fsaverage. Voxels that cannot be used are left out (`harness.brains.usable`).
+    Voxels are the measured vertices of the left, then of the right hemisphere, with coordinates on the sphere
+    of fsaverage. Unusable voxels are dropped (`harness.brains.usable`).
 
     Raises
     ------
     InputError
-        If a file is missing or broken, or files do not belong together; it names the file.
+        If a file is missing or broken, or files do not belong together.
     """
     folder = find_subject(Path(config.root).expanduser().absolute(), config.subject)
     measured = {side: folder / f"roi_masks/{side}.all-vertices_fsaverage_space.npy" for side in SIDES}
@@ -107,9 +107,9 @@ def load_algonauts2023(config: Algonauts2023Config) -> Brain:
 
 
 def find_subject(root: Path, subject: int | None) -> Path:
-    """The folder of a subject, in or at `root`; an `InputError` says what was found instead."""
+    """Find the folder of a subject, at or in `root`; `InputError` says what was found instead."""
     if not root.is_dir():
-        raise InputError(f"brain.root: {root}: no such folder; accepted: that of a subject of Algonauts 2023")
+        raise InputError(f"brain.root: {root}: no such folder; expected a subject of Algonauts 2023")
     inside = sorted(path.name for path in root.iterdir() if path.is_dir() and SUBJECT.fullmatch(path.name))
     here = (root / "training_split").is_dir()
     if subject is not None:
@@ -124,24 +124,27 @@ def find_subject(root: Path, subject: int | None) -> Path:
         return root
     if inside:
         raise InputError(
-            f"brain.subject: {root} holds {', '.join(inside)}: say which, as brain.subject={inside[0][-1]}"
+            f"brain.subject: {root}: found {', '.join(inside)}; choose one, as in "
+            f"brain.subject={inside[0][-1]}"
         )
     above = [path for path in root.parents if (path / "training_split").is_dir()]
     hint = f"; did you mean {above[0]}?" if above else ""
-    raise InputError(f"brain.root: {root}: found no folder training_split or subj01 to subj08 in it{hint}")
+    raise InputError(f"brain.root: {root}: found neither training_split nor subj01 to subj08{hint}")
 
 
 def _read_mask(path: Path) -> Int[np.ndarray, " n_vertices"]:
-    """Which vertices of a hemisphere are measured: not 0."""
+    """Read the mask of a hemisphere: nonzero at measured vertices."""
     mask = open_npy(path)
     if mask.shape != (N_VERTICES,) or mask.dtype.kind not in "iub" or not mask.any():
-        raise InputError(f"{path}: found {describe(mask)}, accepted: shape ({N_VERTICES},) of int, not all 0")
+        raise InputError(
+            f"{path}: found {describe_array(mask)}, expected shape ({N_VERTICES},) of int, not all 0"
+        )
     return np.array(mask).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class _Split:
-    """Images and responses that belong together, nothing of them read yet."""
+    """Images and the responses to them, not read yet."""
 
     images: Path
     names: list[str]
@@ -150,7 +153,7 @@ class _Split:
 
 
 def _open_split(folder: Path, stem: str, prefix: str, n_voxels: dict[str, int]) -> _Split:
-    """Find images and responses, and check that they belong together and to the vertices."""
+    """Find images and responses, and check that they fit each other and the vertices."""
     kind = stem.rpartition("/")[2]
     images = folder / f"{stem}_images"
     names, ids = _read_names(images, prefix)
@@ -159,42 +162,43 @@ def _open_split(folder: Path, stem: str, prefix: str, n_voxels: dict[str, int]) 
         path = folder / f"{stem}_fmri" / f"{side}_{kind}_fmri.npy"
         responses = open_npy(path)
         if responses.ndim != 2 or responses.dtype.kind != "f":
-            raise InputError(f"{path}: found {describe(responses)}, accepted: (images, vertices) of float")
+            raise InputError(
+                f"{path}: found {describe_array(responses)}, expected (images, vertices) of float"
+            )
         if len(responses) != len(names):
             raise InputError(
-                f"{path}: found {len(responses)} rows, but {len(names)} images in {images}; accepted: as many"
+                f"{path}: found {len(responses)} rows, but {len(names)} images in {images}; expected as many"
             )
         if responses.shape[1] != n_voxels[side]:
             raise InputError(
                 f"{path}: found {responses.shape[1]} vertices, but {n_voxels[side]} in "
-                f"roi_masks/{side}.all-vertices_fsaverage_space.npy; accepted: as many"
+                f"roi_masks/{side}.all-vertices_fsaverage_space.npy; expected as many"
             )
         paths.append(path)
     return _Split(images, names, ids, paths)
 
 
 def _read_names(folder: Path, prefix: str) -> tuple[list[str], Int[np.ndarray, " n_images"]]:
-    """Names of images, in the order of rows, and their ids in the Natural Scenes Dataset."""
+    """Names of images in the order of rows, and their ids in the Natural Scenes Dataset."""
     names = list_images(folder)
     form = re.compile(rf"{prefix}-(\d{{4,}})_nsd-(\d{{5}})\.png")
     parts = []
     for name in names:
         match = form.fullmatch(name)
         if match is None:
-            raise InputError(f"{folder / name}: accepted are names such as {prefix}-0001_nsd-00013.png")
+            raise InputError(f"{folder / name}: expected a name such as {prefix}-0001_nsd-00013.png")
         parts.append((int(match[1]), int(match[2])))
     numbers, ids = np.array(parts).T
     wrong = np.flatnonzero(numbers != np.arange(1, len(numbers) + 1))
     if len(wrong):
-        expected = f"{prefix}-{wrong[0] + 1:04d}"
         raise InputError(
-            f"{folder}: found {names[wrong[0]]} in place of {expected}; accepted: images numbered from 1 on, "
-            "each once, as they are the rows of the responses"
+            f"{folder}: found {names[wrong[0]]}, expected {prefix}-{wrong[0] + 1:04d}: images are numbered "
+            "from 1, each once, as they are the rows of the responses"
         )
     if ids.max() >= N_PICTURES:
         raise InputError(
-            f"{folder / names[ids.argmax()]}: found id {ids.max()}, accepted: 0 to {N_PICTURES - 1}, "
-            "as ids count from 0"
+            f"{folder / names[ids.argmax()]}: found id {ids.max()}, expected 0 to {N_PICTURES - 1} "
+            "(ids count from 0)"
         )
     return names, ids
 
@@ -202,19 +206,19 @@ def _read_names(folder: Path, prefix: str) -> tuple[list[str], Int[np.ndarray, "
 def _identify(
     ids: Int[np.ndarray, " n_images"], hashes: list[str], folder: Path
 ) -> Shaped[np.ndarray, " n_images"]:
-    """Ids of pictures; refuses an id that two different pictures have."""
+    """Ids of images; refuses one id for two different images."""
     order = np.argsort(ids, kind="stable")
     for one, other in pairwise(order):
         if ids[one] == ids[other] and hashes[one] != hashes[other]:
             raise InputError(
-                f"{folder}: images number {one + 1} and {other + 1} have the same id nsd-{ids[one]:05d}, but "
-                "are different pictures; accepted: one picture an id"
+                f"{folder}: images {one + 1} and {other + 1} differ, but both have id nsd-{ids[one]:05d}; "
+                "expected one image per id"
             )
-    return join_pictures(ids, hashes)
+    return merge_equal_images(ids, hashes)
 
 
 def _read_responses(splits: list[_Split], n_voxels: dict[str, int]) -> Float[np.ndarray, "n_images n_voxels"]:
-    """All responses, each copied once, as they are too large to be held twice."""
+    """Read all responses, each copied once: they are too large to hold twice."""
     n_images = sum(len(split.names) for split in splits)
     responses = np.empty((n_images, sum(n_voxels.values())), dtype=np.float32)
     first = 0
@@ -231,7 +235,7 @@ def _read_responses(splits: list[_Split], n_voxels: dict[str, int]) -> Float[np.
 def _read_ceiling(
     folder: Path, n_voxels: dict[str, int]
 ) -> tuple[Float[np.ndarray, " n_voxels"] | None, list[Path]]:
-    """Noise ceilings and their files; None where neither hemisphere's are there."""
+    """Read noise ceilings and list their files; None if neither hemisphere has them."""
     paths = [folder / "test_split" / "noise_ceiling" / f"{side}_noise_ceiling.npy" for side in SIDES]
     if not any(path.exists() for path in paths):
         return None, []
@@ -239,13 +243,13 @@ def _read_ceiling(
     for path, count in zip(paths, n_voxels.values(), strict=True):
         part = open_npy(path)
         if part.shape != (count,) or part.dtype.kind != "f":
-            raise InputError(f"{path}: found {describe(part)}, accepted: shape ({count},) of float")
+            raise InputError(f"{path}: found {describe_array(part)}, expected shape ({count},) of float")
         parts.append(np.array(part))
     return check_ceiling(np.concatenate(parts), paths[0].parent), paths
 
 
 def draw_areas(vertices: Int[np.ndarray, " n_voxels"], rois: tuple[Roi, ...]) -> Surface:
-    """The flat map, with the areas of the hierarchy outlined; where they overlap, the first of them."""
+    """Flat map with the areas of the hierarchy outlined; where areas overlap, the first one."""
     parts = {roi.name for roi in rois if roi.name[:-1] in {whole.name for whole in rois}}
     areas = [roi for roi in rois if roi.rank is not None and roi.name not in parts]
     if not areas:

@@ -1,1 +1,1 @@
-"""Responses on grayordinates, as CIFTI files."""
+"""Responses on grayordinates, in CIFTI files."""

@@ -1,4 +1,4 @@
-"""Maps on grayordinates: CIFTI-2 files, their layout of vertices and voxels, and some of their columns."""
+"""CIFTI-2 files: maps on grayordinates, and their layout of vertices and voxels."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from jaxtyping import Bool, Float, Int, Shaped
 from harness.brains.cortex import HEMISPHERES
 from harness.storage import (
     InputError,
+    as_input_error,
     quiet_nibabel,
-    reading,
 )
 
 PREFIX = "CIFTI_STRUCTURE_"
 CORTEX = {"L": "CORTEX_LEFT", "R": "CORTEX_RIGHT"}
-N_VERTICES = 32492  # of a hemisphere of fs_LR 32k
-BLOCK = 2**25  # bytes at once
+N_VERTICES = 32492  # per hemisphere of fs_LR 32k
+BLOCK = 2**25  # bytes read at once
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the columns of a file are.
+    """Grayordinates: the columns of a file.
 
     Attributes
     ----------
     structure : str array [n_grayordinates]
-        Such as ``CORTEX_LEFT`` or ``THALAMUS_RIGHT``.
+        For example ``CORTEX_LEFT`` or ``THALAMUS_RIGHT``.
     vertex : int array [n_grayordinates]
-        Of both hemispheres' meshes, left before right; -1 for a voxel below the cortex.
+        Index into the vertices of both hemispheres, left first; -1 for a subcortical voxel.
     place : float32 array [n_grayordinates, 3], millimetres
-        Of a voxel; NaN for a vertex.
+        Of a subcortical voxel; NaN for a vertex.
     """
 
     structure: Shaped[np.ndarray, " n_grayordinates"]
@@ -42,7 +42,7 @@ class Layout:
 
     @property
     def below(self) -> Bool[np.ndarray, " n_grayordinates"]:
-        """Which are voxels below the cortex."""
+        """Mask of the subcortical voxels."""
         return (self.vertex < 0) & np.isfinite(self.place).all(axis=1)
 
     def same_as(self, other: Layout) -> bool:
@@ -59,7 +59,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class CiftiFile:
-    """An opened file of maps; numbers stay on disk."""
+    """An open file of maps; the numbers stay on disk."""
 
     path: Path
     layout: Layout
@@ -78,12 +78,12 @@ class CiftiFile:
         columns: Int[np.ndarray, " n_voxels"],
         found: Float[np.ndarray, "n_chosen_maps n_voxels"],
     ) -> None:
-        """Read some columns of some maps into `found`, a block of columns at a time.
+        """Read some columns of some maps into `found`.
 
-        In the file all maps of a grayordinate lie side by side.
+        All maps of a grayordinate are adjacent in the file, so it is read in blocks of columns.
         """
         step = max(1, BLOCK // (self.stored.dtype.itemsize * max(len(maps), 1)))
-        with reading(self.path, "CIFTI file"), np.errstate(all="ignore"):
+        with as_input_error(self.path, "CIFTI file"), np.errstate(all="ignore"):
             for start in range(0, len(columns), step):
                 part = slice(start, start + step)
                 values = self.stored[np.ix_(maps, columns[part])]
@@ -91,20 +91,20 @@ class CiftiFile:
 
 
 def open_cifti(path: Path) -> CiftiFile:
-    """Open a file of scalars or of a series (``.dscalar.nii``, ``.dtseries.nii``) on fs_LR 32k.
+    """Open a file of scalars or a series (``.dscalar.nii``, ``.dtseries.nii``) on fs_LR 32k.
 
-    The layout is that of the file's own axis: 91,282, 59,412 or any other number of grayordinates.
+    Any number of grayordinates is accepted, such as 91,282 or 59,412; the file's own axis is the layout.
 
     Raises
     ------
     InputError
-        If it is missing or broken, holds labels or parcels, is on another mesh, or has one hemisphere only.
+        If the file is missing or broken, holds labels or parcels, is on another mesh, or lacks a hemisphere.
     """
     from nibabel.cifti2 import cifti2_axes as axes
     from nibabel.cifti2.cifti2 import Cifti2Image
 
-    with reading(path, "CIFTI file"), quiet_nibabel():
-        # whatever the intent in the header says: nibabel itself writes a wrong one
+    with as_input_error(path, "CIFTI file"), quiet_nibabel():
+        # the intent in the header is not checked: nibabel itself writes a wrong one
         image = Cifti2Image.from_filename(path)
         rows, columns = (
             (image.header.get_axis(index) for index in range(2)) if image.ndim == 2 else (None, None)
@@ -114,7 +114,7 @@ def open_cifti(path: Path) -> CiftiFile:
         ):
             kinds = " × ".join(type(axis).__name__ for axis in (rows, columns))
             raise InputError(
-                f"{path}: found {kinds}, accepted: maps or a series × grayordinates "
+                f"{path}: found {kinds}, expected maps or a series × grayordinates "
                 "(.dscalar.nii, .dtseries.nii)"
             )
         if image.shape != (len(rows), len(columns)):
@@ -124,7 +124,7 @@ def open_cifti(path: Path) -> CiftiFile:
         proxy: Any = image.dataobj
         stored = proxy.get_unscaled()
         if stored.dtype.kind not in "iuf":
-            raise InputError(f"{path}: found {stored.dtype}, accepted: real numbers")
+            raise InputError(f"{path}: found {stored.dtype}, expected real numbers")
         layout = _lay_out(path, columns)
         return CiftiFile(path, layout, stored, float(proxy.slope), float(proxy.inter))
 
@@ -143,11 +143,11 @@ def _lay_out(path: Path, columns: Any) -> Layout:
             n_vertices = int(model.nvertices[PREFIX + name])
             if n_vertices != N_VERTICES:
                 raise InputError(
-                    f"{path}: found a mesh of {n_vertices} vertices, accepted: {N_VERTICES} (fs_LR 32k)"
+                    f"{path}: found a mesh of {n_vertices} vertices, expected {N_VERTICES} (fs_LR 32k)"
                 )
             low, high = int(model.vertex.min()), int(model.vertex.max())
             if len(np.unique(model.vertex)) < len(model.vertex) or low < 0 or high >= N_VERTICES:
-                raise InputError(f"{path}: found vertices of {name} twice, or beyond its mesh")
+                raise InputError(f"{path}: found duplicate vertices of {name}, or vertices outside its mesh")
             vertex[where] = model.vertex + HEMISPHERES.index(sides[name]) * N_VERTICES
             missing.discard(name)
         elif model.volume_mask.all():
@@ -155,6 +155,6 @@ def _lay_out(path: Path, columns: Any) -> Layout:
     if missing:
         found = ", ".join(sorted(set(structure.tolist()))) or "nothing"
         raise InputError(
-            f"{path}: found {found}, but no {' and no '.join(sorted(missing))}: a hemisphere is missing"
+            f"{path}: found {found}, expected also {' and '.join(sorted(missing))}: a hemisphere is missing"
         )
     return Layout(structure, vertex, place)

@@ -1,4 +1,4 @@
-"""A table that says what was shown in every map: one row per map, as CSV or TSV."""
+"""The table of stimuli: one row per map, as CSV or TSV."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Int, Shaped
 
 from harness.storage import (
     InputError,
-    reading,
+    as_input_error,
     unknown_name,
 )
 
@@ -21,15 +21,15 @@ COLUMNS = ("image", "session", "repeat")
 
 @dataclass(frozen=True)
 class StimulusTable:
-    """What was shown, row by row.
+    """What each map was a response to.
 
     Attributes
     ----------
     path : Path
     image : str array [n_maps]
-        File name of the picture.
+        File name of the image shown.
     session : int array [n_maps] or None
-        Number of the session; None: the table does not say.
+        Session number; None if the table has no such column.
     """
 
     path: Path
@@ -38,22 +38,22 @@ class StimulusTable:
 
 
 def read_table(path: Path) -> StimulusTable:
-    """Read a table; its separator is a tab in a ``.tsv``, else a comma.
+    """Read a table, separated by tabs in a ``.tsv`` file and by commas otherwise.
 
-    Columns are found by name: ``image``, and perhaps ``session`` and ``repeat``; others are left alone.
-    Sessions are whole numbers, or names, which are then numbered from 1 in their natural order. With
-    ``repeat``, no picture may have the same one twice in a session.
+    Columns are found by name: ``image``, optionally ``session`` and ``repeat``; others are ignored. Sessions
+    are integers, or names, which are numbered from 1 in natural order. With ``repeat``, no image may have the
+    same repeat twice in a session.
 
     Raises
     ------
     InputError
-        If it is missing or broken, has no column ``image`` or no rows, or a row is short or empty.
+        If the table is missing or broken, has no column ``image`` or no rows, or has an incomplete row.
     """
-    with reading(path, "table"), path.open(encoding="utf-8-sig", newline="") as file:
+    with as_input_error(path, "table"), path.open(encoding="utf-8-sig", newline="") as file:
         lines = list(csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True))
     rows = [(number, row) for number, row in enumerate(lines, 1) if any(cell.strip() for cell in row)]
     if not rows:
-        raise InputError(f"{path}: found no rows, accepted: a header and one row per map")
+        raise InputError(f"{path}: found no rows, expected a header and one row per map")
     header = [cell.strip() for cell in rows[0][1]]
     if "image" not in header:
         raise InputError(f"{path}: {unknown_name('column', 'image', header)}")
@@ -64,7 +64,7 @@ def read_table(path: Path) -> StimulusTable:
         if name in header:
             columns[name] = _read_column(path, rows[1:], header.index(name), name)
     if not columns["image"]:
-        raise InputError(f"{path}: found a header only, accepted: one row per map")
+        raise InputError(f"{path}: found a header only, expected one row per map")
     if "repeat" in columns:
         _check_repeats(path, [number for number, _ in rows[1:]], columns)
     session = _number_sessions(columns["session"]) if "session" in columns else None

@@ -1,7 +1,7 @@
-"""Responses on grayordinates: CIFTI files of one map per presentation, and a table of what was shown.
+"""A subject on grayordinates: CIFTI files with one map per presentation, and a table of stimuli.
 
-Vertices are those of fs_LR 32k, so areas of MMP 1.0 and surfaces are those of `harness.brains.cortex`.
-Repeats of a picture are averaged, and where there are enough of them, they say how high the noise ceiling is.
+Vertices are those of fs_LR 32k, so MMP 1.0 areas and surfaces come from `harness.brains.cortex`. Repeats of
+an image are averaged; enough repeats also give a noise ceiling.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from harness.storage import (
     content_hash,
     hash_files,
     hash_images,
-    join_pictures,
+    merge_equal_images,
 )
 
 log = logging.getLogger(__name__)
@@ -55,14 +55,14 @@ TABLES = ("stimuli.tsv", "stimuli.csv")
 
 
 def load_grayordinates(config: GrayordinatesConfig) -> Brain:
-    """Load maps and their table.
+    """Load a subject from maps and their table.
 
-    `stimulus_ids` are the file names of the pictures.
+    `stimulus_ids` are the file names of the images.
 
     Raises
     ------
     InputError
-        If a file is missing, broken or does not fit the others; it names the file.
+        If a file is missing, broken or does not fit the others.
     """
     root = Path(config.root).expanduser()
     if not root.is_dir():
@@ -72,17 +72,19 @@ def load_grayordinates(config: GrayordinatesConfig) -> Brain:
     n_maps = sum(file.n_maps for file in files)
     if n_maps != len(table.image):
         found = ", ".join(f"{file.n_maps} in {file.path.name}" for file in files[:4])
-        raise InputError(f"{table.path}: found {len(table.image)} rows for {n_maps} maps ({found})")
+        raise InputError(
+            f"{table.path}: found {len(table.image)} rows, expected {n_maps}, one per map ({found})"
+        )
     cortex, layout = load_cortex(), files[0].layout
     columns = choose_columns(layout, cortex, config.cortex == "all", config.subcortex)
     if not len(columns):
-        raise InputError(f"{files[0].path}: found no grayordinate in the areas that brain.cortex asks for")
+        raise InputError(f"{files[0].path}: found no grayordinate in the areas of brain.cortex")
     if config.subcortex and not layout.below.any():
-        raise InputError(f"brain.subcortex: found true, but {files[0].path} has no voxels below the cortex")
+        raise InputError(f"brain.subcortex: found true, but {files[0].path} has no subcortical voxels")
 
     images = Path(config.images).expanduser() if config.images else root
     hashes = hash_images(images, sorted(set(table.image.tolist())))
-    shown = join_pictures(table.image, [hashes[name] for name in table.image.tolist()])
+    shown = merge_equal_images(table.image, [hashes[name] for name in table.image.tolist()])
     names, picture = np.unique(shown, return_inverse=True)
     maps = _group_maps(files, table)
     rows = plan_rows(
@@ -116,19 +118,19 @@ def load_grayordinates(config: GrayordinatesConfig) -> Brain:
 def choose_columns(
     layout: Layout, cortex: Cortex, whole: bool, subcortex: bool
 ) -> Int[np.ndarray, " n_voxels"]:
-    """Columns that become voxels: of the areas in `REGIONS` or of all areas, and perhaps below the cortex."""
+    """Choose the columns that become voxels: areas of `REGIONS` or all areas, with or without subcortex."""
     on_cortex = layout.vertex >= 0
     wanted = (cortex.area != "") if whole else (cortex.region >= 0)
-    chosen = on_cortex & wanted[layout.vertex]  # -1 is some vertex, but not on the cortex
+    chosen = on_cortex & wanted[layout.vertex]  # -1 indexes a vertex too, masked by on_cortex
     if subcortex:
         chosen |= layout.below
     return np.flatnonzero(chosen)
 
 
 def list_rois(layout: Layout, cortex: Cortex, columns: Int[np.ndarray, " n_voxels"]) -> tuple[Roi, ...]:
-    """The regions of the visual hierarchy, then every area of MMP 1.0, then structures below the cortex.
+    """List the regions of the visual hierarchy, then all MMP 1.0 areas, then subcortical structures.
 
-    A region that is made of several areas overlaps with them; an area has its region's rank.
+    A region of several areas overlaps with them; an area has the rank of its region.
     """
     vertex = layout.vertex[columns]
     on_cortex = vertex >= 0
@@ -153,15 +155,15 @@ def _open_maps(root: Path, pattern: str) -> list[CiftiFile]:
         paths = sorted(path for path in root.glob(pattern) if path.is_file())
     except (NotImplementedError, ValueError) as error:
         raise InputError(
-            f"brain.maps: found {pattern!r}, accepted: a pattern below {root} ({error})"
+            f"brain.maps: found {pattern!r}, expected a pattern below {root} ({error})"
         ) from None
     if not paths:
         there = ", ".join(sorted(path.name for path in root.iterdir())[:10]) or "nothing"
-        raise InputError(f"brain.maps: found no {pattern} in {root}; there is {there}")
+        raise InputError(f"brain.maps: found no {pattern} in {root}, only {there}")
     files = [open_cifti(path) for path in paths]
     for file in files[1:]:
         if not file.layout.same_as(files[0].layout):
-            raise InputError(f"{file.path}: found other grayordinates than in {files[0].path}")
+            raise InputError(f"{file.path}: found other grayordinates, expected those of {files[0].path}")
     return files
 
 
@@ -172,16 +174,16 @@ def _find_table(root: Path, name: str | None) -> Path:
     if len(there) != 1:
         found = "both" if there else "neither"
         raise InputError(
-            f"{root}: found {found} of {' and '.join(TABLES)}, accepted: one, or brain.table=NAME"
+            f"{root}: found {found} of {' and '.join(TABLES)}, expected one of them, or brain.table=NAME"
         )
     return there[0]
 
 
 def _group_maps(files: Sequence[CiftiFile], table: StimulusTable) -> dict[int, Int[np.ndarray, " _"]]:
-    """Maps of every session, numbered over files."""
+    """Map numbers of every session, counted over all files."""
     session = table.session
     if session is None:
-        log.warning("warning: %s: no column session, so all maps count as one session", table.path)
+        log.warning("warning: %s: no column session; all maps count as one session", table.path)
         session = np.ones(len(table.image), dtype=np.int64)
     return {int(number): np.flatnonzero(session == number) for number in np.unique(session)}
 
@@ -189,7 +191,7 @@ def _group_maps(files: Sequence[CiftiFile], table: StimulusTable) -> dict[int, I
 def _read_sessions(
     files: Sequence[CiftiFile], maps: dict[int, Int[np.ndarray, " _"]], columns: Int[np.ndarray, " n_voxels"]
 ) -> Iterator[tuple[str, Float[np.ndarray, "_ n_voxels"]]]:
-    """Sessions one after the other, each in the memory of the one before."""
+    """Yield the sessions, each in the same buffer as the one before."""
     ends = np.cumsum([file.n_maps for file in files])
     buffer = np.empty((max(map(len, maps.values())), len(columns)), dtype=np.float32)
     for number, chosen in maps.items():
@@ -206,7 +208,7 @@ def _read_sessions(
 def _place(
     layout: Layout, cortex: Cortex, columns: Int[np.ndarray, " n_voxels"], subcortex: bool
 ) -> tuple[Float[np.ndarray, "n_voxels 3"], Float[np.ndarray, "2 3"]]:
-    """Coordinates, and the box around both spheres; what is below the cortex lies beside them along x."""
+    """Coordinates and their bounding box: both spheres, and the subcortex beside them along x."""
     coords = cortex.sphere[layout.vertex]
     box = [cortex.sphere.min(axis=0), cortex.sphere.max(axis=0)]
     if subcortex:
@@ -220,7 +222,7 @@ def _place(
 def _tell_hemisphere(
     layout: Layout, cortex: Cortex, columns: Int[np.ndarray, " n_voxels"]
 ) -> Shaped[np.ndarray, " n_voxels"]:
-    """Of a voxel below the cortex by its structure's name, or else by the sign of x."""
+    """Hemisphere of each voxel; subcortical ones by the structure's name, or else by the sign of x."""
     vertex, structure = layout.vertex[columns], layout.structure[columns]
     right = np.strings.endswith(structure, "_RIGHT") | (
         ~np.strings.endswith(structure, "_LEFT") & (layout.place[columns, 0] > 0)

@@ -1,4 +1,4 @@
-"""Where things lie in a copy of the Natural Scenes Dataset, and what to say of a folder that is none."""
+"""Paths in a copy of the Natural Scenes Dataset."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.config import NsdConfig
 from harness.storage import (
     InputError,
-    reading,
+    as_input_error,
     unknown_name,
 )
 
@@ -29,9 +29,9 @@ class NsdFolder:
     Attributes
     ----------
     root : Path
-        Holds ``nsddata``, ``nsddata_betas`` and ``nsddata_stimuli``, as the data set is published.
+        Folder of ``nsddata``, ``nsddata_betas`` and ``nsddata_stimuli``, as published.
     subject : str
-        Such as ``subj01``.
+        For example ``subj01``.
     preparation : str
         ``func1pt8mm``, ``func1mm``, ``fsaverage`` or ``nativesurface``.
     betas : Path
@@ -53,22 +53,22 @@ class NsdFolder:
 
     @property
     def transforms(self) -> Path:
-        """Folder of maps between the subject's spaces."""
+        """Folder of transforms between the subject's spaces."""
         return self.root / DATA / "ppdata" / self.subject / "transforms"
 
     def labels(self, surface: str) -> Path:
-        """Folder of label surfaces and names of labels: of ``fsaverage`` or of a subject."""
+        """Folder of label surfaces and label names, of ``fsaverage`` or a subject."""
         return self.root / DATA / "freesurfer" / surface / "label"
 
     def names(self, atlas: str) -> list[Path]:
-        """Where the names of an atlas' labels may stand, best first."""
+        """Files that may hold the label names of an atlas, in order of preference."""
         surfaces = (self.subject, "fsaverage")
         return [self.labels(surface) / f"{atlas}.mgz.ctab" for surface in surfaces]
 
     def session(self, number: int, side: str = "") -> Path | None:
-        """A session's responses, `side` being ``"lh."`` or ``"rh."`` on a surface; None: not there.
+        """Find the responses of a session; on a surface, `side` is ``"lh."`` or ``"rh."``; None if missing.
 
-        Of two formats HDF5 is taken, which gives a mask's voxels without the others.
+        HDF5 is preferred, because it can be read within a mask.
         """
         for suffix in ("hdf5", "nii.gz", "nii", "mgh", "mgz"):
             path = self.betas / f"{side}betas_session{number:02d}.{suffix}"
@@ -77,7 +77,7 @@ class NsdFolder:
         return None
 
     def fingerprinted(self, sessions: Iterable[Path], atlases: Iterable[str]) -> list[Path]:
-        """The files that a brain of these sessions and atlases can come from, without the stimuli, sorted."""
+        """All files a brain of these sessions and atlases may be read from, without the stimuli, sorted."""
         found = {self.design, *sessions, *self.betas.glob("*ncsnr.*")}
         for atlas in atlases:
             found |= set(self.rois.glob(f"*{atlas}.nii.gz")) | set(self.names(atlas))
@@ -90,17 +90,17 @@ class NsdFolder:
         return sorted(path for path in found if path.is_file())
 
     def relative(self, path: Path) -> str:
-        """A file's name below the root, or as it is, for stimuli that are kept elsewhere."""
+        """Path relative to the root; unchanged for stimuli stored elsewhere."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
 
 
 def open_folder(config: NsdConfig) -> NsdFolder:
-    """Find a subject's files.
+    """Find the files of a subject.
 
     Raises
     ------
     InputError
-        If the root, the subject, the preparation or the betas are not there; it says what is.
+        If the root, subject, preparation or betas are missing; it lists those available.
     """
     root = Path(config.root).expanduser()
     if not root.is_dir():
@@ -110,7 +110,7 @@ def open_folder(config: NsdConfig) -> NsdFolder:
             near = next((folder for folder in _near(root) if (folder / BETAS).is_dir()), None)
             hint = f"; did you mean {near}?" if near is not None and near != root else ""
             raise InputError(
-                f"brain.root: {root}: found no {name} in it, accepted: the folder that holds nsddata, "
+                f"brain.root: {root}: found no {name}, expected a folder with nsddata, "
                 f"nsddata_betas and nsddata_stimuli{hint}"
             )
     subject = f"subj{config.subject:02d}"
@@ -132,27 +132,27 @@ def open_folder(config: NsdConfig) -> NsdFolder:
 
 
 def read_names(paths: Iterable[Path]) -> tuple[Path, dict[int, str]] | None:
-    """Names of labels by number, from the first of several tables that is there; None: none is.
+    """Read label names by number from the first table that exists; None if none does.
 
-    A line is a number, a name, and perhaps a colour as FreeSurfer writes it (four numbers).
+    A line has a number, a name and optionally a FreeSurfer colour (four numbers).
 
     Raises
     ------
     InputError
-        If a line is none of that, or a number or a name stands twice.
+        If a line has another format, or a number or name occurs twice.
     """
     for path in paths:
         if not path.is_file():
             continue
         names: dict[int, str] = {}
-        with reading(path, "table of label names"):
+        with as_input_error(path, "table of label names"):
             lines = path.read_text(encoding="utf-8").splitlines()
         for number, line in enumerate(lines, 1):
             if not line.strip() or line.lstrip().startswith("#"):
                 continue
             match = re.fullmatch(r"\s*(-?\d{1,9})\s+(\S.*?)((?:\s+\d+){4})?\s*", line)
             if match is None:
-                raise InputError(f"{path}: line {number}: found {line[:60]!r}, accepted: a number and a name")
+                raise InputError(f"{path}: line {number}: found {line[:60]!r}, expected a number and a name")
             label, name = int(match[1]), re.sub(r"[^A-Za-z0-9_.-]+", "_", match[2])
             if label in names or name in names.values():
                 raise InputError(f"{path}: line {number}: found label {label} or name {name} twice")
@@ -162,5 +162,5 @@ def read_names(paths: Iterable[Path]) -> tuple[Path, dict[int, str]] | None:
 
 
 def _near(root: Path) -> list[Path]:
-    """Folders that may have been meant: those above, and those directly inside."""
+    """Candidates for a suggestion: all parents and direct subfolders."""
     return [*root.parents, *sorted(path for path in root.iterdir() if path.is_dir())]

@@ -1,6 +1,6 @@
-"""Regions of interest of the Natural Scenes Dataset: labels of voxels, with the names of their tables.
+"""Regions of interest of the Natural Scenes Dataset, from label maps and tables of names.
 
-Atlases overlap: a voxel can be in V4, in a stream and in a place area at once.
+Atlases overlap: a voxel can be in V4, in a stream and in a place-selective area at once.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ MMP = "HCP_MMP1"
 def read_rois(
     space: Space, usable: Bool[np.ndarray, " n_places"], atlases: Sequence[str] | None
 ) -> tuple[Roi, ...]:
-    """ROIs of atlases, one per label above 0 that a voxel has, in the order of atlases and labels.
+    """Read the ROIs of atlases: one per positive label of any voxel, in the order of atlases and labels.
 
-    Of areas with an upper and a lower part (V1v, V1d) there is also the whole (V1), with its rank.
-    A name that two atlases use is the first one's; the second's is given as ``atlas-name``.
+    Areas in two parts (V1v, V1d) are also listed as a whole (V1), with its rank. If two atlases use the same
+    name, the second one's becomes ``atlas-name``.
 
     Parameters
     ----------
     space : Space
     usable : bool array [n_places]
-        Which of the mask's places are voxels.
+        Which points of the mask are voxels.
     atlases : sequence of str or None
-        None: those of `ATLASES` that are there.
+        None: all of `ATLASES` that exist.
 
     Raises
     ------
@@ -69,8 +69,8 @@ def read_rois(
             voxels = np.flatnonzero(labels == label)
             if int(label) not in names:
                 raise InputError(
-                    f"{source}: found no name for label {label} of {atlas}, which {len(voxels)} voxels have; "
-                    f"there is {', '.join(f'{number} {name}' for number, name in sorted(names.items()))}"
+                    f"{source}: found no name for label {label} of {atlas} ({len(voxels)} voxels), only "
+                    f"{', '.join(f'{number} {name}' for number, name in sorted(names.items()))}"
                 )
             found[names[int(label)]] = voxels
         check_roi_names(list(found), source)
@@ -79,25 +79,25 @@ def read_rois(
             rois[name] = replace(roi, name=name)
     if absent:
         log.warning(
-            "warning: %s: found no atlas %s: their ROIs are missing", space.folder.root, ", ".join(absent)
+            "warning: %s: found no atlas %s; their ROIs are missing", space.folder.root, ", ".join(absent)
         )
     return tuple(rois.values())
 
 
 def _name_labels(space: Space, atlas: str) -> tuple[dict[int, str], str]:
-    """Names of an atlas' labels, and where they stand."""
+    """Label names of an atlas, and their source."""
     paths = space.folder.names(atlas)
     found = read_names(paths)
     if found is not None:
         return found[1], str(found[0])
     if atlas in LABELS:
-        log.warning("warning: %s: no such file; the data set's own names are used", paths[0])
-        return dict(enumerate(LABELS[atlas], 1)), "the data set's own names"
-    raise InputError(f"{paths[0]}: no such file, so the labels of {atlas} have no names")
+        log.warning("warning: %s: no such file; using the published label names", paths[0])
+        return dict(enumerate(LABELS[atlas], 1)), "the published label names"
+    raise InputError(f"{paths[0]}: no such file; expected names for the labels of {atlas}")
 
 
 def _rank(atlas: str, found: dict[str, Int[np.ndarray, " _"]]) -> list[Roi]:
-    """Wholes before their parts, with ranks as in Algonauts 2023; areas of MMP 1.0 with their region's."""
+    """ROIs with ranks: as in Algonauts 2023, wholes before their parts; MMP 1.0 areas as their region."""
     if atlas != MMP:
         return rank_rois(atlas, found)
     ranks = {area: region.rank for region in REGIONS for area in region.areas}

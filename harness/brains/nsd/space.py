@@ -1,4 +1,4 @@
-"""The space a subject's responses are in: which of its places are voxels, and the files that cover it."""
+"""The space of a subject's responses: its voxels, and the files that cover it."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from harness.storage import (
 
 T = TypeVar("T")
 MASKS = ("nsdgeneral", "streams")
-"""Of these the first that is there is the mask when none is asked for."""
+"""Default masks; the first that exists is used."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one file covers: the volume, or a hemisphere's surface.
+    """The part of a space in one file: the volume, or the surface of a hemisphere.
 
     Attributes
     ----------
     side : str
-        With which the names of its files begin: ``""``, ``"lh."`` or ``"rh."``.
+        Prefix of its file names: ``""``, ``"lh."`` or ``"rh."``.
     shape : tuple of int
         (X, Y, Z) or (n_vertices, 1, 1).
     places : int array [n_part_voxels]
-        Its voxels, flat, the first axis fastest.
+        Flat indices of its voxels, first axis fastest.
     """
 
     side: str
@@ -50,7 +50,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Space:
-    """Where voxels are. Voxels are those of the first part, then those of the second.
+    """Voxels and their coordinates, first those of the first part, then those of the second.
 
     Attributes
     ----------
@@ -58,12 +58,12 @@ class Space:
     parts : tuple of Part
     coords : float32 array [n_voxels, 3], millimetres
     bounding_box : float32 array [2, 3]
-        Of all places, whether voxels or not.
+        Minimum and maximum over the whole space, voxels or not.
     hemisphere : str array [n_voxels], "L" or "R"
     vertices : int array [n_voxels] or None
-        Of fsaverage, the right hemisphere's after the left one's; None in other spaces.
+        Vertices of fsaverage, left hemisphere first; None in other spaces.
     read_whole : callable
-        Labels of an atlas at all places of each part, -1 or 0 where there is none; None: no such atlas.
+        Reads the labels of an atlas over each whole part, -1 or 0 outside; None if there is no such atlas.
     """
 
     folder: NsdFolder
@@ -80,19 +80,19 @@ class Space:
         return len(self.coords)
 
     def read_labels(self, atlas: str) -> Int[np.ndarray, " n_voxels"] | None:
-        """Labels of the voxels; None: there is no such atlas."""
+        """Read the labels of the voxels; None if there is no such atlas."""
         whole = self.read_whole(atlas)
         if whole is None:
             return None
         return np.concatenate([labels[part.places] for labels, part in zip(whole, self.parts, strict=True)])
 
     def session_files(self, number: int) -> list[Path]:
-        """The files of a session; none if it is not there.
+        """Find the files of a session; empty if it is missing.
 
         Raises
         ------
         InputError
-            If one hemisphere is there without the other.
+            If only one hemisphere exists.
         """
         found = {part.side: self.folder.session(number, part.side) for part in self.parts}
         there = [path for path in found.values() if path is not None]
@@ -105,7 +105,7 @@ class Space:
         return there
 
     def read_session(self, files: Sequence[Path], found: Float[np.ndarray, "n_trials n_voxels"]) -> None:
-        """Read a session's files into `found`, percent signal change."""
+        """Read the files of a session into `found`, percent signal change."""
         start = 0
         for path, part in zip(files, self.parts, strict=True):
             stop = start + len(part.places)
@@ -113,12 +113,12 @@ class Space:
             start = stop
 
     def read_ncsnr(self) -> Float[np.ndarray, " n_voxels"] | None:
-        """Signal-to-noise ratio of single trials, as computed by the data set; None: it is not there.
+        """Read the published signal-to-noise ratio of single trials; None if it is missing.
 
         Raises
         ------
         InputError
-            If it is of another grid, or one hemisphere's is missing.
+            If it is on another grid, or one hemisphere is missing.
         """
         suffixes = ("nii.gz", "nii", "mgh", "mgz")
         found: list[Float[np.ndarray, " _"]] = []
@@ -131,19 +131,19 @@ class Space:
             check_shape(path, image.shape, part.shape)
             found.append(values[part.places])
         if found and len(found) < len(self.parts):
-            raise InputError(f"{self.folder.betas}: found ncsnr of one hemisphere, the other's is missing")
+            raise InputError(f"{self.folder.betas}: found ncsnr of one hemisphere, expected both")
         return np.concatenate(found) if found else None
 
 
 def read_mask(
     mask: str | None, read: Callable[[str], T | None], there: Sequence[str], folder: Path
 ) -> tuple[str, T]:
-    """Name and labels of the atlas whose labels above 0 are the voxels.
+    """Read the mask: name and labels of the atlas whose positive labels are the voxels.
 
     Raises
     ------
     InputError
-        If it is not there, or, where none is asked for, none of `MASKS` is.
+        If it does not exist; without a name, if none of `MASKS` does.
     """
     for name in MASKS if mask is None else (mask,):
         found = read(name)
@@ -153,18 +153,20 @@ def read_mask(
 
 
 def check_shape(path: Path, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    """`InputError` if a map is on another grid than the mask."""
+    """Refuse a map on another grid than the mask."""
     if found != wanted:
-        raise InputError(f"{path}: found {describe_shape(found)}, the mask has {describe_shape(wanted)}")
+        raise InputError(
+            f"{path}: found {describe_shape(found)}, expected {describe_shape(wanted)}, as in the mask"
+        )
 
 
 def find_hemispheres(folder: Path, name: str) -> dict[str, Path] | None:
-    """The two files whose names are ``lh.`` and ``rh.`` and `name`; None if neither is there.
+    """Find the files ``lh.NAME`` and ``rh.NAME``; None if neither exists.
 
     Raises
     ------
     InputError
-        If only one is.
+        If only one exists.
     """
     paths = {side: folder / f"{prefix}{name}" for side, prefix in SIDES.items()}
     there = [path for path in paths.values() if path.is_file()]
@@ -172,5 +174,5 @@ def find_hemispheres(folder: Path, name: str) -> dict[str, Path] | None:
         return None
     if len(there) < len(paths):
         missing = next(path for path in paths.values() if path not in there)
-        raise InputError(f"{missing}: no such file, though {there[0].name} is there: a hemisphere is missing")
+        raise InputError(f"{missing}: no such file, but {there[0].name} exists: a hemisphere is missing")
     return paths

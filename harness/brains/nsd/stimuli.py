@@ -1,4 +1,4 @@
-"""Pictures of the Natural Scenes Dataset, read one at a time out of ``nsd_stimuli.hdf5``, 39 GB."""
+"""Images of the Natural Scenes Dataset, read one at a time from ``nsd_stimuli.hdf5`` (39 GB)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from harness.brains.brain import StoredPictures
 from harness.brains.neuroimages import fingerprint_file
 from harness.storage import (
     InputError,
+    as_input_error,
     content_hash,
-    reading,
 )
 
 DATASET = "imgBrick"
 
 
 class BrickPictures(StoredPictures):
-    """Rows of the data set ``/imgBrick``, [n_pictures, height, width, 3] bytes, decoded when asked for.
+    """Rows of the data set ``/imgBrick``, [n_pictures, height, width, 3] bytes, read on demand.
 
-    The file is opened for each picture, so it can be used from any process and thread.
+    The file is opened for each image, so any process or thread can use it.
 
     Parameters
     ----------
@@ -33,30 +33,29 @@ class BrickPictures(StoredPictures):
     Raises
     ------
     InputError
-        If the file is missing or broken, holds no such data set, or fewer pictures than are asked for.
+        If the file is missing or broken, or holds no such data set or too few images.
     """
 
     def __init__(self, path: Path, rows: Int[np.ndarray, " n_images"]) -> None:
-        import h5py  # here and below: users of other brains need not wait for it
+        import h5py  # slow to import
 
-        with reading(path, "HDF5 file"), h5py.File(path, "r") as file:
+        with as_input_error(path, "HDF5 file"), h5py.File(path, "r") as file:
             brick = file.get(DATASET)
             if not isinstance(brick, h5py.Dataset) or brick.dtype != np.uint8:
                 found = ", ".join(file) or "nothing"
-                raise InputError(f"{path}: found {found}, accepted: a data set /{DATASET} of bytes")
+                raise InputError(f"{path}: found {found}, expected a data set /{DATASET} of bytes")
             shape = brick.shape
         if len(shape) != 4 or shape[3] != 3:
-            raise InputError(f"{path}: found /{DATASET} {shape}, accepted: (n_pictures, height, width, 3)")
+            raise InputError(f"{path}: found /{DATASET} {shape}, expected (n_pictures, height, width, 3)")
         if len(rows) and rows.max() >= shape[0]:
             raise InputError(
-                f"{path}: found {shape[0]} pictures, the design shows number {rows.max() + 1} "
-                "(counted from 1)"
+                f"{path}: found {shape[0]} images, expected {rows.max() + 1} or more, as the design shows"
             )
         self.path, self.rows = path, rows
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the file and of which of its pictures these are."""
+        """Hash of the file and the rows."""
         return content_hash(fingerprint_file(self.path), self.rows)
 
     def __len__(self) -> int:
@@ -72,5 +71,5 @@ class BrickPictures(StoredPictures):
         if isinstance(index, slice):
             return BrickPictures(self.path, self.rows[index])
         row = int(self.rows[index])
-        with reading(self.path, "HDF5 file"), h5py.File(self.path, "r") as file:
+        with as_input_error(self.path, "HDF5 file"), h5py.File(self.path, "r") as file:
             return Image.fromarray(file[DATASET][row])

@@ -1,16 +1,15 @@
-"""A subject's responses to thousands of pictures, read session by session.
+"""A subject of the Natural Scenes Dataset, read session by session.
 
-Responses are masked while they are read, standardised per
-voxel and session, and averaged over the repeats of a picture. The result is kept on disk
-(`harness.brains.cache`) under the settings, this code, and the size and time of every file it came from.
-Pictures stay in their file.
+Responses are masked while they are read, standardised per voxel and session, and averaged over the repeats of
+an image. The result is cached on disk (`harness.brains.cache`) by settings, `VERSION`, and the size and time
+of every input file. Images stay in their file.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -55,86 +54,92 @@ from harness.brains.repeats import (
     plan_rows,
 )
 from harness.config import NsdConfig
-from harness.storage import (
-    InputError,
-    content_hash,
-)
+from harness.storage import InputError
 
 log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Part of the cache key. Raise it when the same files and settings would give another brain: it covers masks,
+averaging, standardisation, noise ceilings, ROIs and everything else in the cache."""
 
 
 def load_nsd(config: NsdConfig) -> Brain:
     """Load a subject.
 
-    `stimulus_ids` are the data set's picture numbers, counted from 0. Of `fingerprints`, those of files above
-    16 MiB are of their size and of samples of their content: a subject has up to 80 GB.
+    `stimulus_ids` are the 0-based image numbers of the data set. `fingerprints` of files above 16 MiB hash
+    their size and samples of their content: a subject has up to 80 GB.
 
     Raises
     ------
     InputError
-        If a file is missing, broken or does not fit the others; it names the file.
+        If a file is missing, broken or does not fit the others.
     """
     folder = open_folder(config)
     design = read_design(folder.design, config.subject)
     space = _open_space(folder, config.mask)
     sessions = choose_sessions(config, design, space)
-    pictures = BrickPictures(folder.stimuli, np.array([design.last_picture]))  # is it there?
+    pictures = BrickPictures(folder.stimuli, np.array([design.last_picture]))  # checks the file
     files = folder.fingerprinted(
         [path for paths in sessions.values() for path in paths],
         {*(config.atlases or ATLASES), *([config.mask] if config.mask else MASKS)},
     )
-    sources = sorted(Path(__file__).parents[1].rglob("*.py"))
-    key = {
-        "settings": config.model_dump(mode="json", exclude={"rois", "min_ceiling", "subjects"}),
-        "source": content_hash([path.read_bytes() for path in sources]),
-        "packages": [f"{name} {version(name)}" for name in ("numpy", "scipy", "nibabel", "h5py")],
-        "files": [_identify(path) for path in [*files, pictures.path]],
-    }
 
     def make() -> Brain:
         return _make(config, design, space, sessions, files)
 
+    key = cache_key(config, [*files, pictures.path])
     return cached_brain(key, make, lambda rows: BrickPictures(folder.stimuli, rows))
 
 
+def cache_key(config: NsdConfig, files: Sequence[Path]) -> dict[str, Any]:
+    """Everything that the cached brain depends on."""
+    return {
+        "version": VERSION,
+        # applied after loading: rois, min_ceiling
+        "settings": config.model_dump(mode="json", exclude={"rois", "min_ceiling", "subjects"}),
+        "packages": [f"{name} {version(name)}" for name in ("numpy", "scipy", "nibabel", "h5py")],
+        "files": [_identify(path) for path in files],
+    }
+
+
 def choose_sessions(config: NsdConfig, design: Design, space: Space) -> dict[int, list[Path]]:
-    """The files of every session that is used, by its number.
+    """Choose the sessions to use; their files by session number.
 
     Raises
     ------
     InputError
-        If there is none, one that was asked for is not there, or the design does not know one that is.
+        If no session or a chosen one is missing, or a file belongs to no session of the design.
     """
     betas, n_planned = space.folder.betas, len(design.sessions)
     for path in sorted(betas.glob("*betas_session*")):
         named = re.search(r"betas_session(\d+)\.", path.name)
         if named is not None and not 1 <= int(named[1]) <= n_planned:
-            raise InputError(f"{path}: the design has sessions 1 to {n_planned} ({design.path})")
+            raise InputError(f"{path}: expected sessions 1 to {n_planned}, those of {design.path}")
     found = {number: space.session_files(number) for number in range(1, n_planned + 1)}
     there = [number for number, files in found.items() if files]
     if not there:
         raise InputError(
-            f"{betas}: found no responses, accepted: betas_session01.nii.gz or .hdf5, or lh.… and rh.…"
+            f"{betas}: found no responses, expected betas_session01.nii.gz or .hdf5, or lh.… and rh.…"
         )
     chosen = there if config.sessions is None else sorted(set(config.sessions))
     for number in chosen:
         if number not in there:
             raise InputError(
-                f"brain.sessions: found {number}, accepted: {describe_numbers(there)}, which are in {betas}"
+                f"brain.sessions: found {number}, expected {describe_numbers(there)}, the sessions in {betas}"
             )
     if len(chosen) < n_planned:
         absent = sorted(set(found) - set(there))
         log.warning(
-            "warning: %s: sessions %s are used%s",
+            "warning: %s: using sessions %s%s",
             betas,
             describe_numbers(chosen),
-            f"; {describe_numbers(absent)} are not there" if absent else "",
+            f"; {describe_numbers(absent)} are missing" if absent else "",
         )
     return {number: found[number] for number in chosen}
 
 
 def describe_numbers(numbers: list[int]) -> str:
-    """Sorted numbers as stretches: ``"1-37, 39"``."""
+    """Format sorted numbers as ranges: ``"1-37, 39"``."""
     starts = [number for number in numbers if number - 1 not in numbers]
     ends = [number for number in numbers if number + 1 not in numbers]
     return ", ".join(f"{a}-{b}" if a < b else str(a) for a, b in zip(starts, ends, strict=True))
@@ -182,7 +187,7 @@ def _make(
 def _read_sessions(
     space: Space, sessions: dict[int, list[Path]], rows: Rows
 ) -> Iterator[tuple[str, Float[np.ndarray, "_ n_voxels"]]]:
-    """Sessions one after the other, each in the memory of the one before."""
+    """Yield the sessions, each in the same buffer as the one before."""
     counts = [len(row) for row in rows.of_session]
     buffer = np.empty((max(counts), space.n_voxels), dtype=np.float32)
     progress = tqdm(sessions.values(), desc="reading the brain", unit="session", leave=False, disable=None)
@@ -193,16 +198,18 @@ def _read_sessions(
 
 
 def _find_ceiling(space: Space, averaged: Averaged, rows: Rows) -> Float[np.ndarray, " n_voxels"] | None:
-    """From the data set's own ratio of signal to noise, or from the repeats where it is not there."""
+    """Noise ceiling from the published ncsnr, or else estimated from repeats."""
     ncsnr = space.read_ncsnr()
     if ncsnr is None:
-        log.warning("warning: %s: found no ncsnr: repeats say what can be explained", space.folder.betas)
+        log.warning(
+            "warning: %s: found no ncsnr; estimating the noise ceiling from repeats", space.folder.betas
+        )
         return estimate_ceiling(averaged, rows, space.folder.betas)
     ncsnr = ncsnr[averaged.usable]
     unknown = int((~np.isfinite(ncsnr)).sum())
     if unknown:
         log.warning(
-            "warning: %s: ncsnr of %d voxels is not finite: their noise ceiling counts as 0",
+            "warning: %s: ncsnr of %d voxels is not finite; their noise ceiling is set to 0",
             space.folder.betas,
             unknown,
         )
@@ -210,6 +217,6 @@ def _find_ceiling(space: Space, averaged: Averaged, rows: Rows) -> Float[np.ndar
 
 
 def _identify(path: Path) -> list[Any]:
-    """What tells a file from another state of itself without reading gigabytes."""
+    """Identify the state of a file without reading gigabytes: path, size, modification time."""
     state = path.stat()
     return [str(path.resolve()), state.st_size, state.st_mtime_ns]

@@ -1,8 +1,8 @@
-"""A cortical surface as a space: fsaverage, which subjects share, or the subject's own.
+"""A cortical surface as a space: fsaverage or the subject's native surface.
 
-A subject's visual areas are drawn on its own surface. On fsaverage an atlas is taken from fsaverage's labels
-if it has it; otherwise the subject's own are carried over: ``white-to-fsaverage`` says, counted from 1, which
-of the subject's vertices lies nearest to each of fsaverage's.
+A subject's visual areas are drawn on its native surface. On fsaverage, an atlas is read from the labels of
+fsaverage if it exists there; otherwise the subject's labels are transferred: ``white-to-fsaverage`` holds the
+1-based index of the subject's vertex nearest to each vertex of fsaverage.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from harness.brains.nsd.space import (
 )
 from harness.storage import (
     InputError,
-    reading,
+    as_input_error,
 )
 
 FSAVERAGE = "fsaverage"
 
 
 def open_surface(folder: NsdFolder, mask: str | None) -> Space:
-    """Find the voxels (vertices) of a mask: the left hemisphere's, then the right one's, by number.
+    """Find the voxels (vertices) of a mask, left hemisphere first, in the order of vertices.
 
-    Coordinates are places on the sphere; a subject's own sphere is the one registered to fsaverage.
+    Coordinates are on the sphere; the native sphere is the one registered to fsaverage.
 
     Raises
     ------
     InputError
-        If the mask or the sphere is missing, empty, broken, or has one hemisphere only.
+        If the mask or sphere is missing, empty, broken, or lacks a hemisphere.
     """
     shared = folder.preparation == FSAVERAGE
     spheres = _shared_spheres() if shared else _own_spheres(folder)
@@ -61,7 +61,7 @@ def open_surface(folder: NsdFolder, mask: str | None) -> Space:
     atlas, whole = read_mask(mask, read_whole, there, homes[0])
     places = [np.flatnonzero(labels > 0) for labels in whole]
     if not sum(map(len, places)):
-        raise InputError(f"{homes[0]}: found no label of {atlas} above 0, so the mask is empty")
+        raise InputError(f"{homes[0]}: found no positive label of {atlas}: the mask is empty")
     sphere = np.concatenate(spheres)
     vertices = np.concatenate([places[0], places[1] + len(spheres[0])])
     return Space(
@@ -80,7 +80,7 @@ def _shared_spheres() -> list[Float[np.ndarray, "_ 3"]]:
 
 
 def _own_spheres(folder: NsdFolder) -> list[Float[np.ndarray, "_ 3"]]:
-    from nibabel.freesurfer.io import read_geometry  # here: others need not wait for it
+    from nibabel.freesurfer.io import read_geometry  # slow to import
 
     home = folder.root / DATA / "freesurfer" / folder.subject / "surf"
     paths = find_hemispheres(home, "sphere.reg")
@@ -88,10 +88,10 @@ def _own_spheres(folder: NsdFolder) -> list[Float[np.ndarray, "_ 3"]]:
         raise InputError(f"{home / 'lh.sphere.reg'}: no such file")
     spheres = []
     for path in paths.values():
-        with reading(path, "FreeSurfer surface"):
+        with as_input_error(path, "FreeSurfer surface"):
             points = np.asarray(read_geometry(path)[0], dtype=np.float32)
             if not np.isfinite(points).all() or not len(points):
-                raise InputError(f"{path}: found places that are not finite")
+                raise InputError(f"{path}: found non-finite coordinates")
             spheres.append(points)
     spheres[1][:, 0] += spheres[0][:, 0].max() - spheres[1][:, 0].min() + GAP
     return spheres
@@ -100,7 +100,7 @@ def _own_spheres(folder: NsdFolder) -> list[Float[np.ndarray, "_ 3"]]:
 def _read(
     folder: NsdFolder, atlas: str, shapes: Sequence[tuple[int, ...]]
 ) -> list[Int[np.ndarray, " _"]] | None:
-    """Labels of both hemispheres; None: there is no such atlas."""
+    """Read the labels of both hemispheres; None if there is no such atlas."""
     shared = folder.preparation == FSAVERAGE
     paths = find_hemispheres(folder.labels(FSAVERAGE if shared else folder.subject), f"{atlas}.mgz")
     if paths is not None:
@@ -126,7 +126,7 @@ def _carry_over(path: Path, nearest: Path, shape: tuple[int, ...]) -> Int[np.nda
     vertices = _read_hemisphere(nearest, shape)
     if vertices.min() < 1 or vertices.max() > len(own):
         raise InputError(
-            f"{nearest}: found vertices {vertices.min()} to {vertices.max()}, accepted: 1 to {len(own)} "
-            f"(it counts from 1), as {path} has them"
+            f"{nearest}: found vertices {vertices.min()} to {vertices.max()}, expected 1 to {len(own)} "
+            f"(1-based), as in {path}"
         )
     return own[vertices - 1]

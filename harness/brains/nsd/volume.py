@@ -1,4 +1,4 @@
-"""A subject's own volume as a space: labels, hemispheres and millimetres."""
+"""A subject's native volume as a space: labels, hemispheres and millimetres."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ log = logging.getLogger(__name__)
 
 
 def open_volume(folder: NsdFolder, mask: str | None) -> Space:
-    """Find the voxels of a mask in a volume, in the order of ``volume[mask]``: the last axis fastest.
+    """Find the voxels of a mask in a volume, in the order of ``volume[mask]``: last axis fastest.
 
-    Where the atlas has a file per hemisphere, these say which hemisphere a voxel is in, and the sign of its x
-    where it is in both; where there is one file only, the sign of x.
+    If the atlas has a file per hemisphere, the files give the hemisphere of a voxel; for voxels in both, and
+    for an atlas in a single file, the sign of x does.
 
     Raises
     ------
     InputError
-        If the mask is missing, empty, broken, or has one hemisphere only.
+        If the mask is missing, empty, broken, or lacks a hemisphere.
     """
     there = sorted({path.name.removesuffix(".nii.gz") for path in folder.rois.glob("*.nii.gz")})
     atlas, (image, sides) = read_mask(mask, lambda name: _read(folder, name), there, folder.rois)
     whole = _combine(sides)
     inside = np.flatnonzero(whole.reshape(image.shape, order="F") > 0)
     if not len(inside):
-        raise InputError(f"{image.path}: found no label above 0, so the mask is empty")
+        raise InputError(f"{image.path}: found no positive label: the mask is empty")
     index = np.unravel_index(inside, image.shape)
     places = np.ravel_multi_index(index, image.shape, order="F").astype(np.int64)
     coords = _to_millimetres(np.stack(index, axis=1), image)
@@ -67,7 +67,7 @@ def open_volume(folder: NsdFolder, mask: str | None) -> Space:
 
 
 def _read(folder: NsdFolder, atlas: str) -> tuple[ImageFile, dict[str, Int[np.ndarray, " n_places"]]] | None:
-    """Labels of an atlas by hemisphere, or under "" where it has but one file; None: it is not there."""
+    """Read the labels of an atlas by hemisphere, or under "" from a single file; None if it is missing."""
     paths = find_hemispheres(folder.rois, f"{atlas}.nii.gz")
     if paths is None:
         path = folder.rois / f"{atlas}.nii.gz"
@@ -93,7 +93,9 @@ def _to_millimetres(
     coords = index @ image.affine[:3, :3].T + image.affine[:3, 3]
     flat = abs(np.linalg.det(image.affine[:3, :3])) < 1e-9
     if flat or not np.isfinite(coords).all() or np.abs(coords).max() > 1e4:
-        raise InputError(f"{image.path}: its header places voxels nowhere (affine {image.affine.tolist()})")
+        raise InputError(
+            f"{image.path}: found an unusable affine {image.affine.tolist()}, expected millimetres"
+        )
     return coords.astype(np.float32)
 
 
@@ -105,7 +107,7 @@ def _tell_hemisphere(
 ) -> Shaped[np.ndarray, " n_voxels"]:
     by_sign = np.where(coords[:, 0] < 0, "L", "R")
     if "" in sides:
-        log.warning("warning: %s has no file per hemisphere: voxels of negative x count as left", atlas)
+        log.warning("warning: %s has no file per hemisphere; voxels of negative x count as left", atlas)
         return by_sign
     left, right = (sides[side][places] > 0 for side in "LR")
     return np.where(left & right, by_sign, np.where(left, "L", "R"))

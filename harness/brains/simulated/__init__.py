@@ -1,1 +1,1 @@
-"""The simulated subject: HCP cortex, known tuning, known noise ceiling."""
+"""The simulated subject: HCP cortex with known tuning and known noise ceilings."""

@@ -1,12 +1,12 @@
-"""What the highest areas of the simulated subject see in images whose contents nobody has listed.
+"""Global image statistics, the input to the highest areas of the simulated subject for unlabelled images.
 
-Scenes of the shapes world say which objects they hold, and the highest areas respond to these
-(`scene_content`). Of other images there are only pixels. Their place is taken by statistics over the
-whole image, which do not change when things move: the strength of curves for shape, a histogram of hues for
-colour (Swain & Ballard 1991, Int. J. Comput. Vis. 7:11), the spectrum of oriented energy for texture (Oliva &
-Torralba 2001, Int. J. Comput. Vis. 42:145), and for number the ratio of fine to coarse energy, by which
-people judge it (Dakin et al. 2011, PNAS 108:19552). There are as many of each as values of the factor they
-stand for, so a voxel keeps its weights and its area its mixture of kinds. They know no objects.
+Scenes of the shapes world list their objects, and the highest areas respond to those (`scene_objects`). Other
+images have only pixels. Statistics over the whole image, which do not depend on position, replace the
+objects: the strength of curves for shape, a histogram of hues for colour (Swain & Ballard 1991, Int. J.
+Comput. Vis. 7:11), the spectrum of oriented energy for texture (Oliva & Torralba 2001, Int. J. Comput. Vis.
+42:145), and for number the ratio of fine to coarse energy, by which people judge it (Dakin et al. 2011, PNAS
+108:19552). Each factor has as many statistics as values, so a voxel keeps its weights and an area its
+mixture. They do not detect objects.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from harness.brains.simulated.gabor import (
     WAVELENGTHS,
     FeatureMaps,
 )
-from harness.brains.simulated.responses import (
+from harness.brains.simulated.scene_objects import CONTENT_FIELDS
+from harness.brains.simulated.stages import (
     HIGH_MIXTURES,
     STAGES,
     Stage,
@@ -31,28 +32,26 @@ from harness.brains.simulated.responses import (
     Voxels,
     divide_where_seen,
 )
-from harness.brains.simulated.scene_content import CONTENT_FIELDS
 
 KINDS = {"shape": 2 * N_ORIENTATIONS, "colour": N_HUES, "texture": 2 * len(WAVELENGTHS)}
-"""How many statistics stand for each factor; as many as it has values."""
-_FAINT = 0.01  # added to denominators: a grey image has no hue, an empty one no orientation
+"""Number of statistics for each factor, equal to its number of values."""
+_FAINT = 0.01  # added to denominators, for images without hue or orientation
 
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """Statistics of images, each over the whole of it.
+    """Statistics of whole images.
 
     Attributes
     ----------
     shape : float32 array [n_images, 12]
-        Root mean square of each curvature map: orientation of the line by the side it bends to.
+        Root mean square of each curvature map: orientation of the line × side to which it bends.
     colour : float32 array [n_images, 8]
-        Share of each hue in the energy of all hues; a grey image has none.
+        Share of each hue in the energy of all hues; near 0 for grey images.
     texture : float32 array [n_images, 6]
-        Mean energy at each wavelength, then how much it differs between orientations: their deviation as a
-        share of the mean.
+        Mean energy at each wavelength, then its standard deviation over orientations relative to the mean.
     number : float32 array [n_images, 1]
-        Energy at the shortest wavelength, less that at the longest; energies are logarithmic.
+        Energy at the shortest minus energy at the longest wavelength; energies are logarithmic.
     """
 
     shape: Float[np.ndarray, "n_images 12"]
@@ -76,15 +75,15 @@ def measure_statistics(features: FeatureMaps) -> ImageStatistics:
 
 
 class StatisticsStage:
-    """FFC, VVC, VMV, PHA where images have no labels: statistics of the image, whatever is where.
+    """FFC, VVC, VMV, PHA for unlabelled images: tuning to global image statistics.
 
-    Statistics are standardised over the reference. With z_f those of kind f, divided by the root of how many
-    there are, w_f a voxel's weights for them, and m_f its area's mixture, a voxel is driven by
+    Statistics are standardised over the reference. Let z_f be those of kind f, divided by the square root of
+    their number, w_f a voxel's weights and m_f the mixture of its area. The drive of the voxel is
 
         d = Σ_f m_f z_f·w_f + m_conjunction (z_shape·w'_shape) (z_texture·w'_texture)
 
-    and responds with log(1 + e^{2d}), a smooth rectifier, and with m_number times Gaussian tuning (of one
-    standard deviation) to z_number, each part in units of its deviation over the reference.
+    and its response is log(1 + e^{2d}), a smooth rectifier, plus m_number times Gaussian tuning (of one
+    standard deviation) to z_number, each part in units of its standard deviation over the reference.
     """
 
     n_fields: ClassVar[int] = CONTENT_FIELDS
@@ -122,7 +121,7 @@ class StatisticsStage:
         return [np.logaddexp(0, 2 * drive), number]
 
     def respond(self, view: View) -> Float[np.ndarray, "n_images n_voxels"]:
-        """Response to what the image is like, and to how much is in it."""
+        """Response to the kinds of features plus response to number."""
         what, number = (
             divide_where_seen(part, scale) for part, scale in zip(self._judge(view), self.scale, strict=True)
         )

@@ -1,9 +1,10 @@
-"""Where in the visual field a place on the cortex looks: the retinotopy of the simulated subject.
+"""Retinotopy of the simulated subject: the receptive field of every cortical vertex.
 
-V1 is a log-polar picture of the opposite half of the field (Schwartz 1980, Vision Res. 20:645): eccentricity
-runs away from the foveal confluence at the occipital pole, polar angle across. V2 and V3 lie around V1 as
-mirrored quarter fields, dorsal ones the lower quarter, with the vertical meridian at the border of V1 and
-V2, the horizontal one at that of V2 and V3. Areas beyond hold one half field each; the highest hold none.
+V1 is a log-polar map of the contralateral half field (Schwartz 1980, Vision Res. 20:645): eccentricity
+increases away from the foveal confluence at the occipital pole, polar angle varies across. V2 and V3 surround
+V1 as mirrored quarter fields, the dorsal ones representing the lower quarter, with the vertical meridian at
+the border of V1 and V2 and the horizontal one at that of V2 and V3. Middle areas hold one half field each;
+the highest have no map.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from harness.brains.cortex import (
     Cortex,
 )
 
-MAX_ECCENTRICITY = 0.95  # in half widths of the image
-HALF_MAGNIFICATION = 0.35  # eccentricity at which cortical magnification is half that of the fovea (E2)
-# radius (standard deviation) of a receptive field: at the fovea, and what eccentricity adds to it
+MAX_ECCENTRICITY = 0.95  # half widths of the image
+HALF_MAGNIFICATION = 0.35  # eccentricity of half the foveal magnification (E2)
+# standard deviation of a receptive field: at the fovea, and its slope with eccentricity
 FIELD_SIZES = {
     "V1": (0.08, 0.10),
     "V2": (0.11, 0.16),
@@ -32,7 +33,7 @@ FIELD_SIZES = {
     "LO": (0.35, 0.25),
     "PIT": (0.40, 0.25),
 }
-_HALF_SPACING = 1.0  # of vertices, millimetres: borders run half-way between them
+_HALF_SPACING = 1.0  # half the vertex spacing, millimetres: borders run between vertices
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ class Retinotopy:
     polar_angle : float32 array [n_vertices], degrees, -180 to 180
         0: right horizontal meridian; 90: upper vertical meridian.
     size : float32 array [n_vertices]
-        Standard deviation of the Gaussian field; infinite where place does not matter.
+        Standard deviation of the Gaussian field; infinite in areas without a map.
 
-    Outside of the visual areas, and where place does not matter, angle and eccentricity are NaN; outside,
-    so is size.
+    Angle and eccentricity are NaN outside the visual areas and in areas without a map; size is NaN outside
+    only.
     """
 
     eccentricity: Float[np.ndarray, " n_vertices"]
@@ -57,7 +58,7 @@ class Retinotopy:
 
     @property
     def place(self) -> Float[np.ndarray, "n_vertices 2"]:
-        """Centre in image coordinates, -1 to 1: x to the right, y **down**."""
+        """Centre in image coordinates, -1 to 1: x rightwards, y **downwards**."""
         angle = np.radians(self.polar_angle)
         return np.stack(
             [self.eccentricity * np.cos(angle), -self.eccentricity * np.sin(angle)], axis=1
@@ -65,8 +66,8 @@ class Retinotopy:
 
 
 def lay_out_retinotopy(cortex: Cortex) -> Retinotopy:
-    """Retinotopy of every vertex of the regions in `FIELD_SIZES`."""
-    # from 0 (fovea) to 1 (periphery); from 0 (horizontal meridian) to ±1 (vertical meridian, up is +)
+    """Compute the retinotopy of every vertex of the regions in `FIELD_SIZES`."""
+    # 0 (fovea) to 1 (periphery); 0 (horizontal meridian) to ±1 (vertical meridian, upper +)
     depth, elevation = np.full((2, len(cortex.region)), np.nan)
     for hemisphere in HEMISPHERES:
         along, across = _unroll(cortex, hemisphere)
@@ -75,7 +76,7 @@ def lay_out_retinotopy(cortex: Cortex) -> Retinotopy:
         for name in FIELD_SIZES:
             if name not in ("V1", "V2", "V3"):
                 one = here & cortex.in_region(name)
-                # polar coordinates about the fovea, evenly used: near to far, ventral to dorsal
+                # polar coordinates around the fovea by rank: near to far, ventral to dorsal
                 depth[one] = _evenly(np.hypot(along[one], across[one]))
                 elevation[one] = 1 - 2 * _evenly(np.arctan2(across[one], -along[one]))
     # the integral of the magnification 1 / (e + E2), solved for e
@@ -96,10 +97,11 @@ def lay_out_retinotopy(cortex: Cortex) -> Retinotopy:
 def _unroll(
     cortex: Cortex, hemisphere: str
 ) -> tuple[Float[np.ndarray, " n_vertices"], Float[np.ndarray, " n_vertices"]]:
-    """Millimetres along V1 from the foveal confluence towards the periphery, and across it towards dorsal.
+    """Millimetres along V1 from the foveal confluence to the periphery, and across it from ventral to dorsal.
 
-    Azimuthal equidistant projection of the sphere about the middle of V1. The axes are V1's own; which ends
-    are foveal and ventral is known by where LO and the ventromedial areas lie. NaN in the other hemisphere.
+    Azimuthal equidistant projection of the sphere around the centre of V1. The axes are principal axes of V1;
+    the positions of LO and the ventromedial areas tell the foveal and the ventral end. NaN in the other
+    hemisphere.
     """
     here = cortex.hemisphere == hemisphere
     sphere = cortex.sphere[here].astype(np.float64)
@@ -131,7 +133,7 @@ def _lay_out_early(
 ) -> None:
     """Fill `depth` and `elevation` for V1, V2 and V3 of one hemisphere."""
     v1, v2, v3 = (here & cortex.in_region(name) for name in ("V1", "V2", "V3"))
-    # behind the tip of V1 (along < 0) the fovea is a line, where dorsal and ventral parts meet
+    # behind the tip of V1 (along < 0) the fovea is a line where dorsal and ventral parts meet
     distance = np.hypot(np.maximum(along, 0), across)
     for one in (v1, v2, v3):
         depth[one] = distance[one] / distance[one].max()
@@ -151,5 +153,5 @@ def _lay_out_early(
 
 
 def _evenly(values: Float[np.ndarray, " n_values"]) -> Float[np.ndarray, " n_values"]:
-    """Ranks, scaled to lie between 0 and 1."""
+    """Ranks, scaled to between 0 and 1."""
     return (rankdata(values) - 0.5) / len(values)

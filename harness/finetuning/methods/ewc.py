@@ -9,7 +9,7 @@ empirical Fisher, which is a different quantity (Kunstner et al. 2019).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,7 @@ from harness.finetuning.methods.objective import (
     Objective,
     Terms,
     copy_frozen,
-    copy_weights,
+    copy_start,
 )
 from harness.finetuning.methods.old_head import build_old_head
 from harness.finetuning.methods.tuned import TunedModel
@@ -36,7 +36,7 @@ from tasks import (
 
 
 def ewc_penalty(
-    weights: dict[str, Tensor], start: dict[str, Tensor], fisher: dict[str, Tensor]
+    weights: Mapping[str, Tensor], start: Mapping[str, Tensor], fisher: Mapping[str, Tensor]
 ) -> Float[Tensor, ""]:
     """Compute ½ Σ F (θ − θ⁰)² over all of `weights`; 0 at the start."""
     parts = [(fisher[name] * (weight - start[name]).square()).sum() for name, weight in weights.items()]
@@ -44,7 +44,7 @@ def ewc_penalty(
 
 
 def fisher_diagonal(
-    answer: Callable[[dict[str, Tensor], Tensor], Tensor],
+    answer: Callable[[Mapping[str, Tensor], Tensor], Tensor],
     weights: dict[str, Tensor],
     images: Tensor,
     batch_size: int,
@@ -88,7 +88,7 @@ def fisher_of(
     rest = {f"encoder.{name}": part for name, part in teacher.encoder.state_dict().items()}
     weights = {name: part.detach() for name, part in teacher.encoder.named_parameters() if name in names}
 
-    def answer(weights: dict[str, Tensor], images: Tensor) -> Tensor:
+    def answer(weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
         changed = {f"encoder.{name}": part for name, part in weights.items()}
         return old_head(functional_call(teacher, {**rest, **changed}, (images,)))
 
@@ -113,7 +113,7 @@ class Ewc(Objective):
         seed: int,
     ) -> None:
         super().__init__(model, task)
-        self._start = copy_weights(backbone, device)
+        self._start = copy_start(backbone, model, device)
         # recomputed on resume: it depends only on the pretrained weights and the seed
         self._fisher = fisher_of(backbone, set(model.trained_weights()), proxy, method, device, seed)
         self._method = method

@@ -8,6 +8,8 @@ the same α is twice as strong.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,13 +23,13 @@ from harness.finetuning.methods.objective import (
     Context,
     Objective,
     Terms,
-    copy_weights,
+    copy_start,
 )
 from harness.finetuning.methods.tuned import TunedModel
 from tasks import Task
 
 
-def squared_distance(weights: dict[str, Tensor], start: dict[str, Tensor]) -> Float[Tensor, ""]:
+def squared_distance(weights: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Float[Tensor, ""]:
     """Compute ‖w − w⁰‖² over all of `weights`; 0 at the start."""
     return torch.stack([(weight - start[name]).square().sum() for name, weight in weights.items()]).sum()
 
@@ -45,7 +47,7 @@ class L2Sp(Objective):
     ) -> None:
         super().__init__(model, task)
         # not buffers: those are synchronised between processes at every step
-        self._start = copy_weights(backbone, device)
+        self._start = copy_start(backbone, model, device)
         self._method = method
 
     def forward(self, images: Float[Tensor, "n_images 3 height width"], labels: Tensor) -> Terms:

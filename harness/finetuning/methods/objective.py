@@ -75,10 +75,10 @@ def copy_frozen(backbone: Backbone, device: torch.device | str) -> Backbone:
     return copied.requires_grad_(False).eval().to(device)
 
 
-def copy_weights(backbone: Backbone, device: torch.device | str) -> dict[str, Tensor]:
-    """Copy the pretrained encoder's weights, by name."""
-    pretrained = backbone.encoder.named_parameters()
-    return {name: weight.detach().clone().to(device) for name, weight in pretrained}
+def copy_start(backbone: Backbone, model: TunedModel, device: torch.device | str) -> dict[str, Tensor]:
+    """Copy the pretrained values of the encoder's weights that are trained, by name."""
+    pretrained, trained = backbone.encoder.named_parameters(), model.trained_weights()
+    return {name: weight.detach().clone().to(device) for name, weight in pretrained if name in trained}
 
 
 def copy_teacher(backbone: Backbone, model: TunedModel, device: torch.device | str) -> Backbone:

@@ -43,7 +43,7 @@ class Method:
         Whether a step's batch may be processed in parts (``finetune.accumulation``).
     """
 
-    config: type[settings.Section]
+    config: type[settings.MethodConfig]
     opens: str = f"{_HERE}.opening:open_all_weights"
     objective: str = f"{_HERE}.objective:build"
     stages: str = f"{_HERE}.stages:one_stage"

@@ -22,8 +22,6 @@ scale_selector_mlp.i.*                 scale_selector.(i-1).*
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +33,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from harness.mappings.factortopy.model import FactorTopy
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    read_npz,
+)
 
 BOUND_START = 1e-6  # for values computed from given parameters
 BOUND_TRAINED = 1e-5  # for gradients, and values after optimizer steps
@@ -149,20 +150,7 @@ def published_name(name: str) -> str:
 
 def read_reference(path: Path) -> dict[str, Array]:
     """All arrays of a file; an `InputError` that names it if it is missing or broken."""
-    try:
-        # opened here: np.load leaves the file open when it is no archive
-        with path.open("rb") as opened:
-            file = np.load(opened, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise InputError(f"{path}: expected an npz archive, found a single array")
-            with file:
-                return {key: file[key] for key in file.files}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except InputError:
-        raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not a readable npz archive ({_one_line(error)})") from None
+    return read_npz(path)
 
 
 def format_differences(differences: Sequence[Difference]) -> str:
@@ -253,7 +241,3 @@ def _get(reference: dict[str, Array], key: str) -> Array:
 def _shape(array: Array | Tensor | tuple[int, ...]) -> str:
     shape = array if isinstance(array, tuple) else tuple(array.shape)
     return " x ".join(map(str, shape)) or "a scalar"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

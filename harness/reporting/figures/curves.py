@@ -1,4 +1,4 @@
-"""Curves over steps, and depths by region: what was forgotten, what rewired, how brain-like it is."""
+"""Curves over steps, and depth by region: forgetting, rewiring, hierarchy alignment."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy import stats
 
+from harness.measures import (
+    PROBE_KINDS,
+    ProbeKind,
+    describe,
+    name_auroc,
+)
 from harness.plot import (
     FAINT,
     WIDTH,
@@ -22,8 +28,8 @@ from harness.plot import (
     figure_style,
 )
 from harness.reporting.columns import (
-    MEASURES,
     TASK,
+    write_title,
 )
 from harness.reporting.comparison import (
     choose_measure,
@@ -43,63 +49,68 @@ from harness.reporting.figures.panels import (
 )
 from harness.runs import name_of_subject
 
-FLOOR = "floor: where one more refit of step 0 falls, 95 %"
+FLOOR = "floor: range of one more refit of step 0, 95 %"
 
 
 def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
-    """Accuracy on the task beside forgetting on every probe, over steps.
+    """Draw accuracy on the task beside forgetting on every probe, over steps.
 
-    A second row shows the linear probe on the task, and zero-shot forgetting, if any run has it. Where a run
-    has several tasks, each has a panel.
+    The first row shows the head's accuracy beside the first kind of probe; every other kind that any run has
+    adds a row, the second with the task's probe. If a run has several tasks, each has a panel.
     """
-    zero_shot = [probe for probe in probes if are_measured(lines, _delta(lines, probe, "delta_zs"))]
+    first, *others = (kind for kind in PROBE_KINDS if kind.in_tables)
+    measured = {
+        kind: [probe for probe in probes if are_measured(lines, _delta(lines, probe, kind))]
+        for kind in others
+    }
+    rows = {first: list(probes)} | {kind: found for kind, found in measured.items() if found}
     runs = [run for line in lines for run in line.runs]
     several = any(len(run.tasks) > 1 for run in runs)
     tasks = task_measures(runs) if several else [(TASK, choose_measure(runs))]
+    # beside each row of changes: the task's head, then the probes that are shown on it
+    own = [("task/{}/{}", "head")]
+    own += [(f"probe/{{}}/{kind.prefix}{{}}", kind.title) for kind in PROBE_KINDS if kind.on_task]
     with figure_style():
-        n_rows, n_own = 1 + bool(zero_shot), len(tasks)
-        figure, axes = make_panels(n_rows, n_own + len(probes), 2.5)
-        for ax, (task, main) in zip(axes[0], tasks, strict=False):
-            title = f"{'Task' if task == TASK else task} {MEASURES[main]}, head"
-            _draw_panel(ax, lines, f"task/{task}/{main}", title)
-        deltas = [
-            _draw_panel(ax, lines, _delta(lines, probe, "delta_lp"), f"Δ_LP {probe}")
-            for ax, probe in zip(axes[0, n_own:], probes, strict=True)
-        ]
-        if zero_shot:
-            for ax, (task, main) in zip(axes[1], tasks, strict=False):
-                title = f"{'Task' if task == TASK else task} {MEASURES[main]}, linear probe"
-                _draw_panel(ax, lines, f"probe/{task}/linear_{main}", title)
-            for ax, probe in zip(axes[1, n_own:], probes, strict=True):
-                if probe in zero_shot:
-                    name = _delta(lines, probe, "delta_zs")
-                    deltas.append(_draw_panel(ax, lines, name, f"Δ_ZS {probe}"))
+        n_own = len(tasks)
+        figure, axes = make_panels(len(rows), n_own + len(probes), 2.5)
+        deltas = []
+        for index, (kind, found) in enumerate(rows.items()):
+            for ax, (task, main) in zip(axes[index], tasks, strict=False):
+                if index >= len(own):
+                    ax.set_axis_off()
+                    continue
+                pattern, scored_by = own[index]
+                title = f"{write_title(f'task/{task}/{main}')}, {scored_by}"
+                _draw_panel(ax, lines, pattern.format(task, main), title)
+                ax.set_ylim(0, 1.02)
+            for ax, probe in zip(axes[index, n_own:], probes, strict=True):
+                if probe in found:
+                    title = f"{kind.symbol} {probe}"
+                    deltas.append(_draw_panel(ax, lines, _delta(lines, probe, kind), title))
                 else:
                     ax.set_axis_off()
-        for ax in axes[:, :n_own].flat:
-            ax.set_ylim(0, 1.02)
         mark_zero(deltas)
         share_limits(deltas)
         draw_legend(figure, lines)
     return figure
 
 
-def _delta(lines: Sequence[Line], probe: str, delta: str) -> str:
-    """Name of what says how much of a probe is lost: of AUROC where images have several labels."""
-    name = f"forgetting/{probe}/{delta}"
-    return f"{name}_auroc" if are_measured(lines, f"{name}_auroc") else name
+def _delta(lines: Sequence[Line], probe: str, kind: ProbeKind) -> str:
+    """Metric of the change of a probe's score: of AUROC for multi-label tasks."""
+    name, of_auroc = (f"forgetting/{probe}/{one}" for one in (kind.delta, name_auroc(kind.delta)))
+    return of_auroc if are_measured(lines, of_auroc) else name
 
 
 def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "wasserstein") -> Figure:
-    """Excess rewiring over steps: the whole brain, and a small panel for every place.
+    """Draw excess rewiring over steps: the whole brain, and a small panel for every place.
 
     Parameters
     ----------
     lines : sequence of Line
     places : sequence of str
-        Names of ROIs, in the order of the panels.
+        Names of ROIs, in panel order.
     measure : str
-        One that has a noise floor.
+        A measure with a noise floor.
     """
     with figure_style():
         n_rows = max(2, math.ceil(len(places) / COLUMNS))
@@ -113,7 +124,7 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
         for ax, place in zip([whole, *axes], ["all", *places], strict=True):
             name = f"rewiring/{place}/{measure}"
             p = f"{name}_p" if place == "all" else f"{name}_p_fdr"
-            title = "Whole brain: excess rewiring" if place == "all" else place
+            title = f"Whole brain: {describe(f'{name}_excess').title}" if place == "all" else place
             _draw_panel(ax, lines, f"{name}_excess", title, p)
             for line in lines:
                 margin = _floor_margin(line, name)
@@ -127,18 +138,18 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
         over = any(line.subjects for line in lines)
         points = [
             _point(f"p < {ALPHA:g}" + (" over subjects" if over else "")),
-            _point("not so" if over else "within the floor", "none"),
+            _point("p ≥ 0.05" if over else "within the floor", "none"),
         ]
         draw_legend(figure, lines, [*points, _floor_patch()])
     return figure
 
 
 def draw_alignment(lines: Sequence[Line]) -> Figure:
-    """Hierarchy alignment over steps, with the spread of step 0's refits, and brain R²."""
+    """Draw hierarchy alignment over steps, with the spread of step 0's refits, and brain R²."""
     with figure_style():
         figure, axes = make_panels(1, 2, 2.9)
         hierarchy = "alignment/all/hierarchy"
-        _draw_panel(axes[0, 0], lines, hierarchy, "Hierarchy alignment")
+        _draw_panel(axes[0, 0], lines, hierarchy, write_title(hierarchy))
         for line in lines:
             centre, sd = line.curve(f"{hierarchy}_null_mean"), line.curve(f"{hierarchy}_null_sd")
             if len(sd):
@@ -147,16 +158,17 @@ def draw_alignment(lines: Sequence[Line]) -> Figure:
                 middle, spread = float(centre["mean"].iloc[0]), float(sd["mean"].iloc[0])
                 _draw_floor(axes[0, 0], line, middle, float(margin) * spread)
         mark_zero([axes[0, 0]])
-        _draw_panel(axes[0, 1], lines, "brain/all/r2", "Brain R², held-out stimuli")
+        r2 = "brain/all/r2"
+        _draw_panel(axes[0, 1], lines, r2, f"{write_title(r2)}, held-out stimuli")
         axes[0, 1].set_ylim(bottom=min(0.0, axes[0, 1].get_ylim()[0]))
         draw_legend(figure, lines, [_floor_patch()])
     return figure
 
 
 def draw_depths(lines: Sequence[Line], places: Sequence[str]) -> Figure:
-    """Expected depth of every place at step 0 and at the last snapshot: a panel for every line.
+    """Draw the expected depth of every place at step 0 and at the last snapshot, a panel per line.
 
-    What joins the two is dark where the shift stands out of the floor.
+    The bar between the two is strong if the shift is outside the floor.
     """
     with figure_style():
         n_columns = min(max(len(lines), 2), COLUMNS)
@@ -191,19 +203,19 @@ def draw_depths(lines: Sequence[Line], places: Sequence[str]) -> Figure:
             ax.set_xlabel("expected depth: 0 first layer, 1 last")
             ax.set_yticks(heights, places if index % n_columns == 0 else [""] * len(places))
             ax.grid(axis="x")
-        strong = Line2D([], [], color=FAINT, linewidth=2.4, label=f"shift out of the floor, p < {ALPHA:g}")
+        strong = Line2D([], [], color=FAINT, linewidth=2.4, label=f"shift outside the floor, p < {ALPHA:g}")
         weak = Line2D([], [], color=FAINT, alpha=0.4, linewidth=1.2, label="within the floor")
         draw_legend(figure, [], [_point("step 0", "none"), _point("last snapshot"), strong, weak])
     return figure
 
 
 def _floor_margin(line: Line, metric: str) -> float | None:
-    """How far one more refit of step 0 goes, in 95 % of cases: in a subject, on average over subjects."""
+    """How far one more refit of step 0 goes in 95 % of cases; with several subjects, their average."""
     names = [name_of_subject(metric, label) for label in line.subjects] or [metric]
     pairs = [
         (line.curve(f"{name}_excess")["mean"], line.curve(f"{name}_excess_high")["mean"]) for name in names
     ]
-    # the floor is that of step 0: the same at every step
+    # the floor belongs to step 0, so it is the same at every step
     margins = [float((high - excess).iloc[-1]) for excess, high in pairs if len(excess)]
     return float(np.mean(margins)) if margins else None
 

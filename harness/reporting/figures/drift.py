@@ -1,4 +1,4 @@
-"""Where a backbone has moved by the end of fine-tuning, layer by layer, whoever reads it."""
+"""Drift by the end of fine-tuning, layer by layer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.measures import describe
 from harness.plot import figure_style
 from harness.reporting.figures.panels import (
     Line,
@@ -16,28 +17,25 @@ from harness.reporting.figures.panels import (
     make_panels,
 )
 
-# measure -> heading; what is drawn is 1 − CKA, so that up is change in all panels
-PANELS = {
-    "cka_unbiased": "1 − CKA, unbiased",
-    "weight_distance_relative": "Weights: ‖θ − θ₀‖ / ‖θ₀‖",
-    "grad_norm": "Gradient norm",
-}
+DRAWN = ("cka_unbiased", "weight_distance_relative", "grad_norm")
+"""Measures of drift that are drawn, a panel each; for similarities 1 − the value, so that up is change."""
 
 
 def draw_drift(lines: Sequence[Line]) -> Figure:
-    """How far every layer's representation and weights are from step 0, and where gradients were, at the end.
+    """Draw how far each layer's representation and weights are from step 0 at the end, and its gradients.
 
-    Layers run from input to output, those of each network over the same width.
+    Layers run from input to output; every network spans the same width.
     """
     with figure_style():
-        figure, axes = make_panels(1, len(PANELS), 2.7)
-        for ax, (measure, heading) in zip(axes[0], PANELS.items(), strict=True):
+        figure, axes = make_panels(1, len(DRAWN), 2.7)
+        for ax, measure in zip(axes[0], DRAWN, strict=True):
             for line in lines:
                 _draw_line(ax, line, measure)
-            ax.set_title(heading)
+            title = describe(f"drift/<layer>/{measure}").title
+            ax.set_title(f"1 − {title}" if _is_similarity(measure) else title[:1].upper() + title[1:])
             ax.set_xlabel("layer: 0 first, 1 last")
             if measure == "grad_norm" and _have_values(ax):
-                ax.set_yscale("log")  # the head's is many times those of the layers
+                ax.set_yscale("log")  # the head's gradient is many times that of the layers
             else:
                 ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
         draw_legend(figure, lines)
@@ -45,11 +43,15 @@ def draw_drift(lines: Sequence[Line]) -> Figure:
 
 
 def find_layers(line: Line, measure: str) -> list[str]:
-    """Layers of a line that have a measure of drift, from input to output."""
+    """Layers for which a line has a measure of drift, from input to output."""
     names = line.runs[0].rows["name"].unique()
     return [
         name.split("/")[1] for name in names if name.startswith("drift/") and name.endswith(f"/{measure}")
     ]
+
+
+def _is_similarity(measure: str) -> bool:
+    return measure.startswith("cka")
 
 
 def _have_values(ax: Axes) -> bool:
@@ -57,7 +59,7 @@ def _have_values(ax: Axes) -> bool:
 
 
 def _draw_line(ax: Axes, line: Line, measure: str) -> None:
-    """A line's last snapshot, with a band of one standard deviation over seeds."""
+    """Draw a line's last snapshot, with a band of one standard deviation over seeds."""
     curves = [line.curve(f"drift/{layer}/{measure}") for layer in find_layers(line, measure)]
     ends: Float[np.ndarray, "n_layers 2"] = np.array(
         [(curve["mean"].iloc[-1], curve["sd"].iloc[-1]) for curve in curves]
@@ -65,7 +67,7 @@ def _draw_line(ax: Axes, line: Line, measure: str) -> None:
     if not len(ends):
         return
     mean, sd = ends.T
-    mean = 1 - mean if measure.startswith("cka") else mean
+    mean = 1 - mean if _is_similarity(measure) else mean
     place = np.linspace(0, 1, len(mean))
     ax.plot(place, mean, line.dash, color=line.colour, marker="o")
     if sd.any():

@@ -1,4 +1,4 @@
-"""WiSE-FT: what is learned, forgotten and rewired between a run's pretrained and its fine-tuned weights."""
+"""WiSE-FT: curves between a run's pretrained and fine-tuned weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from harness.measures import split_name
 from harness.plot import figure_style
+from harness.reporting.columns import describe_metric
 from harness.reporting.comparison import choose_interpolated
 from harness.reporting.figures.panels import (
     COLUMNS,
@@ -18,24 +20,23 @@ from harness.reporting.figures.panels import (
     mark_zero,
     share_limits,
 )
-from harness.runs import INTERPOLATED
 
 
 def draw_interpolation(lines: Sequence[Line]) -> Figure:
-    """A panel for every measure, over α; `lines` are those that have such a curve, one at the least."""
+    """Draw every measure over α, a panel each; `lines` are those with such a curve, at least one."""
     metrics = choose_interpolated([run for line in lines for run in line.runs])
     with figure_style():
         figure, axes = make_panels(math.ceil(len(metrics) / COLUMNS), COLUMNS, 2.3)
         deltas = []
         for ax, (metric, title) in zip(axes.flat, metrics.items(), strict=False):
-            excess = metric.endswith("_excess")
+            stage, excess = split_name(metric).stage, describe_metric(metric).ending == "_excess"
             draw_curves(ax, lines, metric, title, metric.replace("_excess", "_p") if excess else None)
             ax.set_xlim(-4, 104)
             ax.set_xticks([0, 50, 100], ["0", "0.5", "1"])
             ax.set_xlabel("α: 0 pretrained, 1 fine-tuned")
-            if metric.startswith(f"{INTERPOLATED}task/"):
+            if stage == "task":
                 ax.set_ylim(0, 1.02)
-            elif "/delta_" in metric:
+            elif stage == "forgetting":
                 deltas.append(ax)
             elif excess:
                 mark_zero([ax])

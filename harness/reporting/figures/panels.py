@@ -1,4 +1,4 @@
-"""What the figures of curves are made of: lines, panels, a metric of every line, limits that are shared."""
+"""Parts of figures of curves: lines, panels, curves of a metric, shared limits."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from harness.plot import WIDTH
-from harness.reporting.comparison import RunResult
+from harness.reporting.run_results import RunResult
 from harness.runs import name_of_subject
 
 COLUMNS = 4  # of small multiples
-ALPHA = 0.05  # below which p is drawn as standing out of the floor
+ALPHA = 0.05  # p below this is drawn as outside the floor
 
 Dash = Literal["-", "--", ":", "-."]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line in every panel: runs that differ in their seed only.
+    """One line in every panel: runs that differ only in their seed.
 
     Attributes
     ----------
     label : str
     colour : str
     dash : str
-        Of matplotlib: "-", "--", ...
+        Line style of matplotlib: "-", "--", …
     runs : tuple of RunResult
     """
 
@@ -44,9 +44,9 @@ class Line:
     runs: tuple[RunResult, ...]
 
     def curve(self, metric: str) -> pd.DataFrame:
-        """Mean, sd (0 for one seed) and max over seeds of a metric, indexed by step.
+        """Mean, sd (0 for one seed) and maximum of a metric over seeds, indexed by step; may be empty.
 
-        ``<task>`` and ``<main>`` stand for the run's task and its measure. Empty where there is none.
+        ``<task>`` and ``<main>`` stand for the run's task and its main measure.
         """
         curves = [run.curve(run.resolve(metric)) for run in self.runs]
         values = pd.concat(curves, axis=1)
@@ -55,13 +55,13 @@ class Line:
         ).sort_index()
 
     def interval(self, metric: str) -> pd.DataFrame:
-        """Columns low and high by step: 95 % over subjects, a mean over seeds; empty for one subject."""
+        """Ends of the 95 % interval over subjects, mean over seeds, by step; empty for one subject."""
         ends = {end: self.curve(f"{metric}_subjects_{end}")["mean"] for end in ("low", "high")}
         return pd.DataFrame(ends)
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """Labels of the subjects, if there are several."""
+        """Labels of the subjects if there are several, else empty."""
         return self.runs[0].subjects
 
     @property
@@ -71,14 +71,14 @@ class Line:
 
 
 def make_panels(n_rows: int, n_columns: int, height: float) -> tuple[Figure, np.ndarray]:
-    """A figure of a report's width and its panels [n_rows, n_columns], each `height` inches high."""
+    """Make a figure of a report's width with panels [n_rows, n_columns], each `height` inches high."""
     layout = ConstrainedLayoutEngine(wspace=0.04, hspace=0.04)
     figure = Figure(figsize=(WIDTH, 0.4 + height * n_rows), layout=layout)
     return figure, figure.subplots(n_rows, n_columns, squeeze=False)
 
 
 def draw_legend(figure: Figure, lines: Sequence[Line], more: Sequence[Line2D | Patch] = ()) -> None:
-    """Name all lines above the panels, and `more` after them."""
+    """Draw a legend of all lines above the panels, with `more` after them."""
     handles = [
         Line2D([], [], color=line.colour, linestyle=line.dash, marker="o", label=line.label) for line in lines
     ]
@@ -93,16 +93,16 @@ def are_measured(lines: Sequence[Line], metric: str) -> bool:
 
 
 def choose_test(line: Line, p: str) -> str:
-    """Name of the p value that a line is judged by: of several subjects, that of the mean over them."""
+    """Name of the p value that judges a line: with several subjects, that of their mean."""
     return re.sub(r"_p(_fdr)?$", r"_excess_subjects_p\1", p) if line.subjects else p
 
 
 def draw_curves(ax: Axes, lines: Sequence[Line], metric: str, title: str, p: str | None = None) -> None:
     """Draw a metric of every line, with a band of one standard deviation over seeds.
 
-    Of several subjects, the band is the interval over subjects, cut off where it would dwarf the lines, and
-    thin lines are the subjects. Points are filled, but if a metric `p` is named only where it is below .05
-    (for every seed).
+    With several subjects, the band is the interval over subjects, clipped where it would dwarf the lines, and
+    thin lines are single subjects. Points are filled; given a metric `p`, only where it is below .05 for
+    every seed.
     """
     bands = []
     for line in lines:
@@ -129,7 +129,7 @@ def draw_curves(ax: Axes, lines: Sequence[Line], metric: str, title: str, p: str
 
 
 def _draw_bands(ax: Axes, bands: Sequence[tuple[Line, pd.DataFrame]]) -> None:
-    """Intervals over subjects, for which a panel grows by at most half of its height on either side."""
+    """Draw intervals over subjects; a panel grows for them by at most half its height on either side."""
     if not bands:
         return
     low, high = ax.get_ylim()
@@ -144,13 +144,13 @@ def _draw_bands(ax: Axes, bands: Sequence[tuple[Line, pd.DataFrame]]) -> None:
 
 
 def mark_zero(axes: Sequence[Axes]) -> None:
-    """A line at 0 in every panel."""
+    """Draw a line at 0 in every panel."""
     for ax in axes:
         ax.axhline(0, color="#8a8a8a", linewidth=0.8, zorder=1)
 
 
 def share_limits(axes: Sequence[Axes]) -> None:
-    """The same vertical axis for panels that are to be compared."""
+    """Give panels the same vertical axis."""
     limits = np.array([ax.get_ylim() for ax in axes])
     for ax in axes:
         ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())

@@ -1,4 +1,4 @@
-"""The matrix R of runs on several tasks, one after the other: accuracy on every task when each has ended."""
+"""The matrix R of sequences of tasks: accuracy on every task when each has ended."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
-from harness.measures import name_measure
+from harness.measures import (
+    CATALOGUE,
+    SCORINGS,
+)
 from harness.plot import (
     INK,
     WIDTH,
     figure_style,
 )
 from harness.reporting.columns import (
-    MEASURES,
+    SHOWN_SCORINGS,
     describe_column,
+    describe_metric,
 )
 from harness.reporting.comparison import task_measures
 from harness.reporting.figures.panels import Line
 
-SHOWN = {"head": "head", "linear": "linear probe", "zero_shot": "zero-shot"}
-# written below a matrix; all of them stand in the report's table
-SUMMARY = ("average_accuracy", "backward_transfer", "forgetting_max_all", "forward_transfer")
-
 
 def read_matrix(line: Line, scoring: str) -> Float[np.ndarray, "n_rows n_tasks"] | None:
-    """Accuracy (or AUROC) on every task at step 0 and at the end of each task, a mean over seeds.
+    """Accuracy (or AUROC) on every task at step 0 and at the end of each task, mean over seeds.
 
-    None where the line's runs are no sequences or do not score all tasks in this way.
+    None if the line's runs are not sequences, or do not score all tasks in this way.
     """
     run = line.runs[0]
     steps = [0, *run.task_ends]
@@ -45,14 +45,16 @@ def read_matrix(line: Line, scoring: str) -> Float[np.ndarray, "n_rows n_tasks"]
 
 
 def choose_scorings(lines: Sequence[Line]) -> list[str]:
-    """Ways to score a task that any line has a matrix of."""
-    return [scoring for scoring in SHOWN if any(read_matrix(line, scoring) is not None for line in lines)]
+    """Ways to score a task for which any line has a matrix."""
+    return [
+        scoring for scoring in SHOWN_SCORINGS if any(read_matrix(line, scoring) is not None for line in lines)
+    ]
 
 
 def draw_matrices(lines: Sequence[Line]) -> Figure:
-    """A row of matrices for every line that is a sequence, one for every way to score a task.
+    """Draw a row of matrices for every line that is a sequence, one for each way to score a task.
 
-    A matrix has a row for step 0 and one for the end of every task; the task that ended there is framed.
+    A matrix has a row for step 0 and one for the end of every task, where the task that ended is framed.
     """
     lines = [line for line in lines if len(line.runs[0].tasks) > 1]
     scorings = choose_scorings(lines)
@@ -61,7 +63,7 @@ def draw_matrices(lines: Sequence[Line]) -> Figure:
         height = 1.1 + 0.34 * (most + 1)
         layout = ConstrainedLayoutEngine(wspace=0.05, hspace=0.06)
         figure = Figure(figsize=(WIDTH, height * len(lines)), layout=layout)
-        # a few small matrices shall not be stretched over the page
+        # at least three columns, so that small matrices are not stretched over the page
         n_columns = max(len(scorings), 3)
         axes = figure.subplots(len(lines), n_columns, squeeze=False)
         for row, line in zip(axes, lines, strict=True):
@@ -71,8 +73,9 @@ def draw_matrices(lines: Sequence[Line]) -> Figure:
                     ax.set_axis_off()
                     continue
                 _draw_matrix(ax, matrix, line.runs[0].tasks)
-                measures = {MEASURES[measure] for _, measure in task_measures([line.runs[0]])}
-                ax.set_title(f"{line.label}: {SHOWN[scoring]}, {measures.pop()}", fontsize=8.5)
+                task, measure = task_measures([line.runs[0]])[0]
+                title = describe_metric(f"task/{task}/{measure}").title
+                ax.set_title(f"{line.label}: {SCORINGS[scoring]}, {title}", fontsize=8.5)
                 ax.set_xlabel(_summarise(line, scoring), fontsize=8, color=INK, loc="left")
     return figure
 
@@ -80,7 +83,7 @@ def draw_matrices(lines: Sequence[Line]) -> Figure:
 def _draw_matrix(ax: Axes, matrix: Float[np.ndarray, "n_rows n_tasks"], tasks: Sequence[str]) -> None:
     ax.imshow(matrix, cmap="Blues", vmin=0, vmax=1.15, aspect="auto")
     for (row, column), value in np.ndenumerate(matrix):
-        # on dark blue, ink would not be read
+        # ink is illegible on dark blue
         colour = "white" if value > 0.65 else INK
         ax.text(column, row, f"{value:.3f}", ha="center", va="center", color=colour, fontsize=8)
         if row == column + 1:
@@ -96,13 +99,13 @@ def _draw_matrix(ax: Axes, matrix: Float[np.ndarray, "n_rows n_tasks"], tasks: S
 
 
 def _summarise(line: Line, scoring: str) -> str:
-    """The measures of the whole sequence, those that there are, on two lines."""
-    of_auroc = any(measure == "auroc" for _, measure in task_measures(line.runs))
+    """The headline measures of the whole sequence, on two lines; the report's table has all."""
     found = []
-    for measure in SUMMARY:
-        metric = f"sequence/{scoring}/{name_measure(measure, of_auroc)}"
-        curve = line.curve(metric)["mean"]
-        if len(curve):
-            column = describe_column(metric, "end")
-            found.append(f"{column.heading} {column.write(float(curve.iloc[-1]))}")
+    for measure in CATALOGUE:
+        if measure.stage == "sequence" and measure.headline != "never":
+            metric = measure.pattern.replace("<scoring>", scoring)
+            curve = line.curve(metric)["mean"]
+            if len(curve):
+                column = describe_column(metric, "end")
+                found.append(f"{column.heading} {column.write(float(curve.iloc[-1]))}")
     return ",  ".join(found[:2]) + "\n" + ",  ".join(found[2:])

@@ -1,10 +1,10 @@
-"""What the higher areas of the simulated subject see: objects, described by what they are.
+"""Objects of scenes, and tuning of the higher areas of the simulated subject to them.
 
-Lateral occipital areas see the outlines of objects near their receptive fields, as moments of the outline.
-The highest areas see which objects there are, wherever they are: the response to several objects is near
-the mean of the responses to each (MacEvoy & Epstein 2009, Curr. Biol. 19:943), and each object is judged by
-rectified tuning to shape, colour, texture, and to shape and texture together; some count the objects
-(Nieder 2016, Nat. Rev. Neurosci. 17:366).
+Lateral occipital areas respond to the outlines of objects near their receptive fields, as moments of the
+outline. The highest areas respond to object identity at any position: the response to several objects is near
+the mean of the responses to each (MacEvoy & Epstein 2009, Curr. Biol. 19:943). Tuning is rectified, to shape,
+colour, texture, and the conjunction of shape and texture. Some areas count objects (Nieder 2016, Nat. Rev.
+Neurosci. 17:366).
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from tasks import (
 )
 
 MAX_OBJECTS = 3
-N_DESCRIPTORS = 10  # of an object in a receptive field: nine of its outline, and its area
-COUNT_WIDTH = 0.5  # of tuning to number, octaves
-TYPICAL_RADIUS = 0.4  # of an object, half widths of the image
+N_DESCRIPTORS = 10  # of an object in a receptive field: nine moments of the outline, and the area
+COUNT_WIDTH = 0.5  # width of number tuning, octaves
+TYPICAL_RADIUS = 0.4  # half widths of the image
 _FACTOR_SIZES = {"shape": len(SHAPES), "colour": len(COLOURS), "texture": len(TEXTURES)}
-# fields of random weights that a voxel of the highest areas needs: tuning to each factor, the two parts of
-# the conjunction of shape and texture, and the preferred number
+# random weights of a voxel in the highest areas: tuning to each factor, the two parts of the conjunction of
+# shape and texture, and the preferred number
 CONTENT_FIELDS = sum(_FACTOR_SIZES.values()) + len(SHAPES) + len(TEXTURES) + 1
 
 
 @dataclass(frozen=True)
 class Objects:
-    """Objects of scenes, a row a scene, filled up to `MAX_OBJECTS`.
+    """Objects of scenes, one row per scene, padded to `MAX_OBJECTS`.
 
     Attributes
     ----------
     present : bool array [n_images, 3]
     shape, colour, texture : int arrays [n_images, 3]
     place : float32 array [n_images, 3, 2]
-        In the image, -1 to 1: x to the right, y down.
-    radius : float32 array [n_images, 3], half widths of the image; 0 where there is none
+        Position in the image, -1 to 1: x rightwards, y downwards.
+    radius : float32 array [n_images, 3], half widths of the image; 0 in padding
     """
 
     present: Bool[np.ndarray, "n_images 3"]
@@ -58,7 +58,7 @@ class Objects:
 
 
 def tabulate_objects(scenes: Sequence[Scene]) -> Objects:
-    """Objects of scenes as arrays."""
+    """Convert the objects of scenes to arrays."""
     present = np.zeros((len(scenes), MAX_OBJECTS), dtype=bool)
     factors = np.zeros((3, len(scenes), MAX_OBJECTS), dtype=np.int64)
     geometry = np.zeros((3, len(scenes), MAX_OBJECTS), dtype=np.float32)
@@ -75,10 +75,10 @@ def tabulate_objects(scenes: Sequence[Scene]) -> Objects:
 
 
 def describe_outlines() -> Float[np.ndarray, "n_shapes n_descriptors"]:
-    """Moments of each shape's outline, standardised over shapes.
+    """Compute moments of the outline of each shape, standardised over shapes.
 
-    Share of the convex hull that is filled; spread of the distance from the centre; elongation, upright
-    and oblique; skew to the right and down; strength of 3-, 4- and 5-fold symmetry.
+    Solidity (share of the convex hull that is filled); standard deviation of the distance from the centre;
+    elongation, upright and oblique; skew rightwards and downwards; strength of 3-, 4- and 5-fold symmetry.
     """
     rows = []
     for outline in OUTLINES:
@@ -100,13 +100,13 @@ def describe_outlines() -> Float[np.ndarray, "n_shapes n_descriptors"]:
 def see_outlines(
     objects: Objects, place: Float[np.ndarray, "n_voxels 2"], size: Float[np.ndarray, " n_voxels"]
 ) -> Float[np.ndarray, "n_images n_descriptors n_voxels"]:
-    """Descriptors of the outlines inside receptive fields, summed over objects; the last one is area.
+    """Sum the descriptors of outlines over the objects in receptive fields; the last descriptor is area.
 
     Parameters
     ----------
     objects : Objects
     place, size : float arrays
-        Centres and standard deviations of the fields, in half widths of the image.
+        Centres and standard deviations of receptive fields, in half widths of the image.
     """
     apart = ((objects.place[:, :, None] - place) ** 2).sum(axis=-1)  # images, objects, voxels
     spread = size**2 + objects.radius[:, :, None] ** 2
@@ -121,7 +121,7 @@ def judge_objects(
     fields: Float[np.ndarray, "n_voxels n_fields"],
     mixture: dict[str, Float[np.ndarray, " n_voxels"]],
 ) -> Float[np.ndarray, "n_images n_voxels"]:
-    """Response to what the objects are: rectified tuning, averaged over objects, the larger counting more.
+    """Response to object identity: rectified tuning, averaged over objects with weights by radius.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def judge_objects(
 def count_objects(
     objects: Objects, fields: Float[np.ndarray, "n_voxels n_fields"]
 ) -> Float[np.ndarray, "n_images n_voxels"]:
-    """Gaussian tuning to the logarithm of the number of objects; the last field sets the preferred number."""
+    """Gaussian tuning to the log number of objects; the last field sets the preferred number."""
     number = np.log2(objects.present.sum(axis=1))
     preferred = np.log2(1.7) + 0.6 * fields[:, -1]
     return np.exp(-((number[:, None] - preferred) ** 2) / (2 * COUNT_WIDTH**2)).astype(np.float32)

@@ -1,8 +1,8 @@
-"""From pictures to the noise-free responses of the simulated subject's voxels, stage by stage.
+"""The stages of the simulated subject: from images to noise-free responses of early, middle and high areas.
 
-Voxels come with random weights that vary smoothly along the cortex; here these become tuning. What a
-response is measured against (means and deviations of features) is taken from scenes of their own, so that
-a voxel's tuning depends neither on the stimuli shown nor on which other voxels there are.
+Voxels have random weights that vary smoothly along the cortex; a stage turns them into tuning. Features are
+standardised by means and deviations over separate reference scenes, so tuning depends neither on the stimuli
+nor on the other voxels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from harness.brains.simulated.gabor import (
     measure_contrast,
     measure_features,
 )
-from harness.brains.simulated.scene_content import (
+from harness.brains.simulated.scene_objects import (
     CONTENT_FIELDS,
     N_DESCRIPTORS,
     Objects,
@@ -41,10 +41,10 @@ from tasks import (
     sample_scenes,
 )
 
-REFERENCE_WORLD = 999  # scenes that responses are measured against, the same for every subject
+REFERENCE_WORLD = 999  # seed of the reference scenes, the same for every subject
 N_REFERENCE = 128
-FAINT = 1e-4  # deviation of a feature over the reference below which nothing is to be seen of it
-# how much each kind of feature counts, in standard deviations of its part of the response
+FAINT = 1e-4  # a feature with a smaller standard deviation over the reference counts as absent
+# weight of each kind of feature, in standard deviations of its part of the response
 MIDDLE_MIXTURES: dict[str, dict[str, float]] = {
     "V4": {"curvature": 0.5, "texture": 0.6, "colour": 0.6, "outline": 0.0},
     "V8": {"curvature": 0.2, "texture": 0.5, "colour": 0.8, "outline": 0.0},
@@ -67,9 +67,9 @@ class Voxels:
     ----------
     region : str array [n_voxels]
     place : float32 array [n_voxels, 2]
-        Centres of receptive fields, -1 to 1: x to the right, y down.
+        Centres of receptive fields, -1 to 1: x rightwards, y downwards.
     size : float32 array [n_voxels]
-        Their standard deviations, half widths of the image.
+        Standard deviations of receptive fields, in half widths of the image.
     fields : float32 array [n_voxels, n_fields]
         Random weights, each standard normal and smooth along the cortex.
     """
@@ -82,47 +82,47 @@ class Voxels:
 
 @dataclass(frozen=True)
 class View:
-    """Images as the stages see them: maps of local features, and tables of objects; None: nobody knows."""
+    """Images as input to the stages: maps of local features, and objects, None for unlabelled images."""
 
     features: FeatureMaps
     objects: Objects | None
 
 
 def look_at(scenes: Sequence[Scene], pixels: UInt8[np.ndarray, "n_images height width 3"]) -> View:
-    """What there is to see in rendered scenes."""
+    """View of rendered scenes."""
     return View(measure_features(pixels), tabulate_objects(scenes))
 
 
 def look_at_images(pixels: UInt8[np.ndarray, "n_images height width 3"]) -> View:
-    """What there is to see in images that come without a list of what they hold."""
+    """View of unlabelled images."""
     return View(measure_features(pixels), None)
 
 
 def look_at_reference() -> View:
-    """The scenes that responses are measured against."""
+    """View of the reference scenes."""
     scenes = sample_scenes(REFERENCE_WORLD, range(N_REFERENCE))
     return look_at(scenes, render_scenes(scenes))
 
 
 class Stage(Protocol):
-    """Voxels with their tuning."""
+    """Voxels of one stage with their tuning."""
 
     n_fields: ClassVar[int]
 
     def __init__(self, voxels: Voxels, reference: View) -> None: ...
 
     def respond(self, view: View) -> Float[np.ndarray, "n_images n_voxels"]:
-        """Noise-free responses, each image for itself; in any unit."""
+        """Noise-free responses to each image, in arbitrary units."""
 
 
 class EarlyStage:
-    """V1, V2, V3: energy of one orientation and one spatial frequency, in a small field.
+    """V1, V2, V3: energy at one orientation and one spatial frequency in a small receptive field.
 
-    Tuning to orientation is a von Mises curve (half width at half height about 30°), to frequency a
-    Gaussian over octaves. Preferred wavelengths grow with the receptive field.
+    Orientation tuning is a von Mises curve (half width at half height about 30°), frequency tuning a Gaussian
+    over octaves. Preferred wavelengths grow with the receptive field.
     """
 
-    n_fields: ClassVar[int] = 3  # two for the preferred orientation, which is an angle; one for frequency
+    n_fields: ClassVar[int] = 3  # two for orientation, an angle; one for frequency
 
     def __init__(self, voxels: Voxels, reference: View) -> None:
         del reference
@@ -130,7 +130,7 @@ class EarlyStage:
         preferred = np.arctan2(voxels.fields[:, 1], voxels.fields[:, 0])  # twice the angle
         centres = 2 * np.pi * np.arange(N_ORIENTATIONS) / N_ORIENTATIONS
         orientation = np.exp(1.4 * (np.cos(centres - preferred[:, None]) - 1))
-        # a field of 0.1 (3 pixels) likes 5 pixels, one of 0.4 likes 10
+        # preferred wavelength: 5 pixels for a field of 0.1 (3 pixels), 10 for one of 0.4
         octave = np.log2(5) + 0.5 * np.log2(voxels.size / 0.1) + 0.4 * voxels.fields[:, 2]
         frequency = np.exp(-((np.log2(WAVELENGTHS) - octave[:, None]) ** 2) / (2 * 0.6**2))
         weights = frequency[:, :, None] * orientation[:, None, :]
@@ -142,13 +142,12 @@ class EarlyStage:
 
 
 class MiddleStage:
-    """V4, V8, LO, PIT: curvature, texture and colour, and outlines of objects, in larger fields.
+    """V4, V8, LO, PIT: curvature, texture, colour and outlines of objects in larger receptive fields.
 
-    Of each kind a voxel has a random direction in the space of features, each feature standardised. Where
-    nobody knows the objects, what stands out from its surround by orientation, scale or colour takes the
-    place of their outlines (`measure_contrast`): lateral occipital areas respond to figures by whatever cue
-    (Grill-Spector et al. 1998, Neuron 21:191) and to second-order orientation (Larsson et al. 2006,
-    J. Neurophysiol. 95:862).
+    For each kind a voxel has a random direction in the space of standardised features. In unlabelled images,
+    centre–surround contrast of orientation, scale or colour replaces outlines (`measure_contrast`): lateral
+    occipital areas respond to figures defined by any cue (Grill-Spector et al. 1998, Neuron 21:191) and to
+    second-order orientation (Larsson et al. 2006, J. Neurophysiol. 95:862).
     """
 
     channels: ClassVar[dict[str, int]] = {
@@ -182,7 +181,7 @@ class MiddleStage:
         return seen | {"outline": see_outlines(view.objects, self.voxels.place, self.voxels.size)}
 
     def respond(self, view: View) -> Float[np.ndarray, "n_images n_voxels"]:
-        """Sum over kinds of features."""
+        """Sum of the responses to all kinds of features."""
         parts = [
             np.einsum("icv,cv->iv", seen - self.mean[kind], self.weights[kind])
             for kind, seen in self._see(view).items()
@@ -191,7 +190,7 @@ class MiddleStage:
 
 
 class HighStage:
-    """FFC, VVC, VMV, PHA: what objects there are, and how many, wherever they are."""
+    """FFC, VVC, VMV, PHA: identity and number of objects, independent of position."""
 
     n_fields: ClassVar[int] = CONTENT_FIELDS
 
@@ -209,7 +208,7 @@ class HighStage:
         return [judge_objects(view.objects, fields, self.mixture), count_objects(view.objects, fields)]
 
     def respond(self, view: View) -> Float[np.ndarray, "n_images n_voxels"]:
-        """Response to the objects, and to their number."""
+        """Response to the objects plus response to their number."""
         what, number = (part / scale for part, scale in zip(self._judge(view), self.scale, strict=True))
         return what + self.mixture["number"] * number
 
@@ -220,14 +219,14 @@ STAGES: dict[str, type[Stage]] = {"early": EarlyStage, "middle": MiddleStage, "h
 def divide_where_seen(
     values: Float[np.ndarray, "..."], deviation: Float[np.ndarray, "..."]
 ) -> Float[np.ndarray, "..."]:
-    """Values in units of their deviation over the reference; 0 where that is below `FAINT`."""
+    """Divide by the standard deviation over the reference; 0 where it is below `FAINT`."""
     return np.where(deviation > FAINT, values / np.where(deviation > FAINT, deviation, 1), 0)
 
 
 def receptive_fields(
     place: Float[np.ndarray, "n_voxels 2"], size: Float[np.ndarray, " n_voxels"], n_points: int
 ) -> Float[np.ndarray, "n_positions n_voxels"]:
-    """Gaussian windows on a map of `n_points` by `n_points` (rows run down), each summing to 1."""
+    """Gaussian windows on a map of `n_points` × `n_points` (rows downwards), each with sum 1."""
     centres = (2 * np.arange(n_points) + 1) / n_points - 1
     across, down = (np.exp(-((centres[:, None] - place[:, axis]) ** 2) / (2 * size**2)) for axis in (0, 1))
     window = (down[:, None] * across).reshape(n_points**2, -1)
@@ -237,6 +236,6 @@ def receptive_fields(
 def pool(
     maps: Maps, window: Float[np.ndarray, "n_positions n_voxels"]
 ) -> Float[np.ndarray, "n_images n_channels n_voxels"]:
-    """Mean of every map inside every window."""
+    """Average every map within every window."""
     n_images, n_channels = maps.shape[:2]
     return (maps.reshape(n_images * n_channels, -1) @ window).reshape(n_images, n_channels, -1)

@@ -1,0 +1,107 @@
+"""Where configurations are found: the built-in ones, and folders of the user's own.
+
+``PALIMPSEST_CONFIGS`` (or ``--config-dir``, which sets it) lists folders with groups like those of
+``configs/``: ``DIR/backbone/mine.yaml``, ``DIR/study/mine.yaml``. Their options add to the built-in ones and
+may name them in their ``defaults``. A file that hides another is an error: an option's name is part of run
+names and reports, so it must mean the same everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.storage import (
+    InputError,
+    unknown_name,
+)
+
+GROUPS = ("backbone", "task", "method", "brain", "mapping", "study")
+VARIABLE = "PALIMPSEST_CONFIGS"
+
+PACKAGE_FOLDER = Path(__file__).parents[1]
+REPOSITORY = PACKAGE_FOLDER.parent
+# A wheel holds configs/ inside the package; a checkout has it beside the package.
+CONFIGS = next(
+    (path for path in (PACKAGE_FOLDER / "configs", REPOSITORY / "configs") if path.is_dir()),
+    PACKAGE_FOLDER / "configs",
+)
+
+
+def add_config_folder(folder: Path, setting: str = "--config-dir") -> None:
+    """Add a folder of configurations for this process and those it starts.
+
+    Raises
+    ------
+    InputError
+        If `folder` is missing or holds no group. The message names `setting`.
+    """
+    folder = _checked(folder, setting)
+    others = [str(other) for other in own_folders() if other != folder]
+    if os.pathsep in str(folder):
+        raise InputError(f"{setting}: found {folder}, expected a path without {os.pathsep!r}")
+    os.environ[VARIABLE] = os.pathsep.join([*others, str(folder)])
+
+
+def own_folders() -> tuple[Path, ...]:
+    """Return the user's folders of configurations, each once; an `InputError` for a missing one."""
+    places = filter(None, os.environ.get(VARIABLE, "").split(os.pathsep))
+    return tuple(dict.fromkeys(_checked(Path(place), VARIABLE) for place in places))
+
+
+def group_options(group: str) -> list[str]:
+    """Return the names of a group's options, built-in and the user's, as the command line takes them."""
+    return sorted({name for folder in _all_folders() for name, _ in _options_in(folder, group)})
+
+
+def own_options(group: str) -> list[str]:
+    """Return the names of the options that come from the user's folders."""
+    return sorted({name for folder in own_folders() for name, _ in _options_in(folder, group)})
+
+
+def locate_option(group: str, name: str) -> Path:
+    """Return the file of an option: ``configs/task/digits.yaml``, or a path in one of the user's folders."""
+    for folder in _all_folders():
+        for option, path in _options_in(folder, group):
+            if option == name:
+                return Path("configs", group, f"{name}.yaml") if folder == CONFIGS else path
+    raise unknown_name(group, name, group_options(group))
+
+
+def list_files() -> list[Path]:
+    """Return all files of configurations.
+
+    Raises
+    ------
+    InputError
+        If a file of the user's hides another one. The message names both.
+    """
+    found: dict[Path, Path] = {}
+    for folder in _all_folders():
+        options = (path for group in GROUPS for path in (folder / group).rglob("*.yaml"))
+        for path in sorted((*folder.glob("*.yaml"), *options)):
+            name = path.relative_to(folder)
+            if name in found:
+                raise InputError(f"{path}: hides {found[name]}, expected another file name")
+            found[name] = path
+    return list(found.values())
+
+
+def _all_folders() -> tuple[Path, ...]:
+    return CONFIGS, *own_folders()
+
+
+def _options_in(folder: Path, group: str) -> Iterator[tuple[str, Path]]:
+    for path in (folder / group).rglob("*.yaml"):
+        yield path.relative_to(folder / group).with_suffix("").as_posix(), path
+
+
+def _checked(folder: Path, setting: str) -> Path:
+    folder = folder.expanduser().absolute()
+    if not folder.is_dir():
+        raise InputError(f"{setting}: found {folder}, expected an existing folder")
+    if not any((folder / group).is_dir() for group in GROUPS):
+        groups = ", ".join(GROUPS)
+        raise InputError(f"{setting}: found {folder} without groups, expected one or more of {groups}")
+    return folder

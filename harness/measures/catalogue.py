@@ -1,0 +1,236 @@
+"""The catalogue of metrics: name, unit, range, direction, definition and headings of all numbers of a run.
+
+Names are ``stage/place/measure``; with several subjects also ``stage/place/subject/measure``. Whatever needs
+to know a metric looks it up here: rows, tables, figures, queries, and the page that
+
+    python -m harness.measures.catalogue > docs/metrics.md
+
+writes. This module imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from functools import cache
+from typing import NamedTuple
+
+from harness.measures.endings import (
+    FLOOR,
+    SPREAD,
+    SUBJECTS,
+    WEIGHTED,
+    Ending,
+)
+from harness.measures.entries import (
+    SCORINGS,
+    STAGES,
+    list_metrics,
+)
+from harness.measures.metric import (
+    Metric,
+)
+from harness.storage import unknown_name
+
+INTERPOLATED = "wise_ft."
+"""Prefix of the metrics of weights between a run's first and last snapshot (WiSE-FT)."""
+
+CATALOGUE: tuple[Metric, ...] = tuple(list_metrics())
+"""All metrics, by stage; rows that are made from a measure come after it."""
+
+_BY_KEY: dict[tuple[str, str], Metric] = {(metric.stage, metric.measure): metric for metric in CATALOGUE}
+_TERM = _BY_KEY["train", "<term>"]
+
+
+class MetricName(NamedTuple):
+    """The parts of a metric's name.
+
+    Attributes
+    ----------
+    stage, place, measure : str
+        A name without a place, such as ``train/loss``, has the place ``all``.
+    subject : str or None
+        None: the mean over subjects, or the only one.
+    interpolated : bool
+        Whether it is of WiSE-FT's curve.
+    """
+
+    stage: str
+    place: str
+    measure: str
+    subject: str | None = None
+    interpolated: bool = False
+
+
+def split_name(name: str) -> MetricName:
+    """Parts of a metric's name, known or not."""
+    stage, *rest = name.removeprefix(INTERPOLATED).split("/")
+    *where, measure = rest or [""]
+    place, subject, *_ = (*where, None, None)
+    return MetricName(stage, place or "all", measure, subject, name.startswith(INTERPOLATED))
+
+
+@cache
+def describe(name: str) -> Metric:
+    """The metric of a row.
+
+    Parameters
+    ----------
+    name : str
+        As in ``results.jsonl``: ``rewiring/V4/wasserstein_p_fdr``.
+
+    Raises
+    ------
+    InputError
+        If no metric has this name, with the nearest.
+    """
+    parts = split_name(name)
+    found = _BY_KEY.get((parts.stage, parts.measure))
+    if found is None and parts.stage == "train" and name.count("/") == 1:
+        found = _TERM
+    if found is None or not _fits(found, name, parts):
+        raise unknown_name("metric", name, set(_list_names(parts)))
+    return found
+
+
+def _fits(metric: Metric, name: str, parts: MetricName) -> bool:
+    """Whether the place, the subject and the prefix of a name are such as the metric has."""
+    place = metric.pattern.split("/")[1]
+    n_parts = metric.pattern.count("/") + (parts.subject is not None)
+    whole = {
+        "all": parts.place == "all",
+        "<roi>": parts.place != "all",
+        "<scoring>": parts.place in SCORINGS,
+    }
+    return (
+        name.count("/") == n_parts
+        and whole.get(place, True)
+        and (parts.subject is None or (STAGES[metric.stage].of_brain and "_subjects" not in metric.ending))
+        and (STAGES[metric.stage].interpolated or not parts.interpolated)
+    )
+
+
+def _list_names(parts: MetricName) -> Iterator[str]:
+    """Names that there are at the place of a name that there is not."""
+    for metric in CATALOGUE:
+        stage, *where, measure = metric.pattern.split("/")
+        prefix = INTERPOLATED if parts.interpolated and STAGES[metric.stage].interpolated else ""
+        places = where
+        if where == ["<scoring>"]:
+            places = list(SCORINGS)
+        elif where == ["<place>"] or (where and where[0].startswith("<") and parts.place != "all"):
+            places = [parts.place]
+        for place in places:
+            yield f"{prefix}{stage}/{place}/{measure}"
+        if not where:
+            yield f"{prefix}{stage}/{measure}"
+
+
+def is_headline(name: str) -> bool:
+    """Whether a row is one of the few to look at first; those of single subjects never are."""
+    metric, parts = describe(name), split_name(name)
+    if metric.headline == "never" or parts.subject is not None:
+        return False
+    whole = parts.place == "all" or not STAGES[metric.stage].of_brain
+    return whole or (metric.headline == "every place" and not parts.interpolated)
+
+
+# --- the page
+
+
+def to_markdown() -> str:
+    """``docs/metrics.md``."""
+    parts = [_INTRODUCTION]
+    for kind, stage in STAGES.items():
+        rows = [_write_row(metric) for metric in CATALOGUE if metric.stage == kind and not metric.ending]
+        parts.append(f"## {stage.title}\n\n{stage.text}\n\n" + "\n".join([*_HEAD, *rows]))
+    parts.append(_write_endings())
+    return "\n\n".join(parts) + "\n"
+
+
+_INTRODUCTION = """# Metrics
+
+<!-- written by `python -m harness.measures.catalogue`: do not edit -->
+
+Every row of `results.jsonl` has one of these names; MLflow and `palimpsest query` use the same. Headlines are
+the few to look at first. A metric without a unit is a fraction, a correlation or a pure number. Formulas and
+reasons: [definitions.md](definitions.md).
+
+Placeholders: `<task>` a task or probe, `<layer>` a layer, `<roi>` a region of the brain, `<place>` a region
+or `all`, the whole brain. With several subjects, `brain/V1/r2` is the mean over subjects and
+`brain/V1/subj01/r2` is one subject's. The prefix `wise_ft.` marks weights between a run's first and last
+snapshot (`palimpsest wise-ft`); their step is α in percent."""
+
+_HEAD = (
+    "| metric | range | better | headline | definition |",
+    "| --- | --- | --- | --- | --- |",
+)
+
+
+def _write_row(metric: Metric) -> str:
+    source = f" ({metric.source})" if metric.source else ""
+    text = f"{metric.definition.removesuffix('.')}{source}. `{metric.code}`"
+    cells = (f"`{metric.pattern}`", _write_range(metric), metric.better, _write_headline(metric), text)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _write_range(metric: Metric) -> str:
+    low, high = (f"{end:.4g}".replace("-", "−").replace("inf", "∞") for end in (metric.low, metric.high))
+    opening, closing = "(" if low == "−∞" else "[", ")" if high == "∞" else "]"
+    return f"{opening}{low}, {high}{closing} {metric.unit}".rstrip()
+
+
+def _write_headline(metric: Metric) -> str:
+    """Where a measure is a headline, and with which endings."""
+    places: dict[str, list[str]] = {"every place": [], "whole brain": []}
+    for one in CATALOGUE:
+        if one.stage == metric.stage and metric.measure in (one.measure, one.base) and one.headline in places:
+            places[one.headline].append(f"`{one.ending}`" if one.ending else "")
+    texts = []
+    for place, endings in places.items():
+        if endings:
+            where = place if STAGES[metric.stage].of_brain else "yes"
+            texts.append(f"{where}: {', '.join(endings)}" if all(endings) else where)
+    return "; ".join(texts)
+
+
+def _write_endings() -> str:
+    def write(title: str, text: str, endings: Iterable[Ending]) -> str:
+        rows = [f"| `{one.ending}` | {one.definition.format('measure')} `{one.code}` |" for one in endings]
+        return "\n".join([f"### {title}", "", text, "", "| ending | definition |", "| --- | --- |", *rows])
+
+    floors = [metric.measure for metric in CATALOGUE if metric.tail == "two-sided" and not metric.ending]
+    falls = [metric.measure for metric in CATALOGUE if metric.tail == "less" and not metric.ending]
+    sides = (
+        "A distance is tested for more than the floor; "
+        f"{_enumerate(falls)} for less; {_enumerate(floors)} for either, as they have a sign."
+    )
+    over = [ending for endings in SUBJECTS.values() for ending in endings]
+    return "\n\n".join(
+        [
+            "## Endings",
+            write(
+                "Noise floor", f"Of every measure of rewiring, from snapshots after step 0. {sides}", FLOOR
+            ),
+            write("Noise ceiling", "Of voxel measures of rewiring.", WEIGHTED),
+            write("Spread of refits", "Of `alignment/all/hierarchy`.", SPREAD),
+            write(
+                "Several subjects",
+                "Of means over subjects. What describes a floor has a number of subjects only; tests and "
+                "intervals against a floor exist for single subjects only. `_subjects_p` tests an `_excess`.",
+                over,
+            ),
+        ]
+    )
+
+
+def _enumerate(measures: Sequence[str]) -> str:
+    *first, last = (f"`{measure}`" for measure in measures)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+if __name__ == "__main__":
+    print(to_markdown(), end="")

@@ -1,0 +1,74 @@
+"""Features and labels of one task, and the scores of every kind of probe on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from harness.backbones import TextTower
+from harness.config import Config
+from harness.measures.label_scores import LabelScores
+from harness.measures.probes.kinds import PROBE_KINDS
+from harness.storage import InputError
+from tasks import Task
+
+
+@dataclass(frozen=True)
+class ProbedTask:
+    """What a probe gets to see.
+
+    Attributes
+    ----------
+    train, test : float array [n_train, n_channels], [n_test, n_channels]
+        Features of the task's images.
+    train_labels, test_labels : int array [n_train], [n_test]
+        Classes counted from 0; or [n_train, n_labels], [n_test, n_labels] of 0 and 1.
+    task : Task
+    text : TextTower or None
+        Pretrained text tower, for zero-shot classification.
+    """
+
+    train: Float[np.ndarray, "n_train n_channels"]
+    train_labels: Int[np.ndarray, "n_train *n_labels"]
+    test: Float[np.ndarray, "n_test n_channels"]
+    test_labels: Int[np.ndarray, "n_test *n_labels"]
+    task: Task
+    text: TextTower | None = None
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Scores of one probe.
+
+    Attributes
+    ----------
+    scores : LabelScores
+        On the test images.
+    lr : float or None
+        Chosen learning rate; None where nothing is trained.
+    """
+
+    scores: LabelScores
+    lr: float | None = None
+
+
+def probe_features(probed: ProbedTask, config: Config) -> dict[str, float]:
+    """Scores of every kind of probe that applies to the task, by name: ``linear_accuracy`` and so on."""
+    scores: dict[str, float] = {}
+    for kind in PROBE_KINDS:
+        found = import_module(f"harness.measures.probes.{kind.name}").probe(probed, config)
+        scores |= {} if found is None else found.named(kind.prefix)
+    return scores
+
+
+def check_features(name: str, features: np.ndarray, labels: np.ndarray) -> None:
+    """Raise an `InputError` if there are no images, a feature is not finite, or a label is negative."""
+    if not len(labels):
+        raise InputError(f"{name}: found no images, expected at least one")
+    if not np.isfinite(features).all():
+        raise InputError(f"{name}: found features that are not finite")
+    if labels.min() < 0:
+        raise InputError(f"{name}: found label {labels.min()}, expected classes counted from 0")

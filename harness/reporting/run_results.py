@@ -1,0 +1,128 @@
+"""Finished runs, read from their folders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from harness.config import (
+    Config,
+    flatten,
+    main_measure,
+    read_config,
+    tasks_in_order,
+)
+from harness.measures import At
+from harness.reporting.columns import (
+    MAIN,
+    TASK,
+)
+from harness.runs import (
+    label_subjects,
+    read_rows,
+)
+from harness.storage import (
+    InputError,
+    unknown_name,
+)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One finished run.
+
+    Attributes
+    ----------
+    config : Config
+    folder : Path
+    rows : DataFrame
+        Content of ``results.jsonl``: columns name, step and value.
+    """
+
+    config: Config
+    folder: Path
+    rows: pd.DataFrame
+
+    def curve(self, name: str) -> pd.Series:
+        """Values of a metric by optimizer step, in order; empty if there are none."""
+        return self._curves.get(name, pd.Series(dtype="float64"))
+
+    @cached_property
+    def _curves(self) -> dict[str, pd.Series]:
+        # with several subjects there are tens of thousands of rows, and a report asks a thousand times
+        rows = self.rows.sort_values("step", kind="stable").set_index("step")
+        return {str(name): values for name, values in rows.groupby("name")["value"]}
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Labels of its subjects if there are several, else empty."""
+        return label_subjects(self.config.brain)
+
+    @property
+    def steps(self) -> list[int]:
+        """Optimizer steps of the tracked snapshots, in order."""
+        return [int(step) for step in self.curve("brain/all/r2").index]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the fine-tuned tasks, in order."""
+        return tuple(task.name for task in tasks_in_order(self.config.task))
+
+    @property
+    def task_ends(self) -> list[int]:
+        """Optimizer steps at which the tasks of a sequence ended, in order; empty for a single task."""
+        names = [name for name in self._curves if name.startswith("sequence/")]
+        return sorted({int(step) for name in names for step in self._curves[name].index})
+
+    def resolve(self, metric: str) -> str:
+        """Fill in a metric's name: `TASK` with the run's task, `MAIN` with its main measure."""
+        name = metric.replace(TASK, self.config.task.name)
+        return name.replace(MAIN, main_measure(tasks_in_order(self.config.task)[0]))
+
+    def find(self, metric: str, at: At) -> tuple[str, int, float | None]:
+        """Name, step and value of a metric at the first or last snapshot; value None if there is none."""
+        name, step = self.resolve(metric), self.steps[0 if at == "start" else -1]
+        value = self.curve(name).get(step)
+        return name, step, None if value is None else float(value)
+
+
+def read_runs(study: Path) -> list[RunResult]:
+    """Read all finished runs of a study, by name and then by settings.
+
+    Raises
+    ------
+    InputError
+        If the folder does not exist or holds no finished run, or a finished run's file is broken.
+    """
+    study = Path(study)
+    if not study.is_dir():
+        if study.parent.is_dir():
+            folders = [path.name for path in study.parent.iterdir() if (path / "report.html").exists()]
+            raise unknown_name(f"study in {study.parent}", study.name, folders)
+        raise InputError(f"{study}: no such folder, expected the folder of a study, such as runs/demo")
+    finished = sorted(path.parent for path in study.glob("*/finished.json"))
+    if not finished:
+        there = len(unfinished_runs(study))
+        raise InputError(f"{study}: found no finished run ({there} unfinished), expected at least one")
+    # not by the hash in the name, which would reorder variants whenever a setting is added
+    runs = [read_run(folder) for folder in finished]
+    return sorted(runs, key=lambda run: (run.folder.name.rpartition("-")[0], *flatten(run.config).items()))
+
+
+def unfinished_runs(study: Path) -> list[str]:
+    """Names of a study's runs that have started but not finished."""
+    begun = sorted(path.parent for path in Path(study).glob("*/config.yaml"))
+    return [folder.name for folder in begun if not (folder / "finished.json").exists()]
+
+
+def read_run(folder: Path) -> RunResult:
+    """Read one run; raises an `InputError` if a file is broken or nothing was tracked."""
+    rows, _ = read_rows(folder / "results.jsonl")
+    frame = pd.DataFrame(rows, columns=["name", "step", "value"])
+    run = RunResult(read_config(folder / "config.yaml"), folder, frame)
+    if not run.steps:
+        raise InputError(f"{folder / 'results.jsonl'}: found no brain/all/r2, expected a tracked run")
+    return run

@@ -1,0 +1,61 @@
+"""A comparison of runs as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from harness.reporting.columns import (
+    Column,
+    group_by_heading,
+    stack,
+)
+from harness.reporting.comparison import (
+    Group,
+    columns_of,
+)
+
+WIDTH = 120  # characters of a terminal
+GAP = 3  # between groups of columns
+
+
+def format_table(frame: pd.DataFrame) -> str:
+    """Format a frame from `compare_runs` for a terminal, in stacked tables of at most 120 characters.
+
+    Numbers are means over seeds with their standard deviation and, with several subjects, the interval over
+    subjects; p is the largest over seeds.
+    """
+    groups = [Group(*index[:-1]) for index in frame.index]
+    seeds = [index[-1] for index in frame.index]
+    names = [group.label(groups) for group in groups]
+    if max(seeds) > 1:
+        names = [f"{name} ({n} seed{'s' * (n > 1)})" for name, n in zip(names, seeds, strict=True)]
+    first = _pad(["", "backbone", *names])
+    columns = columns_of(frame)
+    parts = [
+        _write_part(frame, above, [columns[place] for place in places])
+        for above, places in group_by_heading(columns).items()
+    ]
+    tables = stack([GAP + len(part[0]) for part in parts], WIDTH - len(first[0]))
+    blocks = [zip(first, *(parts[place] for place in places), strict=True) for places in tables]
+    return "\n\n".join("\n".join((GAP * " ").join(line).rstrip() for line in block) for block in blocks)
+
+
+def _write_part(frame: pd.DataFrame, above: str, columns: Sequence[Column]) -> list[str]:
+    """Lines of the columns under one heading, all of equal length."""
+    cells = []
+    for column in columns:
+        numbers = (frame[column.metric, column.at, kind] for kind in ("value", "sd", "low", "high"))
+        written = [
+            f"{column.write(value, sd)} {column.write_interval(low, high)}".rstrip()
+            for value, sd, low, high in zip(*numbers, strict=True)
+        ]
+        cells.append(_pad([column.heading, *written], right=True))
+    lines = ["  ".join(line) for line in zip(*cells, strict=True)]
+    return _pad([above, *lines])
+
+
+def _pad(lines: Sequence[str], right: bool = False) -> list[str]:
+    width = max(map(len, lines))
+    return [line.rjust(width) if right else line.ljust(width) for line in lines]

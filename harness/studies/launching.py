@@ -1,0 +1,96 @@
+"""Launch an entry point: one process per GPU, by `accelerate launch` where one process is not enough.
+
+Standard error then holds only what the run prints: not the launcher's defaults, log lines and tracebacks.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.config import PACKAGE_FOLDER
+from harness.storage import ERRORS_FOLDER
+
+
+def launch_options() -> list[str] | None:
+    """Choose the options of `accelerate launch`; None where one process without a launcher is enough.
+
+    A configuration of accelerate that the user has written decides everything.
+    """
+    import torch
+    from accelerate.commands.config.config_args import default_config_file
+
+    if Path(default_config_file).exists():
+        return []
+    n_processes = torch.cuda.device_count()
+    if n_processes < 2:
+        return None
+    options = ["--multi_gpu", "--num_processes", str(n_processes), "--num_machines", "1"]
+    # a free port, so that several runs fit on a machine
+    return [*options, "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+
+
+def launch(name: str, arguments: Sequence[str]) -> int:
+    """Run an entry point, ``harness/{name}.py``, in processes of its own; return its exit status."""
+    script = str(PACKAGE_FOLDER / f"{name}.py")
+    options = launch_options()
+    with _one_message(), _leave_interrupts_to_the_run():
+        if options is None:
+            status = subprocess.run([sys.executable, script, *arguments]).returncode
+        else:
+            status = _launch_with_accelerate([*options, script, *arguments])
+    # minus the number of a signal: as shells write it
+    return status if status >= 0 else 128 - status
+
+
+def _launch_with_accelerate(arguments: list[str]) -> int:
+    """Run `accelerate launch` in this process: importing it in another would cost every run seconds."""
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    for logger in ("accelerate.commands.launch", "torch.distributed"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+    try:
+        launch_command(launch_command_parser().parse_args(arguments))
+    except subprocess.CalledProcessError as error:
+        return error.returncode
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return failure.exitcode
+    except SignalException as error:
+        return -error.sigval
+    return 0
+
+
+@contextmanager
+def _one_message() -> Iterator[None]:
+    """Let the processes of a launch print an error that all of them meet once."""
+    before = os.environ.get(ERRORS_FOLDER)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[ERRORS_FOLDER] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[ERRORS_FOLDER]
+            else:
+                os.environ[ERRORS_FOLDER] = before
+
+
+@contextmanager
+def _leave_interrupts_to_the_run() -> Iterator[None]:
+    """Keep Ctrl-C, which reaches the run as well, from ending this process before the run has ended."""
+    # an empty handler and not SIG_IGN, which the run would inherit
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

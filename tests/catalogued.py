@@ -1,0 +1,24 @@
+"""Check a run's rows against the catalogue of metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.measures.catalogue import describe, is_headline
+from harness.runs.journal import read_rows
+
+MOST_HEADLINES = 120
+
+
+def check_rows(folder: Path) -> set[str]:
+    """Patterns of a run's rows; every row has an entry and a value in range, and headlines are few."""
+    rows, _ = read_rows(folder / "results.jsonl")
+    assert rows
+    for row in rows:
+        metric = describe(row["name"])
+        assert metric.contains(row["value"]), (
+            f"{row['name']}: {row['value']} not in [{metric.low}, {metric.high}]"
+        )
+    names = {row["name"] for row in rows}
+    assert 0 < sum(map(is_headline, names)) <= MOST_HEADLINES
+    return {describe(name).pattern for name in names}

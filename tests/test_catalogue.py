@@ -1,0 +1,340 @@
+"""The catalogue of metrics: every name has its entry, and entries say what is true."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from functools import reduce
+from importlib import import_module
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from catalogued import MOST_HEADLINES, check_rows
+from made_study import make_brain, write_run
+
+from harness.config.folders import REPOSITORY
+from harness.measures.catalogue import (
+    CATALOGUE,
+    describe,
+    is_headline,
+    split_name,
+    to_markdown,
+)
+from harness.measures.entries import (
+    SCORINGS,
+    STAGES,
+    name_auroc,
+)
+from harness.measures.metric import Kind
+from harness.measures.probes.kinds import PROBE_KINDS
+from harness.runs.journal import read_rows
+from harness.storage.errors import InputError
+
+PATTERNS = [metric.pattern for metric in CATALOGUE]
+ANY = (-math.inf, math.inf)
+UP = (0.0, math.inf)
+FRACTION = (0.0, 1.0)
+SIGNED = (-1.0, 1.0)
+
+# name: range, which way is better, whether it is a headline, form
+EXPECTED = {
+    "train/loss": (UP, "lower", True, "number"),
+    "train/lr": (UP, "neither", False, "number"),
+    "train/grad_norm": (UP, "neither", False, "number"),
+    "train/penalty": (ANY, "neither", False, "number"),
+    "task/digits/accuracy": (FRACTION, "higher", True, "number"),
+    "task/digits/balanced_accuracy": (FRACTION, "higher", False, "number"),
+    "task/digits/auroc": (FRACTION, "higher", True, "number"),
+    "task/digits/ece": (FRACTION, "lower", False, "number"),
+    "task/digits/auroc_left_out": (UP, "neither", False, "number"),
+    "probe/shapes/linear_accuracy": (FRACTION, "higher", True, "number"),
+    "probe/shapes/linear_auroc": (FRACTION, "higher", True, "number"),
+    "probe/shapes/linear_ece": (FRACTION, "lower", False, "number"),
+    "probe/shapes/knn_accuracy": (FRACTION, "higher", False, "number"),
+    "probe/shapes/zero_shot_accuracy": (FRACTION, "higher", False, "number"),
+    "forgetting/shapes/delta_lp": (SIGNED, "higher", True, "signed"),
+    "forgetting/shapes/delta_lp_auroc": (SIGNED, "higher", True, "signed"),
+    "forgetting/shapes/delta_zs": (SIGNED, "higher", True, "signed"),
+    "forgetting/shapes/delta_knn": (SIGNED, "higher", False, "signed"),
+    "sequence/head/average_accuracy": (FRACTION, "higher", True, "number"),
+    "sequence/head/average_auroc": (FRACTION, "higher", True, "number"),
+    "sequence/linear/backward_transfer": (SIGNED, "higher", True, "signed"),
+    "sequence/knn/forward_transfer": (SIGNED, "higher", True, "signed"),
+    "sequence/knn/forward_transfer_auroc": (SIGNED, "higher", True, "signed"),
+    "sequence/zero_shot/transfer": (FRACTION, "higher", False, "number"),
+    "sequence/head/forgetting_chaudhry": (SIGNED, "lower", False, "signed"),
+    "sequence/head/forgetting_max_all": (FRACTION, "lower", True, "number"),
+    "sequence/head/relative_forgetting": (FRACTION, "lower", False, "number"),
+    "drift/blocks.3/cka": (FRACTION, "neither", False, "number"),
+    "drift/blocks.3/cka_unbiased": (SIGNED, "neither", False, "number"),
+    "drift/features/distance": (UP, "neither", False, "number"),
+    "drift/stem/weight_distance": (UP, "neither", False, "number"),
+    "drift/stem/weight_distance_relative": (UP, "neither", False, "number"),
+    "drift/head/grad_norm": (UP, "neither", False, "number"),
+    "drift/head/grad_share": (FRACTION, "neither", False, "number"),
+    "selectors/all/expected_depth": (FRACTION, "neither", True, "number"),
+    "selectors/V1/expected_depth": (FRACTION, "neither", False, "number"),
+    "selectors/all/confidence": (FRACTION, "neither", False, "number"),
+    "selectors/all/scale": (FRACTION, "neither", False, "number"),
+    "rewiring/V4/wasserstein": (FRACTION, "neither", False, "number"),
+    "rewiring/V4/wasserstein_weighted": (FRACTION, "neither", False, "number"),
+    "rewiring/V4/wasserstein_null": (FRACTION, "neither", False, "number"),
+    "rewiring/V4/wasserstein_excess": (SIGNED, "neither", True, "signed"),
+    "rewiring/V4/wasserstein_excess_low": (ANY, "neither", False, "signed"),
+    "rewiring/V4/wasserstein_excess_high": (ANY, "neither", False, "signed"),
+    "rewiring/all/wasserstein_p": (FRACTION, "neither", True, "p"),
+    "rewiring/V4/wasserstein_p": (FRACTION, "neither", False, "p"),
+    "rewiring/V4/wasserstein_p_fdr": (FRACTION, "neither", True, "p"),
+    "rewiring/V4/wasserstein_excess_subjects": ((1.0, math.inf), "neither", False, "number"),
+    "rewiring/V4/wasserstein_excess_subjects_low": (ANY, "neither", False, "signed"),
+    "rewiring/V4/wasserstein_excess_subjects_high": (ANY, "neither", False, "signed"),
+    "rewiring/all/wasserstein_excess_subjects_p": (FRACTION, "neither", True, "p"),
+    "rewiring/V4/wasserstein_excess_subjects_p": (FRACTION, "neither", False, "p"),
+    "rewiring/V4/wasserstein_excess_subjects_p_fdr": (FRACTION, "neither", True, "p"),
+    "rewiring/V4/depth_shift": (SIGNED, "neither", False, "signed"),
+    "rewiring/V4/depth_shift_excess": ((-2.0, 2.0), "neither", False, "signed"),
+    "rewiring/V4/jensen_shannon": (FRACTION, "neither", False, "number"),
+    "rewiring/V4/top_layer_changed": (FRACTION, "neither", False, "number"),
+    "rewiring/V4/confidence_change": (SIGNED, "neither", False, "signed"),
+    "rewiring/V4/space_displacement": ((0.0, 2 * math.sqrt(2)), "neither", False, "number"),
+    "rewiring/V4/scale_change": (SIGNED, "neither", False, "signed"),
+    "rewiring/V4/r2_change": (ANY, "higher", False, "signed"),
+    "rewiring/V4/r2_change_excess": (ANY, "higher", False, "signed"),
+    "rewiring/V4/r2_change_null": (ANY, "neither", False, "signed"),
+    "rewiring/V4/cluster_agreement": ((-0.5, 1.0), "neither", False, "number"),
+    "rewiring/V4/principal_angle": ((0.0, math.pi / 2), "neither", False, "number"),
+    "alignment/all/hierarchy": (SIGNED, "higher", True, "number"),
+    "alignment/all/hierarchy_null_mean": (SIGNED, "neither", False, "number"),
+    "alignment/all/hierarchy_null_sd": ((0.0, 2.0), "neither", False, "number"),
+    "alignment/all/slope": (ANY, "higher", False, "number"),
+    "alignment/all/intercept_low": (ANY, "lower", False, "number"),
+    "alignment/all/intercept_high": (ANY, "higher", False, "number"),
+    "brain/all/r2": ((-math.inf, 1.0), "higher", True, "number"),
+    "brain/V1/r2": ((-math.inf, 1.0), "higher", False, "number"),
+    "brain/V1/r2_subjects": ((1.0, math.inf), "neither", False, "number"),
+    "brain/V1/r2_normalised": (ANY, "higher", False, "number"),
+    "brain/V1/correlation": (SIGNED, "higher", False, "number"),
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), EXPECTED.items(), ids=EXPECTED)
+def test_an_entry(name: str, expected: tuple[tuple[float, float], str, bool, str]) -> None:
+    metric = describe(name)
+    assert ((metric.low, metric.high), metric.better, is_headline(name), metric.form) == expected
+
+
+def test_every_measure_is_among_them() -> None:
+    """But for measures of AUROC, which are like those of accuracy, and scores of probes, like each other."""
+    own = {metric.pattern for metric in CATALOGUE if not metric.ending and metric.stage != "probe"}
+    missing = own - {describe(name).pattern for name in EXPECTED}
+    assert all(pattern.endswith("_auroc") for pattern in missing)
+    for pattern in missing:
+        auroc, accuracy = (
+            describe(one.replace("<scoring>", "head")) for one in (pattern, pattern[: -len("_auroc")])
+        )
+        for field in ("low", "high", "better", "headline", "form", "compared", "code", "source"):
+            assert getattr(auroc, field) == getattr(accuracy, field), pattern
+
+
+@pytest.mark.parametrize("kind", PROBE_KINDS, ids=lambda kind: kind.name)
+def test_scores_of_a_probe_are_those_of_a_head(kind) -> None:
+    for metric in CATALOGUE:
+        if metric.stage == "task":
+            of_probe = describe(f"probe/shapes/{kind.prefix}{metric.measure}")
+            assert (of_probe.low, of_probe.high, of_probe.better, of_probe.unit) == (
+                metric.low,
+                metric.high,
+                metric.better,
+                metric.unit,
+            )
+
+
+def test_tails() -> None:
+    """Distances rise when a brain is rewired, agreement falls, and what has a sign may do either."""
+    tails = {
+        metric.measure: metric.tail for metric in CATALOGUE if metric.stage == "rewiring" and metric.tail
+    }
+    signed = ("depth_shift", "confidence_change", "scale_change", "r2_change")
+    distances = (
+        "wasserstein",
+        "jensen_shannon",
+        "top_layer_changed",
+        "space_displacement",
+        "principal_angle",
+    )
+    expected = dict.fromkeys(signed, "two-sided") | dict.fromkeys(distances, "greater")
+    expected["cluster_agreement"] = "less"
+    # the mean of an excess over subjects is tested on the same side
+    assert tails == expected | {f"{measure}_excess": side for measure, side in expected.items()}
+    assert all(metric.tail is None for metric in CATALOGUE if metric.stage != "rewiring")
+
+
+def test_what_rows_say_of_several_subjects() -> None:
+    found = {
+        name: describe(name).over_subjects
+        for name in (
+            "task/digits/accuracy",
+            "drift/stem/cka",
+            "rewiring/V1/wasserstein",
+            "rewiring/V1/wasserstein_weighted",
+            "rewiring/V1/wasserstein_null",
+            "rewiring/V1/wasserstein_excess",
+            "rewiring/V1/wasserstein_excess_low",
+            "rewiring/V1/wasserstein_excess_high",
+            "rewiring/V1/wasserstein_p",
+            "rewiring/V1/wasserstein_p_fdr",
+            "alignment/all/hierarchy",
+            "alignment/all/hierarchy_null_mean",
+            "alignment/all/hierarchy_null_sd",
+            "alignment/all/slope",
+            "brain/V1/r2",
+            "selectors/V1/scale",
+        )
+    }
+    assert list(found.values()) == [
+        *("nothing", "nothing", "interval", "interval", "mean", "test"),
+        *("nothing", "nothing", "nothing", "nothing"),
+        *("interval", "mean", "mean", "interval", "interval", "interval"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("rewiring/V4/wasserstin", "rewiring/V4/wasserstein"),
+        ("rewiring/all/wasserstein_p_fdr", "rewiring/all/wasserstein_p"),
+        ("rewiring/all/cluster_agreement", None),
+        ("alignment/V1/hierarchy", "alignment/all/hierarchy"),
+        ("sequence/hed/average_accuracy", "sequence/head/average_accuracy"),
+        ("brain/V1/subj01/r2_subjects", "brain/V1/r2_subjects"),
+        ("task/digits/subj01/accuracy", "task/digits/accuracy"),
+        ("forgetting/shapes/delta_lpp", "forgetting/shapes/delta_lp"),
+        ("wise_ft.brain/V1/r3", "wise_ft.brain/V1/r2"),
+        ("wise_ft.train/loss", None),
+        ("wise_ft.sequence/head/average_accuracy", "sequence/head/average_accuracy"),
+        ("brain/r2", None),
+        ("brain", None),
+        ("", None),
+        ("brain/V1/a/b/r2", None),
+        ("train/all/loss", "train/loss"),
+    ],
+)
+def test_a_name_that_does_not_exist_gets_the_nearest(name: str, nearest: str | None) -> None:
+    with pytest.raises(InputError) as error:
+        describe(name)
+    message = str(error.value)
+    assert message.startswith(f"unknown metric {name!r}") and "\n" not in message
+    assert f"did you mean {name!r}" not in message
+    if nearest is not None:
+        assert message.endswith(f"did you mean {nearest!r}?")
+
+
+def test_the_nearest_of_a_misspelt_name_exists() -> None:
+    """Whatever is suggested can be described, unless a region or a task has to be filled in."""
+    for name in (
+        "rewiring/V1/depth",
+        "wise_ft.task/digits/acc",
+        "sequence/knn/forget",
+        "selectors/all/depth",
+    ):
+        with pytest.raises(InputError) as error:
+            describe(name)
+        _, _, suggested = str(error.value).partition("did you mean ")
+        assert describe(suggested.strip("'?"))
+
+
+def test_parts_of_a_name() -> None:
+    assert split_name("train/loss") == ("train", "all", "loss", None, False)
+    assert split_name("brain/V1/r2") == ("brain", "V1", "r2", None, False)
+    assert split_name("brain/V1/subj01/r2") == ("brain", "V1", "r2", "subj01", False)
+    assert split_name("wise_ft.brain/V1/subj01/r2") == ("brain", "V1", "r2", "subj01", True)
+
+
+def test_a_prefix_and_a_subject_do_not_change_the_entry() -> None:
+    assert describe("wise_ft.rewiring/V1/subj01/wasserstein_p") is describe("rewiring/V1/wasserstein_p")
+    for name in ("brain/all/r2", "rewiring/V1/wasserstein_excess", "rewiring/V1/wasserstein_p_fdr"):
+        assert is_headline(name)
+        where, measure = name.rsplit("/", 1)
+        assert not is_headline(f"{where}/subj01/{measure}")
+    # of the curve over α, the whole brain and tasks
+    assert is_headline("wise_ft.brain/all/r2") and is_headline("wise_ft.forgetting/shapes/delta_lp")
+    assert is_headline("wise_ft.rewiring/all/wasserstein_excess")
+    assert not is_headline("wise_ft.rewiring/V1/wasserstein_excess")
+
+
+def test_names_are_unique_and_ranges_are_not_empty() -> None:
+    assert len(set(PATTERNS)) == len(PATTERNS)
+    assert all(metric.low < metric.high for metric in CATALOGUE)
+    assert all(metric.title and metric.definition.endswith(".") for metric in CATALOGUE)
+    assert tuple(STAGES) == get_args(Kind) == tuple(dict.fromkeys(metric.stage for metric in CATALOGUE))
+
+
+def test_a_value_may_leave_its_range_by_rounding_only() -> None:
+    metric = describe("rewiring/V1/wasserstein")
+    assert metric.contains(0.0) and metric.contains(1.0) and metric.contains(1 + 1e-7)
+    assert not metric.contains(-1e-5) and not metric.contains(1 + 1e-5) and not metric.contains(math.nan)
+
+
+@pytest.mark.parametrize("code", sorted({metric.code for metric in CATALOGUE}))
+def test_code_is_where_it_is_said_to_be(code: str) -> None:
+    parts = code.split(".")
+    for n_parts in range(len(parts) - 1, 1, -1):
+        if (REPOSITORY / "/".join(parts[:n_parts])).with_suffix(".py").exists():
+            assert callable(reduce(getattr, parts[n_parts:], import_module(".".join(parts[:n_parts]))))
+            return
+    pytest.fail(f"{code}: no such module")
+
+
+def test_kinds_of_probe() -> None:
+    assert list(SCORINGS) == ["head", "linear", "knn", "zero_shot"]
+    for kind in PROBE_KINDS:
+        assert callable(import_module(f"harness.measures.probes.{kind.name}").probe)
+        change = describe(f"forgetting/shapes/{kind.delta}")
+        assert change.title == kind.symbol and kind.definition in change.definition
+        assert change.compared == (("end",) if kind.in_tables else ())
+    assert [kind.name for kind in PROBE_KINDS if kind.in_tables] == ["linear", "zero_shot"]
+    assert [kind.name for kind in PROBE_KINDS if kind.on_task] == ["linear"]
+    assert name_auroc("delta_lp") == "delta_lp_auroc"
+    assert name_auroc("average_accuracy") == "average_auroc"
+
+
+def test_the_page_is_current() -> None:
+    page = REPOSITORY / "docs" / "metrics.md"
+    assert page.read_text(encoding="utf-8") == to_markdown(), (
+        "python -m harness.measures.catalogue > docs/metrics.md"
+    )
+
+
+def test_the_page_has_every_measure_and_every_ending() -> None:
+    page = to_markdown()
+    for metric in CATALOGUE:
+        assert (
+            f"| `{metric.ending}` |" if metric.ending.count("_") == 1 else metric.pattern.split("/")[0]
+        ) in page
+        if not metric.ending:
+            (line,) = [line for line in page.splitlines() if line.startswith(f"| `{metric.pattern}` |")]
+            assert f"| {metric.better} |" in line and f"`{metric.code}`" in line
+    assert "every place: `_excess`, `_p_fdr`, `_excess_subjects_p_fdr`; whole brain: `_p`" in page
+
+
+def test_the_catalogue_is_imported_without_torch() -> None:
+    modules = "harness.measures.catalogue, harness.tracking.queries, harness.commands.query"
+    command = f"import sys; import {modules}; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("overrides", [[], ["brain.subjects=[4,5,6]"]], ids=["one subject", "three subjects"])
+def test_headlines_of_a_brain_of_many_regions_are_few(overrides: list[str], tmp_path: Path) -> None:
+    settings = [f"runs_dir={tmp_path}", "study.name=many", "mapping.floor_refits=2", *overrides]
+    folder = write_run(settings, make_brain(32, 4), steps=(0, 8))
+    patterns = check_rows(folder)
+    assert "rewiring/<roi>/wasserstein_p_fdr" in patterns or overrides
+    assert ("rewiring/<roi>/wasserstein_excess_subjects_p_fdr" in patterns) == bool(overrides)
+    names = {row["name"] for row in read_rows(folder / "results.jsonl")[0]}
+    headlines = set(filter(is_headline, names))
+    assert 64 < len(headlines) <= MOST_HEADLINES < len(names)
+    assert {"brain/all/r2", "alignment/all/hierarchy", "rewiring/V32/wasserstein_excess"} < headlines
+    assert {"task/digits/accuracy", "probe/shapes/linear_accuracy", "forgetting/shapes/delta_lp"} < headlines
