@@ -239,5 +239,5 @@ def check_size(task: str, setting: str, wanted: int | None, available: int, at_m
     More than that is an `InputError`; with `at_most`, it is all there are.
     """
     if wanted is not None and wanted > available and not at_most:
-        raise InputError(f"{setting}: found {wanted}, accepted: at most {available}, all that {task} has")
+        raise InputError(f"{setting}: found {wanted}, expected at most {available}, all that {task} has")
     return available if wanted is None else min(wanted, available)

@@ -115,7 +115,7 @@ def test_settings_of_a_fit_are_checked_and_used(tmp_path: Path) -> None:
     for arguments, problem in (
         ({"mapping": "factortopi"}, "unknown mapping 'factortopi'.*did you mean 'factortopy'"),
         ({"stepz": 3}, "unknown setting 'mapping.stepz'.*did you mean 'mapping.steps'"),
-        ({"mapping": "layer_ridge", "steps": 3}, "mapping.steps: not a setting of the mapping"),
+        ({"mapping": "layer_ridge", "steps": 3}, "mapping.steps: not a setting of the chosen mapping"),
         ({"held_out": 2.0}, "mapping.held_out: found 2.0"),
     ):
         with pytest.raises(InputError, match=problem):

@@ -24,7 +24,7 @@ from harness.storage import (
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a network was trained to see; remembered in every snapshot.
+    """Preprocessing of a network's input; stored in every snapshot.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Preprocessing:
     crop_pct : float
         Share of the resized image's edge that the centre crop keeps.
     crop_mode : str
-        Of oblong images center keeps the middle, squash all of it distorted, border all of it in a frame.
+        How oblong images become square: center crops, squash distorts, border adds a frame.
     """
 
     size: int
@@ -47,7 +47,7 @@ class Preprocessing:
     crop_mode: str = "center"
 
     def changed(self, wanted: PreprocessingConfig) -> Preprocessing:
-        """The same but for what the configuration states."""
+        """Apply what the configuration overrides."""
         return replace(self, **{name: value for name, value in wanted if value is not None})
 
     @cached_property
@@ -62,7 +62,7 @@ class Preprocessing:
         )
 
     def __call__(self, images: Sequence[Image.Image]) -> Float[Tensor, "n_images 3 height width"]:
-        """Turn images into the network's input."""
+        """Preprocess images into the network's input."""
         return torch.stack([self._transform(image.convert("RGB")) for image in images])
 
 
@@ -76,19 +76,19 @@ class TextTower(abc.ABC):
         """Unit-length embeddings of texts, comparable with the backbone's features."""
 
     def copy_to_train(self) -> TextEncoder:
-        """A copy of the network, opened to training; an `InputError` where that is not possible."""
-        raise InputError("this backbone's text tower cannot be trained; accepted: one of open_clip")
+        """Return a trainable copy of the network; an `InputError` if there is none."""
+        raise InputError("this backbone's text tower cannot be trained; expected an open_clip backbone")
 
     def embed_classes(
         self, class_names: Sequence[str], templates: Sequence[str]
     ) -> Float[Tensor, "n_classes n_channels"]:
-        """Zero-shot head (Radford et al. 2021): mean over templates (``{}`` is the class), unit length."""
+        """Build a zero-shot head (Radford et al. 2021): mean over templates (``{}``: class), unit length."""
         rows = [self.embed([template.format(name) for template in templates]) for name in class_names]
         return nn.functional.normalize(torch.stack([row.mean(dim=0) for row in rows]), dim=1)
 
 
 class TextEncoder(nn.Module, abc.ABC):
-    """A text tower that is trained; calling it with tokenized texts gives unit-length embeddings."""
+    """A trainable text tower; calling it with token ids gives unit-length embeddings."""
 
     @abc.abstractmethod
     def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "n_texts context"]:
@@ -100,27 +100,27 @@ class TextEncoder(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def scale(self) -> Float[Tensor, ""]:
-        """Factor of the cosine similarities, trained too."""
+        """Trainable factor of the cosine similarities."""
 
 
 class Backbone(nn.Module, abc.ABC):
-    """A vision encoder; calling it gives the features that heads and probes read.
+    """A vision encoder; calling it returns the features that heads and probes read.
 
     Attributes
     ----------
     encoder : nn.Module
-        The network; all that fine-tuning may change is in here.
+        The network; fine-tuning changes nothing else.
     preprocessing : Preprocessing
     layers : tuple of str
-        Names of the layers that `tokens` gives, from input to output.
+        Names of the layers that `tokens` returns, from input to output.
     widths : tuple of int
         Channels of each of them.
     n_features : int
         Width of the features.
     text : TextTower or None
-        Where there is one, zero-shot is possible.
+        Enables zero-shot.
     flags : dict
-        What of the architecture the weights do not tell, such as the activation; for snapshots' manifests.
+        Properties that weights do not show, such as the activation; for snapshots' manifests.
     """
 
     encoder: nn.Module
@@ -232,7 +232,7 @@ class Backbone(nn.Module, abc.ABC):
     def tokens(
         self, images: Float[Tensor, "n_images 3 height width"]
     ) -> tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]]:
-        """Local grid and global token of every layer; without a class token, the mean of the local ones."""
+        """Return local grid and global token of every layer; without a class token, the mean of the grid."""
 
     def features_and_tokens(
         self, images: Float[Tensor, "n_images 3 height width"]
@@ -240,19 +240,19 @@ class Backbone(nn.Module, abc.ABC):
         Float[Tensor, "n_images n_channels"],
         tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]],
     ]:
-        """What `forward` and `tokens` give; libraries that can do both in one pass do so."""
+        """Return the results of `forward` and `tokens`, from one pass where the library can."""
         return self(images), self.tokens(images)
 
     def depths(self) -> dict[str, int]:
-        """How deep every parameter of the encoder stands, by name: 0 the stem, then block by block."""
+        """Return the depth of every encoder parameter by name: 0 for the stem, then block by block."""
         encoder: Any = self.encoder
         found: dict[str, int] = group_parameters(encoder, encoder.group_matcher(coarse=False), reverse=True)
         return found
 
     def parameter_layers(self) -> dict[str, str]:
-        """Which layer each parameter of the encoder is of, by name: before the first, ``stem``, or ``top``.
+        """Return the layer of every encoder parameter by name: ``stem``, a layer, or ``top``.
 
-        Where blocks are not the layers that `tokens` gives (in stages of blocks), they are ``depth-01`` …
+        Where blocks differ from the layers of `tokens` (stages of several blocks), they are ``depth-01`` …
         """
         depths = self.depths()
         n_blocks = max(depths.values())
@@ -265,9 +265,10 @@ class Backbone(nn.Module, abc.ABC):
 def split_tokens(
     grids: Sequence[Tensor], prefixes: Sequence[Tensor | None]
 ) -> tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]]:
-    """Local and global tokens from grids [n_images, n_channels, height, width] and prefix tokens.
+    """Split grids [n_images, n_channels, height, width] and prefix tokens into local and global tokens.
 
-    The first prefix token is the class token, others are registers; None or no prefix: the mean is global.
+    The first prefix token is the class token, the others are registers. Without prefix, the mean of the grid
+    is the global token.
     """
     global_ = [
         prefix[:, 0] if prefix is not None and prefix.shape[1] else grid.mean(dim=(2, 3))
@@ -277,5 +278,5 @@ def split_tokens(
 
 
 def encoder_hash(backbone: Backbone) -> str:
-    """Hash of a backbone's weights."""
+    """Hash a backbone's weights."""
     return content_hash(dict(backbone.encoder.state_dict()))

@@ -100,9 +100,9 @@ def write_readout(
         was kept without what it has learned.
     """
     if n_clusters not in CLUSTERS:
-        raise InputError(f"--clusters: found {n_clusters}, accepted: {CLUSTERS[0]} to {CLUSTERS[-1]}")
+        raise InputError(f"--clusters: found {n_clusters}, expected {CLUSTERS[0]} to {CLUSTERS[-1]}")
     if len(images) > MOST_IMAGES:
-        raise InputError(f"--image: found {len(images)}, accepted: at most {MOST_IMAGES} in a figure")
+        raise InputError(f"--image: found {len(images)}, expected at most {MOST_IMAGES} in a figure")
     pictures = [decode_image(path) for path in images]
     config = read_config(run / "config.yaml")
     chosen_subject = _choose_subject(list_subjects(config.brain, run), subject)
@@ -156,7 +156,7 @@ def _choose_subject(subjects: Sequence[Subject], label: str | None) -> Subject:
         return subjects[0]
     known = {subject.label: subject for subject in subjects if subject.label is not None}
     if not known:
-        raise InputError(f"--subject: found {label}, accepted: nothing, as the run has one subject only")
+        raise InputError(f"--subject: found {label}, expected nothing, as the run has one subject only")
     if label not in known:
         raise unknown_name("subject", label, known)
     return known[label]
@@ -165,9 +165,9 @@ def _choose_subject(subjects: Sequence[Subject], label: str | None) -> Subject:
 def _choose_step(run: Path, own: Path, step: int | None) -> int:
     steps = [found for found in list_snapshots(run) if mapping_folder(own, found).exists()]
     if not steps:
-        raise InputError(f"{run}: no mapping of a snapshot; accepted: the folder of a run that was tracked")
+        raise InputError(f"{run}: no mapping of a snapshot; expected the folder of a run that was tracked")
     if step is not None and step not in steps:
-        raise InputError(f"--step: found {step}, accepted: {', '.join(map(str, steps))}")
+        raise InputError(f"--step: found {step}, expected {', '.join(map(str, steps))}")
     return steps[-1] if step is None else step
 
 
