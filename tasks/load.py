@@ -1,4 +1,4 @@
-"""Tasks: to fine-tune on, or as probes of what is kept. Embedded ones by name, others by their source."""
+"""Load tasks to fine-tune on or to probe with: built-in ones by name, others by source."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.storage import unknown_name
 if TYPE_CHECKING:
     from tasks.task import Task
 else:
-    # importing datasets takes seconds, and who only draws scenes needs no task
+    # datasets takes seconds to import, and drawing scenes does not need it
     Task = Any
 
 NAMES = ("digits", "shapes", "textures", "counts")
@@ -46,29 +46,29 @@ def load_task(
     at_most: bool = False,
     **settings: Any,
 ) -> Task:
-    """Load a task; arguments are the settings of `harness.config.TaskConfig`, with its defaults.
+    """Load a task; arguments are settings of `harness.config.TaskConfig`, with its defaults.
 
     Parameters
     ----------
     name : str
-        Of an embedded task; of others, what it is called in results.
+        Name of a built-in task; for other sources, its name in results.
     n_train, n_test : int or None
-        Images of each split; None: all there are.
+        Images of each split; None: all.
     seed : int
         Of the draw of images and of the split.
     image_size : int or None
-        Of embedded tasks only.
+        Built-in tasks only.
     source : str
         "embedded", "imagefolder", "table", "hub", "medmnist" or "python".
     at_most : bool
-        Whether sizes may be more than there is; then all are taken.
+        Whether sizes above what is available take all, instead of an error.
     **settings
-        What else the source is told.
+        Further settings of the source.
 
     Raises
     ------
     InputError
-        For a name that does not exist, more images than there are, or data that is not as it should be.
+        For an unknown name, more images than there are, or missing or broken data.
     """
     if source not in SOURCES:
         raise unknown_name("source of tasks", source, SOURCES)

@@ -1,4 +1,4 @@
-"""A look at a brain: its regions and its noise ceiling on the flat cortex."""
+"""Maps of a brain's regions and noise ceiling."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from harness.plot.voxel_maps import (
 
 
 def draw_brain(brain: Brain) -> Figure:
-    """Draw the regions, one colour each, and the noise ceiling, where it is known.
+    """Draw the regions, one colour each, and the noise ceiling if it is known.
 
-    Where regions overlap, the one of the fewest voxels is on top. Voxels in none are grey.
+    Where regions overlap, the smallest is on top. Voxels in no region are grey.
     """
     with figure_style():
         n_maps = 1 if brain.noise_ceiling is None else 2
@@ -55,7 +55,7 @@ def _draw_regions(ax: Axes, brain: Brain) -> None:
     draw_voxels(ax, brain, colours, blended=False)
     ax.set_title("Regions")
     if brain.surface is not None and brain.surface.area_names:
-        return  # their names are on the map
+        return  # the map has their names
     patches = [Patch(color=palette[index], label=roi.name) for index, roi in enumerate(brain.rois)]
     if patches:
         columns = min(len(patches), 5)

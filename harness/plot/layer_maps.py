@@ -1,4 +1,4 @@
-"""The layer selector on the flat cortex: before, after, what has shifted, and what a refit alone shifts."""
+"""Maps of the layer selector: before, after, their depth shift, and the shift of a refit."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class DepthShift:
     Attributes
     ----------
     end : float array [n_voxels]
-        Of the last snapshot against the mean of all fits of step 0: its mean over an ROI is
+        Last snapshot against the mean of all fits of step 0; its mean over an ROI is
         ``rewiring/<ROI>/depth_shift``.
     floor : float array [n_voxels] or None
-        The same of one refit of step 0 against the mean of the others; None without refits.
+        A refit of step 0 against the mean of the other fits; None without refits.
     """
 
     end: Float[np.ndarray, " n_voxels"]
@@ -49,20 +49,20 @@ class DepthShift:
 
 
 def measure_shift(step_0: Sequence[Mapping], end: Mapping) -> DepthShift:
-    """Depth shift of `end` against the fits of step 0: the first, and its refits."""
+    """Measure the depth shift of `end` against the fits of step 0, the first and its refits."""
     depths = np.stack([expected_depth(fit.layer) for fit in step_0])
     floor = depths[-1] - depths[:-1].mean(axis=0) if len(depths) > 1 else None
     return DepthShift(expected_depth(end.layer) - depths.mean(axis=0), floor)
 
 
 def choose_limit(shifts: Sequence[DepthShift]) -> float:
-    """Shift at the ends of the colour map: beyond 99 % of the absolute shifts of all runs, rounded up."""
+    """Choose the ends of the colour map: the 99th percentile of absolute shifts over all runs, rounded up."""
     largest = max((float(np.percentile(np.abs(shift.end), 99)) for shift in shifts), default=0.0)
     return max(np.ceil(largest * 20) / 20, 0.05)
 
 
 def draw_layer_maps(brain: Brain, before: Mapping, after: Mapping, shift: DepthShift, limit: float) -> Figure:
-    """Draw a run: the layer selector at step 0 and at the end, the depth shift, and a refit's for comparison.
+    """Draw the layer selector at step 0 and at the end, the depth shift, and that of a refit.
 
     Parameters
     ----------
