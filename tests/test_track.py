@@ -158,8 +158,8 @@ def test_warm_starts_all_begin_from_one_fit_of_step_0(tracked, tmp_path, monkeyp
     warm = config.model_copy(update={"mapping": config.mapping.model_copy(update={"warm_steps": 7})})
     calls = []
 
-    def record(*arguments):
-        calls.append((arguments[5].steps, arguments[6], arguments[-1]))
+    def record(data, config, *, seed, start, **options):
+        calls.append((config.steps, seed, start))
         return load_mapping(mapping_folder(folder, 1), with_learned=True)
 
     monkeypatch.setattr("harness.tracking.tracker.fit_mapping", record)
