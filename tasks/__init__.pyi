@@ -23,6 +23,7 @@ from .shapes import (
 from .task import (
     LabelArray,
     Task,
+    build_task,
 )
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "LabelArray",
     "Scene",
     "Task",
+    "build_task",
     "caption_scene",
     "label_loss",
     "label_scenes",

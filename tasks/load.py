@@ -1,4 +1,4 @@
-"""Tasks: to fine-tune on, or as probes of what is kept. Embedded ones by name, others by their source."""
+"""Load tasks to fine-tune on or to probe with: built-in ones by name, others by source."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from harness.config import (
     HubTaskConfig,
     ImagefolderTaskConfig,
     MedmnistTaskConfig,
+    PythonTaskConfig,
     TableTaskConfig,
     TaskConfig,
 )
@@ -17,11 +18,18 @@ from harness.storage import unknown_name
 if TYPE_CHECKING:
     from tasks.task import Task
 else:
-    # importing datasets takes seconds, and who only draws scenes needs no task
+    # datasets takes seconds to import, and drawing scenes does not need it
     Task = Any
 
 NAMES = ("digits", "shapes", "textures", "counts")
-_SECTIONS = (EmbeddedTaskConfig, ImagefolderTaskConfig, TableTaskConfig, HubTaskConfig, MedmnistTaskConfig)
+_SECTIONS = (
+    EmbeddedTaskConfig,
+    ImagefolderTaskConfig,
+    TableTaskConfig,
+    HubTaskConfig,
+    MedmnistTaskConfig,
+    PythonTaskConfig,
+)
 SOURCES: dict[str, type[TaskConfig]] = {
     section.model_fields["source"].default: section for section in _SECTIONS
 }
@@ -38,51 +46,57 @@ def load_task(
     at_most: bool = False,
     **settings: Any,
 ) -> Task:
-    """Load a task; arguments are the settings of `harness.config.TaskConfig`, with its defaults.
+    """Load a task; arguments are settings of `harness.config.TaskConfig`, with its defaults.
 
     Parameters
     ----------
     name : str
-        Of an embedded task; of others, what it is called in results.
+        Name of a built-in task; for other sources, its name in results.
     n_train, n_test : int or None
-        Images of each split; None: all there are.
+        Images of each split; None: all.
     seed : int
         Of the draw of images and of the split.
     image_size : int or None
-        Of embedded tasks only.
+        Built-in tasks only.
     source : str
-        "embedded", "imagefolder", "table", "hub" or "medmnist".
+        "embedded", "imagefolder", "table", "hub", "medmnist" or "python".
     at_most : bool
-        Whether sizes may be more than there is; then all are taken.
+        Whether sizes above what is available take all, instead of an error.
     **settings
-        What else the source is told.
+        Further settings of the source.
 
     Raises
     ------
     InputError
-        For a name that does not exist, more images than there are, or data that is not as it should be.
+        For an unknown name, more images than there are, or missing or broken data.
     """
     if source not in SOURCES:
         raise unknown_name("source of tasks", source, SOURCES)
     if image_size is not None:
         settings["image_size"] = image_size
     config = SOURCES[source](name=name, n_train=n_train, n_test=n_test, seed=seed, **settings)
-    if isinstance(config, ImagefolderTaskConfig):
-        from tasks import imagefolder
+    # imported here: nobody waits for the libraries of another source
+    match config:
+        case ImagefolderTaskConfig():
+            from tasks import imagefolder
 
-        return imagefolder.build(config, at_most)
-    if isinstance(config, TableTaskConfig):
-        from tasks import table
+            return imagefolder.build(config, at_most)
+        case TableTaskConfig():
+            from tasks import table
 
-        return table.build(config, at_most)
-    if isinstance(config, HubTaskConfig):
-        from tasks import hub
+            return table.build(config, at_most)
+        case HubTaskConfig():
+            from tasks import hub
 
-        return hub.build(config, at_most)
-    if isinstance(config, MedmnistTaskConfig):
-        from tasks import medmnist
+            return hub.build(config, at_most)
+        case MedmnistTaskConfig():
+            from tasks import medmnist
 
-        return medmnist.build(config, at_most)
+            return medmnist.build(config, at_most)
+        case PythonTaskConfig():
+            from tasks import python_task
+
+            return python_task.build(config, at_most)
     if name not in NAMES:
         raise unknown_name("task", name, NAMES)
     if name == "digits":

@@ -1,4 +1,4 @@
-"""What every labelled image data set is turned into: one `Task`."""
+"""`Task`, the common form of every labelled image data set."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ class Task:
     class_names : tuple of str
         As they read in a sentence.
     templates : tuple of str
-        Sentences for zero-shot, with ``{}`` for the class name; none where texts cannot say the classes.
+        Prompt templates for zero-shot, with ``{}`` for the class name; none: no zero-shot.
     image_hashes : tuple of str
-        Of the decoded images of train and of test.
+        Of the decoded images, train and test.
     fingerprint : str
-        Hash of all images and labels.
+        Hash of all images, labels and class names.
     multi_label : bool
         Whether an image may have several labels, or none.
     n_leaked : int
-        Test images that are, pixel by pixel, also training images, as they were found.
+        Test images with the pixels of a training image, before any were dropped.
     """
 
     name: str
@@ -59,6 +59,60 @@ class Task:
     fingerprint: str
     multi_label: bool = False
     n_leaked: int = 0
+
+    @classmethod
+    def from_images(
+        cls,
+        train: tuple[Sequence[Image.Image], Any],
+        test: tuple[Sequence[Image.Image], Any],
+        class_names: Sequence[str],
+        *,
+        templates: Sequence[str] = (),
+        name: str = "images",
+        leaks: Leaks = "report",
+    ) -> Task:
+        """Make a task of images in memory.
+
+        Parameters
+        ----------
+        train, test : (images, labels)
+            PIL images, and an int array [n_images] of class numbers or [n_images, n_classes] of 0 and 1.
+        class_names : sequence of str [n_classes]
+            As they read in a sentence.
+        templates : sequence of str
+            Sentences for zero-shot, with ``{}`` for the class name; none: no zero-shot.
+        name : str
+        leaks : "report", "drop" or "error"
+            What to do with test images that are also training images.
+
+        Raises
+        ------
+        InputError
+            If numbers of images and labels differ, or a label is no class.
+
+        Examples
+        --------
+        >>> task = harness.Task.from_images((train, [0, 1, 1]), (test, [1, 0]), ["cat", "dog"])
+        """
+        parts = []
+        for split, (images, labels) in (("train", train), ("test", test)):
+            array = np.asarray(labels)
+            if array.ndim not in (1, 2) or len(array) != len(images) or array.dtype.kind not in "iub":
+                raise InputError(
+                    f"task {name}: {split}: found labels of shape {array.shape} of {array.dtype}, expected "
+                    f"whole numbers [{len(images)}] or [{len(images)}, n_classes]"
+                )
+            highest = array.shape[1] if array.ndim == 2 else int(array.max(initial=-1)) + 1
+            if (
+                highest > len(class_names)
+                or array.min(initial=0) < 0
+                or (array.ndim == 2 and array.max() > 1)
+            ):
+                raise InputError(
+                    f"task {name}: {split}: found labels that are none of {len(class_names)} classes"
+                )
+            parts.append((list(images), array.astype(np.int64)))
+        return build_task(name, parts[0], parts[1], class_names, templates, leaks)
 
     @property
     def n_classes(self) -> int:
@@ -72,7 +126,7 @@ class Task:
         return label_loss(logits, labels)
 
     def describe(self) -> dict[str, Any]:
-        """What a run's manifest says of it."""
+        """Describe the task for a run's manifest."""
         return {
             "fingerprint": self.fingerprint,
             "n_train": len(self.train),
@@ -85,7 +139,7 @@ class Task:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """One split, before it is a `Task`'s.
+    """A split of a task in the making.
 
     Attributes
     ----------
@@ -101,7 +155,7 @@ class LabelledImages:
     pixel_hashes: Sequence[str]
 
     def keep(self, kept: Bool[np.ndarray, " n_images"]) -> LabelledImages:
-        """The same split with some of its images only."""
+        """Return the split with some of its images."""
         rows = np.flatnonzero(kept)
         return LabelledImages(
             self.data.select(rows), self.labels[rows], [self.pixel_hashes[int(row)] for row in rows]
@@ -136,12 +190,12 @@ def join_splits(
     templates: Sequence[str],
     leaks: Leaks = "report",
 ) -> Task:
-    """Make the task of two splits, and see to test images that are also training images.
+    """Join two splits into a task, and handle test images that are also training images.
 
     Raises
     ------
     InputError
-        With `leaks` "error" if there are any; with "drop" if no test image is left.
+        With `leaks` "error", if there are any; with "drop", if no test image is left.
     """
     known = set(train.pixel_hashes)
     leaked = np.array([value in known for value in test.pixel_hashes], dtype=bool)
@@ -149,14 +203,12 @@ def join_splits(
     if n_leaked:
         found = f"task {name}: {n_leaked} of {len(leaked)} test images are also training images"
         if leaks == "error":
-            raise InputError(f"{found}; accepted with task.leaks=error: none (drop leaves them out)")
+            raise InputError(f"{found}; expected none with task.leaks=error (drop removes them)")
         if leaks == "drop":
             if leaked.all():
                 raise InputError(f"{found}; with task.leaks=drop no test image is left")
             test = test.keep(~leaked)
-        done = (
-            "they are left out of the test images" if leaks == "drop" else "task.leaks=drop leaves them out"
-        )
+        done = "dropped from the test images" if leaks == "drop" else "task.leaks=drop drops them"
         log.warning("warning: %s, pixel by pixel; %s", found, done)
     hashes = (content_hash(list(train.pixel_hashes)), content_hash(list(test.pixel_hashes)))
     return Task(
@@ -173,17 +225,17 @@ def join_splits(
 
 
 def label_feature(class_names: Sequence[str], multi_label: bool) -> Any:
-    """Type of the column `label`."""
+    """Return the feature type of the column `label`."""
     if multi_label:
         return datasets.Sequence(datasets.Value("float32"), length=len(class_names))
     return datasets.ClassLabel(names=list(class_names))
 
 
 def check_size(task: str, setting: str, wanted: int | None, available: int, at_most: bool = False) -> int:
-    """How many images to take: `wanted`, or all there are.
+    """Return how many images to take: `wanted`, or all.
 
-    More than that is an `InputError`; with `at_most`, it is all there are.
+    More than there are is an `InputError`, or all of them with `at_most`.
     """
     if wanted is not None and wanted > available and not at_most:
-        raise InputError(f"{setting}: found {wanted}, accepted: at most {available}, all that {task} has")
+        raise InputError(f"{setting}: found {wanted}, expected at most {available}, all that {task} has")
     return available if wanted is None else min(wanted, available)

@@ -156,7 +156,7 @@ BAD: dict[str, tuple[Change, list[str]]] = {
     ),
     "coordinates in the plane": (
         lambda arrays: arrays.update(coordinates=arrays["coordinates"][:, :2]),
-        ["coordinates: found shape (10, 2) of float64, accepted: shape (10, 3)"],
+        ["coordinates: found shape (10, 2) of float64, expected shape (10, 3)"],
     ),
     "a voxel without place": (
         lambda arrays: arrays["coordinates"].__setitem__((4, 1), np.nan),
@@ -164,7 +164,7 @@ BAD: dict[str, tuple[Change, list[str]]] = {
     ),
     "responses transposed": (
         lambda arrays: arrays.update(responses=arrays["responses"].T),
-        ["coordinates: found shape (10, 3) of float64, accepted: shape (12, 3)"],
+        ["coordinates: found shape (10, 3) of float64, expected shape (12, 3)"],
     ),
     "complex responses": (
         lambda arrays: arrays.update(responses=arrays["responses"] * 1j),
@@ -177,11 +177,11 @@ BAD: dict[str, tuple[Change, list[str]]] = {
     "objects": (lambda arrays: arrays.update(session=np.array([None] * 12)), ["not a readable np"]),
     "places counted from 1": (
         lambda arrays: arrays.update(shown=arrays["shown"] + 1),
-        ["shown: found 1 to 8, accepted: 0 to 7", "counted from 1"],
+        ["shown: found 1 to 8, expected 0 to 7", "counted from 1"],
     ),
     "negative places": (
         lambda arrays: arrays.update(shown=arrays["shown"] - 1),
-        ["shown: found -1 to 6, accepted: 0 to 7"],
+        ["shown: found -1 to 6, expected 0 to 7"],
     ),
     "a picture that is not there": (
         lambda arrays: arrays.update(shown=np.array(["picture_00.png"] * 11 + ["picture_0.png"])),
@@ -193,7 +193,7 @@ BAD: dict[str, tuple[Change, list[str]]] = {
     ),
     "too few ids": (
         lambda arrays: arrays.update(stimulus_ids=np.arange(11)),
-        ["stimulus_ids: found shape (11,) of int64, accepted: shape (12,) of int or str"],
+        ["stimulus_ids: found shape (11,) of int64, expected shape (12,) of int or str"],
     ),
     "ids with decimals": (
         lambda arrays: arrays.update(stimulus_ids=np.arange(12) / 2),
@@ -209,7 +209,7 @@ BAD: dict[str, tuple[Change, list[str]]] = {
     ),
     "another word for left": (
         lambda arrays: arrays.update(hemisphere=np.array(["lh"] * 10)),
-        ["hemisphere: found 'lh', accepted: 'L' or 'R'"],
+        ["hemisphere: found 'lh', expected 'L' or 'R'"],
     ),
     "a label without a name": (
         lambda arrays: arrays.update(rois=np.arange(10) - 1, roi_names=np.array(["V1", "V2", "V3"])),
@@ -273,7 +273,7 @@ def test_files_that_are_none_are_named(tmp_path: Path) -> None:
     (tmp_path / "mine/single.npy").rename(root)
     with pytest.raises(InputError, match=r"recording\.npz: found a single array"):
         load(root)
-    with pytest.raises(InputError, match=r"brain\.root: .*nowhere: not there"):
+    with pytest.raises(InputError, match=r"brain\.root: .*nowhere: no such file or folder"):
         load(tmp_path / "nowhere")
     with pytest.raises(InputError, match="found no array, expected also responses"):
         load(tmp_path)

@@ -85,7 +85,7 @@ def test_sizes_and_objectives_can_be_compared() -> None:
 def test_any_network_by_name() -> None:
     found = load_config(["backbone=timm", f"backbone.model={MODEL_NAME}", "backbone.objective=none"]).backbone
     assert (found.name, found.library, found.untrained) == (MODEL_NAME, "timm", True)
-    with pytest.raises(InputError, match=r"^backbone.model: found nothing, accepted: the library's name"):
+    with pytest.raises(InputError, match=r"^backbone.model: found nothing, expected the library's name"):
         load_config(["backbone=open_clip"])
 
 

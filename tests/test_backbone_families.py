@@ -246,15 +246,15 @@ def test_layers_are_named_as_the_library_names_them(folder: Path) -> None:
 @pytest.mark.parametrize(("family", "multiple"), [("vit", 16), ("dinov2", 14), ("sam", 16), ("siglip", 16)])
 def test_an_image_size_that_patches_do_not_fill(family: str, multiple: int, folder: Path) -> None:
     with pytest.raises(
-        InputError, match=rf"^backbone.image_size: found 50, accepted: a multiple of {multiple}"
+        InputError, match=rf"^backbone.image_size: found 50, expected a multiple of {multiple}"
     ):
         make(family, 50, folder)
-    with pytest.raises(InputError, match=r"^backbone.image_size: found 50, accepted: a multiple of 12"):
+    with pytest.raises(InputError, match=r"^backbone.image_size: found 50, expected a multiple of 12"):
         make("clip", 50, folder)
 
 
 def test_an_image_size_that_a_network_cannot_take() -> None:
-    with pytest.raises(InputError, match=r"^backbone.image_size: found 256, accepted: 224"):
+    with pytest.raises(InputError, match=r"^backbone.image_size: found 256, expected 224"):
         load_timm("mixer_s32_224", None, 0, image_size=256)
 
 

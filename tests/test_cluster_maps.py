@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_study import make_brain, make_mapping
+from made_study import make_brain, make_mapping, without_surface
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -18,6 +18,7 @@ from harness.plot.cluster_maps import (
     draw_clusters,
     label_voxels,
 )
+from harness.plot.scatter import NO_VALUE
 
 BRAIN = make_brain(n_rois=2, n_voxels_per_roi=16)
 # V1: 4 voxels of cluster 0 and 12 of 1; V2: 8 of cluster 2, 8 of none
@@ -44,7 +45,7 @@ def test_colours_can_be_told_apart_and_go_with_numbers() -> None:
 
 
 def test_bars_are_shares_of_a_region() -> None:
-    found = bars(draw_clusters(BRAIN.surface, BRAIN.rois, CLUSTERS, "made"))
+    found = bars(draw_clusters(BRAIN, BRAIN.rois, CLUSTERS, "made"))
     colours = cluster_colours(3)
     assert [(row, left, width) for row, left, width, _ in found] == [
         (0, 0, 0.25),
@@ -57,7 +58,7 @@ def test_bars_are_shares_of_a_region() -> None:
 
 
 def test_voxels_are_drawn_in_their_cluster_s_colour() -> None:
-    figure = draw_clusters(BRAIN.surface, BRAIN.rois, CLUSTERS, "made")
+    figure = draw_clusters(BRAIN, BRAIN.rois, CLUSTERS, "made")
     meshes = [item for item in figure.axes[0].collections if isinstance(item, PolyCollection)]
     drawn = np.concatenate([mesh.get_facecolor()[:, :3] for mesh in meshes])
     # a face has one cluster's colour, never one between two; there are two faces to a voxel inside
@@ -70,16 +71,19 @@ def test_voxels_are_drawn_in_their_cluster_s_colour() -> None:
     assert figure.axes[1].get_yticklabels()[0].get_text() == "V1"
 
 
-def test_without_a_surface_there_are_bars_alone() -> None:
-    figure = draw_clusters(None, BRAIN.rois, CLUSTERS, "made")
-    assert len(figure.axes) == 1
+def test_without_a_surface_voxels_are_drawn_at_their_places() -> None:
+    figure = draw_clusters(without_surface(BRAIN), BRAIN.rois, CLUSTERS, "made")
+    views = figure.axes[0].child_axes
+    drawn = np.concatenate([view.collections[0].get_facecolor()[:, :3] for view in views])
+    known = np.concatenate([cluster_colours(3), [NO_VALUE]])
+    assert (np.abs(drawn[:, None] - known).max(axis=2).min(axis=1) < 1e-6).all()
     assert len(bars(figure)) == 4
 
 
 def test_a_number_has_one_colour_in_all_maps() -> None:
     assert BRAIN.surface is not None
     one, two = np.zeros(32, np.int64), np.full(32, 1)
-    figure = draw_cluster_maps(BRAIN.surface, {"before": one, "after": two, "both": np.where(one, 1, 0)})
+    figure = draw_cluster_maps(BRAIN, {"before": one, "after": two, "both": np.where(one, 1, 0)})
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["before", "after", "both"]
     faces = [
         np.concatenate([i.get_facecolor()[:, :3] for i in ax.collections if isinstance(i, PolyCollection)])
@@ -114,5 +118,5 @@ def test_fits_are_matched_to_the_first_and_unpredicted_voxels_left_out() -> None
 @pytest.mark.parametrize("n_rois", [1, 6])
 def test_one_region_and_many(n_rois: int) -> None:
     brain = make_brain(n_rois)
-    figure = draw_clusters(brain.surface, brain.rois, np.zeros(brain.n_voxels, np.int64), "made")
+    figure = draw_clusters(brain, brain.rois, np.zeros(brain.n_voxels, np.int64), "made")
     assert len(bars(figure)) == n_rois

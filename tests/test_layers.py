@@ -26,6 +26,7 @@ FLOORS = (
     "plot",
     "reporting",
     "studies",
+    "interface",
     "commands",
 )
 ENTRY_POINTS = {

@@ -104,7 +104,7 @@ def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
 
 def test_a_file_is_no_tag() -> None:
     with pytest.raises(
-        InputError, match=r"^backbone.weights: found model.pth, accepted: a hub tag; a file is b"
+        InputError, match=r"^backbone.weights: found model.pth, expected a hub tag; a file is b"
     ):
         load_backbone(configuration("timm", MINI, "model.pth"))
 

@@ -215,7 +215,7 @@ def without_mappings(run: Path) -> None:
     [
         (without_learned, r"mappings/step-000002: saved without learned.safetensors"),
         (as_ridge, r"mappings/step-000002: found a mapping of family layer_ridge, which has no channels"),
-        (without_mappings, r"no mapping of a snapshot; accepted: the folder of a run that was tracked"),
+        (without_mappings, r"found no mapping of a snapshot, expected the folder of a tracked run"),
     ],
 )
 def test_runs_that_cannot_be_read_say_why(
@@ -233,13 +233,13 @@ def test_bad_input_is_named(run: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n broken")
     for arguments, problem in (
-        ({"step": 1}, r"^--step: found 1, accepted: 0, 2$"),
+        ({"step": 1}, r"^--step: found 1, expected 0, 2$"),
         ({"rois": ["FFA"]}, r"^unknown region 'FFA': expected one of .*; did you mean 'FFC'\?"),
         ({"images": [tmp_path / "no.png"]}, r"no\.png: no such file"),
         ({"images": [broken]}, r"broken\.png: not a readable image"),
         ({"images": [tmp_path]}, r"not a readable image"),
-        ({"images": [broken] * 13}, r"^--image: found 13, accepted: at most 12 in a figure"),
-        ({"n_clusters": 1}, r"^--clusters: found 1, accepted: 2 to 60"),
+        ({"images": [broken] * 13}, r"^--image: found 13, expected at most 12 in a figure"),
+        ({"n_clusters": 1}, r"^--clusters: found 1, expected 2 to 60"),
     ):
         with pytest.raises(InputError, match=problem) as error:
             write_readout(run, **arguments)
@@ -249,7 +249,7 @@ def test_bad_input_is_named(run: Path, tmp_path: Path) -> None:
 
 
 def test_one_of_several_subjects_is_chosen(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--subject: found subj01, accepted: nothing"):
+    with pytest.raises(InputError, match="--subject: found subj01; single-subject run, omit --subject"):
         write_readout(run, subject="subj01")
     config = read_config(run / "config.yaml")
     several = tmp_path / "run"

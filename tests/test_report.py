@@ -190,9 +190,8 @@ def test_a_page_is_written_where_something_is_missing(
     write_run([*base, "backbone=mini_supervised"], used, (0,) if "snapshot" in case else (0, 2))
     page = Page(write_report(tmp_path / "poor"))
     has_maps = any(address.startswith("data:image/png") for address in page.values("img", "src"))
-    assert has_maps == (used.surface is not None)
-    assert ("this brain has no surface" in page.text) == (used.surface is None)
-    assert ("Which voxels read alike" in page.text) == (used.surface is not None)
+    assert has_maps
+    assert "Which voxels read alike" in page.text
     assert ("mean noise ceiling" in page.text) == (used.noise_ceiling is not None)
     assert ("Rewiring over the floor" in page.text) == ("snapshot" not in case)
     assert "Δ_ZS" not in page.text

@@ -136,7 +136,7 @@ def test_one_brain_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_brain_is_of_one_subject() -> None:
-    with pytest.raises(InputError, match=r"brain\.subjects: found \[0, 1\], accepted here: one"):
+    with pytest.raises(InputError, match=r"brain\.subjects: found \[0, 1\], expected one"):
         load_brain(SimulatedConfig(subjects=(0, 1)))
 
 

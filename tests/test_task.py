@@ -48,5 +48,5 @@ def test_check_size() -> None:
     assert check_size("made", "task.n_train", None, 5) == 5
     assert check_size("made", "task.n_train", 4, 5) == 4
     assert check_size("made", "task.n_train", 5, 5) == 5
-    with pytest.raises(InputError, match=r"^task.n_train: found 6, accepted: at most 5, all that made has$"):
+    with pytest.raises(InputError, match=r"^task.n_train: found 6, expected at most 5, all that made has$"):
         check_size("made", "task.n_train", 6, 5)

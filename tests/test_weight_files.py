@@ -196,7 +196,7 @@ def test_a_tag_tells_the_activation_of_a_file(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_an_activation_that_the_name_contradicts() -> None:
-    with pytest.raises(InputError, match=r"^backbone.quick_gelu: found False, accepted: True or null"):
+    with pytest.raises(InputError, match=r"^backbone.quick_gelu: found False, expected True or null"):
         load_clip("ViT-B-32-quickgelu", None, 0, quick_gelu=False)
 
 
@@ -229,7 +229,7 @@ def test_snapshots_remember_activation_and_preprocessing(tmp_path: Path) -> None
     assert manifest.architecture["quick_gelu"] is True
     assert manifest.preprocessing["crop_mode"] == "center" and manifest.preprocessing["size"] == 32
     read_snapshot(folder, tune(backbone, 3, probe, 0), pretrained)
-    with pytest.raises(InputError, match="found a snapshot with quick_gelu True, accepted: False"):
+    with pytest.raises(InputError, match="found a snapshot with quick_gelu True, expected False"):
         read_snapshot(folder, tune(make_tiny_clip(tmp_path, 32), 3, probe, 0), pretrained)
     backbone.preprocessing = backbone.preprocessing.changed(PreprocessingConfig(mean=(0.5, 0.5, 0.5)))
     with pytest.raises(InputError, match=r"found a snapshot with mean \[0.48.*accepted: \[0.5, 0.5, 0.5\]"):
@@ -239,7 +239,7 @@ def test_snapshots_remember_activation_and_preprocessing(tmp_path: Path) -> None
 @pytest.mark.parametrize(("name", "value"), [("quick_gelu", True), ("text", False)])
 def test_settings_of_open_clip_are_not_timms(name: str, value: bool) -> None:
     with pytest.raises(
-        InputError, match=rf"^backbone.{name}: found {value}, accepted: only with library open_cl"
+        InputError, match=rf"^backbone.{name}: found {value}, expected only for library open_cl"
     ):
         load_backbone(configuration("timm", MINI, **{name: value}))
 
@@ -260,9 +260,7 @@ class Runs:
 def test_a_pickle_is_not_run(tmp_path: Path) -> None:
     path, made = tmp_path / "weights.pth", tmp_path / "made"
     torch.save({"state_dict": {"a": torch.zeros(2)}, "more": Runs(made)}, path)
-    with pytest.raises(
-        InputError, match=r"holds \w+.mkdir, which is not loaded: accepted are tensors"
-    ) as error:
+    with pytest.raises(InputError, match=r"holds \w+.mkdir, which is not loaded; expected tensors") as error:
         read_weight_file(path)
     assert not made.exists() and str(path) in str(error.value) and "\n" not in str(error.value)
 
@@ -275,14 +273,14 @@ def test_a_pickle_is_not_run(tmp_path: Path) -> None:
             "holds argparse.Namespace, which",
         ),
         (nn.Linear(2, 2), "holds torch.nn.modules.linear.Linear, which is not loaded"),
-        ([torch.zeros(2)], "found a list, accepted: tensors by name"),
+        ([torch.zeros(2)], "found a list, expected tensors by name"),
         ({"epoch": 3}, "found no tensors"),
         (b"<!DOCTYPE html>", "not a readable file of weights .corrupt, or not written by torch"),
         (b"", "not a readable file of weights"),
         (b"PK\x03\x04 and then nothing", "not a readable file of weights"),
         (b"\x80\x02 and then nothing", "which is not loaded|not a readable file"),
         (None, "no such file"),
-        ("folder", "found a folder, accepted: a file"),
+        ("folder", "found a folder, expected a file"),
     ],
 )
 def test_what_cannot_be_read_is_said(tmp_path: Path, content: Any, problem: str) -> None:
@@ -322,7 +320,7 @@ def test_what_does_not_fit_is_counted_and_named(tmp_path: Path) -> None:
     assert str(error.value) == (
         f"{tmp_path}/w.pth: weights do not fit the architecture: 3 missing (0.bias, 1.bias, 1.weight); "
         "4 unexpected (a.bias, b.bias, c.bias, ...); "
-        "size mismatch for 0.weight (found [3, 5], accepted [3, 2])"
+        "size mismatch for 0.weight (found [3, 5], expected [3, 2])"
     )
 
 

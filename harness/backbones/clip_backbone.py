@@ -1,4 +1,4 @@
-"""Backbones from open_clip: an image tower to study and a text tower kept for zero-shot."""
+"""Backbones from open_clip: an image tower to study, and a text tower for zero-shot."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ from harness.storage import (
 )
 
 Tokenizer = Callable[[list[str]], Tensor]
-# open_clip's names of what timm calls crop modes
+# open_clip's names of timm's crop modes
 CROP_MODES = {"shortest": "center", "squash": "squash", "longest": "border"}
-WITHOUT_TEXT = "download it where there is a network, or do without zero-shot by backbone.text=false"
+WITHOUT_TEXT = "download it on a machine with a network, or set backbone.text=false (no zero-shot)"
 
-# stem and blocks of open_clip's own towers, as timm's `group_parameters` takes them
+# stem and blocks of open_clip's own towers, for timm's `group_parameters`
 VIT_BLOCKS = {
     "stem": r"^(?:class_embedding|positional_embedding|conv1|ln_pre)",
     "blocks": [(r"^transformer\.resblocks\.(\d+)", None), (r"^ln_post", (99999,))],
 }
 RESNET_BLOCKS = {"stem": r"^(?:conv|bn)\d", "blocks": r"^layer(\d+)\.(\d+)"}
-# CLIP's own bound of the factor that is trained
+# CLIP's bound of the trained factor
 LARGEST_SCALE = math.log(100)
 
 
@@ -78,20 +78,20 @@ class ClipTextTower(TextTower):
         return self._model.encode_text(self._tokenizer(list(texts)), normalize=True)
 
     def copy_to_train(self) -> ClipTextEncoder:
-        """A copy of the network, opened to training."""
-        # all but the image tower: it is the backbone's
+        """Return a trainable copy of the network."""
+        # without the image tower, which belongs to the backbone
         model = copy.deepcopy(self._model, {id(self._model.visual): nn.Identity()})
         return ClipTextEncoder(model, self._tokenizer)
 
 
 class ClipTextEncoder(TextEncoder):
-    """The text tower of an open_clip model, in training."""
+    """A trainable text tower of an open_clip model."""
 
     def __init__(self, model: Any, tokenizer: Callable[[list[str]], Tensor]) -> None:
         super().__init__()
         self.model = model.requires_grad_(True)
         if getattr(model, "logit_bias", None) is not None:
-            model.logit_bias.requires_grad_(False)  # SigLIP's; a softmax does not see it
+            model.logit_bias.requires_grad_(False)  # SigLIP's; a softmax is blind to it
         self._tokenizer = tokenizer
 
     def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "n_texts context"]:
@@ -103,8 +103,8 @@ class ClipTextEncoder(TextEncoder):
         return self.model.encode_text(ids, normalize=True)
 
     def scale(self) -> Float[Tensor, ""]:
-        """Factor of the cosine similarities, at most 100 as in CLIP."""
-        # a scale pretrained at the bound may be above it by rounding
+        """Trainable factor of the cosine similarities, at most 100 as in CLIP."""
+        # a scale pretrained at the bound may exceed it by rounding
         return self.model.logit_scale.clamp(max=LARGEST_SCALE + 1e-3).exp().squeeze()
 
 
@@ -117,10 +117,10 @@ class ClipBackbone(Backbone):
     n_features : int
         Width of the shared space.
     tokenizer : callable or None
-        None: the text tower is not kept.
+        None: no text tower.
     """
 
-    encoder: Any  # an nn.Module of open_clip, with more to it than its type says
+    encoder: Any  # open_clip's towers have more than nn.Module
 
     def __init__(self, model: Any, n_features: int, tokenizer: Tokenizer | None) -> None:
         settings = open_clip.get_model_preprocess_cfg(model)
@@ -145,12 +145,12 @@ class ClipBackbone(Backbone):
     ) -> Float[Tensor, "n_images n_channels"]:
         """Embeddings in the shared space, not normalised."""
         found = self.encoder(images)
-        return found[0] if isinstance(found, tuple) else found  # CoCa's also gives its tokens
+        return found[0] if isinstance(found, tuple) else found  # CoCa also returns its tokens
 
     def tokens(
         self, images: Float[Tensor, "n_images 3 height width"]
     ) -> tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]]:
-        """Local grid and global token of every block, or of every stage where the grid becomes smaller."""
+        """Return local grid and global token of every block, or of every stage where the grid shrinks."""
         if hasattr(self.encoder, "trunk"):  # open_clip's wrapper around timm
             return timm_tokens(self.encoder.trunk, images)
         found = self.encoder.forward_intermediates(images, intermediates_only=True, output_extra_tokens=True)
@@ -162,7 +162,7 @@ class ClipBackbone(Backbone):
         Float[Tensor, "n_images n_channels"],
         tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]],
     ]:
-        """Features and tokens of one pass."""
+        """Return features and tokens from one pass."""
         if hasattr(self.encoder, "trunk"):
             final, tokens = timm_final_and_tokens(self.encoder.trunk, images)
             return self.encoder.head(self.encoder.trunk.forward_head(final)), tokens
@@ -170,7 +170,7 @@ class ClipBackbone(Backbone):
         return found["image_features"], _tokens_in(found)
 
     def depths(self) -> dict[str, int]:
-        """How deep every parameter of the encoder stands, by name: 0 the stem, then block by block."""
+        """Return the depth of every encoder parameter by name: 0 for the stem, then block by block."""
         if not hasattr(self.encoder, "trunk"):
             matcher = RESNET_BLOCKS if hasattr(self.encoder, "layer1") else VIT_BLOCKS
             return group_parameters(self.encoder, matcher, reverse=True)
@@ -216,25 +216,25 @@ def load_clip(
     Parameters
     ----------
     model, weights, seed, checkpoint, image_size, pretrained
-        As there; the tag also tells the activation.
+        As there; the tag also sets the activation.
     quick_gelu : bool, optional
-        Whether the network has OpenAI's GELU, x · sigmoid(1.702 x); None: what tag and name say.
+        Whether the network has OpenAI's GELU, x · sigmoid(1.702 x); None: by tag and name.
     text : bool
-        Whether the text tower is kept.
+        Whether to keep the text tower.
     """
     register_clip_config()
     settings = open_clip.get_model_config(model) if model in open_clip.list_models() else None
     if settings is None:
         raise unknown_name("open_clip model", model, open_clip.list_models())
     if quick_gelu is False and settings.get("quick_gelu"):
-        raise InputError(f"backbone.quick_gelu: found False, accepted: True or null for {model}")
+        raise InputError(f"backbone.quick_gelu: found False, expected True or null for {model}")
     options: dict[str, Any] = dict(CLIP_OPTIONS) if model == CLIP_NAME else {}
     if weights is not None:
         tags = open_clip.list_pretrained_tags_by_model(model)
         if weights not in tags:
             raise unknown_name(f"weights of {model}", weights, tags)
         tag = open_clip.get_pretrained_cfg(model, weights)
-        # OpenAI's weights were trained with another GELU than the architecture's name says
+        # OpenAI trained with another GELU than the architecture's name implies
         quick_gelu = bool(tag.get("quick_gelu")) if quick_gelu is None else quick_gelu
         names = ("mean", "std", "interpolation", "resize_mode")
         options["force_preprocess_cfg"] = {name: tag[name] for name in names if name in tag}
@@ -243,7 +243,7 @@ def load_clip(
     is_timm = "timm_model_name" in settings["vision_cfg"]
     patch = settings["vision_cfg"].get("patch_size") or 1
     if image_size is not None and image_size % patch:
-        raise InputError(f"backbone.image_size: found {image_size}, accepted: a multiple of {patch}")
+        raise InputError(f"backbone.image_size: found {image_size}, expected a multiple of {patch}")
     if image_size is not None and not is_timm:  # open_clip resamples position embeddings as it loads
         options["force_image_size"] = image_size
     with torch.random.fork_rng(devices=[]):
@@ -267,11 +267,11 @@ def load_clip(
 
 
 def _load_file(network: nn.Module, path: Path) -> None:
-    """Load weights of both towers, brought into open_clip's present names and the network's sizes."""
+    """Load weights of both towers, converted to open_clip's current names and the network's sizes."""
     tensors = convert_state_dict(network, read_weight_file(path))
     if "positional_embedding" in tensors and not hasattr(network, "positional_embedding"):
         tensors = convert_to_custom_text_state_dict(tensors)
-    for name in ("logit_scale", "logit_bias"):  # one number, kept as a scalar or as a row of one
+    for name in ("logit_scale", "logit_bias"):  # stored as a scalar or as an array of one
         own = getattr(network, name, None)
         if own is not None and name in tensors and tensors[name].numel() == own.numel():
             tensors[name] = tensors[name].reshape(own.shape)
@@ -286,7 +286,7 @@ def _load_file(network: nn.Module, path: Path) -> None:
 
 @contextmanager
 def without_remark_on_random_weights() -> Iterator[None]:
-    """Keep back open_clip's warning, which misleads: the weights are read next, or meant to be random."""
+    """Suppress open_clip's warning: the weights are loaded next, or random on purpose."""
 
     def keep(record: logging.LogRecord) -> bool:
         return "No pretrained weights loaded" not in record.getMessage()

@@ -11,7 +11,8 @@ from harness.backbones.backbone import (
 )
 from harness.config import (
     PACKAGE_FOLDER,
-    BackboneConfig,
+    AnyBackboneConfig,
+    PythonBackboneConfig,
 )
 from harness.storage import InputError
 
@@ -20,37 +21,43 @@ __all__ = ["Backbone", "Preprocessing", "TextTower", "load_backbone", "locate_ch
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".tar")
 
 
-def load_backbone(config: BackboneConfig, pretrained: bool = True) -> Backbone:
-    """Load the backbone that a configuration names, in evaluation mode.
+def load_backbone(config: AnyBackboneConfig, pretrained: bool = True) -> Backbone:
+    """Load a configuration's backbone, in evaluation mode.
 
     Parameters
     ----------
     config : BackboneConfig
     pretrained : bool
-        False leaves it as its initialisation does, to be measured or counted: no file is read, and within
-        ``torch.device("meta")`` it takes no memory (of open_clip's, only with `text` false).
+        False: random weights, to be timed or counted. No file is read, and within ``torch.device("meta")``
+        the network takes no memory (open_clip: only with `text` false). A user's own function runs as it is.
 
     Raises
     ------
     InputError
-        For an unknown model or tag, a file that is missing or does not fit, an image size that the network
-        cannot take, or an unreachable hub.
+        For an unknown model or tag, a missing or unfit file, an image size that the network cannot take, or
+        an unreachable hub.
     """
+    if isinstance(config, PythonBackboneConfig):
+        from harness.backbones.python import load_python
+
+        backbone = load_python(config)
+        backbone.preprocessing = backbone.preprocessing.changed(config.preprocessing)
+        return backbone.eval()
     if config.weights is not None and config.weights.endswith(WEIGHT_FILES):
         raise InputError(
-            f"backbone.weights: found {config.weights}, accepted: a hub tag; a file is backbone.checkpoint"
+            f"backbone.weights: found {config.weights}, expected a hub tag; a file is backbone.checkpoint"
         )
     checkpoint = (
         locate_checkpoint(config.checkpoint) if pretrained and config.checkpoint is not None else None
     )
     # each library takes seconds to import
     if config.library == "timm":
-        for name, value, accepted in (("quick_gelu", config.quick_gelu, None), ("text", config.text, True)):
-            if value is not accepted:
-                raise InputError(f"backbone.{name}: found {value}, accepted: only with library open_clip")
+        for name, value, default in (("quick_gelu", config.quick_gelu, None), ("text", config.text, True)):
+            if value is not default:
+                raise InputError(f"backbone.{name}: found {value}, expected only for library open_clip")
         from harness.backbones.timm_backbone import load_timm
 
-        backbone: Backbone = load_timm(
+        backbone = load_timm(
             config.model, config.weights, config.seed, checkpoint, config.image_size, pretrained
         )
     else:

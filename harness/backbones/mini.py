@@ -1,6 +1,6 @@
-"""The mini architecture: one small ViT, registered with timm; with a text tower see `mini_clip`.
+"""The mini architecture: one small ViT, registered with timm. `mini_clip` adds a text tower.
 
-Both mini backbones and the untrained control are this network; they differ in objective alone.
+Both mini backbones and the untrained control are this network; they differ only in their objective.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 from tasks import IMAGE_SIZE
 
 MODEL_NAME = "palimpsest_mini"
-# half grey, half range: the world's own statistics are near these
+# half grey, half range: close to the statistics of the shapes world
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
 
@@ -27,8 +27,8 @@ STD = (0.25, 0.25, 0.25)
 def palimpsest_mini(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     """ViT of 8 blocks, width 128, patch 8 on 64×64, with a convolutional stem (Xiao et al. 2021).
 
-    The stem has no batch statistics, so that a frozen backbone stays bit for bit the same in training
-    mode and data-parallel runs agree with single ones.
+    The stem has no batch statistics: a frozen backbone stays bit for bit the same in training mode, and
+    data-parallel runs agree with single ones.
     """
     if pretrained:
         raise RuntimeError(f"{MODEL_NAME} has no hub weights; give weights= a local safetensors file")

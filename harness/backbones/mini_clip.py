@@ -22,20 +22,20 @@ from tasks import vocabulary
 
 CLIP_NAME = f"{MODEL_NAME}_clip"
 CONTEXT_LENGTH = 20
-# open_clip keeps the preprocessing outside the model's configuration, and would take OpenAI's
+# open_clip keeps preprocessing outside the model's configuration; its default is OpenAI's
 CLIP_OPTIONS = {"force_preprocess_cfg": {"mean": MEAN, "std": STD}}
 
 
 def register_clip_config() -> None:
-    """Tell open_clip of the mini model with its text tower; calling it again changes nothing."""
+    """Register the mini model with its text tower in open_clip; calling it again changes nothing."""
     if CLIP_NAME not in open_clip.list_models():
         open_clip.add_model_config(Path(__file__).parent / "open_clip_configs")
 
 
 def build_tokenizer() -> Tokenizer:
-    """Tokenizer of the captions: one token a word, padded to the context length.
+    """Build the captions' tokenizer: one token per word, padded to the context length.
 
-    open_clip's text tower pools at the highest token id, so the end of text is the last of the vocabulary.
+    open_clip's text tower pools at the highest token id, so the end token is the last of the vocabulary.
     """
     words = ["<pad>", "<unknown>", "<start>", *vocabulary(), "<end>"]
     tokenizer = Tokenizer(WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unknown>"))
@@ -49,5 +49,5 @@ def build_tokenizer() -> Tokenizer:
 
 
 def tokenize(tokenizer: Tokenizer, texts: list[str]) -> Int[Tensor, "n_texts context"]:
-    """Token ids of texts."""
+    """Return the token ids of texts."""
     return torch.tensor([encoding.ids for encoding in tokenizer.encode_batch(texts)])

@@ -1,4 +1,4 @@
-"""Backbones from timm: from the hub, or from a file."""
+"""Backbones from timm, with weights from the hub or a file."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class TimmBackbone(Backbone):
     ----------
     encoder : nn.Module
     image_size : int, optional
-        Edge of the input where it is not what timm says of the network.
+        Edge of the input, pixels; by default timm's for the network.
     """
 
-    encoder: Any  # a timm network: an nn.Module with more to it than its type says
+    encoder: Any  # timm networks have more than nn.Module
 
     def __init__(self, encoder: Any, image_size: int | None = None) -> None:
         settings = resolve_model_data_config(encoder)
@@ -60,7 +60,7 @@ class TimmBackbone(Backbone):
         )
         self.encoder = encoder
         self.layers, self.widths = describe_layers(encoder)
-        # some networks widen their features once more before the classifier
+        # some networks widen their features before the classifier
         self.n_features = int(getattr(encoder, "head_hidden_size", None) or encoder.num_features)
 
     def forward(
@@ -72,7 +72,7 @@ class TimmBackbone(Backbone):
     def tokens(
         self, images: Float[Tensor, "n_images 3 height width"]
     ) -> tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]]:
-        """Local grid and global token of every block, or of every stage where the grid becomes smaller."""
+        """Return local grid and global token of every block, or of every stage where the grid shrinks."""
         return timm_tokens(self.encoder, images)
 
     def features_and_tokens(
@@ -81,13 +81,13 @@ class TimmBackbone(Backbone):
         Float[Tensor, "n_images n_channels"],
         tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]],
     ]:
-        """Features and tokens of one pass."""
+        """Return features and tokens from one pass."""
         final, tokens = timm_final_and_tokens(self.encoder, images)
         return self.encoder.forward_head(final), tokens
 
 
 def describe_layers(encoder: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Names and widths of the layers that `timm_tokens` gives."""
+    """Return names and widths of the layers that `timm_tokens` reads."""
     info = list(encoder.feature_info)
     return tuple(str(layer["module"]) for layer in info), tuple(int(layer["num_chs"]) for layer in info)
 
@@ -95,7 +95,7 @@ def describe_layers(encoder: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
 def timm_tokens(
     encoder: Any, images: Float[Tensor, "n_images 3 height width"]
 ) -> tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]]:
-    """Tokens of a timm network, not normalised (the final norm belongs to the head)."""
+    """Read the tokens of a timm network, before the final norm, which belongs to the head."""
     found = encoder.forward_intermediates(images, norm=False, intermediates_only=True, **_prefix(encoder))
     return _split_tokens(encoder, found)
 
@@ -103,7 +103,7 @@ def timm_tokens(
 def timm_final_and_tokens(
     encoder: Any, images: Float[Tensor, "n_images 3 height width"]
 ) -> tuple[Tensor, tuple[list[Float[Tensor, "n_images _ _ _"]], list[Float[Tensor, "n_images _"]]]]:
-    """What a timm network's `forward_head` takes, and its tokens, of one pass."""
+    """Return the input of a timm network's `forward_head`, and its tokens, in one pass."""
     final, found = encoder.forward_intermediates(images, norm=False, **_prefix(encoder))
     return final, _split_tokens(encoder, found)
 
@@ -119,7 +119,7 @@ def _split_tokens(
     if not _prefix(encoder):
         return split_tokens(found, [None] * len(found))
     grids = [grid for grid, _ in found]
-    if getattr(encoder, "cls_token", None) is None:  # registers only: none of them is the image's summary
+    if getattr(encoder, "cls_token", None) is None:  # registers only: no summary of the image
         return split_tokens(grids, [None] * len(found))
     return split_tokens(grids, [prefix for _, prefix in found])
 
@@ -139,21 +139,21 @@ def load_timm(
     model : str
         Name of the architecture in timm.
     weights : str or None
-        Pretrained tag, which also tells the preprocessing; None: that of the model's first tag.
+        Pretrained tag, which also sets the preprocessing; None: the preprocessing of the model's first tag.
     seed : int
-        Of the initialisation, where it is untrained.
+        Of the initialisation of an untrained network.
     checkpoint : Path, optional
-        File of weights, used instead of the hub; with neither, the network is untrained.
+        File of weights, used instead of the hub. Without tag and file, the network is untrained.
     image_size : int, optional
         Edge of the input, pixels; position embeddings are resampled to it. None: as trained.
     pretrained : bool
-        Whether the weights that the tag names are loaded; it tells the preprocessing all the same.
+        Whether to load the tag's weights; the tag sets the preprocessing in any case.
 
     Raises
     ------
     InputError
-        Where timm has no such model or tag, the file does not fit, the network cannot take the image size,
-        or the hub cannot be reached.
+        If timm has no such model or tag, the file does not fit, the network cannot take the image size, or
+        the hub is unreachable.
     """
     if not timm.is_model(model):
         raise unknown_name("timm model", model, timm.list_models())
@@ -169,7 +169,7 @@ def load_timm(
         else:
             encoder = _from_the_network(name)
     if not hasattr(encoder, "forward_intermediates") or not hasattr(encoder, "feature_info"):
-        raise InputError(f"backbone.model: found {model}, accepted: a network whose layers timm can read")
+        raise InputError(f"backbone.model: found {model}, expected a network whose layers timm can read")
     if checkpoint is not None:
         _load_file(encoder, checkpoint)
     if image_size is not None:
@@ -187,9 +187,9 @@ def _from_the_network(name: str) -> Any:
 
 
 def _load_file(encoder: Any, path: Path) -> None:
-    """Load weights as timm names them, or as their authors published them, without any classifier."""
+    """Load weights named as timm or their authors name them, without any classifier."""
     tensors = read_weight_file(path)
-    # timm's modules know the published formats of their networks, and resample position embeddings
+    # timm's modules convert published formats and resample position embeddings
     convert = getattr(sys.modules[type(encoder).__module__], "checkpoint_filter_fn", None)
     if convert is not None and encoder.pretrained_cfg.get("architecture") != mini.MODEL_NAME:
         try:
@@ -197,26 +197,26 @@ def _load_file(encoder: Any, path: Path) -> None:
         except (RuntimeError, LookupError, AttributeError, TypeError, ValueError, AssertionError) as error:
             detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise InputError(f"{path}: weights do not fit the architecture ({detail})") from None
-    found = encoder.pretrained_cfg.get("classifier") or "head"  # distilled networks have two
+    found = encoder.pretrained_cfg.get("classifier") or "head"  # distilled networks have two heads
     heads = tuple(f"{name}." for name in ([found] if isinstance(found, str) else found))
     load_strictly(encoder, {name: part for name, part in tensors.items() if not name.startswith(heads)}, path)
 
 
 def set_image_size(encoder: Any, image_size: int) -> None:
-    """Prepare a timm network for inputs of another size; an `InputError` where it cannot take them."""
+    """Prepare a timm network for another image size; an `InputError` if it cannot take it."""
     found = getattr(getattr(encoder, "patch_embed", None), "patch_size", 1)
     patch = max(found) if isinstance(found, tuple) else int(found)
     if image_size % patch:
-        raise InputError(f"backbone.image_size: found {image_size}, accepted: a multiple of {patch}")
+        raise InputError(f"backbone.image_size: found {image_size}, expected a multiple of {patch}")
     settings = encoder.pretrained_cfg
     native = settings["input_size"][-1]
     try:
         if hasattr(encoder, "set_input_size"):
             encoder.set_input_size((image_size, image_size))
         elif settings.get("fixed_input_size") and image_size != native:
-            # SAM resamples its embeddings as it runs; others say here that they cannot
+            # SAM resamples its embeddings as it runs; other networks fail here
             with torch.no_grad():
                 timm_tokens(encoder.eval(), torch.zeros(1, 3, image_size, image_size))
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         detail = " ".join(str(error).split())[:150]
-        raise InputError(f"backbone.image_size: found {image_size}, accepted: {native} ({detail})") from None
+        raise InputError(f"backbone.image_size: found {image_size}, expected {native} ({detail})") from None

@@ -1,4 +1,4 @@
-"""Weights from a file: safetensors, or what torch.save wrote as long as it holds nothing but tensors."""
+"""Read weights from a file: safetensors, or a file of `torch.save` that holds nothing but tensors."""
 
 from __future__ import annotations
 
@@ -18,29 +18,28 @@ from harness.storage import (
     read_weights,
 )
 
-# where training scripts put the weights beside optimizer and epoch
-# (encoder: I-JEPA's, which timm takes too)
+# keys under which training scripts keep the weights, beside optimizer and epoch (encoder: I-JEPA)
 SECTIONS = ("state_dict", "model", "teacher", "module", "encoder")
-# MoCo v3 keeps the encoder beside its momentum copy and the predictor
+# MoCo v3 stores the encoder beside its momentum copy and the predictor
 BASE_ENCODER = "module.base_encoder."
-# what wrappers (data parallel, compile, a model around the network) put before every name
+# prefixes added by wrappers: data parallel, compile, a model around the network
 WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.")
 MOST_NAMED = 3
 
 
 def read_weight_file(path: Path) -> dict[str, Tensor]:
-    """Read the weights in a file by name, as float32 where they are floating point.
+    """Read the weights in a file by name; floating-point ones become float32.
 
-    Sections of a training script's file and the prefixes of wrappers are taken off; of MoCo v3's files
-    only the base encoder is kept.
+    Sections of a training script's file and prefixes of wrappers are stripped. MoCo v3's files are reduced to
+    the base encoder.
 
     Raises
     ------
     InputError
-        Where the file is missing or corrupt, or holds other things than tensors: those are not unpickled.
+        If the file is missing or corrupt, or holds anything but tensors: that is not unpickled.
     """
     if path.is_dir():
-        raise InputError(f"{path}: found a folder, accepted: a file (.safetensors, .pth, .pt, .bin)")
+        raise InputError(f"{path}: found a folder, expected a file (.safetensors, .pth, .pt, .bin)")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     content: Any = read_weights(path) if path.suffix == ".safetensors" else _read_torch_file(path)
@@ -49,24 +48,24 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
             break
         content = content[section]
     if not isinstance(content, Mapping):
-        raise InputError(f"{path}: found a {type(content).__name__}, accepted: tensors by name")
+        raise InputError(f"{path}: found a {type(content).__name__}, expected tensors by name")
     tensors = {str(name): part for name, part in content.items() if isinstance(part, Tensor)}
     if not tensors:
-        raise InputError(f"{path}: found no tensors, accepted: tensors by name")
+        raise InputError(f"{path}: found no tensors, expected tensors by name")
     return {
         name: part.float() if part.is_floating_point() else part for name, part in _unwrap(tensors).items()
     }
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Load weights that must fit name by name and shape by shape, or say what does not.
+    """Load weights that match every name and shape; an `InputError` lists what does not.
 
-    Only counters of batches may be missing, which old files do not have and evaluation does not use.
+    Only batch counters may be missing: old files lack them, and evaluation does not use them.
     """
     expected = module.state_dict()
     missing = [name for name in expected.keys() - tensors.keys() if not name.endswith("num_batches_tracked")]
     resized = [
-        f"size mismatch for {name} (found {list(tensors[name].shape)}, accepted {list(part.shape)})"
+        f"size mismatch for {name} (found {list(tensors[name].shape)}, expected {list(part.shape)})"
         for name, part in expected.items()
         if name in tensors and tensors[name].shape != part.shape
     ]
@@ -74,7 +73,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
         _summarise("missing", missing),
         _summarise("unexpected", tensors.keys() - expected.keys()),
         "; ".join(resized[:MOST_NAMED]),
-        f"{len(resized) - MOST_NAMED} more of other sizes" if len(resized) > MOST_NAMED else "",
+        f"{len(resized) - MOST_NAMED} more size mismatches" if len(resized) > MOST_NAMED else "",
     ]
     if any(problems):
         raise InputError(f"{path}: weights do not fit the architecture: {'; '.join(filter(None, problems))}")
@@ -95,18 +94,18 @@ def _read_torch_file(path: Path) -> Any:
         raise InputError(f"{path}: not a readable file of weights (corrupt, or not written by torch)")
     if _is_torchscript(path):
         raise InputError(
-            f"{path}: found a TorchScript archive, accepted: tensors by name (.safetensors, .pth); "
-            "what OpenAI published so stands at the hub as safetensors"
+            f"{path}: found a TorchScript archive, expected tensors by name (.safetensors, .pth); "
+            "the hub has OpenAI's weights as safetensors"
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of another protocol of pickle, before it is refused
+            warnings.simplefilter("ignore")  # about the pickle protocol, before the file is refused
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         raise InputError(
-            f"{path}: holds {found[1] if found else 'another pickle'}, which is not loaded: accepted are "
-            "tensors, text and numbers; where the file is trusted, save its state_dict as safetensors"
+            f"{path}: holds {found[1] if found else 'another pickle'}, which is not loaded; expected "
+            "tensors, text and numbers. If you trust the file, save its state_dict as safetensors"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         detail = " ".join(str(error).split())[:150] or type(error).__name__

@@ -1,11 +1,11 @@
-"""What every source of brain data is turned into: one `Brain`."""
+"""`Brain`, the common form of every source of brain data."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
@@ -28,7 +28,7 @@ class Roi:
     voxels : int array [n_roi_voxels]
         Indices into the brain's voxels.
     rank : float or None
-        Place in the visual hierarchy, 1 for V1; None where it has none.
+        Place in the visual hierarchy, 1 for V1; None: unranked.
     """
 
     name: str
@@ -46,10 +46,10 @@ class Surface:
     faces : int array [n_faces, 3]
     shade : float array [n_vertices], 0 (sulcus) to 1 (gyrus)
     voxel_vertex : int array [n_voxels]
-        The vertex of every voxel; -1 for one that is not on the sheet, such as a voxel below the cortex.
+        Vertex of every voxel; -1 off the sheet, as for a voxel below the cortex.
     area : int array [n_vertices] or None
-        Index into `area_names` of the area a vertex is in, -1 for none. An area is drawn filled, every
-        vertex in the colour of the nearest voxel of its area, with its border and its name.
+        Index into `area_names` of every vertex's area, -1 for none. An area is drawn filled, with border and
+        name: every vertex has the colour of the nearest voxel of its area.
     area_names : tuple of str
     """
 
@@ -65,8 +65,8 @@ class Surface:
 class Brain:
     """A subject: what was shown, what was measured, and where.
 
-    A row (image) is one line of `responses`: a stimulus, averaged over its repeats, or a single repeat of
-    it. Rows of equal `stimulus_ids` show the same picture and are never on both sides of a split.
+    A row (image) of `responses` is a stimulus averaged over its repeats, or a single repeat. Rows of equal
+    `stimulus_ids` show the same picture and are never on both sides of a split.
 
     Attributes
     ----------
@@ -74,28 +74,28 @@ class Brain:
     stimuli : sequence of PIL images, RGB, [n_images]; decoded on demand, in any order
     responses : float32 array [n_images, n_voxels]
     coords : float32 array [n_voxels, 3], millimetres
-        On a surface the place on the sphere, the right hemisphere shifted along x until apart.
+        On a surface, places on the sphere, with the right hemisphere shifted along x.
     bounding_box : float32 array [2, 3]
-        Minimum and maximum of the subject's coordinates, fixed whatever subset of voxels is used.
+        Minimum and maximum of the subject's coordinates, the same for every subset of voxels.
     hemisphere : str array [n_voxels], "L" or "R"
     rois : tuple of Roi; they may overlap
     noise_ceiling : float32 array [n_voxels] or None
         Share of the variance that a perfect model could explain, 0 to 1; None: unknown.
     surface : Surface or None
-        To draw on; None: there is none.
+        Flat cortex to draw on; None: voxels are drawn at their coordinates.
     fingerprint : str
-        Hash of what results depend on: stimuli, responses and coordinates.
+        Hash of everything that results depend on: stimuli, responses and coordinates.
     stimulus_ids : int or str array [n_images]
-        Which picture was shown; by default every row's is its own (0 to n_images - 1).
+        Picture of every row; by default each row has its own (0 to n_images - 1).
     n_repeats : int array [n_images] or None
-        How many presentations a row is the average of; None: unknown.
+        Presentations that a row averages; None: unknown.
     session : int array [n_images] or None
-        In which session a row was measured; None: unknown, or rows average over sessions.
+        Session in which a row was measured; None: unknown, or rows average over sessions.
     shared : bool array [n_images] or None
-        Whether a picture was shown to all subjects of the data set; None: unknown.
+        Whether all subjects of the data set saw the picture; None: unknown.
     fingerprints : dict of str to str
-        Content hash of every file that the brain came from, by its name below the source's folder. A folder
-        of images is one entry, its name ending in a slash. Empty where it came from no file.
+        Content hash of every source file, by its name below the source's folder. A folder of images is one
+        entry whose name ends in a slash. Empty without files.
     """
 
     name: str
@@ -118,6 +118,87 @@ class Brain:
         if self.stimulus_ids is None:
             object.__setattr__(self, "stimulus_ids", np.arange(len(self.responses)))
 
+    @classmethod
+    def from_arrays(
+        cls,
+        responses: Any,
+        coordinates: Any,
+        stimuli: Any,
+        *,
+        rois: Any = None,
+        roi_ranks: Mapping[str, float | int] | None = None,
+        noise_ceiling: Any = None,
+        hemisphere: Any = None,
+        stimulus_ids: Any = None,
+        n_repeats: Any = None,
+        session: Any = None,
+        shared: Any = None,
+        name: str = "arrays",
+        standardise: bool = True,
+    ) -> Brain:
+        """Make a brain from arrays in memory, with the checks of ``brain=arrays``.
+
+        Voxels with a value that is not finite, or with one value for all stimuli, are dropped with a warning.
+        Rows that show the same pixels count as one picture, which is never on both sides of a split.
+
+        Parameters
+        ----------
+        responses : array [n_images, n_voxels]
+            Numbers in any unit, one row per stimulus.
+        coordinates : array [n_voxels, 3]
+            Millimetres. On a surface, shift the right hemisphere along x until the two are apart.
+        stimuli : sequence of PIL images or paths, uint8 array [n_images, height, width, 3], or folder
+            One image per row, in the order of the rows; a folder's images are sorted by name.
+        rois : dict of name to voxel numbers or to a mask [n_voxels], or a name per voxel, optional
+            Regions of a dictionary may overlap. A voxel named "" is in no region.
+        roi_ranks : dict of name to float, optional
+            Place in the visual hierarchy, 1 for V1.
+        noise_ceiling : float array [n_voxels], optional
+            Explainable share of the variance, 0 to 1.
+        hemisphere : array [n_voxels] of "L" and "R", optional
+            By default L where x < 0.
+        stimulus_ids : int or str array [n_images], optional
+            Equal where the picture is the same; by default each row's own.
+        n_repeats : int array [n_images], optional
+            Presentations that a row averages.
+        session : int array [n_images], optional
+            Session in which a row was measured.
+        shared : bool array [n_images], optional
+            Whether all subjects of the data set saw the picture.
+        name : str
+            Name in titles and tables.
+        standardise : bool
+            Whether to give every voxel mean 0 and variance 1 over all rows.
+
+        Raises
+        ------
+        InputError
+            If an array does not fit the others; it names the array.
+
+        Examples
+        --------
+        >>> brain = harness.Brain.from_arrays(
+        ...     responses, coordinates, images, rois={"V1": np.arange(50)}, roi_ranks={"V1": 1}
+        ... )
+        """
+        from harness.brains.arrays import brain_from_arrays
+
+        return brain_from_arrays(
+            responses,
+            coordinates,
+            stimuli,
+            name=name,
+            rois=rois,
+            roi_ranks=roi_ranks,
+            standardise=standardise,
+            noise_ceiling=noise_ceiling,
+            hemisphere=hemisphere,
+            stimulus_ids=stimulus_ids,
+            n_repeats=n_repeats,
+            session=session,
+            shared=shared,
+        )
+
     @property
     def n_images(self) -> int:
         """Number of rows of the responses."""
@@ -129,10 +210,10 @@ class Brain:
         return int(self.coords.shape[0])
 
     def select_voxels(self, voxels: Int[np.ndarray, " n_chosen"]) -> Brain:
-        """The brain with some of its voxels only, in the given order.
+        """Return the brain with some of its voxels, in the given order.
 
-        The bounding box stays, so that what is fitted to a voxel does not depend on which others are there.
-        ROIs keep those of their voxels that are chosen; a ROI without any is left out.
+        The bounding box stays, so a voxel's fit does not depend on which others are selected. ROIs keep their
+        selected voxels; a ROI without any is dropped.
 
         Parameters
         ----------
@@ -141,17 +222,17 @@ class Brain:
         Raises
         ------
         InputError
-            If none is chosen, or one twice, or one that does not exist.
+            If no voxel is chosen, or one twice, or one that does not exist.
         """
         place = np.full(self.n_voxels, -1, dtype=np.int64)
         if not len(voxels) or voxels.min() < 0 or voxels.max() >= self.n_voxels:
             raise InputError(
-                f"brain {self.name}: voxels {_summarise(voxels)} chosen, accepted: "
+                f"brain {self.name}: voxels {_summarise(voxels)} chosen, expected "
                 f"one or more of 0 to {self.n_voxels - 1}"
             )
         place[voxels] = np.arange(len(voxels))
         if (place >= 0).sum() < len(voxels):
-            raise InputError(f"brain {self.name}: voxels chosen twice, accepted: each at most once")
+            raise InputError(f"brain {self.name}: found voxels chosen twice, expected each at most once")
         if np.array_equal(voxels, np.arange(self.n_voxels)):
             return self
         rois = [replace(roi, voxels=np.sort(place[roi.voxels][place[roi.voxels] >= 0])) for roi in self.rois]
@@ -170,14 +251,14 @@ class Brain:
         )
 
     def select_rois(self, names: Sequence[str]) -> Brain:
-        """The brain with the voxels of some ROIs only, in the order they had.
+        """Return the brain with the voxels of some ROIs, in their old order.
 
-        Of the ROI table stay those named and those that lie wholly within them: none is there in part.
+        The ROI table keeps the named ROIs and those that lie wholly within them, so no ROI is there in part.
 
         Raises
         ------
         InputError
-            If there is no such ROI.
+            For an unknown ROI.
         """
         known = {roi.name: roi for roi in self.rois}
         for name in names:
@@ -188,16 +269,16 @@ class Brain:
         return replace(self, rois=whole).select_voxels(chosen)
 
     def select_ceiling(self, minimum: float) -> Brain:
-        """The brain with the voxels only whose noise ceiling is `minimum` (0 to 1) or more.
+        """Return the brain with the voxels whose noise ceiling is at least `minimum` (0 to 1).
 
         Raises
         ------
         InputError
-            If the noise ceiling is unknown, or no voxel has so high a one.
+            If the noise ceiling is unknown, or no voxel reaches it.
         """
         if self.noise_ceiling is None:
             raise InputError(
-                f"brain {self.name}: its noise ceiling is unknown, so no voxel can be chosen by it"
+                f"brain {self.name}: the noise ceiling is unknown; expected no brain.min_ceiling"
             )
         chosen = np.flatnonzero(self.noise_ceiling >= minimum)
         if not len(chosen):
@@ -213,7 +294,7 @@ def _summarise(voxels: Int[np.ndarray, " n_chosen"]) -> str:
 
 
 class Pictures(Sequence[Image.Image]):
-    """Images kept as one array of bytes."""
+    """Images in one array of bytes."""
 
     def __init__(self, pixels: UInt8[np.ndarray, "n_images height width 3"]) -> None:
         self.pixels = pixels
@@ -232,14 +313,14 @@ class Pictures(Sequence[Image.Image]):
 
 
 class StoredPictures(Sequence[Image.Image]):
-    """Images that stay in the files they came in, and are decoded when asked for."""
+    """Images that stay in their source files and are decoded on demand."""
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hash of the pictures, in their order."""
+        """Hash of the pictures in order."""
 
 
 def fingerprint(pixels: np.ndarray | str, responses: np.ndarray, coords: np.ndarray) -> str:
-    """Hash of what a brain's results depend on; pictures may be given by a hash of their own."""
+    """Hash everything that a brain's results depend on; pictures may be given as a hash."""
     return content_hash(pixels, responses, coords)

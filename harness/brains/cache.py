@@ -1,7 +1,7 @@
-"""Brains kept on disk, for those that take long to make or to read.
+"""A disk cache of brains that take long to make or read.
 
-A brain's key is a hash of all that it is made from, so a stale one is never found. Kept in the user's cache
-folder; ``PALIMPSEST_CACHE`` moves it. Deleting the folder costs time and nothing else.
+A brain's key hashes everything that it is made from, so a stale one is never found. The cache lies in the
+user's cache folder; ``PALIMPSEST_CACHE`` moves it. Deleting it costs only time.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ from harness.storage import (
 log = logging.getLogger(__name__)
 
 OpenStimuli = Callable[[np.ndarray], StoredPictures]
-"""Opens the stimuli of a brain, given its `stimulus_ids`."""
+"""Opens a brain's stimuli, given its `stimulus_ids`."""
 
 
 def kept_at(key: Mapping[str, Any]) -> Path:
-    """The folder in which a brain of this key is kept, whether it is there or not."""
+    """Return the cache folder of a key, whether or not it exists."""
     return cache_folder() / "brains" / content_hash(key)[:20]
 
 
 def cached_brain(
     key: Mapping[str, Any], make: Callable[[], Brain], open_stimuli: OpenStimuli | None = None
 ) -> Brain:
-    """The brain that was kept under a key, or else a new one, which is kept.
+    """Return the cached brain of a key, or make and cache it.
 
-    What is kept is used only if it is whole and its fingerprint is right. A folder that cannot be written
-    to costs a warning. Of several processes that want the same brain, one makes it and the others wait.
+    A cached brain is used only if it is whole and its fingerprint is right. A folder that cannot be written
+    logs a warning. If several processes want the same brain, one makes it and the others wait.
 
     Parameters
     ----------
     key : mapping
-        All that the brain is made from.
+        Everything that the brain is made from.
     make : callable
-        Makes it; its stimuli must be `Pictures`, or `StoredPictures` with `open_stimuli`.
+        Makes the brain; its stimuli must be `Pictures`, or `StoredPictures` with `open_stimuli`.
     open_stimuli : callable, optional
-        Opens stimuli that stay where they are: of these, no copy is kept.
+        Opens stimuli that stay in their source files and are not copied.
     """
     folder = kept_at(key)
     with _alone(folder.name):
@@ -68,18 +68,18 @@ def cached_brain(
             try:
                 return _read(folder, open_stimuli)
             except (InputError, OSError, ValueError, KeyError, TypeError) as error:
-                log.warning("warning: %s: not a whole brain (%s); it is made anew", folder, error)
+                log.warning("warning: %s: incomplete brain (%s); making it again", folder, error)
         brain = make()
         try:
             _write(brain, key, folder)
         except OSError as error:
-            log.warning("warning: %s: cannot be written (%s); going on without", folder, error.strerror)
+            log.warning("warning: %s: cannot be written (%s); continuing without it", folder, error.strerror)
     return brain
 
 
 @contextmanager
 def _alone(name: str) -> Iterator[None]:
-    """Wait until no other process is at a brain of this name; where no lock can be written, do not."""
+    """Wait until no other process makes a brain of this name, if a lock can be written."""
     lock = FileLock(cache_folder() / "locks" / name)
     with suppress(OSError, NotImplementedError):  # read-only, or a file system without locks
         (cache_folder() / "locks").mkdir(parents=True, exist_ok=True)

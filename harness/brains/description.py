@@ -1,4 +1,4 @@
-"""What a brain has, and what a study of it will need, in words."""
+"""Describe what a brain holds."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PARTS = {
     "shared": "pictures that all subjects saw",
     "surface": "surface to draw on",
 }
-"""What a brain may be without, and its name in words."""
+"""Optional parts of a brain, in words."""
 
 
 def describe_brain(brain: Brain) -> list[tuple[str, str]]:
-    """Label and text of each line."""
+    """Return label and text of each line."""
     n_pictures = len(np.unique(brain.stimulus_ids))
     rows = (
         f"{brain.n_images:,} rows of {n_pictures:,} pictures, {' × '.join(map(str, brain.stimuli[0].size))}"
@@ -47,7 +47,7 @@ def describe_brain(brain: Brain) -> list[tuple[str, str]]:
 
 
 def _count(values: np.ndarray | None, text: str) -> str:
-    """How often each value occurs, as ``900 rows of 3 presentations``."""
+    """Count each value, as ``900 rows of 3 presentations``."""
     if values is None:
         return "unknown"
     found = zip(*np.unique(values, return_counts=True), strict=True)

@@ -1,4 +1,4 @@
-"""Brains: data of subjects, from whatever source, as one `Brain`."""
+"""Load subjects' data from any source as a `Brain`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from harness.config import (
     BrainConfig,
     GrayordinatesConfig,
     NsdConfig,
+    PythonBrainConfig,
     SimulatedConfig,
     one_by_one,
 )
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
 
 
 def load_brain(config: BrainConfig) -> Brain:
-    """Load the brain of the one subject that a configuration names, cut to the voxels it asks for.
+    """Load the brain of a configuration's one subject, with the selected voxels.
 
     Raises
     ------
     InputError
-        If the data are not as they should be, nothing of them is asked for, or there are several subjects.
+        If data are missing or broken, no voxel is selected, or the configuration has several subjects.
     """
     alone = one_by_one(config)
     if len(alone) > 1:
-        raise InputError(f"brain.subjects: found {list(config.subjects or ())}, accepted here: one subject")
+        raise InputError(f"brain.subjects: found {list(config.subjects or ())}, expected one subject")
     (config,) = alone
     brain = _load_whole(config)
     if config.rois is not None:
@@ -41,17 +42,14 @@ def load_brain(config: BrainConfig) -> Brain:
 
 
 def load_truth(config: SimulatedConfig) -> SimulatedTruth:
-    """What is known about a simulated subject, for just those voxels that `load_brain` gives.
-
-    Errors are those of `load_brain`.
-    """
+    """Load the truth about a simulated subject, for the voxels of `load_brain`; errors as there."""
     from harness.brains.simulated.subject import load_whole_truth
 
     return load_whole_truth(config).select_brain(load_brain(config))
 
 
 def _load_whole(config: BrainConfig) -> Brain:
-    # imported here: nobody needs to wait for what other sources are read with
+    # imported here: each source has slow libraries of its own
     match config:
         case SimulatedConfig():
             from harness.brains.simulated.subject import load_simulated
@@ -73,3 +71,7 @@ def _load_whole(config: BrainConfig) -> Brain:
             from harness.brains.grayordinates.subject import load_grayordinates
 
             return load_grayordinates(config)
+        case PythonBrainConfig():
+            from harness.brains.python import load_python
+
+            return load_python(config)

@@ -1,11 +1,11 @@
-"""A look at a brain before a study: what was found, what is missing, what a study will need, and a picture.
+"""Describe a brain before a study: what it holds and lacks, the memory a study needs, and a figure.
 
     palimpsest brains brain=algonauts2023 brain.root=/data/alg23/subj01
     palimpsest brains brain=arrays brain.root=mine.npz backbone=mini_clip
     palimpsest brains brain=nsd brain.root=/data/nsd brain.subjects=[1,2,5,7]
     palimpsest brains brain=simulated brain.stimuli=pictures
 
-Takes the settings of a study; the memory that is named is for its backbone and mapping.
+Takes the settings of a study; memory is that of its backbone and mapping.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from harness.storage import (
 
 
 def look(config: Config) -> list[tuple[str, str]]:
-    """Label and text of every line, one subject after the other; pictures are written below ``runs_dir``.
+    """Return label and text of every line, subject by subject, and write figures below ``runs_dir``.
 
-    Of a simulated subject also what is known about it, beside the picture.
+    For a simulated subject, the truth is written beside the figure.
     """
     return [line for alone in one_by_one(config.brain) for line in _look_at(config, alone)]
 
@@ -53,8 +53,6 @@ def _look_at(config: Config, alone: BrainConfig) -> list[tuple[str, str]]:
 
         save_truth(load_truth(alone), folder / f"{brain.name}.truth.npz")
         lines.append(("truth", str(folder / f"{brain.name}.truth.npz")))
-    if brain.surface is None:
-        return [*lines, ("picture", "none, as there is no surface to draw on")]
     from harness.plot import (
         draw_brain,
         save_png,

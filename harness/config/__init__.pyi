@@ -1,6 +1,8 @@
 from .backbone import (
+    AnyBackboneConfig,
     BackboneConfig,
     PreprocessingConfig,
+    PythonBackboneConfig,
 )
 from .base import Section
 from .brain import (
@@ -9,6 +11,7 @@ from .brain import (
     BrainConfig,
     GrayordinatesConfig,
     NsdConfig,
+    PythonBrainConfig,
     SimulatedConfig,
     one_by_one,
 )
@@ -16,6 +19,7 @@ from .compose import (
     config_hash,
     flatten,
     load_config,
+    load_option,
     probe_tasks,
     read_config,
     to_yaml,
@@ -67,6 +71,7 @@ from .task import (
     ImagefolderTaskConfig,
     LabelConfig,
     MedmnistTaskConfig,
+    PythonTaskConfig,
     TableTaskConfig,
     TaskConfig,
     main_measure,
@@ -79,6 +84,7 @@ __all__ = [
     "REPOSITORY",
     "Algonauts2023Config",
     "AllWeightsConfig",
+    "AnyBackboneConfig",
     "ArraysConfig",
     "AttentionConfig",
     "BackboneConfig",
@@ -109,6 +115,9 @@ __all__ = [
     "MethodConfig",
     "NsdConfig",
     "PreprocessingConfig",
+    "PythonBackboneConfig",
+    "PythonBrainConfig",
+    "PythonTaskConfig",
     "Section",
     "Setting",
     "SimulatedConfig",
@@ -123,6 +132,7 @@ __all__ = [
     "flatten",
     "group_options",
     "load_config",
+    "load_option",
     "locate_option",
     "main_measure",
     "one_by_one",

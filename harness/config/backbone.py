@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,31 +11,37 @@ from harness.config.base import (
     Section,
     Seed,
 )
+from harness.config.python import (
+    PythonSection,
+    name_by_function,
+)
 
 
 class PreprocessingConfig(Section):
-    """What images are turned into, where it is not what the weights were trained with."""
+    """Overrides of the preprocessing that the weights were trained with."""
 
-    mean: tuple[float, float, float] | None = Field(None, description="of RGB in 0 to 1; null: the weights'")
-    std: tuple[float, float, float] | None = Field(None, description="of RGB in 0 to 1; null: the weights'")
+    mean: tuple[float, float, float] | None = Field(
+        None, description="of RGB in 0 to 1; null: as the weights"
+    )
+    std: tuple[float, float, float] | None = Field(None, description="of RGB in 0 to 1; null: as the weights")
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = Field(
-        None, description="null: the weights'"
+        None, description="null: as the weights"
     )
     crop_pct: float | None = Field(
-        None, gt=0, le=1, description="share of the edge that the centre crop keeps; null: the weights'"
+        None, gt=0, le=1, description="share of the edge that the centre crop keeps; null: as the weights"
     )
     crop_mode: Literal["center", "squash", "border"] | None = Field(
-        None, description="how oblong images become square, as in timm; null: the weights'"
+        None, description="how oblong images become square, as in timm; null: as the weights"
     )
 
 
 class BackboneConfig(Section):
-    """A pretrained network and where it comes from (`docs/backbones.md`)."""
+    """A pretrained network and its source (`docs/backbones.md`)."""
 
     library: Literal["timm", "open_clip"]
-    model: str = Field(description="the library's name of the architecture")
+    model: str = Field(description="the library's name for the architecture")
     name: Name
-    weights: str | None = Field(None, description="hub tag, which also tells preprocessing and activation")
+    weights: str | None = Field(None, description="hub tag, which also sets preprocessing and activation")
     checkpoint: str | None = Field(
         None,
         min_length=1,
@@ -43,20 +49,16 @@ class BackboneConfig(Section):
         "or at the folder that holds harness/. With neither weights nor checkpoint the network is untrained",
     )
     objective: Name = Field(description="what it was pretrained for: contrastive, supervised, none, ...")
-    size: Name | None = Field(None, description="class of size: S, B, L, ..., to compare alike with alike")
-    image_size: int | None = Field(
-        None, ge=8, description="edge of the input, pixels; null: what the weights were trained with"
-    )
+    size: Name | None = Field(None, description="size class: S, B, L, ..., to compare like with like")
+    image_size: int | None = Field(None, ge=8, description="edge of the input, pixels; null: as the weights")
     preprocessing: PreprocessingConfig = PreprocessingConfig()
-    quick_gelu: bool | None = Field(
-        None, description="open_clip: OpenAI's GELU; null: what weights and model say of themselves"
-    )
-    text: bool = Field(True, description="open_clip: whether the text tower is kept, for zero-shot")
-    seed: Seed = Field(0, description="of the initialisation, where there are no weights")
+    quick_gelu: bool | None = Field(None, description="open_clip: OpenAI's GELU; null: by tag and model")
+    text: bool = Field(True, description="open_clip: whether to keep the text tower, for zero-shot")
+    seed: Seed = Field(0, description="of the initialisation, without weights")
 
     @property
     def untrained(self) -> bool:
-        """Whether the network stays as its initialisation leaves it."""
+        """Whether the weights are random."""
         return self.weights is None and self.checkpoint is None
 
     @model_validator(mode="after")
@@ -67,3 +69,34 @@ class BackboneConfig(Section):
                 "accepted: a hub tag as weights, a file as checkpoint, or objective none (untrained)"
             )
         return self
+
+
+class PythonBackboneConfig(PythonSection):
+    """A network that a user's own function returns as a `Backbone` (`docs/extending.md`)."""
+
+    library: Literal["python"] = "python"
+    name: Name = Field(description="name in results; default: module.function")
+    objective: Name = Field(
+        "unstated", description="what it was pretrained for: contrastive, supervised, ...; none: untrained"
+    )
+    size: Name | None = Field(None, description="size class: S, B, L, ..., to compare like with like")
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    seed: Seed = Field(0, description="torch's seed while the function runs, for random weights")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, values: Any) -> Any:
+        return name_by_function(values)
+
+    @property
+    def model(self) -> str:
+        """What the library calls the architecture: here, the function."""
+        return self.function
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the weights are random."""
+        return self.objective == "none"
+
+
+AnyBackboneConfig = BackboneConfig | PythonBackboneConfig

@@ -14,18 +14,19 @@ from harness.config.base import (
     Section,
     Seed,
 )
+from harness.config.python import PythonSection
 
 SubjectNumber = Annotated[int, Field(ge=1, le=8)]  # of the Natural Scenes Dataset
 
 
 class BaseBrainConfig(Section):
-    """What every source of brains is told: which of its voxels are used, and whose."""
+    """Settings of every source of brains: voxels and subjects."""
 
     rois: tuple[Name, ...] | None = Field(
-        None, min_length=1, description="only voxels in one of these; null: all there are"
+        None, min_length=1, description="only voxels in one of these; null: all"
     )
     min_ceiling: float | None = Field(
-        None, ge=0, le=1, description="only voxels of this noise ceiling or more; null: all there are"
+        None, ge=0, le=1, description="only voxels with at least this noise ceiling; null: all"
     )
     subjects: tuple[int | str, ...] | None = None
 
@@ -35,16 +36,16 @@ class BaseBrainConfig(Section):
         cls, subjects: tuple[int | str, ...] | None
     ) -> tuple[int | str, ...] | None:
         if subjects is not None and len(set(subjects)) < len(subjects):
-            raise ValueError(f"found {list(subjects)}, accepted: each subject once")
+            raise ValueError(f"found {list(subjects)}, expected each subject once")
         return subjects
 
     def settings_of(self, subject: int | str) -> dict[str, Any]:
-        """What is set where one of several subjects is alone."""
+        """Return the settings that select one of several subjects."""
         raise NotImplementedError
 
 
 class NumberedBrainConfig(BaseBrainConfig):
-    """Subjects that a number tells apart, which is `subject` or, of simulated ones, their seed."""
+    """Subjects told apart by a number: `subject`, or the seed of a simulated one."""
 
     number: ClassVar[str] = "subject"
 
@@ -53,40 +54,40 @@ class NumberedBrainConfig(BaseBrainConfig):
         one = getattr(self, self.number)
         if self.subjects is not None and self.number in self.model_fields_set and one is not None:
             found = f"found {self.number} {one} and subjects {list(self.subjects)}"
-            raise ValueError(f"{found}, accepted: one of the two settings")
+            raise ValueError(f"{found}, expected one of the two settings")
         return self
 
     @model_serializer(mode="wrap")
     def _write_what_is_in_use(self, write: Callable[[Section], dict[str, Any]]) -> dict[str, Any]:
-        # where there are several, the number of one says nothing, and would not be read again
+        # of several subjects, the number of one means nothing and could not be read back
         return {
             key: value for key, value in write(self).items() if not (self.subjects and key == self.number)
         }
 
     def settings_of(self, subject: int | str) -> dict[str, Any]:
-        """What is set where one of several subjects is alone."""
+        """Return the settings that select one of several subjects."""
         return {self.number: subject}
 
 
 class FolderBrainConfig(BaseBrainConfig):
-    """Subjects that are told apart by where they lie."""
+    """Subjects told apart by their folder or file."""
 
     root: str = Field(min_length=1)
     subjects: tuple[Name, ...] | None = Field(
         None,
         min_length=1,
-        description="several in one run: names of what root would be of each alone, below root",
+        description="several in one run: below root, the name that would be root for each alone",
     )
 
     @field_validator("subjects")
     @classmethod
     def _none_has_the_name_of_their_mean(cls, subjects: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if subjects is not None and "all" in subjects:
-            raise ValueError("found all, accepted: any other name, as in results that one is of all subjects")
+            raise ValueError("found all, expected another name: results use it for the mean")
         return subjects
 
     def settings_of(self, subject: int | str) -> dict[str, Any]:
-        """What is set where one of several subjects is alone."""
+        """Return the settings that select one of several subjects."""
         return {"root": str(Path(self.root) / str(subject))}
 
 
@@ -100,14 +101,14 @@ class SimulatedConfig(NumberedBrainConfig):
     stimuli: str | None = Field(
         None,
         min_length=1,
-        description="folder of images to show, also in subfolders; null: scenes of the shapes world",
+        description="folder of images to show, with subfolders; null: scenes of the shapes world",
     )
     noise_ceiling: float = Field(
         0.6, gt=0.2, lt=0.9, description="explainable share of the median voxel's variance"
     )
-    seed: Seed = Field(0, description="which subject: other places, tuning, noise and pictures")
+    seed: Seed = Field(0, description="of the subject: places, tuning, noise and pictures")
     subjects: tuple[Seed, ...] | None = Field(
-        None, min_length=1, description="several in one run: their seeds; null: the one of seed"
+        None, min_length=1, description="several in one run: their seeds; null: only seed"
     )
 
 
@@ -115,16 +116,14 @@ class Algonauts2023Config(NumberedBrainConfig):
     """A subject of the Algonauts 2023 challenge (`harness.brains.algonauts.subject`)."""
 
     name: Literal["algonauts2023"] = "algonauts2023"
-    root: str = Field(min_length=1, description="folder of a subject, or the one that holds subj01 to subj08")
+    root: str = Field(min_length=1, description="a subject's folder, or the folder of subj01 to subj08")
     subject: int | None = Field(
-        None, ge=1, le=8, description="which one, where root holds several; null: root is the subject's"
+        None, ge=1, le=8, description="which one, if root holds several; null: root is the subject's"
     )
     subjects: tuple[SubjectNumber, ...] | None = Field(
-        None, min_length=1, description="several in one run, where root holds them; null: the one of subject"
+        None, min_length=1, description="several in one run, if root holds them; null: only subject"
     )
-    test_images: bool = Field(
-        False, description="whether the test images are stimuli too, where their responses are there"
-    )
+    test_images: bool = Field(False, description="whether to use the test images, if their responses exist")
 
 
 class ArraysConfig(FolderBrainConfig):
@@ -142,25 +141,25 @@ class NsdConfig(NumberedBrainConfig):
     root: str = Field(min_length=1, description="the folder that holds nsddata and nsddata_betas")
     subject: SubjectNumber = 1
     subjects: tuple[SubjectNumber, ...] | None = Field(
-        None, min_length=1, description="several in one run; null: the one of subject"
+        None, min_length=1, description="several in one run; null: only subject"
     )
     preparation: Literal["func1pt8mm", "func1mm", "fsaverage", "nativesurface"] = "func1pt8mm"
     betas: Name = Field("betas_fithrf_GLMdenoise_RR", description="folder of responses in the preparation")
     sessions: tuple[Count, ...] | None = Field(
-        None, min_length=1, description="which, counted from 1; null: all there are"
+        None, min_length=1, description="which, counted from 1; null: all"
     )
     mask: Name | None = Field(
         None, description="atlas whose labels above 0 are the voxels; null: nsdgeneral, else streams"
     )
     atlases: tuple[Name, ...] | None = Field(
-        None, description="whose labels become ROIs; null: those of the visual areas and streams there are"
+        None, description="whose labels become ROIs; null: all of visual areas and streams"
     )
     standardise: bool = Field(True, description="z-score every voxel within every session")
     average: Literal["stimulus", "session", "none"] = Field(
         "stimulus", description="repeats of a picture over all sessions, within a session, or not at all"
     )
     stimuli: str | None = Field(
-        None, min_length=1, description="path of nsd_stimuli.hdf5, where it is not in root"
+        None, min_length=1, description="path of nsd_stimuli.hdf5, if it is not in root"
     )
 
 
@@ -181,18 +180,42 @@ class GrayordinatesConfig(FolderBrainConfig):
         None, min_length=1, description="folder that the table's file names start from; null: root"
     )
     cortex: Literal["visual", "all"] = Field("visual", description="which areas of MMP 1.0")
-    subcortex: bool = Field(False, description="whether voxels below the cortex are taken too")
+    subcortex: bool = Field(False, description="whether to use voxels below the cortex")
     standardise: bool = Field(True, description="z-score every grayordinate within every session")
     average: Literal["stimulus", "session", "none"] = Field(
         "stimulus", description="repeats of a picture over all sessions, within a session, or not at all"
     )
 
 
-BrainConfig = SimulatedConfig | Algonauts2023Config | ArraysConfig | NsdConfig | GrayordinatesConfig
+class PythonBrainConfig(PythonSection, BaseBrainConfig):
+    """A brain that a user's own function returns (`docs/extending.md`)."""
+
+    name: Literal["python"] = "python"
+    subjects: tuple[int | Name, ...] | None = Field(
+        None, min_length=1, description="several in one run: each is passed to the function as subject=…"
+    )
+
+    @model_validator(mode="after")
+    def _subjects_or_subject(self) -> PythonBrainConfig:
+        if self.subjects is not None and "subject" in self.arguments:
+            found = f"arguments.subject {self.arguments['subject']} and subjects {list(self.subjects)}"
+            raise ValueError(f"found {found}, expected one of the two settings")
+        if self.subjects is not None and "all" in self.subjects:
+            raise ValueError("found subject all, expected another name: results use it for the mean")
+        return self
+
+    def settings_of(self, subject: int | str) -> dict[str, Any]:
+        """Return the settings that select one of several subjects."""
+        return {"arguments": {**self.arguments, "subject": subject}}
+
+
+BrainConfig = (
+    SimulatedConfig | Algonauts2023Config | ArraysConfig | NsdConfig | GrayordinatesConfig | PythonBrainConfig
+)
 
 
 def one_by_one(config: BrainConfig) -> tuple[BrainConfig, ...]:
-    """The settings of every subject alone."""
+    """Return the settings of each subject on its own."""
     if config.subjects is None:
         return (config,)
     alone = [{"subjects": None, **config.settings_of(subject)} for subject in config.subjects]

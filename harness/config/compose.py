@@ -11,7 +11,7 @@ import copy
 import functools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -45,6 +45,8 @@ from harness.storage import (
     unknown_name,
 )
 
+OF_FUNCTIONS = ("task.function", "task.arguments")
+
 
 def load_config(overrides: list[str]) -> Config:
     """Compose a configuration from `overrides`, such as ``["backbone=mini_random", "finetune.lr=1e-4"]``.
@@ -63,6 +65,10 @@ def load_config(overrides: list[str]) -> Config:
         containers = {name: _resolve(parsed, name) for name in names}
         for name, container in containers.items():
             _check_alone(name, container)
+        sources = {container["task"]["source"] for container in containers.values()}
+        for override in parsed:
+            if override.key_or_group.startswith(OF_FUNCTIONS) and "python" not in sources:
+                raise InputError(f"{override.key_or_group}: no task of the sequence is python, expected one")
         tasks = [container["task"] for container in containers.values()]
         config = _validate(containers[names[0]] | {"task": {"source": "sequence", "tasks": tasks}})
     for axis, values in config.study.grid.items():
@@ -97,6 +103,24 @@ def _fill_in_probes(config: Config) -> Config:
     return config.model_copy(update={"probes": config.probes.model_copy(update={"tasks": tasks})})
 
 
+def load_option(group: str, option: str, settings: Mapping[str, Any]) -> Any:
+    """One section of settings: an option of a group, such as ``backbone=mini_clip``, with further settings.
+
+    Parameters
+    ----------
+    group, option : str
+    settings : mapping of a setting's name within the section to its value
+
+    Raises
+    ------
+    InputError
+        If there is no such option or setting, or a value is not valid.
+    """
+    container = _resolve([_parse_override(f"{group}={option}")])
+    given = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    return getattr(_validate(container | {group: container[group] | given}), group)
+
+
 def _find_sequence(overrides: list[Override]) -> list[str]:
     """Return the names in a list of tasks, ``task=[digits,textures]``; empty if there is no list."""
     lists = [override.value() for override in overrides if override.key_or_group == "task"]
@@ -120,7 +144,9 @@ def _resolve(overrides: list[Override], task: str | None = None) -> dict[str, An
     try:
         composed = copy.deepcopy(_compose(CONFIGS, own_folders(), _stamps(), chosen))
         for name, value in values.items():
-            if name not in GROUPS:
+            # in a sequence, a function is the one of the tasks that come from a function
+            elsewhere = task is not None and composed.task.source != "python"
+            if name not in GROUPS and not (elsewhere and name.startswith(OF_FUNCTIONS)):
                 # force_add: no file may mention the setting
                 OmegaConf.update(composed, name, value, merge=True, force_add=True)
         found: Any = OmegaConf.to_container(composed, resolve=True)
@@ -303,7 +329,10 @@ def _describe(place: tuple[int | str, ...]) -> str | None:
             annotation = fields[0].annotation
             description, options = fields[0].description, [*(get_args(annotation) or (annotation,))]
         else:
-            tags = [[field.default for field in option.model_fields.values()] for option in options]
+            tags = [
+                [tag for field in option.model_fields.values() for tag in get_args(field.annotation)]
+                for option in options
+            ]
             options = [option for option, known in zip(options, tags, strict=True) if part in known]
     return description
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from harness.config.backbone import BackboneConfig
+from harness.config.backbone import AnyBackboneConfig
 from harness.config.base import (
     Count,
     Name,
@@ -98,7 +98,7 @@ class Config(Section):
 
     seed: Seed = Field(0, description="of head, batches, augmentation, probes and mappings")
     runs_dir: str = Field("runs", min_length=1, description="folder of all runs, relative to the current one")
-    backbone: BackboneConfig
+    backbone: AnyBackboneConfig = Field(discriminator="library")
     task: TaskConfig | SequenceConfig = Field(discriminator="source")
     method: MethodConfig = Field(discriminator="name")
     brain: BrainConfig = Field(discriminator="name")

@@ -1,8 +1,8 @@
-"""Settings of a task, by where its images come from."""
+"""Settings of tasks, by the source of their images."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,27 +12,32 @@ from harness.config.base import (
     Section,
     Seed,
 )
+from harness.config.python import (
+    PythonSection,
+    name_by_function,
+)
 
 
 class BaseTaskConfig(Section):
-    """What every source of tasks is told: which of its images are used."""
+    """Settings of every source of tasks: which images are used."""
 
     name: Name
-    n_train: Count | None = Field(None, description="training images; null: all there are")
-    n_test: Count | None = Field(None, description="test images; null: all there are")
+    n_train: Count | None = Field(None, description="training images; null: all")
+    n_test: Count | None = Field(None, description="test images; null: all")
     n_per_class: Count | None = Field(
-        None, description="training images of every class, among those of any larger number; null: all"
+        None,
+        description="training images per class; a larger number includes a smaller one's images; null: all",
     )
     seed: Seed = Field(0, description="of the draw of images and of the split")
     leaks: Literal["report", "drop", "error"] = Field(
-        "report", description="of test images that are also training images: said, left out, or refused"
+        "report", description="test images that are also training images: log, drop, or stop"
     )
 
     @model_validator(mode="after")
     def _one_number_of_training_images(self) -> BaseTaskConfig:
         if self.n_train is not None and self.n_per_class is not None:
             found = f"n_train {self.n_train} and n_per_class {self.n_per_class}"
-            raise ValueError(f"found {found}, accepted: one of them (task.n_train=null)")
+            raise ValueError(f"found {found}, expected one of them (task.n_train=null)")
         return self
 
 
@@ -40,38 +45,38 @@ class EmbeddedTaskConfig(BaseTaskConfig):
     """A task that ships with the project (`tasks.NAMES`)."""
 
     source: Literal["embedded"] = "embedded"
-    image_size: int = Field(64, ge=8, description="edge of the images as the task hands them over, pixels")
+    image_size: int = Field(64, ge=8, description="edge of the images, pixels")
 
 
 class ExternalTaskConfig(BaseTaskConfig):
-    """What every task of images from outside is told: splits and what classes are called."""
+    """Settings of every external source: splits and class names."""
 
     train: str = Field("train", min_length=1, description="name of the training split")
     test: str | None = Field(
         None,
         min_length=1,
-        description="name of the test split; null: test, else validation, valid or val, else split off",
+        description="name of the test split; null: test, else validation, valid or val, else test_share",
     )
     test_share: float = Field(
-        0.2, gt=0, lt=1, description="share of the images that is split off where there is no test split"
+        0.2, gt=0, lt=1, description="share of the images to split off if there is no test split"
     )
     class_names: tuple[str, ...] | None = Field(
-        None, min_length=1, description="as they read in a sentence, by class; null: as the data has them"
+        None, min_length=1, description="as they read in a sentence, by class; null: as in the data"
     )
     templates: tuple[str, ...] = Field(
-        ("a photo of a {}.",), description="sentences for zero-shot, {} is the class name; []: no zero-shot"
+        ("a photo of a {}.",), description="prompt templates, {} is the class name; []: no zero-shot"
     )
 
     @model_validator(mode="after")
     def _templates_have_one_place(self) -> ExternalTaskConfig:
         for template in self.templates:
             if template.replace("{}", "", 1).count("{") or template.count("{}") != 1:
-                raise ValueError(f"found template {template!r}, accepted: a sentence with one {{}}")
+                raise ValueError(f"found template {template!r}, expected a sentence with one {{}}")
         return self
 
 
 class LabelConfig(ExternalTaskConfig):
-    """What tasks are told whose labels stand in columns."""
+    """Settings of sources with label columns."""
 
     image_column: str = Field("image", min_length=1)
     label_column: str = Field("label", min_length=1)
@@ -79,11 +84,11 @@ class LabelConfig(ExternalTaskConfig):
         None, min_length=1, description="a column of 0 and 1 per label, instead of label_column"
     )
     separator: str | None = Field(
-        None, min_length=1, description="between the labels of an image, where its text holds several"
+        None, min_length=1, description="between an image's labels, if one column holds several"
     )
     multi_label: bool = Field(False, description="whether an image may have several labels, or none")
     no_label: str | None = Field(
-        None, min_length=1, description='label that says that there is none, such as "No Finding"'
+        None, min_length=1, description='label that means no label, such as "No Finding"'
     )
     classes: tuple[str, ...] | None = Field(
         None, min_length=1, description="labels as the data spells them, in order; null: sorted"
@@ -91,16 +96,16 @@ class LabelConfig(ExternalTaskConfig):
     group_column: str | None = Field(
         None,
         min_length=1,
-        description="images of one value (a patient) stay together where a test split is drawn",
+        description="images of one value (a patient) stay together when a test split is drawn",
     )
 
     @model_validator(mode="after")
     def _several_labels_are_said(self) -> LabelConfig:
         for name in ("label_columns", "separator", "no_label"):
             if getattr(self, name) is not None and not self.multi_label:
-                raise ValueError(f"found {name} without multi_label, accepted: multi_label=true with it")
+                raise ValueError(f"found {name} without multi_label, expected multi_label=true with it")
         if self.label_columns is not None and self.separator is not None:
-            raise ValueError("found label_columns and separator, accepted: one of them")
+            raise ValueError("found label_columns and separator, expected one of them")
         return self
 
 
@@ -117,24 +122,24 @@ class TableTaskConfig(LabelConfig):
     source: Literal["table"] = "table"
     table: str = Field(min_length=1, description="csv, tsv or parquet file with a row per image")
     test_table: str | None = Field(
-        None, min_length=1, description="the same of the test images, where they stand in a file of their own"
+        None, min_length=1, description="the same for the test images, if they are in another file"
     )
     root: str | None = Field(
         None, min_length=1, description="folder that file names start from; null: the table's"
     )
     split_column: str | None = Field(
-        None, min_length=1, description="says which split a row is of, by the names train and test"
+        None, min_length=1, description="holds the split of every row, train or test"
     )
 
     @model_validator(mode="after")
     def _one_way_to_split(self) -> TableTaskConfig:
         if self.test_table is not None and self.split_column is not None:
-            raise ValueError("found test_table and split_column, accepted: one of them")
+            raise ValueError("found test_table and split_column, expected one of them")
         return self
 
 
 class HubTaskConfig(LabelConfig):
-    """A data set of the Hugging Face hub, or a copy of one (`tasks.hub`)."""
+    """A data set on the Hugging Face hub, or a copy of one (`tasks.hub`)."""
 
     source: Literal["hub"] = "hub"
     repository: str = Field(pattern=r"^[\w.-]+(/[\w.-]+)?$", description="owner/name on the hub")
@@ -146,7 +151,7 @@ class HubTaskConfig(LabelConfig):
 
 
 class MedmnistTaskConfig(ExternalTaskConfig):
-    """One of the MedMNIST data sets, as its npz file (`tasks.medmnist`)."""
+    """A MedMNIST data set as an npz file (`tasks.medmnist`)."""
 
     source: Literal["medmnist"] = "medmnist"
     flag: str = Field(min_length=1, description="MedMNIST's name of the data set, such as pathmnist")
@@ -157,15 +162,35 @@ class MedmnistTaskConfig(ExternalTaskConfig):
     multi_label: bool = Field(False, description="whether an image may have several labels, or none")
 
 
-TaskConfig = EmbeddedTaskConfig | ImagefolderTaskConfig | TableTaskConfig | HubTaskConfig | MedmnistTaskConfig
+class PythonTaskConfig(PythonSection, BaseTaskConfig):
+    """A task that a user's own function returns (`docs/extending.md`)."""
+
+    source: Literal["python"] = "python"
+    name: Name = Field(description="name in results; default: module.function")
+    multi_label: bool = Field(False, description="whether an image may have several labels, or none")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, values: Any) -> Any:
+        return name_by_function(values)
+
+
+TaskConfig = (
+    EmbeddedTaskConfig
+    | ImagefolderTaskConfig
+    | TableTaskConfig
+    | HubTaskConfig
+    | MedmnistTaskConfig
+    | PythonTaskConfig
+)
 
 
 class SequenceConfig(Section):
-    """Tasks that one run is fine-tuned on, one after the other; ``task=[digits,textures]`` makes it."""
+    """Tasks to fine-tune on one after the other, as in ``task=[digits,textures]``."""
 
     source: Literal["sequence"] = "sequence"
     tasks: tuple[Annotated[TaskConfig, Field(discriminator="source")], ...] = Field(
-        min_length=2, description="in order; what the command line sets of task holds for each"
+        min_length=2, description="in order; overrides of task apply to each"
     )
 
     @model_validator(mode="after")
@@ -173,22 +198,22 @@ class SequenceConfig(Section):
         names = [task.name for task in self.tasks]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"found {name} {names.count(name)} times, accepted: every task once")
+                raise ValueError(f"found {name} {names.count(name)} times, expected every task once")
         return self
 
     @property
     def name(self) -> str:
-        """Names of the tasks in order, such as ``digits+textures``; of many, the first and how many more."""
+        """Names of the tasks, such as ``digits+textures``; of many, the first and the number of others."""
         whole = "+".join(task.name for task in self.tasks)
-        # a part of file names, which have room for 255 characters
+        # part of file names, which are limited to 255 characters
         return whole if len(whole) <= 100 else f"{self.tasks[0].name}+{len(self.tasks) - 1}more"
 
 
 def tasks_in_order(task: TaskConfig | SequenceConfig) -> tuple[TaskConfig, ...]:
-    """The tasks that a run is fine-tuned on; one, if it is no sequence."""
+    """Return the tasks that a run is fine-tuned on, one or several."""
     return task.tasks if isinstance(task, SequenceConfig) else (task,)
 
 
 def main_measure(task: TaskConfig) -> Literal["accuracy", "auroc"]:
-    """The measure that stands for a task in tables and curves: mean AUROC if there are several labels."""
+    """Return the headline measure of a task: mean AUROC if multi-label, else accuracy."""
     return "auroc" if getattr(task, "multi_label", False) else "accuracy"

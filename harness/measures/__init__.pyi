@@ -49,6 +49,7 @@ from .projection import (
 )
 from .rewiring import (
     expected_depth,
+    rewiring_measures,
 )
 from .rows import (
     measure_brain,
@@ -95,6 +96,7 @@ __all__ = [
     "probe_features",
     "project_tokens",
     "representation_drift",
+    "rewiring_measures",
     "score_labels",
     "split_name",
     "weight_distance",

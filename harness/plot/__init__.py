@@ -1,4 +1,4 @@
-"""Pictures of mappings and brains: flat maps, layer maps, clusters, what regions read."""
+"""Figures of mappings and brains: maps of voxels, layers, clusters, and what regions read."""
 
 import lazy_loader
 

@@ -6,6 +6,13 @@ from .cluster_maps import (
     draw_clusters,
     label_voxels,
 )
+from .interface import (
+    brain,
+    clusters,
+    layers,
+    shift,
+    values,
+)
 from .layer_maps import (
     DepthShift,
     choose_limit,
@@ -38,8 +45,10 @@ __all__ = [
     "WIDTH",
     "DepthShift",
     "RoiReading",
+    "brain",
     "choose_colours",
     "choose_limit",
+    "clusters",
     "draw_brain",
     "draw_cluster_maps",
     "draw_clusters",
@@ -52,6 +61,9 @@ __all__ = [
     "embed_svg",
     "figure_style",
     "label_voxels",
+    "layers",
     "measure_shift",
     "save_png",
+    "shift",
+    "values",
 ]

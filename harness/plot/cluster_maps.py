@@ -1,4 +1,4 @@
-"""Which voxels read alike: clusters by channel weights on the flat cortex, and what regions consist of."""
+"""Clusters of voxels with similar channel weights: maps, and the composition of regions."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from harness.brains import (
+    Brain,
     Roi,
-    Surface,
 )
 from harness.mappings import Mapping as VoxelMapping
 from harness.measures import (
     cluster_channels,
     match_clusters,
 )
-from harness.plot.flatmap import draw_flatmap_colours
 from harness.plot.style import (
     FAINT,
     WIDTH,
     figure_style,
 )
+from harness.plot.voxel_maps import draw_voxels
 
-_LIGHTNESS = (0.85, 0.65, 0.45)  # in turn, so that near hues can be told apart
+_LIGHTNESS = (0.85, 0.65, 0.45)  # in turn, so that neighbouring hues differ
 _GREY = "#d9d9d9"
 
 
 def label_voxels(
     fits: Sequence[VoxelMapping], n_clusters: int, seed: int
 ) -> list[Int[np.ndarray, " n_voxels"]]:
-    """Clusters of every fit's voxels, numbered as those of the first with which they share the most voxels.
+    """Cluster every fit's voxels, and number clusters by the first fit's that share most voxels.
 
-    Voxels that a fit does not predict (R² of held-out stimuli at most 0) are −1: what they read is chance.
+    Voxels that a fit does not predict (R² of held-out stimuli at most 0) are −1.
 
     Parameters
     ----------
     fits : sequence of Mapping
-        Of one brain; with weights.
+        Of one brain, with weights.
     n_clusters : int
     seed : int
         Of k-means.
@@ -55,25 +55,25 @@ def label_voxels(
 
 
 def cluster_colours(n_clusters: int) -> Float[np.ndarray, "n_clusters 3"]:
-    """RGB of every cluster: hues in the order of their numbers, as clusters of near numbers read alike."""
-    # a part of the circle is left out: the first and the last cluster are the least alike
+    """Return RGB of every cluster: hues in the order of the numbers, as neighbouring clusters read alike."""
+    # part of the hue circle stays unused: the first and last cluster are least alike
     n_hues = round(n_clusters * 1.15) + 1
     palettes = [np.array(sns.husl_palette(n_hues, s=0.85, l=lightness)) for lightness in _LIGHTNESS]
     return np.stack([palettes[index % len(palettes)][index] for index in range(n_clusters)])
 
 
 def draw_clusters(
-    surface: Surface | None, rois: Sequence[Roi], clusters: Int[np.ndarray, " n_voxels"], title: str
+    brain: Brain, rois: Sequence[Roi], clusters: Int[np.ndarray, " n_voxels"], title: str
 ) -> Figure:
-    """Draw the clusters of one fit: a flat map, if there is a surface, and the composition of every region.
+    """Draw the clusters of one fit: a map of the voxels, and the composition of every region.
 
     Parameters
     ----------
-    surface : Surface or None
+    brain : Brain
     rois : sequence of Roi
-        In the order of the rows, first on top.
+        In the order of the rows, from the top.
     clusters : int array [n_voxels]
-        Numbers as of `harness.measures.channels.cluster_channels`; −1: left grey.
+        Numbers as of `harness.measures.channels.cluster_channels`; −1: grey.
     title : str
     """
     colours = cluster_colours(int(clusters.max()) + 1)
@@ -81,33 +81,30 @@ def draw_clusters(
         layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06, wspace=0.04)
         height = max(4.6, 1.0 + 0.27 * len(rois))
         figure = Figure(figsize=(WIDTH, height), layout=layout)
-        ratios = (1.15, 1) if surface is not None else (1,)
-        axes = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
-        if surface is not None:
-            draw_flatmap_colours(axes[0], surface, _paint(clusters, colours), blended=False)
-        _draw_composition(axes[-1], rois, clusters, colours)
+        axes = figure.subplots(1, 2, width_ratios=(1.15, 1))
+        draw_voxels(axes[0], brain, _paint(clusters, colours), blended=False)
+        _draw_composition(axes[1], rois, clusters, colours)
         figure.suptitle(title, x=0.008, ha="left", fontsize=11, fontweight="bold")
         caption = (
-            "A colour is a cluster of voxels whose channel weights point alike (k-means, then Ward’s "
-            "method); at step 0, near hues read more alike,\nand later clusters have the colour of the one "
-            "at step 0 that they share most voxels with. Grey: voxels that are not predicted (R² of held-out "
-            "stimuli at most 0)."
+            "A colour is a cluster of voxels with similar channel weights (k-means, then Ward’s method). "
+            "At step 0, similar hues read alike;\nlater clusters take the colour of the step-0 cluster that "
+            "shares most voxels. Grey: voxels that are not predicted (R² of held-out stimuli at most 0)."
         )
         figure.supxlabel(caption, x=0.008, ha="left", fontsize=8.5, color=FAINT)
     return figure
 
 
-def draw_cluster_maps(surface: Surface, maps: Mapping[str, Int[np.ndarray, " n_voxels"]]) -> Figure:
-    """Draw clusters of several fits side by side, by title; a number is the same colour in all."""
+def draw_cluster_maps(brain: Brain, maps: Mapping[str, Int[np.ndarray, " n_voxels"]]) -> Figure:
+    """Draw clusters of several fits side by side, by title; a number has one colour in all."""
     n_clusters = max(int(clusters.max()) for clusters in maps.values()) + 1
     colours = cluster_colours(n_clusters)
     with figure_style():
-        # no layout engine: it would draw everything twice
-        figure = Figure(figsize=(WIDTH, 2.9))
+        # without layout engine, which would draw everything twice
+        figure = Figure(figsize=(WIDTH, 2.9 if brain.surface is not None else 4.2))
         axes = figure.subplots(1, len(maps), squeeze=False)[0]
         figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=0.92, wspace=0.04)
         for place, (ax, (title, clusters)) in enumerate(zip(axes, maps.items(), strict=True)):
-            draw_flatmap_colours(ax, surface, _paint(clusters, colours), place == 0, blended=False)
+            draw_voxels(ax, brain, _paint(clusters, colours), place == 0, blended=False)
             ax.set_title(title)
     return figure
 
@@ -115,7 +112,7 @@ def draw_cluster_maps(surface: Surface, maps: Mapping[str, Int[np.ndarray, " n_v
 def _paint(
     clusters: Int[np.ndarray, " n_voxels"], colours: Float[np.ndarray, "n_clusters 3"]
 ) -> Float[np.ndarray, "n_voxels 3"]:
-    """A colour per voxel, NaN for those without a cluster."""
+    """Return a colour per voxel; NaN without a cluster."""
     return np.concatenate([colours, np.full((1, 3), np.nan)])[clusters]
 
 
@@ -125,7 +122,7 @@ def _draw_composition(
     clusters: Int[np.ndarray, " n_voxels"],
     colours: Float[np.ndarray, "n_clusters 3"],
 ) -> None:
-    """A bar per region, of the shares of its voxels in each cluster, in the order of the clusters."""
+    """Draw a bar per region: the share of its voxels in each cluster, in order."""
     for row, roi in enumerate(rois):
         start = 0.0
         for index in [*range(len(colours)), -1]:

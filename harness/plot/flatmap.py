@@ -1,4 +1,4 @@
-"""Maps of voxels on the flat cortex: values, and which layer voxels read from."""
+"""Maps of voxels on the flat cortex: values, and the layers that voxels read."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from harness.brains import (
     Surface,
 )
 
-MARGIN = 6.0  # of cortex around the areas that are drawn, millimetres
-OVERLAP = 8.0  # of what is drawn and then clipped, so that edges are straight
+MARGIN = 6.0  # cortex around the drawn areas, millimetres
+OVERLAP = 8.0  # drawn beyond the margin and clipped, for straight edges
 GAP = 12.0  # between the hemispheres
-_NAME_SIZE = (19.0, 9.0)  # of an area's name, with room around it, millimetres
+_NAME_SIZE = (19.0, 9.0)  # width and height of an area's name, with margins, millimetres
 BORDER = "0.12"  # borders and names
 _HALO = [withStroke(linewidth=2.2, foreground="white", alpha=0.85)]
 _HUES = (0.70, 0.0)  # of the first layer (blue) and the last (red)
@@ -38,8 +38,8 @@ class _Sheet:
 
     points: Float[np.ndarray, "n_vertices 2"]
     part: Int[np.ndarray, " n_vertices"]  # hemisphere, by any number; -1: not on the sheet
-    nearest: Int[np.ndarray, " n_vertices"]  # voxel that gives a vertex its colour; -1: none
-    frames: dict[int, tuple[float, float, float, float]]  # what is shown: left, bottom, width, height
+    nearest: Int[np.ndarray, " n_vertices"]  # voxel whose colour a vertex takes; -1: none
+    frames: dict[int, tuple[float, float, float, float]]  # shown part: left, bottom, width, height
 
 
 def draw_flatmap(
@@ -58,23 +58,36 @@ def draw_flatmap(
     ax : Axes
         Its own axes are switched off.
     surface : Surface
-        If it has areas, they are filled, each vertex in the colour of its area's nearest voxel, and outlined;
-        otherwise vertices that have a voxel are coloured.
+        Areas are filled and outlined, each vertex in the colour of its area's nearest voxel. Without areas,
+        only vertices with a voxel are coloured.
     values : float array [n_voxels]
     colour_map : str
         Of matplotlib.
     limits : (low, high), optional
         Values at the ends of the colour map; by default the 1st and 99th percentile.
     label : str, optional
-        With it, a colour bar with this label is drawn under the map.
+        Label of a colour bar under the map; none: no colour bar.
     names : bool
         Whether to write the areas' names.
 
     Returns
     -------
     ScalarMappable
-        For a colour bar of one's own, such as one for several maps.
+        For a colour bar shared by several maps.
     """
+    scale, colours = colour_values(values, colour_map, limits)
+    draw_flatmap_colours(ax, surface, colours, names)
+    if label is not None:
+        draw_colour_bar(ax, scale, label)
+    return scale
+
+
+def colour_values(
+    values: Float[np.ndarray, " n_voxels"],
+    colour_map: str,
+    limits: tuple[float | int, float | int] | None,
+) -> tuple[ScalarMappable, Float[np.ndarray, "n_voxels 3"]]:
+    """Colour scale and RGB colours of values; NaN stays NaN. Parameters are those of `draw_flatmap`."""
     if limits is None:
         finite = values[np.isfinite(values)]
         low, high = np.percentile(finite, [1, 99]) if len(finite) else (0.0, 1.0)
@@ -82,15 +95,17 @@ def draw_flatmap(
     scale = ScalarMappable(Normalize(*limits, clip=True), colormaps[colour_map])
     colours = scale.to_rgba(values)[:, :3]
     colours[~np.isfinite(values)] = np.nan
-    draw_flatmap_colours(ax, surface, colours, names)
-    if label is not None:
-        bar = ax.figure.colorbar(
-            scale, ax=ax, orientation="horizontal", fraction=0.035, pad=0.02, aspect=32, shrink=0.6
-        )
-        bar.set_label(label, fontsize=8)
-        bar.ax.tick_params(labelsize=7, length=2)
-        bar.outline.set_visible(False)
-    return scale
+    return scale, colours
+
+
+def draw_colour_bar(ax: Axes, scale: ScalarMappable, label: str) -> None:
+    """Draw a colour bar under a map."""
+    bar = ax.figure.colorbar(
+        scale, ax=ax, orientation="horizontal", fraction=0.035, pad=0.02, aspect=32, shrink=0.6
+    )
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7, length=2)
+    bar.outline.set_visible(False)
 
 
 def draw_flatmap_colours(
@@ -100,10 +115,9 @@ def draw_flatmap_colours(
     names: bool = True,
     blended: bool = True,
 ) -> None:
-    """Draw one RGB colour (0 to 1) per voxel, such as those of `layer_colours`; rows with NaN stay grey.
+    """Draw one RGB colour (0 to 1) per voxel, such as `layer_colours`; rows with NaN stay grey.
 
-    A face has the mean colour of its corners or, if not `blended`, that of most of them: for colours between
-    which there is nothing.
+    A face has the mean colour of its corners or, if not `blended`, that of most: for categories.
     """
     sheet = _cut_sheet(surface)
     grey = 0.55 + 0.35 * surface.shade[:, None].repeat(3, axis=1)
@@ -116,14 +130,14 @@ def draw_flatmap_colours(
         faces = surface.faces[near[surface.faces].all(axis=1)]
         face_colours = painted[faces].mean(axis=1) if blended else painted[_choose_corners(faces, painted)]
         if surface.area is not None:
-            # a face on the rim is grey as a whole: no half-tones that mean nothing
+            # faces on the rim are grey: half-tones would mean nothing
             rim = (sheet.nearest[faces] < 0).any(axis=1)
             face_colours[rim] = grey[faces[rim]].mean(axis=1)
         mesh = PolyCollection(
             sheet.points[faces], facecolors=face_colours.clip(0, 1), edgecolors="face", linewidths=0.4
         )
         mesh.set_rasterized(True)
-        # limits are set below; to measure every face would take longer than to draw it
+        # limits are set below: measuring every face takes longer than drawing it
         ax.add_collection(mesh, autolim=False)
         mesh.set_clip_path(frame)
         if surface.area is not None:
@@ -146,16 +160,16 @@ def draw_flatmap_colours(
 def _choose_corners(
     faces: Int[np.ndarray, "n_faces 3"], painted: Float[np.ndarray, "n_vertices 3"]
 ) -> Int[np.ndarray, " n_faces"]:
-    """A corner of every face that has the colour of most; the first where all differ."""
+    """Choose a corner with the majority colour of every face; the first if all differ."""
     one, two, three = faces.T
     return np.where((painted[two] == painted[three]).all(axis=1), two, one)
 
 
 def layer_colours(layer: Float[np.ndarray, "n_voxels n_layers"]) -> Float[np.ndarray, "n_voxels 3"]:
-    """RGB colours of layer selectors: hue from the most selected layer, brightness from confidence.
+    """Return RGB colours of layer selectors: hue from the most selected layer, brightness from confidence.
 
-    Brightness is 1 − e³ + 0.2, clipped to 0 … 1, with e = H(ω) / log L the entropy as a share of the largest
-    possible, and 0 log 0 = 0 (Yang et al. 2024, "Brain decodes deep nets", arXiv:2312.01280).
+    Brightness is 1 − e³ + 0.2, clipped to 0 … 1, with e = H(ω) / log L the normalised entropy and
+    0 log 0 = 0 (Yang et al. 2024, "Brain decodes deep nets", arXiv:2312.01280).
 
     Parameters
     ----------
@@ -166,7 +180,7 @@ def layer_colours(layer: Float[np.ndarray, "n_voxels n_layers"]) -> Float[np.nda
 
 
 def draw_layer_legend(ax: Axes, layers: tuple[str, ...]) -> None:
-    """Legend of `layer_colours`: a row a layer, the last on top; confidence 1 − e grows to the right."""
+    """Draw the legend of `layer_colours`: a row per layer, the last on top; confidence 1 − e to the right."""
     entropy = np.linspace(1, 0, 48)
     rows = [_colour(np.full(48, index), entropy, len(layers)) for index in range(len(layers))]
     ax.imshow(np.array(rows), origin="lower", aspect="auto", extent=(0, 1, -0.5, len(layers) - 0.5))
@@ -178,7 +192,7 @@ def draw_layer_legend(ax: Axes, layers: tuple[str, ...]) -> None:
 
 
 def _entropy(layer: Float[np.ndarray, "n_voxels n_layers"]) -> Float[np.ndarray, " n_voxels"]:
-    """Entropy over log L; 0 where there is one layer."""
+    """Return entropy over log L; 0 for a single layer."""
     return -xlogy(layer, layer).sum(axis=1) / max(np.log(layer.shape[1]), 1e-12)
 
 
@@ -191,7 +205,7 @@ def _colour(
 
 
 def _cut_sheet(surface: Surface) -> _Sheet:
-    """Crop to the voxels' part of the cortex and bring the hemispheres together, middle beside middle."""
+    """Crop to the voxels' part of the cortex and place the hemispheres side by side, vertically centred."""
     nearest = np.full(len(surface.points), -1, dtype=np.int64)
     on_sheet = np.flatnonzero(surface.voxel_vertex >= 0)
     nearest[surface.voxel_vertex[on_sheet]] = on_sheet
@@ -210,7 +224,7 @@ def _cut_sheet(surface: Surface) -> _Sheet:
     for index in sorted(np.unique(part[painted]), key=lambda index: points[part == index, 0].mean()):
         patch = points[painted & (part == index)]
         low, high = patch.min(axis=0) - MARGIN, patch.max(axis=0) + MARGIN
-        # the sheet may end before the margin does
+        # the sheet may end within the margin
         there = points[part == index]
         low, high = np.maximum(low, there.min(axis=0)), np.minimum(high, there.max(axis=0))
         points[part == index] += (edge - low[0], -(low[1] + high[1]) / 2)
@@ -221,7 +235,7 @@ def _cut_sheet(surface: Surface) -> _Sheet:
 
 
 def _find_parts(surface: Surface) -> Int[np.ndarray, " n_vertices"]:
-    """Which connected part of the sheet, that is which hemisphere, a vertex is in; -1: it is in no face."""
+    """Number the connected part (hemisphere) of every vertex; -1: in no face."""
     n_vertices, (one, two, three) = len(surface.points), surface.faces.T
     edges = coo_array(
         (np.ones(2 * len(one)), (np.concatenate([one, two]), np.concatenate([two, three]))), (n_vertices,) * 2
@@ -236,12 +250,12 @@ def _outline_areas(
     faces: Int[np.ndarray, "n_faces 3"],
     area: Int[np.ndarray, " n_vertices"],
 ) -> LineCollection:
-    """Lines through the middles of edges whose ends lie in different areas."""
+    """Draw lines through the midpoints of edges between areas."""
     after = np.roll(faces, -1, axis=1)
     crossed = area[faces] != area[after]
     middles = (points[faces] + points[after]) / 2
     two, three = crossed.sum(axis=1) == 2, crossed.all(axis=1)
-    # where three areas meet, their borders meet in the middle of the face
+    # three areas meet at the centre of a face
     centres = np.broadcast_to(points[faces[three]].mean(axis=1)[:, None], middles[three].shape)
     spokes = np.stack([centres, middles[three]], axis=2).reshape(-1, 2, 2)
     segments = np.concatenate([middles[two][crossed[two]].reshape(-1, 2, 2), spokes])
@@ -253,7 +267,7 @@ def _place_names(
     faces: Int[np.ndarray, "n_faces 3"],
     area: Int[np.ndarray, " n_vertices"],
 ) -> dict[int, Float[np.ndarray, "2"]]:
-    """Where each area is widest, but not on another's name; the smallest areas choose first."""
+    """Place each name where its area is widest and free of other names; the smallest area first."""
     edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
     once, counts = np.unique(edges, axis=0, return_counts=True)
     ends = once[counts == 1]  # of the sheet
@@ -265,7 +279,7 @@ def _place_names(
         room = cKDTree(points[border]).query(points[here])[0]
         for other in places.values():
             across, down = np.abs(points[here] - other).T
-            # names are wider than high
+            # names are wider than tall
             room = np.minimum(room, np.maximum(across / _NAME_SIZE[0], down / _NAME_SIZE[1]) * room.max())
         places[index] = points[here[room.argmax()]]
     return places

@@ -1,4 +1,4 @@
-"""What regions read of images, as RGB pictures: a row a region, or a row a layer of one region."""
+"""Figures of what regions read of images, as RGB pictures: a row per region, or per layer of one region."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.plot.style import (
     figure_style,
 )
 
-PERCENTILE = 98.0  # of a direction's absolute values, where its colour ends
+PERCENTILE = 98.0  # of a direction's absolute values: the end of its colour
 MOST_IMAGES = 12  # in a figure
 # inches
 _MARGIN, _NAMES, _LAYERS, _TOP, _BOTTOM, _GAP, _LARGEST = 0.1, 1.25, 0.95, 0.45, 0.1, 0.05, 1.5
@@ -44,7 +44,7 @@ class RoiReading:
     layer : float array [n_layers]
         Mean layer distribution ω̄ of its voxels.
     scale : float or None
-        Mean share of the global token, which no picture shows; None if unknown.
+        Mean share of the global token, which pictures cannot show; None: unknown.
     share : float array [rank]
         Share of the weights' sum of squares in each direction.
     """
@@ -62,12 +62,12 @@ class _Row:
     note: str
     shares: tuple[float, ...]  # of the directions
     bars: Float[np.ndarray, " n_layers"]
-    marked: int | None  # the layer shown, if it is one
+    marked: int | None  # layer of the row, if it is a single one
     pictures: Float[np.ndarray, "n_images height width 3"]
 
 
 def choose_limits(pictures: Sequence[Float[np.ndarray, "n_images _ _ 3"]]) -> Float[np.ndarray, "3"]:
-    """Where the colours end: per direction, the 98th percentile of absolute values over all pictures."""
+    """Choose the ends of the colours: per direction, the 98th percentile of absolute values."""
     values = np.concatenate([picture.reshape(-1, N_COLOURS) for picture in pictures])
     return np.percentile(np.abs(values), PERCENTILE, axis=0)
 
@@ -75,7 +75,7 @@ def choose_limits(pictures: Sequence[Float[np.ndarray, "n_images _ _ 3"]]) -> Fl
 def colour_pictures(
     pictures: Float[np.ndarray, "*shape 3"], limits: Float[np.ndarray, "3"]
 ) -> Float[np.ndarray, "*shape 3"]:
-    """RGB: 0.5 (grey) for 0, and 0 and 1 at ∓ the limits and beyond; 0.5 throughout for a limit of 0."""
+    """Convert to RGB: 0.5 (grey) for 0, and 0 and 1 from ∓ the limits on; 0.5 everywhere for a limit of 0."""
     share = np.divide(pictures, limits, out=np.zeros(pictures.shape), where=limits > 0)
     return 0.5 + 0.5 * share.clip(-1, 1)
 
@@ -83,9 +83,9 @@ def colour_pictures(
 def draw_readout(
     images: Float[np.ndarray, "n_images _ _ 3"], readings: Sequence[RoiReading], title: str
 ) -> Figure:
-    """Draw the mixed picture of every region, a row each, under the images.
+    """Draw every region's picture, mixed over layers, in a row under the images.
 
-    Colours of a row have one scale, so that its pictures can be compared; other rows have other directions.
+    Colours share a scale within a row. Every row has its own directions.
 
     Parameters
     ----------
@@ -95,12 +95,12 @@ def draw_readout(
     title : str
     """
     caption = (
-        "Every place of an image along the three directions of channels in which a region’s weights are "
-        "largest, as red, green and blue (numbers: share of the weights). Grey: as the average token of the "
-        "training stimuli; more of a direction is brighter and raises the region’s mean response. Layers are "
-        "mixed as the region reads them (bars, first to last). Colours have one scale per row, and rows have "
-        "directions of their own: red in one has nothing to do with red in another. Smoothed between tokens "
-        "(bicubic). What the global token says has no place and is not shown; its share is given."
+        "Red, green and blue: the three directions of channels with the region’s largest weights (numbers: share "
+        "of the weights), at every place of the image. Grey: the average token of the training stimuli. More of "
+        "a direction is brighter and raises the region’s mean response. Layers are mixed as the region reads "
+        "them (bars, first to last). Every row has its own colour scale and directions: red in one row is "
+        "unrelated to red in another. Smoothed between tokens (bicubic). The global token has no place and is "
+        "not drawn; its share is given."
     )
     return _draw_grid(images, [_mixed_row(reading) for reading in readings], title, caption)
 
@@ -108,9 +108,9 @@ def draw_readout(
 def draw_layers(
     images: Float[np.ndarray, "n_images _ _ 3"], reading: RoiReading, layers: tuple[str, ...], title: str
 ) -> Figure:
-    """Draw one region's mixed picture, then its picture of every layer, the last on top.
+    """Draw one region's mixed picture, then a picture per layer, the last on top.
 
-    All layers have one scale of colours, the mixed picture its own; parameters as of `draw_readout`.
+    Layers share a colour scale; the mixed picture has its own. Parameters as for `draw_readout`.
     """
     limits = choose_limits(reading.projection.layers)
     rows = [_mixed_row(reading)]
@@ -119,12 +119,12 @@ def draw_layers(
         note = f"{reading.layer[index]:.0%} of the reading"
         rows.append(_Row(layers[index], note, (), reading.layer, index, picture))
     caption = (
-        "First row: layers mixed as the region reads them (bars, first to last). Below: every layer alone, "
-        "also those that little is read from. Red, green and blue: the three directions of channels in which "
-        "the region’s weights are largest, the same in all rows (numbers: share of the weights). Grey: as "
-        "the average token of the training stimuli; more of a direction is brighter and raises the region’s "
-        "mean response. Colours have one scale for all layers and one for the mixture. Smoothed between "
-        "tokens (bicubic). What the global token says has no place and is not shown; its share is given."
+        "First row: layers mixed as the region reads them (bars, first to last). Below: every layer alone, even "
+        "those it hardly reads. Red, green and blue: the three directions of channels with the region’s largest "
+        "weights, the same in all rows (numbers: share of the weights). Grey: the average token of the training "
+        "stimuli. More of a direction is brighter and raises the region’s mean response. Layers share one colour "
+        "scale; the mixture has its own. Smoothed between tokens (bicubic). The global token has no place and "
+        "is not drawn; its share is given."
     )
     return _draw_grid(images, rows, title, caption)
 
@@ -145,7 +145,7 @@ def _draw_grid(
     highest = max(float(row.bars.max()) for row in rows)
     with figure_style():
         figure = Figure(figsize=(WIDTH, height))
-        # one plane in inches: a hundred axes take seconds
+        # one plane in inches: a hundred axes would take seconds
         ax = figure.add_axes((0, 0, 1, 1))
         for line, pictures in enumerate((images, *(row.pictures for row in rows))):
             for column, picture in enumerate(pictures):
@@ -173,7 +173,7 @@ def _draw_label(ax: Axes, row: _Row, middle: float) -> None:
 
 
 def _draw_bars(ax: Axes, row: _Row, highest: float, bottom: float, tall: float) -> None:
-    """The layer distribution; where the row is one layer, the others are faint."""
+    """Draw the layer distribution; in a single layer's row, the others are faint."""
     left, width = _MARGIN + _NAMES, (_LAYERS - 0.2) / len(row.bars)
     for index, colour in enumerate(layer_colours(np.eye(len(row.bars)))):
         size = (0.88 * width, tall * row.bars[index] / highest)

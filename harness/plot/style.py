@@ -1,4 +1,4 @@
-"""One look for all figures: type, lines, a colour for every backbone, and figures as parts of a page."""
+"""The style of all figures: type, lines, colours of backbones, and export to pages and files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 
 from harness.storage import write_atomically
 
-WIDTH = 10.8  # of a figure, inches: the page's column
-DECADES_TO_FIRST = 0.5  # room on an axis of steps between 0 and the first step
+WIDTH = 10.8  # of a figure, inches: the page's column width
+DECADES_TO_FIRST = 0.5  # on an axis of steps, from 0 to the first step
 INK, FAINT, GRID = "#222222", "#6b6b6b", "#e6e6e6"
-# on the page, type is the reader's own; matplotlib's is wider than any of these, so nothing overflows
+# pages use the reader's fonts; matplotlib's is wider than any of these, so nothing overflows
 PAGE_TYPE = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial"
 
 _SETTINGS: dict[Any, Any] = {
@@ -64,18 +64,18 @@ _SETTINGS: dict[Any, Any] = {
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Figures made inside have the report's look; nothing outside changes."""
+    """Apply the report's style to figures made inside."""
     with mpl.rc_context(_SETTINGS):
         yield
 
 
 def choose_colours(backbones: Mapping[str, bool]) -> dict[str, str]:
-    """A fixed colour for every backbone, from seaborn's colourblind palette.
+    """Choose a fixed colour for every backbone from seaborn's colour-blind palette.
 
     Parameters
     ----------
     backbones : mapping of name to whether it was pretrained
-        Untrained controls are grey; the others take their colours in the order of their names.
+        Untrained controls are grey; the others are coloured in the order of their names.
     """
     palette = [mpl.colors.to_hex(colour) for colour in sns.color_palette("colorblind")]
     grey = palette.pop(7)
@@ -87,10 +87,10 @@ def choose_colours(backbones: Mapping[str, bool]) -> dict[str, str]:
 
 
 def draw_steps(ax: Axes, steps: Sequence[int]) -> None:
-    """An axis of optimizer steps: linear from 0 to the first step there is, logarithmic from there."""
+    """Set up an axis of optimizer steps: linear from 0 to the first step, then logarithmic."""
     first = min((step for step in steps if step > 0), default=1)
     last = max(*steps, first)
-    # matplotlib's linscale is in decades, less a tenth of them
+    # matplotlib's linscale is 0.9 of a decade
     ax.set_xscale("symlog", linthresh=first, linscale=DECADES_TO_FIRST * 0.9)
     ax.set_xlim(-0.14 * first, first * (last / first) ** 1.02 * 1.05)
     ax.set_xticks(choose_ticks(steps), [f"{step:,}" for step in choose_ticks(steps)])
@@ -98,9 +98,9 @@ def draw_steps(ax: Axes, steps: Sequence[int]) -> None:
 
 
 def draw_task_steps(ax: Axes, ends: Sequence[int]) -> None:
-    """A linear axis of optimizer steps for several tasks, one after the other; dotted where the next begins.
+    """Set up a linear axis of optimizer steps for a sequence of tasks, with dotted lines between tasks.
 
-    `ends` are the steps at which tasks end, in order: a logarithmic axis would leave the later ones no room.
+    `ends` are the steps at which tasks end, in order. A logarithmic axis would squeeze the later tasks.
     """
     last = ends[-1]
     ax.set_xlim(-0.03 * last, 1.03 * last)
@@ -112,7 +112,7 @@ def draw_task_steps(ax: Axes, ends: Sequence[int]) -> None:
 
 
 def choose_ticks(steps: Sequence[int], most: int = 6) -> list[int]:
-    """Steps to write on the axis of `draw_steps`: both ends, and others where there is room."""
+    """Choose the labelled steps of `draw_steps`: both ends, and others that fit between."""
     ordered = sorted(set(steps))
     first = next((step for step in ordered if step > 0), 1)
     place = [DECADES_TO_FIRST * min(step / first, 1) + math.log10(max(step / first, 1)) for step in ordered]
@@ -125,7 +125,7 @@ def choose_ticks(steps: Sequence[int], most: int = 6) -> list[int]:
 
 
 def embed_svg(figure: Figure) -> str:
-    """A figure as the address of an image that lies in the page itself, drawn as lines (SVG)."""
+    """Return a figure as a data URL of vector graphics (SVG)."""
     buffer = io.BytesIO()
     with figure_style():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -134,7 +134,7 @@ def embed_svg(figure: Figure) -> str:
 
 
 def embed_png(figure: Figure, dots_per_inch: int = 160) -> str:
-    """A figure as the address of an image that lies in the page itself, drawn as pixels (PNG)."""
+    """Return a figure as a data URL of pixels (PNG)."""
     buffer = io.BytesIO()
     with figure_style():
         figure.savefig(buffer, format="png", dpi=dots_per_inch)
@@ -142,6 +142,6 @@ def embed_png(figure: Figure, dots_per_inch: int = 160) -> str:
 
 
 def save_png(figure: Figure, path: Path, dots_per_inch: int = 160) -> None:
-    """A figure as a PNG file on white, which appears whole or not at all."""
+    """Write a figure as a PNG file on white, whole or not at all."""
     with figure_style(), write_atomically(path) as temporary:
         figure.savefig(temporary, format="png", dpi=dots_per_inch, transparent=False, facecolor="white")

@@ -17,7 +17,6 @@ import pandas as pd
 
 from harness.brains import (
     Brain,
-    Surface,
     load_brain,
 )
 from harness.config import BrainConfig
@@ -275,7 +274,7 @@ def _say_where(column: Column, metric: str, line: Line) -> str:
 
 
 def draw_runs(lines: Sequence[Line], brains: Mapping[BrainConfig, Brain]) -> Iterator[dict[str, Any]]:
-    """Draw a section per run: flat maps if its brain has a surface; unfolded for the first seed of a line.
+    """Draw a section per run: maps of its brain; unfolded for the first seed of a line.
 
     The first seed shows all subjects, and clusters of the first subject's voxels; other seeds show the first
     subject.
@@ -289,12 +288,10 @@ def draw_runs(lines: Sequence[Line], brains: Mapping[BrainConfig, Brain]) -> Ite
     fits = {subject: _load_fits(subject, run.steps[-1]) for _, run, subject, _ in drawn}
     limit = choose_limit([fit.shift for fit in fits.values()])
     for line, run, subject, shown in drawn:
-        surface, fit = brains[subject.brain].surface, fits[subject]
-        image = None
-        if surface is not None:
-            image = embed_png(draw_layer_maps(surface, fit.step_0[0], fit.end, fit.shift, limit))
+        brain, fit = brains[subject.brain], fits[subject]
+        image = embed_png(draw_layer_maps(brain, fit.step_0[0], fit.end, fit.shift, limit))
         # only for the first seed: drawing maps takes most of a report's time
-        clusters = _draw_clusters(surface, fit, run.config.seed) if surface and shown else None
+        clusters = _draw_clusters(brain, fit, run.config.seed) if shown else None
         yield {
             "line": line,
             "run": run,
@@ -311,13 +308,13 @@ def _choose_drawn(run: RunResult, all_subjects: bool) -> list[tuple[bool, Subjec
     return [(True, first), *((False, subject) for subject in others if all_subjects)]
 
 
-def _draw_clusters(surface: Surface, fit: Fits, seed: int) -> str | None:
+def _draw_clusters(brain: Brain, fit: Fits, seed: int) -> str | None:
     """Draw clusters of voxels at step 0, in a refit and at the last snapshot; None without channels."""
     if fit.end.weights is None:
         return None
     fits = {"Step 0": fit.step_0[0], "Floor: a refit of step 0": fit.step_0[-1], "Last snapshot": fit.end}
     labels = label_voxels(list(fits.values()), N_CLUSTERS, seed)
-    return embed_png(draw_cluster_maps(surface, dict(zip(fits, labels, strict=True))), 120)
+    return embed_png(draw_cluster_maps(brain, dict(zip(fits, labels, strict=True))), 120)
 
 
 def _load_fits(subject: Subject, last: int) -> Fits:

@@ -1,10 +1,10 @@
-"""Entry point: pictures of what regions read of images, and a map of the voxels that read alike.
+"""Draw what regions read of images, and map the voxels that read alike.
 
-    python -m harness.readout runs/<study>/<run>
-    python -m harness.readout runs/<study>/<run> --step 0 --roi V1 --roi FFC --image cat.jpg
+    palimpsest readout runs/<study>/<run>
+    palimpsest readout runs/<study>/<run> --step 0 --roi V1 --roi FFC --image cat.jpg
 
-Written to ``figures/`` in the run's folder; where it has several subjects, in that of one (``--subject``).
-Regions named by ``--roi`` are also shown layer by layer.
+Figures go to ``figures/`` in the run's folder, or in a subject's (``--subject``). Regions named by ``--roi``
+are also drawn layer by layer.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ from harness.tokens import (
     extract_tokens,
 )
 
-N_STIMULI = 8  # held-out ones that are shown where no images are given
-CLUSTERS = range(2, 61)  # that can be told apart, generously
+N_STIMULI = 8  # held-out stimuli to draw if no images are given
+CLUSTERS = range(2, 61)  # more cannot be told apart
 
 
 def write_readout(
@@ -76,33 +76,33 @@ def write_readout(
     n_clusters: int = N_CLUSTERS,
     subject: str | None = None,
 ) -> list[Path]:
-    """Draw what one snapshot's mapping reads; returns the files written.
+    """Draw what a snapshot's mapping reads; returns the files written.
 
     Parameters
     ----------
     run : Path
-        Folder of a run that has been tracked.
+        Folder of a tracked run.
     step : int, optional
-        Of the snapshot; by default the last.
+        Step of the snapshot; by default the last.
     rois : sequence of str
-        Names of regions, each of which is also drawn layer by layer; by default all, mixed only.
+        Names of regions, also drawn layer by layer; by default all, mixed over layers only.
     images : sequence of Path
         Image files; by default the first held-out stimuli of the brain.
     n_clusters : int
-        Of the voxels. Their colours are those of step 0's clusters that share the most voxels.
+        Clusters of voxels, in the colours of the step-0 clusters that share most voxels.
     subject : str, optional
         Label of one of several subjects; by default the first.
 
     Raises
     ------
     InputError
-        For a run, subject, step, region or image that is not there, a mapping without channels, or one that
-        was kept without what it has learned.
+        For an unknown run, subject, step, region or image, a mapping without channels, or one stored without
+        its learned parameters.
     """
     if n_clusters not in CLUSTERS:
-        raise InputError(f"--clusters: found {n_clusters}, accepted: {CLUSTERS[0]} to {CLUSTERS[-1]}")
+        raise InputError(f"--clusters: found {n_clusters}, expected {CLUSTERS[0]} to {CLUSTERS[-1]}")
     if len(images) > MOST_IMAGES:
-        raise InputError(f"--image: found {len(images)}, accepted: at most {MOST_IMAGES} in a figure")
+        raise InputError(f"--image: found {len(images)}, expected at most {MOST_IMAGES} in a figure")
     pictures = [decode_image(path) for path in images]
     config = read_config(run / "config.yaml")
     chosen_subject = _choose_subject(list_subjects(config.brain, run), subject)
@@ -117,7 +117,7 @@ def write_readout(
         held_out = load_split(split_file(own)).held_out[:N_STIMULI]
         pictures = [brain.stimuli[int(index)] for index in held_out]
     backbone = read_backbone(config, run, step)
-    # on the finest grid there is, whatever the mapping was fitted on
+    # on the finest grid, whatever the mapping was fitted on
     tokens = extract_tokens(backbone, pictures, None, config.probes.batch_size)
     shown = _as_seen(backbone, pictures)
     readings = [read_roi(roi, mapping, reader, tokens) for roi in chosen]
@@ -133,13 +133,13 @@ def write_readout(
     clusters = label_voxels([step_0, mapping], n_clusters, config.seed)[-1]
     written.append(figure_file(own, "clusters", step))
     title = f"Which voxels read alike: {of}"
-    save_png(draw_clusters(brain.surface, _choose_rois(brain, ()), clusters, title), written[-1])
+    save_png(draw_clusters(brain, _choose_rois(brain, ()), clusters, title), written[-1])
     return written
 
 
 def read_roi(roi: Roi, mapping: Mapping, reader: Reader, tokens: LayerTokens) -> RoiReading:
-    """What one region's voxels read of images, of whose tokens `tokens` are."""
-    assert mapping.weights is not None  # or there would be no reader
+    """Project the tokens of images to what one region's voxels read."""
+    assert mapping.weights is not None  # else there would be no reader
     directions = leading_directions(mapping.weights[roi.voxels])
     layer = mapping.layer[roi.voxels].mean(axis=0)
     return RoiReading(
@@ -156,7 +156,7 @@ def _choose_subject(subjects: Sequence[Subject], label: str | None) -> Subject:
         return subjects[0]
     known = {subject.label: subject for subject in subjects if subject.label is not None}
     if not known:
-        raise InputError(f"--subject: found {label}, accepted: nothing, as the run has one subject only")
+        raise InputError(f"--subject: found {label}; single-subject run, omit --subject")
     if label not in known:
         raise unknown_name("subject", label, known)
     return known[label]
@@ -165,14 +165,14 @@ def _choose_subject(subjects: Sequence[Subject], label: str | None) -> Subject:
 def _choose_step(run: Path, own: Path, step: int | None) -> int:
     steps = [found for found in list_snapshots(run) if mapping_folder(own, found).exists()]
     if not steps:
-        raise InputError(f"{run}: no mapping of a snapshot; accepted: the folder of a run that was tracked")
+        raise InputError(f"{run}: found no mapping of a snapshot, expected the folder of a tracked run")
     if step is not None and step not in steps:
-        raise InputError(f"--step: found {step}, accepted: {', '.join(map(str, steps))}")
+        raise InputError(f"--step: found {step}, expected {', '.join(map(str, steps))}")
     return steps[-1] if step is None else step
 
 
 def _choose_rois(brain: Brain, names: Sequence[str]) -> list[Roi]:
-    """The regions named, or all, by their place in the hierarchy; those without one last."""
+    """Return the named regions, or all, in the order of the hierarchy; unranked ones last."""
     known = [roi.name for roi in brain.rois]
     for name in names:
         if name not in known:
@@ -184,7 +184,7 @@ def _choose_rois(brain: Brain, names: Sequence[str]) -> list[Roi]:
 def _as_seen(
     backbone: Backbone, images: Sequence[Image.Image]
 ) -> Float[np.ndarray, "n_images height width 3"]:
-    """Images as the network sees them, resized and cropped, as RGB in 0 to 1."""
+    """Return images as the network sees them, resized and cropped, as RGB in 0 to 1."""
     inputs = backbone.preprocessing(images)
     mean, std = (
         torch.tensor(part)[:, None, None]

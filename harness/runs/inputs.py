@@ -1,4 +1,4 @@
-"""What a run is made from, loaded and checked before anything is computed."""
+"""Load and check the inputs of a run before anything is computed."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tasks import (
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run is made from.
+    """Inputs of a run.
 
     Attributes
     ----------
     tasks : tuple of Task
-        Those that are fine-tuned on, in order.
+        Tasks to fine-tune on, in order.
     probes : tuple of Task
-        Others, on which retention is measured.
+        Other tasks, on which retention is measured.
     backbone : Backbone
         As pretrained.
     brains : Brains
@@ -47,12 +47,12 @@ class Inputs:
 
 
 def load_inputs(config: Config, folder: Path) -> Inputs:
-    """Load what a configuration names; subjects' files lie in `folder`. Brains are loaded when asked for.
+    """Load the inputs of a configuration; subjects' files lie in `folder`. Brains are loaded on demand.
 
     Raises
     ------
     InputError
-        If something is not there or not as it should be.
+        If an input is missing or broken.
     """
     return Inputs(
         tasks=tuple(load_task(**one.model_dump()) for one in tasks_in_order(config.task)),

@@ -1,4 +1,4 @@
-"""Where a result comes from: code, packages, data, weights and machine, for a run's ``manifest.json``."""
+"""Provenance of results for a run's ``manifest.json``: code, packages, data, weights and machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PACKAGES = (
 
 
 def code_version() -> str:
-    """The commit of the checkout, with ``-dirty`` where files differ from it; else the package's version."""
+    """Return the commit of the checkout, with ``-dirty`` if files differ, or else the package's version."""
     command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12"]
     if not (REPOSITORY / ".git").exists():
         # an installed package may lie inside somebody else's checkout
@@ -41,7 +41,7 @@ def code_version() -> str:
 
 
 def describe_run(inputs: Inputs) -> dict[str, Any]:
-    """Content of a run's manifest; all brains are loaded for it."""
+    """Return the content of a run's manifest; loads all brains."""
     return {
         "code_version": code_version(),
         "packages": {name: _version(name) for name in PACKAGES},

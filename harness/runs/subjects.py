@@ -1,8 +1,7 @@
-"""The subjects of a run: their brains, where what is fitted to them lies, and what their rows are called.
+"""Subjects of a run: their brains, folders and metric names.
 
-A run of one subject has everything in its own folder, and rows of plain names. With several
-(``brain.subjects``), each has a folder with a split and mappings of its own, and rows of its own beside
-those of their mean.
+A run of one subject keeps everything in its own folder, under plain metric names. With several subjects
+(``brain.subjects``), each has a folder with its own split and mappings, and its own metrics beside the means.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ class Subject:
     Attributes
     ----------
     label : str or None
-        What tells it from the run's other subjects, in folders and metric names; None: there is no other.
+        Label in folders and metric names; None in a single-subject run.
     brain : BrainConfig
-        The settings of it alone.
+        Settings of this subject alone.
     folder : Path
-        Where its split and mappings lie.
+        Folder of its split and mappings.
     """
 
     label: str | None
@@ -43,7 +42,7 @@ class Subject:
 
 
 def list_subjects(config: BrainConfig, run: Path) -> tuple[Subject, ...]:
-    """The subjects of a run, in the order of the settings."""
+    """List the subjects of a run, in the order of the settings."""
     labels = label_subjects(config) or (None,)
     return tuple(
         Subject(label, brain, subject_folder(run, label))
@@ -52,39 +51,39 @@ def list_subjects(config: BrainConfig, run: Path) -> tuple[Subject, ...]:
 
 
 def label_subjects(config: BrainConfig) -> tuple[str, ...]:
-    """Labels of several subjects: ``subj01`` for a number, else its name; none where there is but one."""
+    """Return labels of several subjects, ``subj01`` or a name; none for a single subject."""
     if config.subjects is None or len(config.subjects) == 1:
         return ()
     return tuple(f"subj{subject:02d}" if isinstance(subject, int) else subject for subject in config.subjects)
 
 
 def name_of_subject(metric: str, label: str) -> str:
-    """Name of one subject's value: ``rewiring/V1/wasserstein`` → ``rewiring/V1/subj01/wasserstein``."""
+    """Name one subject's metric: ``rewiring/V1/wasserstein`` → ``rewiring/V1/subj01/wasserstein``."""
     where, measure = metric.rsplit("/", 1)
     return f"{where}/{label}/{measure}"
 
 
 class Brains:
-    """The brains of subjects, of which one at a time is in memory: a subject's responses can be gigabytes."""
+    """Brains of subjects, one at a time in memory: responses can be gigabytes."""
 
     def __init__(self, subjects: Sequence[Subject]) -> None:
         self.subjects = tuple(subjects)
         self._held: tuple[Subject, Brain] | None = None
 
     def load(self, subject: Subject) -> Brain:
-        """The brain of a subject; the one before is let go."""
+        """Load the brain of a subject and release the previous one."""
         if self._held is None or self._held[0] != subject:
-            self._held = None  # before the next one comes
+            self._held = None  # release it before the next one is loaded
             self._held = (subject, load_brain(subject.brain))
         return self._held[1]
 
     def fingerprint(self) -> dict[str, Any]:
-        """Fingerprints of brains and of their files, by subject if there are several; all are loaded for it.
+        """Fingerprint brains and their files, by subject if there are several; loads all brains.
 
         Raises
         ------
         InputError
-            If the data of any are not as they should be.
+            If any subject's data are missing or broken.
         """
         brain: dict[str | None, str] = {}
         files: dict[str | None, dict[str, str]] = {}

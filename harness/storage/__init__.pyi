@@ -25,6 +25,7 @@ from .foreign_files import (
     quiet_nibabel,
 )
 from .functions import (
+    call_function,
     import_function,
 )
 from .hub import (
@@ -63,6 +64,7 @@ __all__ = [
     "InputError",
     "as_input_error",
     "cache_folder",
+    "call_function",
     "check_image_order",
     "content_hash",
     "decode_image",

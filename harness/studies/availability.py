@@ -11,18 +11,24 @@ from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.file_download import repo_folder_name
 
 from harness.config import (
-    BackboneConfig,
+    AnyBackboneConfig,
     Config,
     HubTaskConfig,
     ImagefolderTaskConfig,
     MedmnistTaskConfig,
+    PythonBackboneConfig,
+    PythonBrainConfig,
+    PythonTaskConfig,
     TableTaskConfig,
     TaskConfig,
     one_by_one,
     probe_tasks,
     tasks_in_order,
 )
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    import_function,
+)
 
 HERE, DOWNLOAD, MISSING = "here", "download", "missing"
 
@@ -62,17 +68,21 @@ def list_needs(configs: Iterable[Config]) -> list[Need]:
         for task in (*tasks_in_order(config.task), *probe_tasks(config)):
             needs.update(find_images(task))
         for brain in one_by_one(config.brain):
+            if isinstance(brain, PythonBrainConfig):
+                needs.add(_function(f"brain {brain.name}", "brain", brain.function))
             if (root := getattr(brain, "root", None)) is not None:
                 needs.add(_local(f"brain {brain.name}", Path(root)))
     return sorted(needs)
 
 
-def find_weights(config: BackboneConfig) -> list[Need]:
+def find_weights(config: AnyBackboneConfig) -> list[Need]:
     """List the weights of a backbone, and its tokenizer if the library does not ship it."""
     # each library takes seconds to import
     from harness.backbones import locate_checkpoint
 
     what = f"weights of {config.name}"
+    if isinstance(config, PythonBackboneConfig):
+        return [_function(what, "backbone", config.function)]
     if config.checkpoint is not None:
         found = [_local(what, locate_checkpoint(config.checkpoint))]
     elif config.weights is None:
@@ -87,6 +97,8 @@ def find_weights(config: BackboneConfig) -> list[Need]:
 def find_images(config: TaskConfig) -> list[Need]:
     """List the image files of a task; built-in tasks need none."""
     what = f"images of {config.name}"
+    if isinstance(config, PythonTaskConfig):
+        return [_function(what, "task", config.function)]
     if isinstance(config, HubTaskConfig):
         if config.root is not None:
             return [_local(what, Path(config.root))]
@@ -97,6 +109,15 @@ def find_images(config: TaskConfig) -> list[Need]:
     if isinstance(config, TableTaskConfig):
         return [_local(what, Path(table)) for table in (config.table, config.test_table) if table is not None]
     return [_local(what, Path(config.root))] if isinstance(config, ImagefolderTaskConfig) else []
+
+
+def _function(what: str, section: str, reference: str) -> Need:
+    """A user's own function: imported, but not called."""
+    try:
+        import_function(f"{section}.function", reference)
+    except InputError:
+        return Need(what, MISSING, f"function {reference}")
+    return Need(what, HERE, f"function {reference}")
 
 
 def _local(what: str, path: Path) -> Need:

@@ -14,10 +14,11 @@ from harness.backbones import (
 )
 from harness.brains import load_brain
 from harness.config import (
-    BackboneConfig,
+    AnyBackboneConfig,
     BrainConfig,
     Config,
     MethodConfig,
+    PythonBackboneConfig,
     SimulatedConfig,
     one_by_one,
     tasks_in_order,
@@ -83,7 +84,7 @@ class Network:
 
 
 @cache
-def describe_network(config: BackboneConfig) -> Network:
+def describe_network(config: AnyBackboneConfig) -> Network:
     """Count a network's parameters on torch's meta device, without memory for them."""
     bare = config.model_copy(update={"text": False}) if config.library == "open_clip" else config
     with torch.device("meta"):
@@ -124,7 +125,7 @@ def count_trained(config: Config, network: Network) -> tuple[int, int]:
 
 @cache
 def _count_opened(
-    config: BackboneConfig, method: MethodConfig, n_classes: tuple[int, ...]
+    config: AnyBackboneConfig, method: MethodConfig, n_classes: tuple[int, ...]
 ) -> tuple[int, int]:
     bare = config.model_copy(update={"text": False}) if config.library == "open_clip" else config
     with torch.device("meta"):
@@ -256,7 +257,8 @@ def print_plan(configs: Sequence[Config], measure: bool = True) -> None:
     sizes = {
         f"weights of {config.backbone.name}": 4 * describe_network(config.backbone).n_all
         for config in configs
-        if config.backbone.checkpoint is None or not locate_checkpoint(config.backbone.checkpoint).exists()
+        if not isinstance(config.backbone, PythonBackboneConfig)
+        and (config.backbone.checkpoint is None or not locate_checkpoint(config.backbone.checkpoint).exists())
     }
     print(format_runs(runs))
     print()

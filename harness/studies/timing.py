@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from harness.backbones import load_backbone
 from harness.config import (
-    BackboneConfig,
+    AnyBackboneConfig,
     FullConfig,
     MappingConfig,
     MethodConfig,
@@ -64,7 +64,7 @@ def clock(work: Callable[[], object], device: torch.device, repeats: int = 2) ->
 
 
 def measure_network(
-    config: BackboneConfig, method: MethodConfig, precision: str, device: torch.device
+    config: AnyBackboneConfig, method: MethodConfig, precision: str, device: torch.device
 ) -> Speed:
     """Time forward passes and training steps of a network with random weights.
 

@@ -1,4 +1,4 @@
-"""What the layers of a backbone compute for images: extraction, a common frame, storage."""
+"""Layer tokens of a backbone: extraction, standardisation, storage."""
 
 import lazy_loader
 

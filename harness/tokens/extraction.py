@@ -1,4 +1,4 @@
-"""What the layers of a backbone say of images."""
+"""Extract layer tokens and features of images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.backbones import Backbone
 
 @dataclass(frozen=True)
 class LayerTokens:
-    """Tokens of some layers for some images; the layers' widths may differ.
+    """Tokens of layers for images; layers may differ in width.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class LayerTokens:
         return len(self.local[0])
 
     def cpu(self) -> LayerTokens:
-        """The tokens in main memory."""
+        """Return the tokens in main memory."""
         return LayerTokens(
             tuple(layer.cpu() for layer in self.local),
             tuple(layer.cpu() for layer in self.global_),
@@ -48,9 +48,9 @@ class LayerTokens:
     def take(
         self, indices: Sequence[int] | Int[np.ndarray, " n_taken"] | Int[Tensor, " n_taken"]
     ) -> LayerTokens:
-        """The tokens of some images, in the given order; an image may be taken more than once.
+        """Return the tokens of some images, in the given order, with repeats if asked for.
 
-        The memory format of local tokens (channels last or first) is kept.
+        The memory format of local tokens (channels last or first) stays.
         """
         chosen = torch.as_tensor(indices, dtype=torch.long)
         return LayerTokens(
@@ -69,27 +69,27 @@ def extract_tokens(
     device: torch.device | str = "cpu",
     progress: str | None = None,
 ) -> LayerTokens:
-    """Tokens of every layer for every image, kept in main memory.
+    """Extract the tokens of every layer for every image into main memory.
 
     Parameters
     ----------
     backbone : Backbone
     images : sequence of PIL images
     token_size : int or None
-        Rows and columns that local tokens are resized to (bilinear); None: as they are.
+        Edge of the grid that local tokens are resized to (bilinear); None: no resizing.
     batch_size : int
         Images per forward pass.
     device : torch.device or str
-        Where the backbone runs.
+        Device of the backbone.
     progress : str, optional
-        Says so on a progress bar; None: no bar.
+        Label of a progress bar; None: no bar.
     """
     parts = iterate_tokens(backbone, images, range(len(images)), token_size, batch_size, device, progress)
     return join_tokens([part.cpu() for _, part in parts])
 
 
 def join_tokens(parts: Sequence[LayerTokens]) -> LayerTokens:
-    """The tokens of all parts, one part after the other."""
+    """Concatenate the tokens of all parts over images."""
     return LayerTokens(
         tuple(map(torch.cat, zip(*(part.local for part in parts), strict=True))),
         tuple(map(torch.cat, zip(*(part.global_ for part in parts), strict=True))),
@@ -97,7 +97,6 @@ def join_tokens(parts: Sequence[LayerTokens]) -> LayerTokens:
     )
 
 
-@torch.no_grad()
 def iterate_tokens(
     backbone: Backbone,
     images: Sequence[Image.Image],
@@ -107,20 +106,21 @@ def iterate_tokens(
     device: torch.device | str = "cpu",
     progress: str | None = None,
 ) -> Iterator[tuple[list[int], LayerTokens]]:
-    """Which images, and their tokens (float32 on the device), batch by batch.
+    """Yield indices of images and their tokens (float32 on the device), batch by batch.
 
-    Parameters are those of `extract_tokens`; `order` says which images, in which order.
+    Parameters as for `extract_tokens`; `order` holds the indices of the images, in order.
     """
     backbone = backbone.to(device).eval()
     for rows, inputs in _batches(backbone, images, order, batch_size, device, progress):
-        grids, tokens = backbone.tokens(inputs)
-        local = []
-        for grid in grids:
-            if token_size is not None and grid.shape[2:] != (token_size, token_size):
-                grid = functional.interpolate(
-                    grid, (token_size, token_size), mode="bilinear", align_corners=False
-                )
-            local.append(grid.float())
+        with torch.no_grad():  # not around the yield: whoever reads the tokens may need gradients
+            grids, tokens = backbone.tokens(inputs)
+            local = []
+            for grid in grids:
+                if token_size is not None and grid.shape[2:] != (token_size, token_size):
+                    grid = functional.interpolate(
+                        grid, (token_size, token_size), mode="bilinear", align_corners=False
+                    )
+                local.append(grid.float())
         yield rows, LayerTokens(tuple(local), tuple(token.float() for token in tokens), backbone.layers)
 
 
@@ -132,7 +132,7 @@ def extract_features(
     device: torch.device | str = "cpu",
     progress: str | None = None,
 ) -> Float[Tensor, "n_images n_channels"]:
-    """Features, as heads and probes read them, of every image; parameters as for `extract_tokens`."""
+    """Extract the features that heads and probes read; parameters as for `extract_tokens`."""
     backbone = backbone.to(device).eval()
     batches = _batches(backbone, images, range(len(images)), batch_size, device, progress)
     return torch.cat([backbone(inputs).float().cpu() for _, inputs in batches])
@@ -147,9 +147,9 @@ def extract_layer_means(
     device: torch.device | str = "cpu",
     progress: str | None = None,
 ) -> dict[str, Float[np.ndarray, "n_images _"]]:
-    """What every layer says of an image as a whole: the mean of its local tokens; last, the ``features``.
+    """Extract the mean local token of every layer, by name, and last the ``features``.
 
-    Parameters are those of `iterate_tokens`.
+    Parameters as for `iterate_tokens`.
     """
     backbone = backbone.to(device).eval()
     parts: list[list[Tensor]] = []

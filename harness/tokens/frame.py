@@ -1,4 +1,4 @@
-"""Layer tokens in a common frame: what every fit of a snapshot reads, whatever its seed and sample."""
+"""Standardised layer tokens, shared by all fits of a snapshot."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from harness.tokens.extraction import LayerTokens
 
 @dataclass(frozen=True)
 class TokenFrame:
-    """A centre for every channel, and one scale each for the local and the global tokens of a layer.
+    """A centre for every channel, and a scale each for the local and the global tokens of a layer.
 
-    Deep layers of a residual network have much larger tokens than early ones; left so, a layer selector
-    would be drawn to them before anything is learned, and all the more after a fine-tuning that changes
-    scales alone. One scale per layer keeps the tokens' directions within it.
+    In residual networks, deep layers have much larger tokens than early ones. Without scaling, a layer
+    selector would prefer them before it has learned anything, and more so after fine-tuning that only changes
+    scales. One scale per layer keeps the directions of tokens.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class TokenFrame:
     global_scale: Float[Tensor, " n_layers"]
 
     def apply(self, tokens: LayerTokens) -> LayerTokens:
-        """The tokens less their centre, over their scale."""
+        """Subtract the centre and divide by the scale."""
         return LayerTokens(
             tuple(
                 (layer - centre[:, None, None].to(layer)) / scale.to(layer)
@@ -54,7 +54,7 @@ class TokenFrame:
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything by name, as `from_arrays` reads it."""
+        """Return all arrays by name, for `from_arrays`."""
         parts: dict[str, Tensor] = {"local_scale": self.local_scale, "global_scale": self.global_scale}
         for name in ("local_centre", "global_centre"):
             parts |= {f"{name}.{place}": centre for place, centre in enumerate(getattr(self, name))}
@@ -62,7 +62,7 @@ class TokenFrame:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> TokenFrame:
-        """The frame that `arrays` gave."""
+        """Rebuild the frame from `arrays`."""
         parts = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
         layers = range(len(parts["local_scale"]))
         return cls(
@@ -75,16 +75,16 @@ class TokenFrame:
 
 @dataclass(frozen=True)
 class StandardTokens(LayerTokens):
-    """Tokens in their frame, kept in any precision in any place, handed over in float32 on a device.
+    """Standardised tokens, stored in any precision and place, and read as float32 on a device.
 
     Attributes
     ----------
     frame : TokenFrame
-        What they have been brought into.
+        Centres and scales that were applied.
     device : torch.device
-        Where they are handed over.
+        Device to read them on.
     fetched_ahead : bool
-        Whether `stream` fetches a batch while the one before is used: for tokens that are elsewhere.
+        Whether `stream` fetches a batch while the previous one is used, for tokens off the device.
     """
 
     frame: TokenFrame
@@ -94,7 +94,7 @@ class StandardTokens(LayerTokens):
     def take(
         self, indices: Sequence[int] | Int[np.ndarray, " n_taken"] | Int[Tensor, " n_taken"]
     ) -> LayerTokens:
-        """The tokens of some images, in the given order, in float32 on the device."""
+        """Return the tokens of some images, in order, as float32 on the device."""
         taken = super().take(indices)
         return LayerTokens(
             tuple(self._hand_over(layer) for layer in taken.local),
@@ -103,7 +103,7 @@ class StandardTokens(LayerTokens):
         )
 
     def stream(self, batches: Iterable[Int[Tensor, " _"]]) -> Iterator[LayerTokens]:
-        """What `take` gives for each batch."""
+        """Yield the result of `take` for each batch."""
         if not self.fetched_ahead:
             yield from map(self.take, batches)
             return
@@ -119,15 +119,15 @@ class StandardTokens(LayerTokens):
 
     def _hand_over(self, layer: Tensor) -> Tensor:
         if self.device.type == "cuda" and layer.device.type == "cpu":
-            # from pinned memory the copy runs beside the computation
+            # copies from pinned memory overlap with computation
             layer = layer.pin_memory()
         return layer.to(self.device, torch.float32, non_blocking=True)
 
 
 def measure_frame(tokens: LayerTokens) -> TokenFrame:
-    """The frame in which these tokens have mean 0 per channel and, per layer, mean square 1.
+    """Measure the frame that gives tokens mean 0 per channel and mean square 1 per layer.
 
-    A layer that says the same of every image keeps its scale: it becomes zero, not 0/0.
+    A layer that is constant over images keeps scale 1: it becomes zero, not 0/0.
     """
     centres, scales = zip(*map(_measure, (*tokens.local, *tokens.global_)), strict=True)
     n_layers = len(tokens.layers)
@@ -149,9 +149,9 @@ def _measure(layer: Float[Tensor, "n_images n_channels ..."]) -> tuple[Tensor, T
 def standardize_tokens(
     tokens: LayerTokens, train: Int[Tensor, " n_train"], token_size: int, device: str | torch.device
 ) -> StandardTokens:
-    """Resize local tokens (bilinear) and bring all into the frame of the training stimuli.
+    """Resize local tokens (bilinear) and standardise all by the training stimuli.
 
-    `harness.tokens.store` does so while it computes tokens, where they are too many to have twice.
+    `harness.tokens.store` does the same while it computes tokens, without holding them twice.
 
     Returns
     -------
@@ -183,7 +183,7 @@ def standardize_tokens(
 
 
 def check_finite(tokens: LayerTokens) -> None:
-    """Raise an `InputError` that names the layer whose tokens are not finite."""
+    """Raise an `InputError` that names a layer with tokens that are not finite."""
     for name, local, global_ in zip(tokens.layers, tokens.local, tokens.global_, strict=True):
         if not (torch.isfinite(local).all() and torch.isfinite(global_).all()):
             raise InputError(f"tokens of layer {name!r} hold values that are not finite")

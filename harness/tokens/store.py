@@ -1,4 +1,4 @@
-"""Layer tokens of a snapshot, computed once, brought into their frame and kept where they fit."""
+"""Compute a snapshot's layer tokens once, standardise them, and keep them where they fit."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from harness.tokens.frame import (
     measure_frame,
 )
 
-SHARE = 0.6  # of what is free that tokens may take
-FRAME_BYTES = 2**30  # of the first training stimuli's tokens, which the frame is measured on
+SHARE = 0.6  # of free memory or disk that tokens may take
+FRAME_BYTES = 2**30  # of training stimuli's tokens that the frame is measured on
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 Place = Literal["device", "memory", "disk"]
@@ -51,17 +51,17 @@ def store_tokens(
     folder: Path,
     progress: str | None = None,
 ) -> StandardTokens:
-    """Compute the tokens of all images and keep them in the frame of the training stimuli.
+    """Compute the tokens of all images and store them, standardised by the training stimuli.
 
-    The training stimuli come first, so that their frame is known after the first GiB of them (all, where
-    they are fewer) and every token is written once.
+    Training stimuli come first: their frame is known after the first GiB (or all of them, if fewer), and
+    every token is written once.
 
     Parameters
     ----------
     backbone : Backbone
     images : sequence of PIL images
     train : int array [n_train]
-        Those the frame is measured on.
+        Images that the frame is measured on.
     config : TrainedMappingConfig
         Its `token_size` is the number of rows and columns that local tokens are resized to (bilinear),
         `token_precision` the precision of the stored tokens, and `token_place` where they are stored; "auto"
@@ -69,9 +69,9 @@ def store_tokens(
     batch_size : int
         Images per forward pass.
     device : torch.device or str
-        Where the backbone runs and the tokens are handed over.
+        Device of the backbone, and of tokens when they are read.
     folder : Path
-        Where a file of tokens is made. It has no name there, so that it is gone with the process.
+        Folder of the file of tokens. The file is unlinked at once, so it vanishes with the process.
     progress : str, optional
         Label of a progress bar; none without.
 
@@ -80,7 +80,7 @@ def store_tokens(
     InputError
         If tokens are not finite in this precision.
     OSError
-        If the disk has no room for them.
+        If the disk is full.
     """
     others = np.setdiff1d(np.arange(len(images)), train)
     order = np.concatenate([train, others]).tolist()
