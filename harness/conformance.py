@@ -1,7 +1,4 @@
-"""Entry point: Hold FactorTopy to recorded numbers.
-
-python -m harness.conformance FILE.npz
-"""
+"""Compare FactorTopy with recorded numbers: entry point of `palimpsest conformance`."""
 
 from harness.commands.conformance import main
 from harness.storage import exit_with_one_line

@@ -1,6 +1,6 @@
-"""Entry point: Fine-tune a backbone, take snapshots and track them.
+"""Fine-tune a backbone, take snapshots and track them.
 
-accelerate launch harness/finetune.py backbone=mini_clip task=digits method=full seed=0
+Entry point of `palimpsest finetune`, also for `accelerate launch harness/finetune.py`.
 """
 
 from harness.commands.finetune import main

@@ -1,6 +1,6 @@
-"""Entry point: Train the mini backbones again.
+"""Train the mini backbones again.
 
-accelerate launch harness/pretrain.py objective=supervised
+Entry point of `palimpsest pretrain`, also for `accelerate launch harness/pretrain.py`.
 """
 
 from harness.commands.pretrain import main

@@ -1,7 +1,4 @@
-"""Entry point: Print curves out of MLflow. The function of the Python interface stands here too.
-
-python -m harness.query rewiring --by backbone,roi
-"""
+"""Print curves of metrics: entry point of `palimpsest query`; also the function `harness.query`."""
 
 from harness.commands.query import main
 from harness.storage import exit_with_one_line

@@ -1,7 +1,4 @@
-"""Entry point: Draw what regions read of images.
-
-python -m harness.readout runs/<study>/<run>
-"""
+"""Draw what regions read of images: entry point of `palimpsest readout`."""
 
 from harness.commands.readout import main
 from harness.storage import exit_with_one_line

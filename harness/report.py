@@ -1,7 +1,4 @@
-"""Entry point: Write the report of a study.
-
-python -m harness.report runs/<study>
-"""
+"""Write the reports of studies: entry point of `palimpsest report`."""
 
 from harness.commands.report import main
 from harness.storage import exit_with_one_line

@@ -1,7 +1,4 @@
-"""Entry point: Run a grid of runs, then write its report.
-
-python -m harness.study study=demo
-"""
+"""Run a grid of runs, then write its report: entry point of `palimpsest study`."""
 
 from harness.commands.study import main
 from harness.storage import exit_with_one_line

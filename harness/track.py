@@ -1,6 +1,6 @@
-"""Entry point: Track the snapshots of runs.
+"""Track the snapshots of runs.
 
-accelerate launch harness/track.py runs/<study>/<run>
+Entry point of `palimpsest track`, also for `accelerate launch harness/track.py`.
 """
 
 from harness.commands.track import main

@@ -1,6 +1,6 @@
-"""Entry point: Measure curves of WiSE-FT.
+"""Measure runs between their first and last weights.
 
-accelerate launch harness/wise_ft.py runs/<study>/<run>
+Entry point of `palimpsest wise-ft`, also for `accelerate launch harness/wise_ft.py`.
 """
 
 from harness.commands.wise_ft import main

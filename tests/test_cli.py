@@ -92,7 +92,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["query", "rewiring", "--stduy=x"], r"unknown option '--stduy': .* did you mean '--study'\?"),
         (
             ["query", "rewirin"],
-            r"palimpsest query: kind: invalid choice: 'rewirin' .*palimpsest query --help",
+            r"palimpsest query: KIND: invalid choice: 'rewirin' .*palimpsest query --help",
         ),
         (["report"], r"palimpsest report: .* required: STUDY_FOLDER; see palimpsest report --help"),
         (["config", "--list", "bakcbone"], r"palimpsest config: --list: invalid choice: 'bakcbone'"),

@@ -1,8 +1,17 @@
+import sys
+import types
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from harness.config.compose import load_config
+from harness.measures import rows
+from harness.measures.label_scores import score_labels
+from harness.measures.probes import probed_task
+from harness.measures.probes.kinds import PROBE_KINDS
 from harness.measures.probes.knn import knn_probe
 from harness.measures.probes.linear import (
     LEARNING_RATES,
@@ -11,6 +20,7 @@ from harness.measures.probes.linear import (
 )
 from harness.measures.probes.zero_shot import zero_shot
 from harness.storage.errors import InputError
+from tasks.load import load_task
 
 
 def toy(n_images, n_classes=4, n_channels=16, noise=0.15, seed=0):
@@ -156,3 +166,21 @@ def test_bad_input():
         zero_shot(features, text, labels, 100.0)
     with pytest.raises(InputError, match="logit scale of 0"):
         zero_shot(features, np.eye(4, 16, dtype=np.float32), labels, 0.0)
+
+
+def test_a_kind_of_probe_is_its_module_and_its_record(monkeypatch):
+    """Scores and changes of a new kind are named by its record alone."""
+    module = types.ModuleType("harness.measures.probes.constant")
+    module.probe = lambda probed, config: score_labels(np.eye(4)[0 * probed.test_labels], probed.test_labels)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    kind = replace(PROBE_KINDS[0], name="constant", delta="delta_constant")
+    for user in (probed_task, rows):
+        monkeypatch.setattr(user, "PROBE_KINDS", (*PROBE_KINDS, kind))
+    config = load_config(["probes.steps=3", "probes.knn_k=2"])
+    train, test = toy(40), toy(20, seed=1)
+    task = load_task("digits", 8, 4)  # its templates are of no use without a text tower
+    found = probed_task.probe_features(probed_task.ProbedTask(*train, *test, task), config)
+    assert found["constant_accuracy"] == 0.25
+    assert {name.partition("_")[0] for name in found} == {"linear", "knn", "constant"}
+    scores = {"task": {}, "probe": {"toy": found}}
+    assert rows.name_probes(scores, scores, "digits")["forgetting/toy/delta_constant"] == 0

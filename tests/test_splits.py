@@ -350,7 +350,7 @@ def test_the_split_of_a_run_is_a_list(tmp_path: Path) -> None:
 def test_a_split_ends_where_the_stimuli_end(tmp_path: Path, train: list[int], held_out: list[int]) -> None:
     path = tmp_path / "split.json"
     path.write_text(json.dumps({"train": train, "held_out": held_out}))
-    with pytest.raises(InputError, match="made for other stimuli than the 6"):
+    with pytest.raises(InputError, match="made for other stimuli than the brain's 6"):
         load_split(path, NUMBERS)
     path.write_text(json.dumps({"train": [1, 5], "held_out": [0, 2]}))
     assert load_split(path, NUMBERS).train.tolist() == [1, 5]

@@ -1,4 +1,4 @@
-"""Look at a brain before a study."""
+"""Describe a brain: entry point of `palimpsest brains`."""
 
 from harness.commands.brains import main
 from harness.storage import exit_with_one_line

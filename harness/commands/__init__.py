@@ -1,1 +1,1 @@
-"""One module per command: its arguments, its help, what it prints."""
+"""The commands of `palimpsest`, one module each: arguments, help and output."""

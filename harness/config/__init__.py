@@ -1,4 +1,4 @@
-"""Every setting with its default, unit and range; configurations composed, checked, written and read."""
+"""All settings with defaults, units and ranges; composing, checking, writing and reading configurations."""
 
 import lazy_loader
 

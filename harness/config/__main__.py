@@ -1,4 +1,4 @@
-"""Print the configuration as resolved."""
+"""Print a configuration: entry point of `palimpsest config`."""
 
 from harness.commands.config import main
 from harness.storage import exit_with_one_line

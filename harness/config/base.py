@@ -1,4 +1,4 @@
-"""What all settings have in common."""
+"""The base of all settings."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Section(BaseModel):
-    """Base of all settings: never changed, no unknown keys, no silent conversions, no NaN."""
+    """Base of all settings: frozen, without unknown keys, silent conversions or NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

@@ -111,7 +111,7 @@ class _Training:
             self.model.to(memory_format=torch.channels_last)
         self.objective = build_objective(config, self.model, tasks[0], backbone, accelerator)
         self.gradients = GradientNorms(self.model.parameters_by_layer())
-        # the checkpoint to resume from, until the stage that it is of has read it
+        # the checkpoint to resume from, cleared once its stage has read it
         self.checkpoint = find_checkpoint(folder / "checkpoints")
         self.start = checkpoint_step(self.checkpoint) if self.checkpoint else 0
 

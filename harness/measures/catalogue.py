@@ -39,7 +39,7 @@ INTERPOLATED = "wise_ft."
 """Prefix of the metrics of weights between a run's first and last snapshot (WiSE-FT)."""
 
 CATALOGUE: tuple[Metric, ...] = tuple(list_metrics())
-"""All metrics, by stage; rows that are made from a measure come after it."""
+"""All metrics, by stage; rows derived from a measure follow it."""
 
 _BY_KEY: dict[tuple[str, str], Metric] = {(metric.stage, metric.measure): metric for metric in CATALOGUE}
 _TERM = _BY_KEY["train", "<term>"]
@@ -51,11 +51,11 @@ class MetricName(NamedTuple):
     Attributes
     ----------
     stage, place, measure : str
-        A name without a place, such as ``train/loss``, has the place ``all``.
+        The place of a name without one, such as ``train/loss``, is ``all``.
     subject : str or None
-        None: the mean over subjects, or the only one.
+        None: the mean over subjects, or the only subject.
     interpolated : bool
-        Whether it is of WiSE-FT's curve.
+        Whether it has the prefix of WiSE-FT's curves.
     """
 
     stage: str
@@ -66,7 +66,7 @@ class MetricName(NamedTuple):
 
 
 def split_name(name: str) -> MetricName:
-    """Parts of a metric's name, known or not."""
+    """Split the name of a metric, known or not, into its parts."""
     stage, *rest = name.removeprefix(INTERPOLATED).split("/")
     *where, measure = rest or [""]
     place, subject, *_ = (*where, None, None)
@@ -75,7 +75,7 @@ def split_name(name: str) -> MetricName:
 
 @cache
 def describe(name: str) -> Metric:
-    """The metric of a row.
+    """Look up the metric of a row.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def describe(name: str) -> Metric:
     Raises
     ------
     InputError
-        If no metric has this name, with the nearest.
+        If no metric has this name; the message suggests the nearest.
     """
     parts = split_name(name)
     found = _BY_KEY.get((parts.stage, parts.measure))
@@ -97,7 +97,7 @@ def describe(name: str) -> Metric:
 
 
 def _fits(metric: Metric, name: str, parts: MetricName) -> bool:
-    """Whether the place, the subject and the prefix of a name are such as the metric has."""
+    """Whether a metric exists for the place, subject and prefix of a name."""
     place = metric.pattern.split("/")[1]
     n_parts = metric.pattern.count("/") + (parts.subject is not None)
     whole = {
@@ -114,7 +114,7 @@ def _fits(metric: Metric, name: str, parts: MetricName) -> bool:
 
 
 def _list_names(parts: MetricName) -> Iterator[str]:
-    """Names that there are at the place of a name that there is not."""
+    """All names for the place of an unknown name, to suggest the nearest."""
     for metric in CATALOGUE:
         stage, *where, measure = metric.pattern.split("/")
         prefix = INTERPOLATED if parts.interpolated and STAGES[metric.stage].interpolated else ""
@@ -130,7 +130,7 @@ def _list_names(parts: MetricName) -> Iterator[str]:
 
 
 def is_headline(name: str) -> bool:
-    """Whether a row is one of the few to look at first; those of single subjects never are."""
+    """Whether a row is one of the few to look at first; rows of single subjects never are."""
     metric, parts = describe(name), split_name(name)
     if metric.headline == "never" or parts.subject is not None:
         return False
@@ -142,7 +142,7 @@ def is_headline(name: str) -> bool:
 
 
 def to_markdown() -> str:
-    """``docs/metrics.md``."""
+    """Write ``docs/metrics.md``."""
     parts = [_INTRODUCTION]
     for kind, stage in STAGES.items():
         rows = [_write_row(metric) for metric in CATALOGUE if metric.stage == kind and not metric.ending]
@@ -184,7 +184,7 @@ def _write_range(metric: Metric) -> str:
 
 
 def _write_headline(metric: Metric) -> str:
-    """Where a measure is a headline, and with which endings."""
+    """Write where a measure is a headline, and with which endings."""
     places: dict[str, list[str]] = {"every place": [], "whole brain": []}
     for one in CATALOGUE:
         if one.stage == metric.stage and metric.measure in (one.measure, one.base) and one.headline in places:

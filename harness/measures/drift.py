@@ -1,7 +1,7 @@
 """Drift: how far representations and weights have moved since step 0, layer by layer.
 
-Forgetting says what a backbone can no longer do, rewiring what the brain reads elsewhere; drift is what
-moved inside, whoever reads it. Pure functions.
+Forgetting says what a backbone can no longer do, rewiring what the brain reads elsewhere. Drift is what moved
+inside, whether the brain reads it or not. Pure functions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rows that are made from a measure, told by the end of their name: floors, p values, means over subjects."""
+"""Rows derived from a measure, recognised by their ending: floors, p values, means over subjects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.measures.metric import (
 
 @dataclass(frozen=True)
 class Ending:
-    """A kind of row that is made from a measure, told by the end of its name.
+    """A kind of row derived from a measure, recognised by the end of its name.
 
     Attributes
     ----------
@@ -32,12 +32,13 @@ class Ending:
     heading, form :
         As for `Metric`; form None: the measure's.
     directed : bool
-        Whether the measure's better direction is this one's too.
+        Whether it is better in the same direction as the measure.
     over_subjects : str
         As for `Metric`.
     rois_only : bool
-        Whether the whole brain has no such row.
+        Whether the whole brain lacks such a row.
     code : str
+        As for `Metric`.
     """
 
     ending: str
@@ -52,7 +53,7 @@ class Ending:
     rois_only: bool = False
 
     def apply(self, metric: Metric, headline: Headline, compared: tuple[At, ...]) -> Metric:
-        """The metric with this ending, made from `metric`."""
+        """Derive the metric with this ending from `metric`."""
         width = metric.high - metric.low
         low, high = {
             "same": (metric.low, metric.high),
@@ -255,15 +256,15 @@ def expand(
     headline: Mapping[str, Headline] | None = None,
     compared: Mapping[str, tuple[At, ...]] | None = None,
 ) -> Iterator[Metric]:
-    """A metric and all that is made from it.
+    """List a metric and everything derived from it.
 
     Parameters
     ----------
     metric : Metric
     endings : sequence of Ending
-        Besides those of means over subjects, which follow from the metric.
+        In addition to those of means over subjects, which `Metric.over_subjects` implies.
     headline, compared : dicts of ending
-        For what is made from it.
+        `Metric.headline` and `Metric.compared` of derived metrics.
     """
 
     def make(made_from: Metric, ending: Ending) -> Metric:

@@ -51,8 +51,8 @@ STAGES: dict[Kind, Stage] = {
     ),
     "drift": Stage(
         "Drift",
-        "How far layers have moved since step 0, whoever reads them. Weights before the first block are "
-        "`stem`, weights after the last `top`; `features` is what the head reads.",
+        "How far layers have moved since step 0, whether the brain reads them or not. Weights before the "
+        "first block are `stem`, weights after the last `top`; `features` is what the head reads.",
     ),
     "selectors": Stage("Selectors", "Where voxels read: means over the voxels of a place.", True),
     "rewiring": Stage(
@@ -78,7 +78,7 @@ _LOPEZ_PAZ = "Lopez-Paz & Ranzato 2017"
 
 
 class _Score(NamedTuple):
-    """What a set of predictions is scored by."""
+    """A score of predictions."""
 
     title: str
     better: Better
@@ -584,7 +584,7 @@ def _brain() -> Iterator[Metric]:
 
 
 def list_metrics() -> Iterator[Metric]:
-    """All metrics, by stage; rows that are made from a measure come after it."""
+    """List all metrics, by stage; rows derived from a measure follow it."""
     yield from _training()
     yield from _scores()
     for kind in PROBE_KINDS:

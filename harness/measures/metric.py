@@ -1,4 +1,4 @@
-"""What is known of a metric, and the stages that metrics belong to. Imports nothing heavy."""
+"""The record of a metric, and the stages that metrics belong to. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Stage:
     of_brain : bool
         Whether the place is an ROI or ``all``, and a subject may follow it.
     shown : str or None
-        The measure that a query shows by default; None: all.
+        Default measure of a query; None: all measures.
     interpolated : bool
         Whether it is also measured between a run's first and last weights (WiSE-FT).
     """
@@ -62,7 +62,7 @@ class Metric:
         Its name with placeholders: ``<task>``, ``<layer>``, ``<scoring>``, ``<roi>``, ``<place>`` (an ROI or
         ``all``).
     title : str
-        What it is called, in lower case.
+        Its name in headings and titles, in lower case.
     definition : str
         One sentence.
     source : str
@@ -76,18 +76,18 @@ class Metric:
     headline : "every place", "whole brain" or "never"
         Where it is one of the few metrics to look at first.
     above, heading : str
-        Heading of its group of columns in tables, and of its own; ``{place}`` stands for the place. An empty
-        heading says when: before or after.
+        Headings in tables, of its group of columns and of its own column; ``{place}`` stands for the place.
+        An empty `above` means the title, an empty `heading` "before" or "after".
     form : "number", "signed" (+ or −) or "p"
     compared : tuple of "start" and "end"
         Snapshots at which the comparison of runs shows it.
     tail : "greater", "less" or "two-sided", or None
-        Side on which it departs from its noise floor; None: it has no floor, or describes one.
+        Side of the noise floor on which a change shows; None: it has no floor, or describes one.
     over_subjects : str
-        What its rows say of several subjects: "nothing" (it is of one subject), their "mean", also its
-        "interval", also the "test" of the mean against 0.
+        Rows with several subjects: "nothing" (single subjects only), the "mean", also its "interval", or also
+        the "test" of the mean against 0.
     base, ending : str
-        The measure that it is made from, and what its name adds to it; empty for a measure itself.
+        The measure it is derived from, and what its name adds to it; empty for a measure itself.
     """
 
     pattern: str

@@ -112,8 +112,8 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
             embed_svg(draw_rewiring(lines, places)),
             "How much further voxels have moved between layers than a refit alone moves them: the whole "
             f"brain, then each region in order of the hierarchy, all on one axis. Shaded: where {floor}. "
-            f"Filled points have p < 0.05{' over subjects' if several else ''}, in regions corrected for their "
-            f"number; open points are no evidence of rewiring.{of_brain}",
+            f"Filled points have p < 0.05{' over subjects' if several else ''}, in regions corrected for "
+            f"their number; open points are no evidence of rewiring.{of_brain}",
             tuple(f"rewiring/<place>/wasserstein{end}" for end in ("_excess", *(over if several else own))),
         )
     measures = [measure for measure in DRAWN if any(find_layers(line, measure) for line in lines)]
@@ -121,9 +121,9 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
         yield Picture(
             "Drift",
             embed_svg(draw_drift(lines)),
-            "The last snapshot against step 0, layer by layer, whoever reads it. Left: how much of the "
-            "similarity between stimuli is lost. Middle: how far weights have moved. Right: the norm of the "
-            f"loss’s gradient, averaged over the steps since the previous snapshot.{seeds}",
+            "The last snapshot against step 0, layer by layer, whether the brain reads it or not. Left: how "
+            "much of the similarity between stimuli is lost. Middle: how far weights have moved. Right: the "
+            f"norm of the loss’s gradient, averaged over the steps since the previous snapshot.{seeds}",
             tuple(f"drift/<layer>/{measure}" for measure in measures),
         )
     hierarchy = ("hierarchy", "hierarchy_null_mean", "hierarchy_null_sd")
@@ -150,9 +150,9 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
         yield Picture(
             "Between pretrained and fine-tuned weights (WiSE-FT)",
             embed_svg(draw_interpolation(interpolated)),
-            "Weights on the straight line from the pretrained backbone (α = 0) to the fine-tuned one (α = 1), "
-            "measured like snapshots. Where accuracy holds and Δ is nearer to 0, less is forgotten at no "
-            "cost. "
+            "Weights on the straight line from the pretrained backbone (α = 0) to the fine-tuned one "
+            "(α = 1), measured like snapshots. Where accuracy holds and Δ is nearer to 0, less is forgotten "
+            "at no cost. "
             f"Open points of excess rewiring have p ≥ 0.05.{of_brain}",
             tuple(choose_interpolated([run for line in interpolated for run in line.runs])),
         )
@@ -166,8 +166,8 @@ def _picture_sequences(lines: Sequence[Line], seeds: str) -> Picture:
         embed_svg(draw_matrices(lines)),
         "How well every task (columns) is done when each task has ended (rows); framed: the task just "
         "trained. Below the frame is what later tasks leave of a task; above it, what the task gained from "
-        "others before it was trained. A zero-initialised head cannot show such gains: its numbers above the frame are "
-        f"chance.{' Numbers are means over seeds.' if seeds else ''}",
+        "others before it was trained. A zero-initialised head cannot show such gains: its numbers above "
+        f"the frame are chance.{' Numbers are means over seeds.' if seeds else ''}",
         tuple(
             f"task/<task>/{measure}" if scoring == "head" else f"probe/<task>/{scoring}_{measure}"
             for scoring in choose_scorings(lines)

@@ -1,4 +1,4 @@
-"""Send journals to MLflow."""
+"""Send journals to MLflow: entry point of `palimpsest forward`."""
 
 from harness.commands.forward import main
 from harness.storage import exit_with_one_line

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ProbeKind:
-    """One way to ask what features know of a task.
+    """One way to measure what features know of a task.
 
     Attributes
     ----------
@@ -20,15 +20,15 @@ class ProbeKind:
     title : str
         In headings.
     delta, symbol : str
-        Name and symbol of the change of its score since step 0, ``forgetting/<task>/delta_lp`` and Δ_LP.
+        Name and symbol of its score's change since step 0: ``forgetting/<task>/delta_lp`` and Δ_LP.
     definition, source : str
         For the catalogue of metrics.
     code : str
         Function that computes it.
     in_tables : bool
-        Whether tables and figures show its Δ and its matrix of a sequence; all kinds are always measured.
+        Whether tables and figures show its Δ, and its matrix of a sequence. All kinds are measured anyway.
     on_task : bool
-        Whether they also show its score on the task that is fine-tuned.
+        Whether they also show its score on the fine-tuned task.
     """
 
     name: str
