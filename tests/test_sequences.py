@@ -122,12 +122,15 @@ def test_a_long_sequence_has_a_name_that_files_can_have() -> None:
         (["task=[digits,texturs]"], r"unknown task 'texturs'.*did you mean 'textures'\?"),
         (["task=[digits,textures,digits]"], "task: found digits 2 times, expected each task once"),
         (["task=[]"], r"task: found \[\], expected one or more tasks, such as task=\[digits,textures\]"),
-        (["task=digits,textures"], r"tasks one after another are task=\[digits,textures\]"),
+        (["task=digits,textures"], r"for a sequence of tasks: task=\[digits,textures\]"),
         ([BOTH, "task.name=mine"], "task: found mine 2 times"),
-        ([BOTH, "task.n_train=0"], "task.n_train: found 0, .*; this is digits in a sequence: .* every task"),
+        (
+            [BOTH, "task.n_train=0"],
+            r"task.n_train: found 0, .* \(task digits of a sequence: .* all its tasks",
+        ),
         (
             ["task=[digits,eurosat]", "task.image_size=32"],
-            "task.image_size: not a setting of the task that is chosen; this is eurosat in a sequence",
+            r"task.image_size: not a setting of the chosen task \(task eurosat of a sequence",
         ),
         ([BOTH, "task.digits.n_train=9"], r"unknown setting 'task.digits'.*file in a task folder sets one"),
         ([BOTH, "seed=-1"], "^seed: found -1, expected greater than or equal to 0$"),

@@ -93,8 +93,10 @@ def probe_tasks(config: Config) -> tuple[TaskConfig, ...]:
 
 def _fill_in_probes(config: Config) -> Config:
     """Replace the names of probe tasks that come from the user's folders by the settings."""
+    # a probe that is fine-tuned on is skipped later, whatever it is called
+    known = {*group_options("task"), *(task.name for task in tasks_in_order(config.task))}
     for name in config.probes.tasks:
-        if isinstance(name, str) and name not in group_options("task"):
+        if isinstance(name, str) and name not in known:
             raise InputError(f"probes.tasks: {unknown_name('task', name, group_options('task'))}")
     own = own_options("task")
     if not set(own) & {name for name in config.probes.tasks if isinstance(name, str)}:
