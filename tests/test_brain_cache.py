@@ -124,7 +124,7 @@ def test_pictures_that_stay_where_they_are_are_opened_again(
     # other pictures under the same key are noticed
     with caplog.at_level(logging.WARNING):
         assert cached_brain({"a": 1}, lambda: made, lambda ids: Elsewhere(ids, "y")) is made
-    assert "not a whole brain (fingerprint" in caplog.text
+    assert "incomplete brain (fingerprint" in caplog.text
 
 
 def test_of_several_that_want_a_brain_one_makes_it(brain: Brain) -> None:
@@ -175,7 +175,7 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(
     monkeypatch.setenv("PALIMPSEST_CACHE", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING):
         assert cached_brain({"a": 1}, lambda: brain) is brain
-    assert "going on without" in caplog.text
+    assert "continuing without it" in caplog.text
 
 
 def test_the_simulated_subject_is_simulated_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,8 @@ for library in ("timm", "open_clip"):  # any network of theirs
 def test_every_embedded_task_has_an_option_and_other_options_have_another_source() -> None:
     assert set(NAMES) <= set(group_options("task"))
     for name in group_options("task"):
-        config = load_config([f"task={name}", *NEEDED.get(name, [])]).task
+        needed = ["task.function=a.b:c"] if name == "python" else NEEDED.get(name, [])
+        config = load_config([f"task={name}", *needed]).task
         assert (config.source == "embedded") == (name in NAMES)
 
 
@@ -55,7 +56,10 @@ def test_every_embedded_task_has_an_option_and_other_options_have_another_source
     ("group", "option"), [(group, option) for group in GROUPS for option in group_options(group)]
 )
 def test_every_option_of_every_group_composes(group: str, option: str) -> None:
-    needed = [f"{group}.function=a.b:c"] if option == "python" else NEEDED.get(option, [])
+    needed = NEEDED.get(option, [])
+    if option == "python":
+        named = [f"{group}.name=python"] if group in ("task", "backbone") else []
+        needed = [f"{group}.function=a.b:c", *named]
     config = load_config([f"{group}={option}", *needed])
     if group != "mapping":
         assert getattr(config, group).name == option

@@ -15,7 +15,7 @@ from made_training import interrupted
 from overrides import SMALL_TRACKING, TINY
 
 from harness.backbones.load import load_backbone
-from harness.commands.finetune import run
+from harness.commands.finetune import main, run
 from harness.config.compose import load_config
 from harness.config.folders import REPOSITORY
 from harness.finetuning.batches import (
@@ -34,7 +34,7 @@ from harness.runs.layout import (
     run_folder,
     snapshot_folder,
 )
-from harness.storage.errors import InputError
+from harness.storage.errors import InputError, exit_with_one_line
 from harness.storage.files import read_weights
 from tasks.load import load_task
 
@@ -253,11 +253,13 @@ def test_two_processes_train_as_one_and_share_the_tracking(tmp_path):
         torch.testing.assert_close(both[name], alone[name], atol=2e-4, rtol=1e-3)
 
 
-def test_wrong_names_end_in_one_line(tmp_path):
-    script = str(REPOSITORY / "harness" / "finetune.py")
-    process = launch(script, "backbone=mini_clop", stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    _, message = process.communicate(timeout=240)
-    assert process.returncode == 2
+def test_wrong_names_end_in_one_line(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        exit_with_one_line(lambda: main(["backbone=mini_clop"]))
+    assert ended.value.code == 2
     known = r"expected one of \d+, such as mini_clip, .*; did you mean 'mini_clip'\?"
-    assert re.fullmatch(rf"error: unknown backbone 'mini_clop': {known}", message.strip())
+    output, message = capfd.readouterr()
+    assert output == ""
+    assert re.fullmatch(rf"error: unknown backbone 'mini_clop': {known}\n", message)
     assert not list(Path(tmp_path).iterdir())

@@ -213,7 +213,7 @@ def without_mappings(run: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        (without_learned, r"mappings/step-000002: kept without what it has learned"),
+        (without_learned, r"mappings/step-000002: saved without learned.safetensors"),
         (as_ridge, r"mappings/step-000002: found a mapping of family layer_ridge, which has no channels"),
         (without_mappings, r"found no mapping of a snapshot, expected the folder of a tracked run"),
     ],

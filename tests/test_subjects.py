@@ -147,7 +147,7 @@ def test_a_subject_that_is_not_there_is_named(tmp_path: Path) -> None:
 
     save(tmp_path / "one")
     for subject in list_subjects(ArraysConfig(root=str(tmp_path), subjects=("one", "two")), tmp_path)[1:]:
-        with pytest.raises(InputError, match=rf"{tmp_path}/two: not there"):
+        with pytest.raises(InputError, match=rf"{tmp_path}/two: no such file or folder"):
             load_brain(subject.brain)
 
 

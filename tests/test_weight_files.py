@@ -232,7 +232,7 @@ def test_snapshots_remember_activation_and_preprocessing(tmp_path: Path) -> None
     with pytest.raises(InputError, match="found a snapshot with quick_gelu True, expected False"):
         read_snapshot(folder, tune(make_tiny_clip(tmp_path, 32), 3, probe, 0), pretrained)
     backbone.preprocessing = backbone.preprocessing.changed(PreprocessingConfig(mean=(0.5, 0.5, 0.5)))
-    with pytest.raises(InputError, match=r"found a snapshot with mean \[0.48.*accepted: \[0.5, 0.5, 0.5\]"):
+    with pytest.raises(InputError, match=r"found a snapshot with mean \[0.48.*expected \[0.5, 0.5, 0.5\]"):
         read_snapshot(folder, tune(backbone, 3, probe, 0), pretrained)
 
 

@@ -292,8 +292,8 @@ def _recognise(name: str, output: Tensor, layout: Layout | None, n_prefix: int |
         n_local = shape[1] - count
         if n_local > 0 and math.isqrt(n_local) ** 2 == n_local:
             return Output("tokens", count)
-    count = "0 or 1" if n_prefix is None else str(n_prefix)
+    assumed = "0 or 1" if n_prefix is None else str(n_prefix)
     raise InputError(
-        f"prefix_tokens: {name} returns {shape[1]} tokens, {count} of them class or register tokens; "
+        f"prefix_tokens: {name} returns {shape[1]} tokens, {assumed} of them class or register tokens; "
         "expected the others to form a square grid"
     )

@@ -20,4 +20,4 @@ def load_python(config: PythonBackboneConfig) -> Backbone:
     # a plan counts other networks on the meta device, where files of weights cannot be read
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return call_function("backbone", config.function, config.arguments, Backbone)
+        return call_function("backbone", config.function, config.arguments, Backbone)  # type: ignore[type-abstract]

@@ -66,7 +66,7 @@ class BackboneConfig(Section):
         if self.untrained and self.objective != "none":
             raise ValueError(
                 f"found neither weights nor checkpoint for {self.name} with objective {self.objective}; "
-                "accepted: a hub tag as weights, a file as checkpoint, or objective none (untrained)"
+                "expected a hub tag as weights, a file as checkpoint, or objective none (untrained)"
             )
         return self
 

@@ -95,12 +95,12 @@ def draw_readout(
     title : str
     """
     caption = (
-        "Red, green and blue: the three directions of channels with the region’s largest weights (numbers: share "
-        "of the weights), at every place of the image. Grey: the average token of the training stimuli. More of "
-        "a direction is brighter and raises the region’s mean response. Layers are mixed as the region reads "
-        "them (bars, first to last). Every row has its own colour scale and directions: red in one row is "
-        "unrelated to red in another. Smoothed between tokens (bicubic). The global token has no place and is "
-        "not drawn; its share is given."
+        "Red, green and blue: the three directions of channels with the region’s largest weights "
+        "(numbers: share of the weights), at every place of the image. Grey: the average token of the "
+        "training stimuli. More of a direction is brighter and raises the region’s mean response. Layers "
+        "are mixed as the region reads them (bars, first to last). Every row has its own colour scale and"
+        " directions: red in one row is unrelated to red in another. Smoothed between tokens (bicubic). "
+        "The global token has no place and is not drawn; its share is given."
     )
     return _draw_grid(images, [_mixed_row(reading) for reading in readings], title, caption)
 
@@ -119,12 +119,12 @@ def draw_layers(
         note = f"{reading.layer[index]:.0%} of the reading"
         rows.append(_Row(layers[index], note, (), reading.layer, index, picture))
     caption = (
-        "First row: layers mixed as the region reads them (bars, first to last). Below: every layer alone, even "
-        "those it hardly reads. Red, green and blue: the three directions of channels with the region’s largest "
-        "weights, the same in all rows (numbers: share of the weights). Grey: the average token of the training "
-        "stimuli. More of a direction is brighter and raises the region’s mean response. Layers share one colour "
-        "scale; the mixture has its own. Smoothed between tokens (bicubic). The global token has no place and "
-        "is not drawn; its share is given."
+        "First row: layers mixed as the region reads them (bars, first to last). Below: every layer "
+        "alone, even those it hardly reads. Red, green and blue: the three directions of channels with "
+        "the region’s largest weights, the same in all rows (numbers: share of the weights). Grey: the "
+        "average token of the training stimuli. More of a direction is brighter and raises the region’s "
+        "mean response. Layers share one colour scale; the mixture has its own. Smoothed between tokens "
+        "(bicubic). The global token has no place and is not drawn; its share is given."
     )
     return _draw_grid(images, rows, title, caption)
 

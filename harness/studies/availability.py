@@ -12,6 +12,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from harness.config import (
     AnyBackboneConfig,
+    BackboneConfig,
     Config,
     HubTaskConfig,
     ImagefolderTaskConfig,
