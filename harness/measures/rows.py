@@ -5,7 +5,7 @@ Pure functions. The measures themselves are in `rewiring`, `alignment` and `forg
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from harness.brains import Brain
-from harness.mappings import Mapping as VoxelMapping
+from harness.mappings import Mapping
 from harness.measures.alignment import (
     Hierarchy,
     hierarchy_alignment,
@@ -41,7 +41,7 @@ Summary = dict[str, dict[str, float]]
 
 
 def measure_brain(
-    mappings: Mapping[int, VoxelMapping], refits: Sequence[VoxelMapping], brain: Brain, seed: int
+    mappings: dict[int, Mapping], refits: Sequence[Mapping], brain: Brain, seed: int
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """Compute all metrics of a brain by name, for every snapshot in order.
 
@@ -69,7 +69,7 @@ def measure_brain(
         yield step, values
 
 
-def name_probes(now: Mapping[str, Any], before: Mapping[str, Any], *tasks: str) -> dict[str, float]:
+def name_probes(now: dict[str, Any], before: dict[str, Any], *tasks: str) -> dict[str, float]:
     """Name a snapshot's scores, probes, forgetting and drift; Δ is after − before, negative = forgetting.
 
     Δ is a difference of accuracies or, for multi-label tasks, of mean AUROC, which its name says.
@@ -102,7 +102,7 @@ def name_probes(now: Mapping[str, Any], before: Mapping[str, Any], *tasks: str) 
     return values
 
 
-def name_mapping(mapping: VoxelMapping, brain: Brain) -> dict[str, float]:
+def name_mapping(mapping: Mapping, brain: Brain) -> dict[str, float]:
     """Name the measures of one mapping: prediction and selectors by place, and hierarchy alignment."""
     per_voxel = {
         "brain/{}/r2": mapping.r2,
@@ -126,7 +126,7 @@ def name_mapping(mapping: VoxelMapping, brain: Brain) -> dict[str, float]:
     return values
 
 
-def _hierarchy(mapping: VoxelMapping, brain: Brain) -> Hierarchy:
+def _hierarchy(mapping: Mapping, brain: Brain) -> Hierarchy:
     return hierarchy_alignment(expected_depth(mapping.layer), voxel_ranks(brain.rois, brain.n_voxels))
 
 
@@ -134,11 +134,11 @@ def _hierarchy(mapping: VoxelMapping, brain: Brain) -> Hierarchy:
 class Fit:
     """A mapping and, by ROI, how its voxels differ in the channels they read (empty without weights)."""
 
-    mapping: VoxelMapping
+    mapping: Mapping
     channels: dict[str, RoiChannels]
 
 
-def describe_fit(mapping: VoxelMapping, brain: Brain, seed: int) -> Fit:
+def describe_fit(mapping: Mapping, brain: Brain, seed: int) -> Fit:
     """Describe the channels of a mapping once, to compare it with many."""
     if mapping.weights is None:
         return Fit(mapping, {})
@@ -169,8 +169,8 @@ def compare_all(
 
 
 def name_rewiring(
-    raw: Mapping[tuple[str, str], Float[np.ndarray, "n_fits 1"]],
-    between: Mapping[tuple[str, str], Float[np.ndarray, "n_fits n_fits"]],
+    raw: dict[tuple[str, str], Float[np.ndarray, "n_fits 1"]],
+    between: dict[tuple[str, str], Float[np.ndarray, "n_fits n_fits"]],
 ) -> dict[str, float]:
     """Hold rewiring against the floor: raw, null, excess with interval, p, and p corrected over ROIs."""
     values: dict[str, float] = {}

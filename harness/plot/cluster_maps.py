@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import seaborn as sns
@@ -15,7 +15,7 @@ from harness.brains import (
     Brain,
     Roi,
 )
-from harness.mappings import Mapping as VoxelMapping
+from harness.mappings import Mapping
 from harness.measures import (
     cluster_channels,
     match_clusters,
@@ -31,9 +31,7 @@ _LIGHTNESS = (0.85, 0.65, 0.45)  # in turn, so that neighbouring hues differ
 _GREY = "#d9d9d9"
 
 
-def label_voxels(
-    fits: Sequence[VoxelMapping], n_clusters: int, seed: int
-) -> list[Int[np.ndarray, " n_voxels"]]:
+def label_voxels(fits: Sequence[Mapping], n_clusters: int, seed: int) -> list[Int[np.ndarray, " n_voxels"]]:
     """Cluster every fit's voxels, and number clusters by the first fit's that share most voxels.
 
     Voxels that a fit does not predict (R² of held-out stimuli at most 0) are −1.
@@ -94,7 +92,7 @@ def draw_clusters(
     return figure
 
 
-def draw_cluster_maps(brain: Brain, maps: Mapping[str, Int[np.ndarray, " n_voxels"]]) -> Figure:
+def draw_cluster_maps(brain: Brain, maps: dict[str, Int[np.ndarray, " n_voxels"]]) -> Figure:
     """Draw clusters of several fits side by side, by title; a number has one colour in all."""
     n_clusters = max(int(clusters.max()) for clusters in maps.values()) + 1
     colours = cluster_colours(n_clusters)

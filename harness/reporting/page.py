@@ -6,7 +6,7 @@ Finished runs are shown, unfinished ones listed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,7 @@ from harness.brains import (
     load_brain,
 )
 from harness.config import BrainConfig
-from harness.mappings import Mapping as VoxelMapping
-from harness.mappings import load_mapping
+from harness.mappings import Mapping, load_mapping
 from harness.measures import (
     N_CLUSTERS,
     STAGES,
@@ -83,8 +82,8 @@ CELL_PADDING, GROUP_PADDING = 18, 17
 class Fits:
     """The mappings of a subject that are drawn: all fits of step 0 and that of the last snapshot."""
 
-    step_0: tuple[VoxelMapping, ...]
-    end: VoxelMapping
+    step_0: tuple[Mapping, ...]
+    end: Mapping
     shift: DepthShift
 
 
@@ -243,7 +242,7 @@ def _build_table(title: str, columns: Sequence[Column], rows: list[dict[str, Any
     return {"title": title, "columns": columns, "rows": rows, "parts": parts}
 
 
-def _count_letters(cell: Mapping[str, str]) -> int:
+def _count_letters(cell: dict[str, str]) -> int:
     """Width of a cell; its spread is below the number, in small letters."""
     return max(len(cell["text"]), math.ceil(0.8 * max(len(cell["sd"]), len(cell["interval"]))))
 
@@ -273,7 +272,7 @@ def _say_where(column: Column, metric: str, line: Line) -> str:
     )
 
 
-def draw_runs(lines: Sequence[Line], brains: Mapping[BrainConfig, Brain]) -> Iterator[dict[str, Any]]:
+def draw_runs(lines: Sequence[Line], brains: dict[BrainConfig, Brain]) -> Iterator[dict[str, Any]]:
     """Draw a section per run: maps of its brain; unfolded for the first seed of a line.
 
     The first seed shows all subjects, and clusters of the first subject's voxels; other seeds show the first

@@ -38,6 +38,7 @@ def linear_probe(
     test: Float[np.ndarray, "n_test n_channels"],
     test_labels: Int[np.ndarray, "n_test *n_labels"],
     seed: int,
+    *,
     steps: int = 1000,
     learning_rates: Sequence[float] = LEARNING_RATES,
     validation_fraction: float = 0.2,
@@ -162,5 +163,5 @@ def probe(probed: ProbedTask, config: Config) -> LabelScores:
         probed.test,
         probed.test_labels,
         config.seed,
-        config.probes.steps,
+        steps=config.probes.steps,
     ).scores
