@@ -20,7 +20,7 @@ from harness.plot.style import (
 NO_VALUE = (0.81, 0.81, 0.81)
 AXES = "xyz"
 MARGIN = 0.06  # around the voxels, share of the longest view
-ROOM = (0.24, 0.2)  # left of a view and below it, for ticks and labels; share of a row's width
+ROOM = (0.24, 0.2)  # left of a view and below it, for ticks and labels; share of all views' size
 DIAMETER = (0.02, 0.06)  # smallest and largest voxel, share of the longest view
 EDGE = (0.0, 0.0, 0.0, 0.3)  # keeps colours near white visible
 
@@ -102,7 +102,8 @@ def draw_scatter(
     margin, diameter = MARGIN * longest, _diameter(coords, longest)
     spans = [[_span(coords[view.voxels], view, margin) for view in row] for row in rows]
     widest = max(sum(high[0] - low[0] for low, high in row) for row in spans)
-    left, below = ROOM[0] * widest, ROOM[1] * widest
+    tallest = sum(max(high[1] - low[1] for low, high in row) for row in spans)
+    left, below = (share * max(widest, 0.7 * tallest) for share in ROOM)
     top = right = 0.0
     for row, row_spans in zip(rows, spans, strict=True):
         height = max(high[1] - low[1] for low, high in row_spans)
@@ -159,8 +160,8 @@ def _draw_view(
     ax.add_collection(dots, autolim=False)
     ax.set(xlim=(high[0], low[0]) if view.mirrored else (low[0], high[0]), ylim=(low[1], high[1]))
     ticks = MaxNLocator(3).tick_values(low[0], high[0])
-    # no label near the edge: neighbouring views have theirs there
-    room = 0.12 * (high[0] - low[0])
+    # no labels where two hemispheres meet
+    room = (0.12 if view.across == 1 else 0) * (high[0] - low[0])
     ax.set_xticks(ticks[(ticks > low[0] + room) & (ticks < high[0] - room)])
     ax.yaxis.set_major_locator(MaxNLocator(3))
     ax.grid(False)
