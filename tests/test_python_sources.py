@@ -44,15 +44,6 @@ TASK = ["task=python", "task.function=made_lab:task"]
 BACKBONE = ["backbone=python", "backbone.function=made_lab:vit"]
 
 
-@pytest.fixture(autouse=True)
-def one_accelerator():
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 def test_names_default_to_the_function_and_can_be_set() -> None:
     config = load_config([*TASK, *BACKBONE])
     assert (config.task.name, config.backbone.name) == ("made_lab.task", "made_lab.vit")

@@ -9,14 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState
 
 import harness
 from harness.commands.finetune import run
-from harness.config.compose import (
-    REPOSITORY,
-    load_config,
-)
+from harness.config.compose import load_config
+from harness.config.folders import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "tutorial.md"
 LARGEST = 200_000  # bytes of a picture in the repository
@@ -24,12 +21,10 @@ LARGEST = 200_000  # bytes of a picture in the repository
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     yield tmp_path
     sys.modules.pop("recordings", None)
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_every_block_of_the_tutorial_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
