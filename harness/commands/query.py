@@ -15,7 +15,6 @@ from harness.storage import (
     InputError,
     write_atomically,
 )
-from harness.tracking import query
 
 
 def write_table(table: pd.DataFrame, form: Literal["table", "csv", "parquet"], output: Path | None) -> None:
@@ -61,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--runs-dir", type=Path, default=Path("runs"), help="folder with the tracking store (default: runs)"
     )
     arguments = parser.parse(argv)
+    # after the arguments are checked: the store's client takes a second to import
+    from harness.tracking import query
+
     if arguments.format == "parquet" and arguments.output is None:
         raise InputError("--format parquet: expected --output FILE")
     table = query(
