@@ -66,6 +66,24 @@ def imports_of(path: Path) -> Iterator[tuple[str, str]]:
                 assert alias.name.split(".")[0] not in ("harness", "tasks"), f"{path}: import {alias.name}"
 
 
+def loads(path: Path) -> set[str]:
+    """Our modules that importing a file imports: not what its functions import, or only annotations need."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.split(".")[0]
+            in (
+                "harness",
+                "tasks",
+            )
+        ):
+            inside = {f"{node.module}.{alias.name}" for alias in node.names} & {*map(name_of, MODULES)}
+            found |= inside or {node.module}
+    return found
+
+
 def listed_by(package: str) -> set[str]:
     folder = REPOSITORY / (package if package == "tasks" else f"harness/{package}")
     tree = ast.parse((folder / "__init__.pyi").read_text(encoding="utf-8"))
@@ -109,3 +127,19 @@ def test_what_a_package_lists_is_there(package: str) -> None:
     assert set(module.__all__) >= listed_by(package)
     for name in listed_by(package):
         assert hasattr(module, name), name
+
+
+def test_no_module_loads_itself_in_a_circle() -> None:
+    graph = {name_of(path): loads(path) for path in MODULES if path.name != "__init__.py"}
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " → ".join([*above, module])
+        if module in graph and module not in done:
+            for other in sorted(graph[module]):
+                visit(other, (*above, module))
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module, ())
+    assert len(done) == len(graph)

@@ -181,7 +181,7 @@ class Brain:
         ...     responses, coordinates, images, rois={"V1": np.arange(50)}, roi_ranks={"V1": 1}
         ... )
         """
-        from harness.brains.arrays import brain_from_arrays
+        from harness.brains.arrays_in_memory import brain_from_arrays
 
         return brain_from_arrays(
             responses,
