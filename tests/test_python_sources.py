@@ -36,6 +36,7 @@ from harness.studies.availability import (
     MISSING,
     list_needs,
 )
+from harness.studies.grid import expand_grid
 from harness.studies.plan import print_plan
 from tasks.load import load_task
 
@@ -61,6 +62,14 @@ def test_a_configuration_is_written_read_and_told_apart(tmp_path: Path) -> None:
     assert hash(config.brain) == hash(read_config(tmp_path / "config.yaml").brain)
     other = load_config([*BRAIN, *TASK, *BACKBONE, "brain.arguments.n_images=31"])
     assert config_hash(other) != config_hash(config)
+
+
+def test_an_argument_can_be_an_axis_of_a_study() -> None:
+    grid = "study.grid={brain.arguments.n_voxels: [12, 15]}"
+    found = [config.brain.arguments for _, config in expand_grid([*BRAIN, grid])]
+    assert found == [{"n_voxels": 12}, {"n_voxels": 15}]
+    with pytest.raises(InputError, match=r"study.grid: .*'bran.arguments.n'"):
+        load_config(["study.grid={bran.arguments.n: [1]}"])
 
 
 def test_subjects_are_passed_on() -> None:

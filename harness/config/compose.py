@@ -371,5 +371,7 @@ def _check_varied(name: str) -> None:
     """Raise an `InputError` unless a setting exists and determines results."""
     if name.partition(".")[0] in ("study", "runs_dir"):
         raise InputError(f"study.grid: found {name}, expected a setting that determines a run's results")
-    if name not in set(settings()):
+    section, arguments, _ = name.partition(".arguments.")
+    # arguments of a user's function may have any name
+    if (f"{section}.arguments" if arguments else name) not in set(settings()):
         raise InputError(f"study.grid: {_unknown_setting(name)}")
