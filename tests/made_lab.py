@@ -1,4 +1,4 @@
-"""What a user's own module may hold: a brain, a task and two networks, all small."""
+"""An example of a user's module: a brain, a task and two networks, all small."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def draw_images(n_images: int, seed: int, edge: int = 32) -> list[Image.Image]:
 
 
 def brain(n_images: int = 24, n_voxels: int = 30, subject: str | int | None = None) -> harness.Brain:
-    """Voxels that respond to the mean of a colour channel."""
+    """Return voxels that respond to the mean of a colour channel."""
     seed = 0 if subject is None else sum(map(ord, str(subject)))
     images = draw_images(n_images, seed)
     rng = np.random.default_rng(seed)
@@ -34,7 +34,7 @@ def brain(n_images: int = 24, n_voxels: int = 30, subject: str | int | None = No
 
 
 def task(n_train: int = 30, n_test: int = 12) -> harness.Task:
-    """Dark and bright images."""
+    """Return dark and bright images."""
 
     def make(count: int, seed: int) -> tuple[list[Image.Image], np.ndarray]:
         labels = np.arange(count) % 2
@@ -48,7 +48,7 @@ def task(n_train: int = 30, n_test: int = 12) -> harness.Task:
 
 
 def resnet() -> harness.Backbone:
-    """Torchvision's ResNet-18 with random weights."""
+    """Return torchvision's ResNet-18 with random weights."""
     from torchvision.models import resnet18
 
     network = resnet18()
@@ -63,7 +63,7 @@ def resnet() -> harness.Backbone:
 
 
 class Block(nn.Module):
-    """Attention and MLP, not named as timm names them."""
+    """Attention and MLP under names other than timm's."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

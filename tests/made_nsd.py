@@ -1,4 +1,4 @@
-"""A small copy of the Natural Scenes Dataset in its own layout, names, types and axis orders."""
+"""A small copy of the Natural Scenes Dataset with its own layout, names, types and axis orders."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from scipy.io import savemat
 
 SHAPE = (6, 7, 5)
-N_SESSIONS = 4  # of the design; the last is held out
+N_SESSIONS = 4  # in the design; the last is held out
 N_TRIALS = 10
-N_PICTURES = 12  # of a subject
+N_PICTURES = 12  # per subject
 N_SHARED = 4
-N_ALL = 20  # of the data set
+N_ALL = 20  # in the data set
 AFFINE = np.array([[1.8, 0, 0, -4.5], [0, 1.8, 0, -5.4], [0, 0, 1.8, -3.6], [0, 0, 0, 1]])
 TABLES = {
     "nsdgeneral": "0 Unknown\n1 nsdgeneral\n",
@@ -28,7 +28,7 @@ TABLES = {
 
 @dataclass(frozen=True)
 class MadeNsd:
-    """What was written: labels by atlas, [X, Y, Z]; stored numbers by session, [X, Y, Z, trials]."""
+    """Written data: labels by atlas, [X, Y, Z]; stored numbers by session, [X, Y, Z, trials]."""
 
     root: Path
     masterordering: np.ndarray
@@ -62,7 +62,7 @@ class MadeNsd:
         return self.labels["nsdgeneral"] > 0
 
     def shown(self, session: int) -> np.ndarray:
-        """Pictures (0-based) of a session's trials, by the manual's own words."""
+        """Return the pictures (0-based) of a session's trials, as the manual words it."""
         trials = np.arange((session - 1) * N_TRIALS, session * N_TRIALS)
         return np.array([self.subjectim[0, self.masterordering[0, trial] - 1] - 1 for trial in trials])
 
@@ -72,7 +72,7 @@ def write_nsd(
 ) -> MadeNsd:
     """Write sessions 1 to 3 of subject 1 in func1pt8mm; those in `hdf5` as MATLAB would, the others as NIfTI.
 
-    With `n_copies`, every trial comes that often.
+    Every trial occurs `n_copies` times.
     """
     rng = np.random.default_rng(5)
     masterordering, subjectim = write_design(root, rng, n_copies)
@@ -108,7 +108,7 @@ def write_nsd(
 
 
 def write_design(root: Path, rng: np.random.Generator, n_copies: int) -> tuple[np.ndarray, np.ndarray]:
-    """Design matrices, all counted from 1, as doubles, as MATLAB keeps them."""
+    """Write the design matrices as MATLAB does: doubles, counted from 1."""
     path = root / "nsddata/experiments/nsd/nsd_expdesign.mat"
     shared = np.sort(rng.permutation(N_ALL)[:N_SHARED]) + 1
     others = np.setdiff1d(np.arange(1, N_ALL + 1), shared)
@@ -116,7 +116,7 @@ def write_design(root: Path, rng: np.random.Generator, n_copies: int) -> tuple[n
     subjectim = np.stack([np.concatenate([shared, rng.permutation(part)]) for part in own])
     order = np.concatenate([np.arange(1, N_PICTURES + 1)] * 3 + [np.arange(1, 5)])
     masterordering = np.repeat(rng.permutation(order), n_copies)[None]
-    # three runs of five slots, two or three of which are empty over all
+    # three runs of five slots, one or two of them empty
     stimpattern = np.ones((N_SESSIONS, 3, 5))
     stimpattern[:, 0, 2] = stimpattern[:, 1, [0, 4]] = stimpattern[:, 2, 1:3] = 0
     stimpattern = np.tile(stimpattern, (1, n_copies, 1))
@@ -135,7 +135,7 @@ def write_design(root: Path, rng: np.random.Generator, n_copies: int) -> tuple[n
 
 
 def write_stimuli(root: Path, rng: np.random.Generator) -> np.ndarray:
-    """Pictures as h5py sees them: [n, height, width, 3] bytes."""
+    """Write pictures as h5py sees them: [n, height, width, 3] bytes."""
     path = root / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures = rng.integers(0, 256, (N_ALL, 9, 8, 3)).astype(np.uint8)
@@ -150,7 +150,7 @@ def write_nifti(path: Path, values: np.ndarray) -> None:
 
 
 def write_hdf5(path: Path, values: np.ndarray, chunks: tuple[int, ...] | str | None = "matlab") -> None:
-    """As MATLAB's h5create and h5write: axes reversed, one chunk per voxel with all its trials."""
+    """Write as MATLAB's h5create and h5write do: axes reversed, one chunk per voxel with all its trials."""
     path.parent.mkdir(parents=True, exist_ok=True)
     seen = values.transpose()
     layout = (seen.shape[0], *([1] * (seen.ndim - 1))) if chunks == "matlab" else chunks
@@ -159,7 +159,7 @@ def write_hdf5(path: Path, values: np.ndarray, chunks: tuple[int, ...] | str | N
 
 
 def _make_labels(shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
-    """A block of voxels behind, visual areas in slices along y, a face area and streams across them."""
+    """Make a posterior block of voxels, visual areas as slices along y, a face area, and streams across."""
     inside = np.zeros(shape, dtype=bool)
     inside[1:5, 0:6, 1:4] = True
     y, z = np.indices(shape)[1:]
@@ -174,8 +174,8 @@ def _make_labels(shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class MadeSurface:
-    """Surfaces of subject 1: labels by hemisphere and atlas, [vertices]; values by session and hemisphere,
-    [vertices, trials]."""
+    """Surfaces of subject 1: labels [vertices] by hemisphere and atlas; values [vertices, trials] by session
+    and hemisphere."""
 
     root: Path
     preparation: str
@@ -251,6 +251,6 @@ def write_surface(root: Path, preparation: str) -> MadeSurface:
 
 
 def write_mgh(path: Path, values: np.ndarray) -> None:
-    """Vertices, or vertices × trials, as FreeSurfer keeps them: (vertices, 1, 1, trials), big-endian."""
+    """Write vertices, or vertices × trials, as FreeSurfer does: (vertices, 1, 1, trials), big-endian."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.MGHImage(values.reshape(len(values), 1, 1, *values.shape[1:]), np.eye(4)), path)

@@ -1,4 +1,4 @@
-"""Recordings on disk, in the exact formats that data sets have, but small."""
+"""Small recordings on disk, in the exact formats of the data sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 N_FSAVERAGE = 163_842
-# of each hemisphere, as in the challenge: two subjects have fewer than the others
+# per hemisphere; as in the challenge, two subjects have fewer than the others
 SIZES = {"subj01": {"lh": 40, "rh": 36}, "subj06": {"lh": 38, "rh": 35}}
 N_TRAIN, N_TEST = 12, 4
 NAMES = {
@@ -41,15 +41,15 @@ def write_algonauts(
     mappings: bool = True,
     test: Sequence[str] = ("images",),
 ) -> Path:
-    """A subject's folder as the challenge hands it out; of the test split only what `test` names."""
+    """Write a subject's folder as the challenge distributes it; `test` lists the parts of the test split."""
     folder, rng = root / subject, np.random.default_rng(int(subject[-2:]))
     masks = folder / "roi_masks"
     for side, size in SIZES[subject].items():
-        # some of them fsaverage5's own, as a tenth is in the challenge
+        # some belong to fsaverage5, as a tenth do in the challenge
         vertices = np.sort(rng.choice(np.arange(200, 60_000), size - 10, replace=False))
         vertices = np.concatenate([np.arange(100, 110), vertices])
         mask = np.zeros(N_FSAVERAGE, dtype=np.int64)
-        mask[vertices] = rng.integers(1, 3, size)  # nsdgeneral, and what was added to it
+        mask[vertices] = rng.integers(1, 3, size)  # nsdgeneral and what was added to it
         save(masks / f"{side}.all-vertices_fsaverage_space.npy", mask)
         for kind, names in NAMES.items():
             labels = rng.integers(0, len(names.split()), size)
@@ -85,7 +85,7 @@ def write_responses(
 
 
 def make_arrays(n_images: int = 12, n_voxels: int = 10) -> dict[str, np.ndarray]:
-    """All arrays that a recording may consist of; two rows of four pictures, each."""
+    """Make every array that a recording may have, with two rows for each of four pictures."""
     rng = np.random.default_rng(3)
     rois = rng.random((3, n_voxels)) < 0.6
     rois[:, 0] = True
@@ -106,7 +106,7 @@ def make_arrays(n_images: int = 12, n_voxels: int = 10) -> dict[str, np.ndarray]
 
 
 def write_arrays(root: Path, arrays: dict[str, np.ndarray], n_pictures: int, as_npz: bool = False) -> Path:
-    """Arrays as a folder or an npz file, with pictures beside them; gives what ``brain.root`` should be."""
+    """Write arrays as a folder or npz file with pictures beside it; return the value for ``brain.root``."""
     root.mkdir(parents=True, exist_ok=True)
     for index in range(n_pictures):
         write_picture(root / "stimuli" / f"picture_{index:02d}.png", index)

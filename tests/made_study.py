@@ -1,4 +1,4 @@
-"""A small study on disk, written by the modules that write real ones, with known selectors."""
+"""A small study with known selectors, written to disk by the code that writes real ones."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LAYERS = tuple(f"block {index}" for index in range(1, 9))
 
 
 def make_brain(n_rois: int = 3, n_voxels_per_roi: int = 16) -> Brain:
-    """Voxels on a flat strip, one block of columns per region, V1 first."""
+    """Make voxels on a flat strip, one block of columns per region, V1 first."""
     n_voxels, height = n_rois * n_voxels_per_roi, 4
     width = n_voxels // height
     x, y = np.meshgrid(np.arange(width), np.arange(height), indexing="ij")
@@ -75,14 +75,14 @@ def make_brain(n_rois: int = 3, n_voxels_per_roi: int = 16) -> Brain:
 
 
 def make_mapping(brain: Brain, order: float, shift: float, seed: int, noise: float = 0.12) -> Mapping:
-    """A mapping whose depth rises with a region's rank by `order`, moved by `shift` to deeper layers."""
+    """Make a mapping whose depth rises with a region's rank by `order`; `shift` moves it to deeper layers."""
     rng = np.random.default_rng(seed)
     n_voxels = brain.n_voxels
     rank = np.zeros(n_voxels)
     for roi in brain.rois:
         rank[roi.voxels] = roi.rank or 0.0
     share = (rank - rank.min()) / max(np.ptp(rank), 1)
-    # one number for all voxels: refits differ in the mean too
+    # one number for all voxels, so that refits differ in the mean too
     depth = 0.5 + order * (share - 0.5) + shift * (1 - 0.6 * share)
     depth = depth + noise * rng.standard_normal(n_voxels) + 0.02 * rng.standard_normal()
     centres = np.linspace(0, 1, len(LAYERS))
@@ -105,7 +105,7 @@ def make_mapping(brain: Brain, order: float, shift: float, seed: int, noise: flo
 
 
 def make_probes(config: Config, progress: float, strength: float) -> dict[str, Any]:
-    """Scores that fall on the probes, and rise on the task, with `progress` from 0 to 1."""
+    """Make scores that fall on the probes and rise on the task as `progress` goes from 0 to 1."""
     probe: dict[str, dict[str, float]] = {}
     for index, task in enumerate(config.probes.names):
         before = 0.8 - 0.15 * index
@@ -124,7 +124,7 @@ def make_probes(config: Config, progress: float, strength: float) -> dict[str, A
 def write_run(
     overrides: Sequence[str], brain: Brain, steps: Sequence[int] = STEPS, shift: float = 0.3
 ) -> Path:
-    """Write a finished run as tracking leaves it; returns its folder. Several subjects have equal brains."""
+    """Write a finished run as tracking leaves it and return its folder; all subjects have the same brain."""
     config = load_config(list(overrides))
     folder = run_folder(config)
     folder.mkdir(parents=True)
@@ -161,5 +161,5 @@ def write_run(
 
 
 def without_surface(brain: Brain) -> Brain:
-    """The same voxels with neither a surface nor a noise ceiling."""
+    """Return the same voxels without a surface or noise ceiling."""
     return replace(brain, surface=None, noise_ceiling=None)

@@ -1,4 +1,4 @@
-"""Fine-tuning as `harness.finetune` does it, small, and without what comes after."""
+"""Small fine-tuning runs as `harness.finetune` does them, without the stages that follow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.finetuning.loop import finetune
 from harness.runs.journal import read_rows
 from tasks.load import load_task
 
-# one of timm's networks for tests: six blocks of width 64
+# a timm network for tests: six blocks of width 64
 SMALL = ["backbone.model=test_vit", "finetune.max_steps=4"]
 
 
@@ -37,7 +37,7 @@ def train(folder: Path, *overrides: str) -> Config:
 
 @contextmanager
 def interrupted(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fine-tuning is interrupted where a step's snapshot would be written."""
+    """Interrupt fine-tuning where a step's snapshot would be written."""
     written = module.write_snapshot
 
     def stop(folder, model, manifest):
@@ -52,13 +52,13 @@ def interrupted(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def train_until(folder: Path, step: int, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> None:
-    """Fine-tune until a step's snapshot would be written, and be interrupted there."""
+    """Fine-tune until a step's snapshot would be written, then interrupt."""
     with interrupted(step, monkeypatch):
         train(folder, *overrides)
 
 
 def values(folder: Path) -> dict[tuple[str, int], float]:
-    """What the journal says, by name and step; each is there once."""
+    """Return the journal's values by name and step, each of which occurs once."""
     rows, _ = read_rows(folder / "results.jsonl")
     found = {(row["name"], row["step"]): row["value"] for row in rows}
     assert len(found) == len(rows)

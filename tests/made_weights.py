@@ -1,4 +1,4 @@
-"""Weights of networks for tests, named and nested in files as libraries and authors publish them."""
+"""Weights of test networks, named and nested in files as libraries and authors publish them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ State = dict[str, Tensor]
 
 
 def perturb(module: nn.Module, seed: int = 4) -> None:
-    """Move every parameter a little, also what starts at zero or as the same everywhere."""
+    """Perturb every parameter slightly, including those initialised to zero or a constant."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
@@ -26,7 +26,7 @@ def as_mae(state: State) -> Any:
 
 
 def as_moco_v3(state: State) -> Any:
-    """As main_moco.py writes them: encoder, momentum encoder and predictor under one wrapper."""
+    """Convert as main_moco.py does: encoder, momentum encoder and predictor under one wrapper."""
     projector = {"head.0.weight": torch.ones(8, 64), "head.1.running_mean": torch.ones(8)}
     content = {f"module.base_encoder.{name}": part for name, part in {**state, **projector}.items()}
     content |= {f"module.momentum_encoder.{name}": part + 1 for name, part in state.items()}
@@ -35,7 +35,7 @@ def as_moco_v3(state: State) -> Any:
 
 
 def as_ijepa(state: State) -> Any:
-    """Encoder, predictor and target encoder, and what training goes on from."""
+    """Add predictor, target encoder and the state for resuming training."""
     encoder = {f"module.{name}": part for name, part in state.items()}
     target = {name: part + 1 for name, part in encoder.items()}
     rest = {"predictor": {"module.predictor_norm.weight": torch.ones(8)}, "opt": {"state": {}}, "epoch": 300}
@@ -47,7 +47,7 @@ def as_dinov2(state: State) -> Any:
 
 
 def as_dinov2_reg(state: State, place: Tensor | None = None) -> Any:
-    """With an embedding of the class token's place (zero where none is given), and a mask token."""
+    """Add a position embedding of the class token (zero by default) and a mask token."""
     place = torch.zeros_like(state["cls_token"]) if place is None else place
     theirs = {name: part for name, part in state.items() if name not in ("reg_token", "pos_embed")}
     theirs |= {"register_tokens": state["reg_token"], "mask_token": torch.zeros_like(place[0])}
@@ -56,7 +56,7 @@ def as_dinov2_reg(state: State, place: Tensor | None = None) -> Any:
 
 
 def as_dinov3(state: State) -> Any:
-    """With biases of queries, keys and values that are zero, and a mask of them, and waves of positions."""
+    """Add zero biases of queries, keys and values, a mask of these biases, and periods of positions."""
     names = {"reg_token": "storage_tokens"}
     theirs = {
         names.get(name, re.sub(r"gamma_(\d)", r"ls\1.gamma", name)): part for name, part in state.items()
@@ -74,7 +74,7 @@ def as_sam(state: State) -> Any:
 
 
 def as_convnext(state: State) -> Any:
-    """With fully connected layers in the place of convolutions of 1 x 1, and a classifier."""
+    """Replace 1 x 1 convolutions by fully connected layers, and add a classifier."""
     theirs = {}
     for name, part in state.items():
         name = re.sub(r"^stem\.", "downsample_layers.0.", name)
@@ -86,7 +86,7 @@ def as_convnext(state: State) -> Any:
 
 
 def as_dinov3_convnext(state: State) -> Any:
-    """As ConvNeXt's, without a classifier, the last norm there twice."""
+    """Convert as for ConvNeXt, without a classifier and with the last norm twice."""
     theirs = {
         name: part for name, part in as_convnext(state)["model"].items() if not name.startswith("head.")
     }
@@ -94,13 +94,13 @@ def as_dinov3_convnext(state: State) -> Any:
 
 
 def as_open_clip(state: State) -> Any:
-    """As its own training script writes them."""
+    """Convert as open_clip's training script does."""
     content = {f"module.{name}": part for name, part in state.items()}
     return {"epoch": 3, "name": "run", "state_dict": content, "optimizer": {}}
 
 
 def write_weights(path: Path, state: State, publish: Callable[[State], Any] | None = None) -> Path:
-    """Write weights as a safetensors file, or in a form of torch's own; gives the file."""
+    """Write weights as safetensors, or in torch's own format; return the file."""
     if publish is None:
         path = path.with_suffix(".safetensors")
         save_file({name: part.clone() for name, part in state.items()}, path)

@@ -1,4 +1,4 @@
-"""Responses made from layer tokens by wiring that is known, and fits of them."""
+"""Responses generated from layer tokens by known wiring, and fits to them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOKEN_SIZE = 4
 
 @dataclass(frozen=True)
 class Planted:
-    """Tokens, responses made from them, and the selectors they were made with."""
+    """Tokens, responses generated from them, and the true selectors."""
 
     tokens: LayerTokens
     responses: np.ndarray
@@ -40,18 +40,18 @@ class Planted:
 
 @cache
 def make_planted() -> Planted:
-    """Patches of voxels that read from one layer, at one place, locally or globally."""
+    """Make patches of voxels that read from one layer, at one place, locally or globally."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*size: int) -> torch.Tensor:
         return torch.randn(*size, generator=generator)
 
     def draw_smooth(*size: int) -> torch.Tensor:
-        """As in images, neighbours resemble each other: what leads a voxel from the centre to its place."""
+        """Draw similar neighbours, as in images; they guide a voxel from the centre to its place."""
         height, width = size[2] + 2, size[3] + 2
         return 3 * F.avg_pool2d(draw(*size[:2], height, width), 3, stride=1)
 
-    # widths differ, and so do scales and offsets, which the fit must not be drawn to
+    # widths, scales and offsets differ between layers and must not bias the fit
     local = tuple(
         draw_smooth(N_IMAGES, 6 + layer, TOKEN_SIZE, TOKEN_SIZE) * 5**layer + draw(1, 6 + layer, 1, 1) * 10
         for layer in range(N_LAYERS)
@@ -91,14 +91,14 @@ def fit_planted(
     start: Mapping | None = None,
     split: Split | None = None,
 ) -> Mapping:
-    """Fit any family of mappings on four fifths of the stimuli unless a split is given."""
+    """Fit any family of mappings, by default on four fifths of the stimuli."""
     split = split or split_stimuli(N_IMAGES, 0.2, seed=0)
     data = FitData(planted.tokens, planted.responses, planted.coords, planted.bounding_box, split)
     return fit_mapping(data, config, seed=seed, bootstrap=bootstrap, start=start)
 
 
 def check_recovery(config: MappingConfig, off_scale: float) -> None:
-    """Planted selectors are found again, by a family that has a place and a scale (to within `off_scale`)."""
+    """Check recovery of planted selectors by a family with a place and a scale (to within `off_scale`)."""
     planted = make_planted()
     mapping = fit_planted(planted, config)
     assert mapping.space is not None and mapping.scale is not None
@@ -112,7 +112,7 @@ def check_recovery(config: MappingConfig, off_scale: float) -> None:
 
 
 def check_family(config: MappingConfig) -> None:
-    """What holds of every family: seeds, the global random state, its inputs, and what it is fitted on."""
+    """Check every family: seeds, global random state, inputs, and the stimuli it is fitted on."""
     planted = make_planted()
     tokens = [layer.clone() for layer in (*planted.tokens.local, *planted.tokens.global_)]
     responses = planted.responses.copy()
@@ -135,7 +135,7 @@ def check_family(config: MappingConfig) -> None:
     ):
         assert not np.array_equal(one.layer, other.layer)
 
-    # held-out stimuli may be anything: the selectors stay, the scores do not
+    # changing held-out stimuli leaves the selectors, but not the scores
     held_out = split_stimuli(N_IMAGES, 0.2, seed=0).held_out
     responses[held_out] *= -1
     local = tuple(layer.clone() for layer in planted.tokens.local)

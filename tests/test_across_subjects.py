@@ -1,4 +1,4 @@
-"""Rows of several subjects, by hand."""
+"""Rows of several subjects, against hand-computed values."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_region_that_not_all_have_is_a_mean_over_those_that_do() -> None:
     assert found["brain/FFC/r2"] == pytest.approx(0.4)
     counts = {place: found[f"brain/{place}/r2_subjects"] for place in ("V1", "FFC", "PHA")}
     assert counts == {"V1": 3, "FFC": 2, "PHA": 1}
-    # of one subject there is a value and no interval
+    # one subject gives a value but no interval
     assert found["brain/PHA/r2"] == 0.7 and "brain/PHA/r2_subjects_low" not in found
     assert "brain/FFC/b/r2" not in found and found["brain/FFC/c/r2"] == 0.3
 
@@ -64,7 +64,7 @@ def test_the_floor_is_of_one_subject_and_the_test_of_the_mean_is_another() -> No
         if (place, measure) != ("all", "cluster_agreement")
     }
     assert all(f"rewiring/V1/b/wasserstein{end}" in found for end in own)
-    # distances are tested for more than the floor, agreement for less
+    # the test is one-sided: distances above the floor, agreement below it
     p = {place: found[f"rewiring/{place}/wasserstein_excess_subjects_p"] for place in ("all", "V1", "V2")}
     assert p == pytest.approx({"all": ONE_SIDED, "V1": ONE_SIDED, "V2": 1 - ONE_SIDED})
     assert found["rewiring/V2/cluster_agreement_excess_subjects_p"] == pytest.approx(ONE_SIDED)
@@ -72,6 +72,6 @@ def test_the_floor_is_of_one_subject_and_the_test_of_the_mean_is_another() -> No
     assert found["rewiring/V1/wasserstein_excess_subjects_p_fdr"] == pytest.approx(corrected[0])
     assert found["rewiring/V2/wasserstein_excess_subjects_p_fdr"] == pytest.approx(corrected[1])
     assert "rewiring/all/wasserstein_excess_subjects_p_fdr" not in found
-    # a floor is averaged, to be drawn, and no more
+    # floors are averaged for plotting and never tested
     assert found["rewiring/V1/wasserstein_null"] == pytest.approx(0.1)
     assert not any("_null_subjects_" in name for name in found)

@@ -52,7 +52,7 @@ def test_mask_takes_voxels_but_leaves_the_ends():
 
 
 def test_constant_depth_is_undefined_and_given_as_zero():
-    # equal but for rounding of float32, as the depths of an unfitted mapping
+    # equal up to float32 rounding, like the depths of an unfitted mapping
     depth = np.float32(0.5) + np.array([0, 6e-8, 0, 6e-8], np.float32)
     found = hierarchy_alignment(depth, np.array([1.0, 2, 3, 4]))
     assert found.hierarchy == 0
@@ -76,7 +76,7 @@ def test_a_rank_of_0_is_a_rank():
 
 
 def test_small_differences_of_depth_are_ordered():
-    # a hundredth of a thousandth of the depth is far above the rounding of float32
+    # 1e-5 of the depth is far above float32 rounding
     depth = 0.5 + np.array([0, 1e-5, 2e-5])
     assert hierarchy_alignment(depth, np.array([1.0, 2, 3])).hierarchy == pytest.approx(1)
 
@@ -90,7 +90,7 @@ def test_a_mask_that_leaves_one_rank_leaves_no_line():
     depth = np.array([0.1, 0.2, 0.9, 0.5])
     found = hierarchy_alignment(depth, np.array([1.0, 1, 1, 2]), np.array([True, True, True, False]))
     assert (found.hierarchy, found.slope) == (0, 0)
-    # the mean of the three depths, which is not their median
+    # the mean of the three depths, not their median
     assert found.intercept_low == found.intercept_high == pytest.approx(0.4)
 
 

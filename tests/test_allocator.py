@@ -1,4 +1,4 @@
-"""Memory that is freed is kept."""
+"""The allocator keeps freed memory."""
 
 import platform
 import subprocess

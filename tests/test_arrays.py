@@ -1,4 +1,4 @@
-"""Plain arrays: every array is read for what it is, and what does not fit is one error."""
+"""Plain arrays: each one is interpreted correctly, and each mismatch raises one error."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_what_is_written_is_read(tmp_path: Path, as_npz: bool) -> None:
     assert {roi.name: roi.rank for roi in brain.rois} == {"V1": 1, "IT": 5, "both": None}
     for roi, members in zip(brain.rois, arrays["rois"], strict=True):
         np.testing.assert_array_equal(roi.voxels, np.flatnonzero(members))
-    # rows 8 to 11 show pictures 0 to 3 again
+    # rows 8 to 11 repeat pictures 0 to 3
     for row, picture in ((0, 0), (9, 1), (7, 7)):
         with Image.open(tmp_path / f"mine/stimuli/picture_{picture:02d}.png") as expected:
             assert brain.stimuli[row].tobytes() == expected.tobytes()
@@ -124,7 +124,7 @@ def test_unusable_voxels_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureF
     arrays = make_arrays()
     arrays["responses"][2, 3] = np.nan
     arrays["responses"][:, 5] = 4
-    arrays["responses"][1, 6] = 1e300  # more than float32 holds
+    arrays["responses"][1, 6] = 1e300  # beyond the range of float32
     root = write_arrays(tmp_path, arrays, N_PICTURES)
     with caplog.at_level(logging.WARNING):
         brain = load(root)

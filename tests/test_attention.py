@@ -1,4 +1,4 @@
-"""Voxels that attend to tokens find what was planted, also where it moves with the image."""
+"""Attention over tokens recovers planted wiring, even if it moves with the image."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_interface() -> None:
 
 
 def test_what_moves_with_the_image_is_followed() -> None:
-    """Voxels read a token that is marked in one channel, at another place in every image."""
+    """Voxels read a token marked in one channel, at a different place in every image."""
     generator = torch.Generator().manual_seed(0)
     marked = torch.randint(TOKEN_SIZE**2, (N_IMAGES,), generator=generator)
     local = torch.randn(N_IMAGES, 6, TOKEN_SIZE**2, generator=generator)
@@ -120,7 +120,7 @@ def test_where_attended_by_hand() -> None:
         for module in (*model.local_key, *model.global_key):
             module.weight.zero_()
         model.place.zero_()
-        # by the embeddings alone: nearly all on the right token of the upper row
+        # by embeddings alone: nearly all on the right token of the upper row
         model.place[2] = 50.0
         model.query.fill_(1.0)
     space, scale = where_attended(model, [tokens.take([0]), tokens.take([1])])

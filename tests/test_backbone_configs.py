@@ -1,4 +1,4 @@
-"""``configs/backbone/``: the libraries know every network and every tag that is named there."""
+"""``configs/backbone/``: the libraries know every network and tag named there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.config.compose import (
 )
 from harness.storage.errors import InputError
 
-# what cannot be composed without saying more, and what to say
+# options that need further settings, and those settings
 NEEDS = {
     "backbone=timm": ["backbone.model=resnet18", "backbone.weights=a1_in1k"],
     "backbone=open_clip": ["backbone.model=ViT-B-32", "backbone.weights=openai"],

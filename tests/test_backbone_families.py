@@ -1,4 +1,4 @@
-"""Every family of networks: tokens against blocks applied by hand, sizes of images, fine-tuning."""
+"""Every family of networks: tokens against blocks applied by hand, image sizes, fine-tuning."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from harness.finetuning.snapshots import (
 )
 from harness.storage.errors import InputError
 
-# two resolutions a family; both differ from what it was made for
+# two resolutions per family, both different from the native one
 SIZES = {
     "vit": (32, 64),
     "vit_gap": (28, 56),
@@ -67,11 +67,11 @@ def images_of(backbone: Backbone, n_images: int = 2) -> Tensor:
     return torch.randn(n_images, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
-# what a family does with an image: every layer's places [n, height, width, c] and class token
+# forward pass of each family: every layer's places [n, height, width, c] and class token
 
 
 def patches(images: Tensor, convolution: nn.Conv2d) -> Tensor:
-    """A linear map of every patch, [n, height, width, c]."""
+    """Map every patch linearly, [n, height, width, c]."""
     edge = convolution.kernel_size[0]
     cut = images.unfold(2, edge, edge).unfold(3, edge, edge).permute(0, 2, 3, 1, 4, 5).flatten(3)
     return functional.linear(cut, convolution.weight.flatten(1), convolution.bias)
@@ -201,7 +201,7 @@ def test_tokens(family: str, which: int, folder: Path) -> None:
         mean = places.mean(dim=(1, 2))
         torch.testing.assert_close(token, mean if class_token is None else class_token, rtol=1e-4, atol=1e-5)
         if class_token is not None:
-            assert (token - mean).abs().max() > 1e-3  # one could be taken for the other
+            assert (token - mean).abs().max() > 1e-3  # a mix-up would be noticed
     assert tuple(grid.shape[1] for grid in local) == backbone.widths
     strides = STAGED.get(family)
     if strides is not None:
@@ -215,11 +215,11 @@ def test_fine_tuning_and_snapshots(family: str, folder: Path, tmp_path: Path) ->
     assert backbone(images).shape == (3, backbone.n_features)
     pretrained = encoder_hash(backbone)
     model = tune(backbone, 4, FullConfig(), 0).train()
-    nn.init.normal_(model.head.weight)  # it starts at zero, and then passes nothing back
+    nn.init.normal_(model.head.weight)  # zero-initialised, it would pass no gradient back
     loss = functional.cross_entropy(model(images), torch.tensor([0, 1, 2]))
     loss.backward()
     idle = [name for name, parameter in model.named_parameters() if parameter.grad is None]
-    assert not idle  # processes that wait for each other's gradients would wait for ever
+    assert not idle  # in distributed training, processes would wait for their gradients for ever
     torch.optim.SGD(model.parameters(), lr=0.1).step()
     write_snapshot(tmp_path / "step", model, describe(model, 1, "full", pretrained, {**backbone.flags}))
     read = tune(backbone, 4, FullConfig(), 0)
@@ -231,7 +231,7 @@ def test_fine_tuning_and_snapshots(family: str, folder: Path, tmp_path: Path) ->
         assert all(map(torch.equal, one.tokens(images)[0], other.tokens(images)[0]))
 
 
-# sizes of images
+# image sizes
 
 
 def test_layers_are_named_as_the_library_names_them(folder: Path) -> None:

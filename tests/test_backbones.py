@@ -49,7 +49,7 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
 
 
 def as_grid(tokens: Tensor) -> Tensor:
-    """[n_images, places, n_channels] to [n_images, n_channels, height, width], row by row."""
+    """Reshape [n_images, places, n_channels] to [n_images, n_channels, height, width], row by row."""
     edge = math.isqrt(tokens.shape[1])
     return torch.stack([tokens[:, place] for place in range(edge * edge)], dim=-1).unflatten(-1, (edge, edge))
 
@@ -203,5 +203,5 @@ def test_the_zero_shot_head_is_the_mean_over_templates() -> None:
 
 def test_text_is_kept_while_the_encoder_changes(mini_clip: Backbone) -> None:
     names = [name for name, _ in mini_clip.named_parameters()]
-    assert names and all(name.startswith("encoder.") for name in names)  # none of the text tower
+    assert names and all(name.startswith("encoder.") for name in names)  # none from the text tower
     torch.testing.assert_close(mini_clip.text.embed(["a ring"]), mini_clip.text.embed(["a ring"]))

@@ -71,7 +71,7 @@ def test_native_surfaces_are_vertices_by_trials(tmp_path: Path) -> None:
 def test_a_scaled_header_is_believed(tmp_path: Path) -> None:
     image = nibabel.Nifti1Image(VALUES / 300, np.eye(4))
     image.set_data_dtype(np.int16)
-    nibabel.save(image, tmp_path / "b.nii.gz")  # nibabel chooses a slope
+    nibabel.save(image, tmp_path / "b.nii.gz")  # nibabel chooses the slope
     np.testing.assert_allclose(read(tmp_path / "b.nii.gz"), expected(), atol=1e-4)
 
 
@@ -88,7 +88,7 @@ def test_other_numbers_of_trials_and_other_grids_are_refused(suffix: str, tmp_pa
 
 
 def test_an_hdf5_file_of_python_axes_is_refused(tmp_path: Path) -> None:
-    write_hdf5(tmp_path / "b.hdf5", VALUES.transpose(), None)  # so h5py sees X, Y, Z, trials
+    write_hdf5(tmp_path / "b.hdf5", VALUES.transpose(), None)  # so that h5py sees X, Y, Z, trials
     with pytest.raises(InputError, match=r"b\.hdf5: found 6 trials, expected 9"):
         read(tmp_path / "b.hdf5")
 
@@ -105,7 +105,7 @@ def test_an_hdf5_file_without_betas_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["nii.gz", "nii", "hdf5"])
 def test_a_session_never_lies_in_memory(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory while reading is close to the masked result, not to the content of the file."""
+    """Memory while reading stays close to the masked result, not to the content of the file."""
     monkeypatch.setattr(beta_files, "BLOCK", 2**16)
     shape, n_trials = (30, 32, 24), 120
     values = np.random.default_rng(4).integers(-900, 900, (*shape, n_trials)).astype(np.int16)

@@ -1,4 +1,4 @@
-"""A brain cut by voxel, ROI and ceiling is the same brain with fewer voxels."""
+"""A brain restricted by voxel, ROI or ceiling is the same brain with fewer voxels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CEILING = [0.1, 0.5, 0.9, 0.2, 0.6, 0.0]
 
 @pytest.fixture
 def brain() -> Brain:
-    """Six voxels: V1 (0, 1, 2) with its lower part (0, 1), V2 (3, 4), a patch (2, 3) across, one in none."""
+    """Make six voxels: V1 (0, 1, 2), its lower part (0, 1), V2 (3, 4), a patch (2, 3) across, one in none."""
     coords = np.arange(18, dtype=np.float32).reshape(6, 3)
     return Brain(
         name="made",
@@ -70,12 +70,12 @@ def test_cut_by_voxel_moves_everything_along(brain: Brain) -> None:
     np.testing.assert_array_equal(cut.surface.voxel_vertex, [3, 6, 4])
     assert table(cut) == {"V1": [1], "V1v": [1], "V2": [0, 2], "patch": [2]}
     assert [roi.rank for roi in cut.rois] == [1.0, 1.0, 2.0, None]
-    # a selector must not depend on which other voxels are there
+    # a selector must not depend on which other voxels exist
     np.testing.assert_array_equal(cut.bounding_box, brain.bounding_box)
     assert (cut.stimuli, cut.name) == (brain.stimuli, brain.name)
     assert len({brain.fingerprint, cut.fingerprint, cut.select_voxels(np.array([0])).fingerprint}) == 3
     assert brain.select_voxels(np.array([4, 1, 3])).fingerprint == cut.fingerprint
-    # the original is untouched
+    # the original is unchanged
     assert table(brain)["V2"] == [3, 4]
 
 
@@ -96,7 +96,7 @@ def test_voxels_that_are_not_there_are_refused(brain: Brain, voxels: list[int], 
 
 def test_cut_by_roi_leaves_whole_rois_only(brain: Brain) -> None:
     cut = brain.select_rois(["V1"])
-    assert table(cut) == {"V1": [0, 1, 2], "V1v": [0, 1]}  # of the patch a part would be left: it goes
+    assert table(cut) == {"V1": [0, 1, 2], "V1v": [0, 1]}  # the patch would lose voxels, so it is dropped
     assert table(brain.select_rois(["V2", "V1v"])) == {"V1v": [0, 1], "V2": [2, 3]}
     both = brain.select_rois(["V2", "patch"])
     assert table(both) == {"V2": [1, 2], "patch": [0, 1]}
@@ -118,7 +118,7 @@ def test_settings_cut_any_brain(tmp_path, monkeypatch: pytest.MonkeyPatch) -> No
     whole = load_brain(SimulatedConfig(n_voxels=150, n_stimuli=20))
     cut = load_brain(SimulatedConfig(n_voxels=150, n_stimuli=20, rois=("V1", "FFC"), min_ceiling=0.6))
     kept = [path for path in (tmp_path / "brains").iterdir() if not path.name.endswith(".truth.npz")]
-    assert len(kept) == 1  # the whole is kept, and cut when it is loaded
+    assert len(kept) == 1  # the whole brain is cached, and restricted on loading
     inside = np.concatenate([roi.voxels for roi in whole.rois if roi.name in ("V1", "FFC")])
     assert whole.noise_ceiling is not None
     expected = np.sort(inside)[whole.noise_ceiling[np.sort(inside)] >= np.float32(0.6)]

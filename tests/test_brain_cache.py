@@ -1,4 +1,4 @@
-"""A kept brain is the brain; one that is broken, or made from something else, is never used."""
+"""A cached brain equals the original; a damaged or outdated one is never used."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_pictures_that_stay_where_they_are_are_opened_again(
     kept = cached_brain({"a": 1}, refuse, Elsewhere)
     assert kept.stimuli[3].getpixel((0, 0)) == (10, 0, 0)
     assert_same(replace(made, stimuli=brain.stimuli), replace(kept, stimuli=brain.stimuli))
-    # other pictures under the same key are noticed
+    # different pictures under the same key are detected
     with caplog.at_level(logging.WARNING):
         assert cached_brain({"a": 1}, lambda: made, lambda ids: Elsewhere(ids, "y")) is made
     assert "incomplete brain (fingerprint" in caplog.text
@@ -184,4 +184,4 @@ def test_the_simulated_subject_is_simulated_once(monkeypatch: pytest.MonkeyPatch
     assert_same(first, load_brain(SETTINGS))
     assert isinstance(first.surface, Surface)
     with pytest.raises(TypeError):
-        load_brain(SETTINGS.model_copy(update={"seed": 1}))  # which is not kept
+        load_brain(SETTINGS.model_copy(update={"seed": 1}))  # this brain is not cached

@@ -1,4 +1,4 @@
-"""A look at a brain says what is there, what is not, and what a study will need."""
+"""A brain's description says what is present, what is missing, and what a study will need."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_parts_that_are_known_are_counted() -> None:
     assert found["ceiling"] == "quartiles 0.25, 0.50, 0.75 (0.00 to 1.00)"
     assert found["unknown"] == "nothing"
     regions = [text for _, text in lines]
-    # by rank, those without one last
+    # by rank; those without one come last
     assert next(text for text in regions if "patch" in text).split() == [
         *("patch", "2", "voxels,", "no", "rank,", "median", "ceiling", "0.43"),
     ]
@@ -68,7 +68,7 @@ def test_look_names_memory_and_writes_a_picture(tmp_path: Path) -> None:
     found = look(load_config(overrides))
     texts = [text for _, text in found]
     assert ("memory", "8.0 kB for responses") in found
-    # 20 images of 8 layers of 128 channels at 8 × 8 places and once for the whole, 2 bytes each
+    # 20 images, 8 layers, 128 channels, 8 × 8 places plus one global token, 2 bytes each
     n_bytes = 20 * 8 * 128 * 65 * 2
     assert f"{n_bytes / 1e6:.1f} MB (mini_random, float16) for the tokens of one snapshot" in texts
     path = tmp_path / "brains" / "simulated-0.png"

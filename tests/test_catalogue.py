@@ -1,4 +1,4 @@
-"""The catalogue of metrics: every name has its entry, and entries say what is true."""
+"""The catalogue of metrics: every name has an entry, and every entry is true."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UP = (0.0, math.inf)
 FRACTION = (0.0, 1.0)
 SIGNED = (-1.0, 1.0)
 
-# name: range, which way is better, whether it is a headline, form
+# name: range, better direction, headline, format
 EXPECTED = {
     "train/loss": (UP, "lower", True, "number"),
     "train/lr": (UP, "neither", False, "number"),
@@ -126,7 +126,7 @@ def test_an_entry(name: str, expected: tuple[tuple[float, float], str, bool, str
 
 
 def test_every_measure_is_among_them() -> None:
-    """But for measures of AUROC, which are like those of accuracy, and scores of probes, like each other."""
+    """Except measures of AUROC, which mirror those of accuracy, and probe scores, which are alike."""
     own = {metric.pattern for metric in CATALOGUE if not metric.ending and metric.stage != "probe"}
     missing = own - {describe(name).pattern for name in EXPECTED}
     assert all(pattern.endswith("_auroc") for pattern in missing)
@@ -152,7 +152,7 @@ def test_scores_of_a_probe_are_those_of_a_head(kind) -> None:
 
 
 def test_tails() -> None:
-    """Distances rise when a brain is rewired, agreement falls, and what has a sign may do either."""
+    """Rewiring raises distances and lowers agreement; signed measures may do either."""
     tails = {
         metric.measure: metric.tail for metric in CATALOGUE if metric.stage == "rewiring" and metric.tail
     }
@@ -166,7 +166,7 @@ def test_tails() -> None:
     )
     expected = dict.fromkeys(signed, "two-sided") | dict.fromkeys(distances, "greater")
     expected["cluster_agreement"] = "less"
-    # the mean of an excess over subjects is tested on the same side
+    # the mean excess over subjects is tested on the same side
     assert tails == expected | {f"{measure}_excess": side for measure, side in expected.items()}
     assert all(metric.tail is None for metric in CATALOGUE if metric.stage != "rewiring")
 
@@ -232,7 +232,7 @@ def test_a_name_that_does_not_exist_gets_the_nearest(name: str, nearest: str | N
 
 
 def test_the_nearest_of_a_misspelt_name_exists() -> None:
-    """Whatever is suggested can be described, unless a region or a task has to be filled in."""
+    """Every suggestion can be described, unless a region or task has to be filled in."""
     for name in (
         "rewiring/V1/depth",
         "wise_ft.task/digits/acc",
@@ -258,7 +258,7 @@ def test_a_prefix_and_a_subject_do_not_change_the_entry() -> None:
         assert is_headline(name)
         where, measure = name.rsplit("/", 1)
         assert not is_headline(f"{where}/subj01/{measure}")
-    # of the curve over α, the whole brain and tasks
+    # from the curve over α: whole brain and tasks
     assert is_headline("wise_ft.brain/all/r2") and is_headline("wise_ft.forgetting/shapes/delta_lp")
     assert is_headline("wise_ft.rewiring/all/wasserstein_excess")
     assert not is_headline("wise_ft.rewiring/V1/wasserstein_excess")

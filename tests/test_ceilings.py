@@ -1,4 +1,4 @@
-"""Noise ceilings by the data set's formula, and estimated from repeats against a truth."""
+"""Noise ceilings by the data set's formula, and estimates from repeats against the truth."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_what_is_not_known_is_no_ceiling() -> None:
 
 
 def test_variances_by_hand() -> None:
-    # signal 3 of 4; averaging two leaves noise 0.5: 3 / 3.5
+    # signal variance 3 of 4; averaging two leaves noise 0.5: 3 / 3.5
     found = ceiling_from_variances(np.array([1.0, 4, 5]), np.array([4.0, 4, 4]), np.array([2, 2]))
     np.testing.assert_allclose(found, [3 / 3.5, 0, 0], rtol=1e-6)
 
 
 def test_repeats_give_the_ceiling_back_that_responses_were_made_with() -> None:
-    """Standardised sessions, images shown one to three times, as in the data set."""
+    """Sessions are standardised and images shown one to three times, as in the data set."""
     rng = np.random.default_rng(3)
     n_pictures, ncsnr = 600, np.array([0.0, 0.3, 0.8, 1.5])
     signal = rng.standard_normal((n_pictures, len(ncsnr))) * ncsnr

@@ -1,4 +1,4 @@
-"""Clusters of voxels and directions of regions, against what was planted and against numpy."""
+"""Clusters of voxels and directions of regions, against planted ones and numpy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZES = (20, 60, 35, 45, 40)
 
 
 def planted_weights(sizes: tuple[int, ...], seed: int, n_channels: int = 12) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels of some kinds, each with weights about a direction of its own and of any length; kinds mixed."""
+    """Draw shuffled voxels of several kinds; weights lie about their kind's direction and have any length."""
     rng = np.random.default_rng(seed)
     kind = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
     centres = np.eye(n_channels)[: len(sizes)]
@@ -47,7 +47,7 @@ def test_the_basis_of_the_bottleneck_does_not_matter_nor_do_lengths() -> None:
 
 
 def test_clusters_that_read_alike_have_neighbouring_numbers() -> None:
-    # on a quarter circle, in shuffled order: the tree's leaves can be turned to stand in its order
+    # on a quarter circle, shuffled: the leaves of the tree can be put in that order
     angles = np.radians([50, 0, 90, 20, 70])
     kind = np.repeat(np.arange(5), [30, 30, 50, 30, 30])
     rows = np.stack([np.cos(angles[kind]), np.sin(angles[kind])], axis=1)
@@ -74,7 +74,7 @@ def test_there_are_no_more_clusters_than_kinds_of_voxels() -> None:
     assert not cluster_channels(np.ones((1, 4)), 20, seed=0).any()
     assert not cluster_channels(np.zeros((5, 4)), 20, seed=0).any()
     assert not cluster_channels(rows, 1, seed=0).any()
-    # weights of 0 have no direction, but are not lost
+    # zero weights have no direction, but are kept
     silent = cluster_channels(np.concatenate([np.zeros((4, 3)), np.eye(3).repeat(4, axis=0)]), 4, seed=0)
     assert len(np.unique(silent[:4])) == 1
     assert silent[0] not in silent[4:]
@@ -87,7 +87,7 @@ def test_unit_rows_by_hand() -> None:
 def test_clusters_are_matched_by_their_voxels() -> None:
     reference = np.array([0, 0, 0, 1, 1, 2, 2, 2])
     np.testing.assert_array_equal(match_clusters(reference, np.array([2, 2, 2, 0, 0, 1, 1, 1])), reference)
-    # of two that share voxels with the same, the larger part is the partner; the other is numbered on
+    # where two clusters overlap the same one, the larger overlap wins; the other gets a new number
     np.testing.assert_array_equal(
         match_clusters(reference, np.array([0, 1, 1, 2, 2, 3, 3, 3])), [3, 0, 0, 1, 1, 2, 2, 2]
     )

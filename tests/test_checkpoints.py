@@ -19,7 +19,7 @@ FIXED = ("0.weight", "0.bias")
 
 
 class Training:
-    """A tiny training with dropout, batch statistics, a fixed layer and two optimizers."""
+    """A tiny training setup with dropout, batch statistics, a frozen layer and two optimizers."""
 
     def __init__(self, initialisation: int = 0) -> None:
         torch.manual_seed(0)
@@ -94,10 +94,10 @@ def test_older_ones_go_when_the_new_one_is_whole(tmp_path: Path) -> None:
     training = Training()
     training.run(0, 1)
     training.write(tmp_path, 1)
-    (tmp_path / ".step-00000002.77.partial").mkdir()  # of a process that was killed
+    (tmp_path / ".step-00000002.77.partial").mkdir()  # left by a killed process
     training.write(tmp_path, 3)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
-    training.write(tmp_path, 3)  # the same step once more
+    training.write(tmp_path, 3)  # the same step again
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
 
 
@@ -146,8 +146,8 @@ def test_progress_of_something_else(written: Path, content: str) -> None:
 def test_a_checkpoint_of_another_model(written: Path) -> None:
     other = Training()
     for model in (
-        nn.Sequential(other.model, nn.Linear(3, 3)),  # other names
-        nn.Sequential(*other.model[:5], nn.Linear(4, 7)),  # another shape
+        nn.Sequential(other.model, nn.Linear(3, 3)),  # different names
+        nn.Sequential(*other.model[:5], nn.Linear(4, 7)),  # a different shape
         nn.Sequential(*other.model, nn.Linear(3, 3)),  # a trained layer that the checkpoint lacks
     ):
         with pytest.raises(InputError, match="remove it to start over") as error:
@@ -159,7 +159,7 @@ def test_the_scaler_of_float16_is_kept(tmp_path: Path) -> None:
     training = Training()
     training.run(0, 1)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**9, growth_interval=7)
-    scaler.scale(torch.zeros(1))  # its state is made at its first use
+    scaler.scale(torch.zeros(1))  # its state is created on first use
     write_checkpoint(tmp_path, 1, training.changing(), training.optimizers, scaler)
     other = torch.amp.GradScaler("cpu")
     read_checkpoint(tmp_path / "step-00000001", Training().model, Training().optimizers, other)

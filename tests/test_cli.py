@@ -1,4 +1,4 @@
-"""The command `palimpsest`: finding commands, help, versions, errors."""
+"""The command `palimpsest`: subcommands, help, versions, errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_module_of_a_command_can_be_asked_for() -> None:
     assert {name.replace("-", "_") for name in NAMES} == modules - {"__init__", "arguments"}
     launched = {command.module for group in COMMANDS.values() for command in group if command.launched}
     assert launched == {"finetune", "track", "wise_ft", "pretrain"}
-    for module in launched:  # processes are started with its file
+    for module in launched:  # processes are launched from its file
         assert (REPOSITORY / "harness" / f"{module}.py").exists()
 
 

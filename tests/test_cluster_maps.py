@@ -21,12 +21,12 @@ from harness.plot.cluster_maps import (
 from harness.plot.scatter import NO_VALUE
 
 BRAIN = make_brain(n_rois=2, n_voxels_per_roi=16)
-# V1: 4 voxels of cluster 0 and 12 of 1; V2: 8 of cluster 2, 8 of none
+# V1: 4 voxels of cluster 0 and 12 of 1; V2: 8 of cluster 2, 8 unassigned
 CLUSTERS = np.repeat([0, 1, 2, -1], [4, 12, 8, 8])
 
 
 def bars(figure: Figure) -> list[tuple[float, float, float, tuple[float, ...]]]:
-    """Row, left, width and colour of every bar."""
+    """Return row, left edge, width and colour of every bar."""
     return [
         (round(bar.get_y() + 0.4), bar.get_x(), bar.get_width(), tuple(bar.get_facecolor()[:3]))
         for bar in figure.axes[-1].patches
@@ -61,7 +61,7 @@ def test_voxels_are_drawn_in_their_cluster_s_colour() -> None:
     figure = draw_clusters(BRAIN, BRAIN.rois, CLUSTERS, "made")
     meshes = [item for item in figure.axes[0].collections if isinstance(item, PolyCollection)]
     drawn = np.concatenate([mesh.get_facecolor()[:, :3] for mesh in meshes])
-    # a face has one cluster's colour, never one between two; there are two faces to a voxel inside
+    # a face has one cluster's colour, never a blend; inside, there are two faces per voxel
     colours = cluster_colours(3)
     alike = np.abs(drawn[:, None] - colours).max(axis=2) < 1e-6
     np.testing.assert_array_equal(
@@ -102,7 +102,7 @@ def test_fits_are_matched_to_the_first_and_unpredicted_voxels_left_out() -> None
         weights=(np.eye(3)[kind] + 0.01 * rng.normal(size=(32, 3))).astype(np.float32),
         r2=np.full(32, 0.3, np.float32),
     )
-    # another basis, in which kinds come in another order; three voxels are not predicted
+    # a different basis with the kinds in another order; three voxels are not predicted
     r2 = np.full(32, 0.3, np.float32)
     r2[[1, 5, 9]] = -0.1, 0.0, -2.0
     assert first.weights is not None

@@ -33,7 +33,7 @@ from harness.storage.errors import InputError
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the studies: "one" has three backbones, "seeds" three seeds of one, and a variant."""
+    """Write studies: "one" has three backbones, "seeds" three seeds of one backbone, and a variant."""
     folder = tmp_path_factory.mktemp("runs")
     brain = make_brain(2)
     base = [f"runs_dir={folder}", "mapping.floor_refits=2"]
@@ -76,7 +76,7 @@ def test_every_number_is_in_the_results_by_its_name_and_step(studies: Path) -> N
                 step = 0 if column.at == "start" else 8
                 assert value == look_up(alike[0].folder, column.metric, step)
                 checked += 1
-    assert checked == 16 * 3 + 2  # Δ_ZS on two probes, of one backbone
+    assert checked == 16 * 3 + 2  # Δ_ZS on two probes, for one backbone
 
 
 def test_columns_of_the_comparison(studies: Path) -> None:
@@ -290,7 +290,7 @@ def test_several_subjects_are_compared_by_their_mean(tmp_path: Path) -> None:
     assert frame[excess, "end", "value"].iloc[0] == pytest.approx(np.mean(own))
     for end in ("low", "high"):
         assert frame[excess, "end", end].iloc[0] == look_up(folder, f"{excess}_subjects_{end}", 8)
-    assert np.isnan(frame["task/digits/accuracy", "end", "low"].iloc[0])  # of the backbone alone
+    assert np.isnan(frame["task/digits/accuracy", "end", "low"].iloc[0])  # for the backbone alone
     metrics = [column.metric for column in columns_of(frame)]
     assert f"{excess}_subjects_p" in metrics and "rewiring/all/wasserstein_p" not in metrics
     own_metrics = [column.metric for column in choose_subject_columns(runs)]

@@ -1,4 +1,4 @@
-"""Configuration: what composes, what is refused and how, and what a run is called."""
+"""Configuration: valid compositions, errors, and names of runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from harness.config.run import Config
 from harness.storage.errors import InputError
 from tasks.load import NAMES
 
-# what has no default, because only the user knows it
+# settings without a default: only the user knows them
 ROOTS = {
     "algonauts2023": "/data/subj01",
     "arrays": "/data",
@@ -40,7 +40,7 @@ NEEDED = {name: [f"brain.root={root}"] for name, root in ROOTS.items()} | {
     "hub": ["task.repository=someone/birds"],
 }
 NEEDED["mocov3_b16"] = ["backbone.checkpoint=/data/vit-b-300ep.pth.tar"]
-for library in ("timm", "open_clip"):  # any network of theirs
+for library in ("timm", "open_clip"):  # any of their networks
     NEEDED[library] = ["backbone.model=some", f"backbone.name={library}", "backbone.weights=some"]
 
 
@@ -180,7 +180,7 @@ def test_hash_has_what_determines_the_result_and_nothing_else() -> None:
         assert config_hash(load_config([same])) == config_hash(reference)
     for other in ("seed=1", "finetune.lr=1e-4", "backbone.seed=1", "brain.n_voxels=300", "mapping.beta=0.2"):
         assert config_hash(load_config([other])) != config_hash(reference)
-    # the same numbers, however they are written
+    # equal numbers, spelt differently
     assert config_hash(load_config(["mapping.lr=0.0010"])) == config_hash(load_config(["mapping.lr=1e-3"]))
     assert config_hash(load_config(["snapshots.ratio=2"])) == config_hash(
         load_config(["snapshots.ratio=2.0"])

@@ -1,4 +1,4 @@
-"""A folder of one's own configurations: its options add to ours and hide none."""
+"""A user's configuration folder adds options to the built-in ones and hides none."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         head = "# @package _global_\n" if name.startswith("study") else ""
         (folder / name).write_text(head + yaml.safe_dump(content))
-    monkeypatch.setenv(VARIABLE, "")  # so that --config-dir is taken back
+    monkeypatch.setenv(VARIABLE, "")  # so that --config-dir is undone
     return folder
 
 
@@ -93,7 +93,7 @@ def test_a_run_is_read_without_the_folder(
     assert [task.name for task in probe_tasks(again)] == ["digits", "shapes"]
     digits, shapes = load_probes(again)
     assert (len(digits.train), len(digits.test), len(shapes.train)) == (12, 7, 9)
-    # a task that is fine-tuned on is no probe
+    # a task used for fine-tuning is not a probe
     trained = again.model_copy(update={"task": load_config(["task=digits"]).task})
     assert [task.name for task in probe_tasks(trained)] == ["shapes"]
 
@@ -166,7 +166,7 @@ def test_commands_take_the_folder_and_hand_it_to_processes_they_start(
     monkeypatch.chdir(folder.parent)
     dispatch(["config", "backbone=mine", "--config-dir", folder.name])
     assert yaml.safe_load(capsys.readouterr().out)["backbone"]["seed"] == 4
-    assert os.environ[VARIABLE] == str(folder)  # absolute, for processes in other folders
+    assert os.environ[VARIABLE] == str(folder)  # absolute, for processes started in other folders
     dispatch(["config", "--list", "backbone", f"--config-dir={folder}"])
     assert "mine" in capsys.readouterr().out.splitlines()
     dispatch(["plan", "--quick", "study=own", "task=digits"])

@@ -1,4 +1,4 @@
-"""The published implementation's numbers, ours, and how the comparison fails."""
+"""Our numbers against the published implementation's, and how the comparison fails."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REFERENCE = Path(__file__).parent / "data" / "factortopy_reference.npz"
 
 
 def run_main(path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Exit status of the command on a file."""
+    """Run the command on a file and return its exit status."""
     monkeypatch.setattr(sys, "argv", ["conformance", str(path)])
     try:
         exit_with_one_line(main)
@@ -39,9 +39,9 @@ def run_main(path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 def record_other_file(
     seed: int, shape: tuple[int, int], widths: tuple[int, ...], n_steps: int
 ) -> dict[str, np.ndarray]:
-    """A file of the format, computed plainly: grid_sample, einsum, and the published names throughout.
+    """Record a file computed directly: grid_sample, einsum, and the published names throughout.
 
-    In float64, from numbers that float32 can hold, so that what is recorded has no rounding of its own.
+    In float64, from numbers exact in float32, so the recorded values have no rounding error of their own.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -193,7 +193,7 @@ def test_published_name() -> None:
 
 
 def write_broken(path: Path, kind: str) -> None:
-    """A file that cannot be compared with."""
+    """Write a file that the comparison must reject."""
     if kind == "corrupt":
         path.write_bytes(b"not an archive")
     elif kind == "truncated":

@@ -1,4 +1,4 @@
-"""The cortex, voxels and random fields on it, and its retinotopy."""
+"""The cortex, its voxels, random fields and retinotopy."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_shares_follow_the_square_root() -> None:
     np.testing.assert_array_equal(share_voxels(60, np.array([100, 400, 900])), [10, 20, 30])
-    # the first holds only 4; the rest is shared 2 to 3
+    # the first holds only 4; the rest is split 2 to 3
     np.testing.assert_array_equal(share_voxels(204, np.array([4, 400, 900])), [4, 80, 120])
 
 
@@ -122,7 +122,7 @@ def test_smooth_fields_have_unit_variance_and_the_stated_correlation() -> None:
     np.testing.assert_allclose(fields.std(axis=1), 1, atol=0.07)
     correlation = np.corrcoef(fields)[0]
     np.testing.assert_allclose(correlation, np.exp(-(points[:, 0] ** 2) / (4 * 4.0**2)), atol=0.08)
-    # the same field whichever points read it
+    # the field does not depend on the points it is evaluated at
     again = draw_smooth_fields(points[2:], grid, 2000, 4.0, np.random.default_rng(0))
     np.testing.assert_allclose(again, fields[2:], atol=1e-5)
 
@@ -140,7 +140,7 @@ def test_each_hemisphere_sees_the_other_half(cortex: Cortex, seen: Retinotopy) -
 
 
 def test_retinotopy_is_mirrored_at_area_borders(cortex: Cortex, seen: Retinotopy) -> None:
-    """From V1 to V3 the angle runs to the vertical meridian, back to the horizontal, and out again."""
+    """From V1 to V3 the polar angle runs to the vertical meridian, back to the horizontal, and out again."""
     up = 90 * -seen.place[:, 1] / np.maximum(seen.eccentricity, 1e-6)  # sine of the elevation, ±90
     edges = np.concatenate([cortex.faces[:, [0, 1]], cortex.faces[:, [1, 2]], cortex.faces[:, [2, 0]]])
     edges = np.concatenate([edges, edges[:, ::-1]])
@@ -162,7 +162,7 @@ def test_places_change_smoothly_and_fields_grow(cortex: Cortex, seen: Retinotopy
         within = edges[inside[edges].all(axis=1)]
         steps = np.linalg.norm(np.diff(seen.place[within], axis=1)[:, 0], axis=1)
         assert np.median(steps) < 0.1
-        # foveal magnification: a millimetre of cortex covers less at the fovea
+        # cortical magnification: a millimetre of cortex covers less at the fovea
         near = seen.eccentricity[within[:, 0]] < 0.2
         far = seen.eccentricity[within[:, 0]] > 0.5
         assert np.median(steps[near]) < 0.7 * np.median(steps[far])

@@ -204,7 +204,7 @@ def test_figures_are_parts_of_the_page() -> None:
 
 
 def make_subjects() -> Line:
-    """Two subjects: excess 0.1 and 0.3 at the last step, floors ∓ 0.02 and ∓ 0.04."""
+    """Make two subjects: excess 0.1 and 0.3 at the last step, floors ∓ 0.02 and ∓ 0.04."""
     name = "rewiring/{}/wasserstein_excess"
     values: dict[str, dict[int, float]] = dict(BRAIN)
     for place in ("all", "V1"):
@@ -228,12 +228,12 @@ def test_subjects_are_thin_lines_and_their_interval_is_a_band() -> None:
     assert line.interval("brain/all/r2").empty
     ax = titled(draw_rewiring([line], ["V1"]), "V1")
     ends = sorted((found.get_linewidth(), found.get_ydata()[-1]) for found in drawn(ax))
-    assert [end for _, end in ends] == [0.1, 0.3, 0.2]  # subjects, and the mean, which is thickest
+    assert [end for _, end in ends] == [0.1, 0.3, 0.2]  # the subjects, then the mean, drawn thickest
     filled = [found for found in drawn(ax, marker="o") if found.get_markerfacecolor() != "white"]
     assert [list(found.get_xdata()) for found in filled] == [[8]]
-    # a refit's margin in a subject, on average
+    # margin of one refit, averaged over subjects
     assert spans(ax) == [pytest.approx((-0.03, 0.03))]
-    # the band is drawn whole and cut off by the panel, which the lines decide about
+    # the band is drawn whole; the lines set the panel's limits, which clip it
     (band,) = ax.collections
     assert band.get_datalim(ax.transData).ymax == pytest.approx(1.4)
     assert 0.3 < ax.get_ylim()[1] < 0.6
@@ -249,7 +249,7 @@ def test_shifts_of_several_subjects_are_judged_over_subjects() -> None:
 
 
 def test_drift_is_drawn_from_input_to_output() -> None:
-    """The last snapshot of every layer; of similarity, what is lost."""
+    """Show every layer at the last snapshot; similarity is shown as loss."""
     values = {
         "drift/stem/weight_distance_relative": {0: 0.0, 8: 0.1},
         "drift/blocks.0/weight_distance_relative": {0: 0.0, 8: 0.3},

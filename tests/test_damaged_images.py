@@ -1,4 +1,4 @@
-"""Damaged files of NSD and grayordinates: a whole brain, or one error that says why not."""
+"""Damaged NSD and grayordinate files: a whole brain, or one error that says why not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Damage = Callable[[Path, np.random.Generator], None]
 
 
 def scramble(path: Path, rng: np.random.Generator) -> None:
-    """Change a few bytes, mostly in headers; inside gzipped files, of the content."""
+    """Change a few bytes, mostly in headers; in gzipped files, of the uncompressed content."""
     inside = path.suffix in (".gz", ".mgz") and rng.random() < 0.8
     content = bytearray(gzip.decompress(path.read_bytes()) if inside else path.read_bytes())
     for place in rng.integers(0, min(len(content), 350 if rng.random() < 0.7 else len(content)), 4):
@@ -46,7 +46,7 @@ def scramble(path: Path, rng: np.random.Generator) -> None:
 
 
 def change_content(path: Path, rng: np.random.Generator) -> None:
-    """Replace by a valid file of other content."""
+    """Replace by a valid file with different content."""
     if path.name.endswith((".dscalar.nii", ".png", ".reg")):
         scramble(path, rng)
     elif path.name.endswith((".nii.gz", ".mgh", ".mgz")):
@@ -145,7 +145,7 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def load_damaged(root: Path, config: Callable[[str], BrainConfig], seed: int, damage: Damage) -> None:
-    """A copy with one damaged file loads whole, or fails with one line."""
+    """Load a copy with one damaged file: it loads whole, or fails with one line."""
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PALIMPSEST_CACHE", str(Path(folder) / "cache"))

@@ -1,4 +1,4 @@
-"""Damaged files of a recording: a whole brain, or one error that says why not."""
+"""Damaged recordings: a whole brain, or one error that says why not."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def replace_by_another(path: Path, rng: np.random.Generator) -> None:
 
 
 def rename(path: Path, rng: np.random.Generator) -> None:
-    """Change a number or the suffix in the name."""
+    """Change a number or the suffix in the file name."""
     digits = [place for place, letter in enumerate(path.name) if letter.isdigit()]
     name = path.name + "x"
     if digits and rng.random() < 0.8:
@@ -91,7 +91,7 @@ def rename(path: Path, rng: np.random.Generator) -> None:
 
 
 def change_array(path: Path, rng: np.random.Generator) -> None:
-    """Replace by an array of other shape, type or values."""
+    """Replace by an array of another shape, type or values."""
     if path.suffix == ".npz":
         with path.open("rb") as opened, np.load(opened) as file:
             arrays = dict(file)
@@ -155,7 +155,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load_damaged(whole: Path, seed: int, configure: Callable[[Path], BrainConfig]) -> bool:
-    """Damage a copy in one or two places and load it; return whether that worked."""
+    """Damage a copy in one or two places and load it; return whether it loaded."""
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / whole.name

@@ -1,4 +1,4 @@
-"""Links of the documentation: to files that exist and headings that are there."""
+"""Links in the documentation point to existing files and headings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def anchors_of(page: Path) -> set[str]:
-    """Anchors of a page's headings, as GitHub and mkdocs make them."""
+    """Return the anchors of a page's headings, as GitHub and mkdocs make them."""
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     bare = [re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings]

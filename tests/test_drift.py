@@ -1,4 +1,4 @@
-"""Drift of features, weights and gradients against values worked out by hand."""
+"""Drift of features, weights and gradients against hand-computed values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_rotation_has_a_distance_but_no_dissimilarity() -> None:
     turned = features @ np.array([[0.0, 1], [-1, 0]])
     found = representation_drift({"a": features}, {"a": turned})["a"]
     assert found["cka"] == pytest.approx(1.0)
-    # each row moves by (1, 1) in squares: 2; the variance of each of two channels is 1/2
+    # each row moves by (1, 1), a squared distance of 2; the variance of each of two channels is 1/2
     assert found["distance"] == pytest.approx(2.0)
 
 
@@ -55,7 +55,7 @@ def test_weight_distance_by_hand() -> None:
     assert found["one"] == pytest.approx(
         {"weight_distance": np.sqrt(5), "weight_distance_relative": np.sqrt(5) / 5}
     )
-    assert found["two"] == {"weight_distance": 0.5}  # nothing to be relative to
+    assert found["two"] == {"weight_distance": 0.5}  # no reference to be relative to
 
 
 @pytest.mark.parametrize("after", [{}, {"w": np.zeros(3)}])

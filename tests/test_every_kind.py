@@ -1,7 +1,7 @@
-"""A run of each kind: every family of networks and every method, from the weights' file to a query.
+"""A run of each kind: every family of networks and every method, from the weight file to a query.
 
-Networks are small and of random weights, in files as their authors publish them, under the options of
-``configs/backbone/``. Not every pair: each family and each method at least once.
+Networks are small with random weights, in files as their authors publish them, under the options of
+``configs/backbone/``. Not every pair is run, but each family and each method at least once.
 """
 
 from __future__ import annotations
@@ -79,22 +79,22 @@ TINY = [
     "probes.n_test=6",
     "probes.steps=2",
 ]
-# of a network's name, what says how large it is
+# the parts of a network's name that give its size
 SIZE = re.compile(r"tiny|small|base|large|huge|giant|plus|[BLHg]|bigG|gopt|SO400M|\d+|patch\d+")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A run: an option of ``configs/backbone/``, a method, and what else is set.
+    """A run: an option of ``configs/backbone/``, a method, and further settings.
 
     Attributes
     ----------
     network : str
-        The small network that stands for the option's.
+        The small network that replaces the option's.
     image_size : int or None
-        Of what it is shown; None: its own.
+        Size of the images shown; None: the network's own.
     publish : callable or None
-        From weights to what is in their file; None: safetensors.
+        Converts weights to the content of their file; None: safetensors.
     """
 
     backbone: str
@@ -133,7 +133,7 @@ WITH_PENALTY = ("l2_sp", "l2_sp_ldifs", "ldifs", "ewc", "lwf")
 
 
 def family(option: str) -> tuple[str, str, str]:
-    """Library, architecture without its size, and what it was pretrained for."""
+    """Return the library, the architecture without its size, and the pretraining objective."""
     said = yaml.safe_load((CONFIGS / "backbone" / f"{option}.yaml").read_text(encoding="utf-8"))
     parts = [part for part in re.split(r"[-_]", said["model"]) if not SIZE.fullmatch(part)]
     return said["library"], "-".join(parts), said["objective"]
@@ -144,7 +144,7 @@ def test_every_family_and_every_method_has_a_run() -> None:
     families = {option: family(option) for option in options}
     assert sorted(families[kind.backbone] for kind in KINDS) == sorted(set(families.values()))
     assert {kind.method for kind in KINDS} == set(group_options("method"))
-    # what methods may be told besides
+    # optional settings of methods
     assert {"method.layer_decay", "method.frozen_blocks"} <= {
         setting.partition("=")[0] for kind in KINDS for setting in kind.settings
     }
@@ -154,7 +154,7 @@ def test_every_family_and_every_method_has_a_run() -> None:
 
 
 def name_network(kind: Kind, folder: Path) -> str:
-    """Name of the small network of a kind, of which its library is told."""
+    """Register a kind's small network with its library and return the name."""
     assert kind.network is not None
     if kind.network == "clip":
         return add_tiny_vit(folder, 48)
@@ -164,7 +164,7 @@ def name_network(kind: Kind, folder: Path) -> str:
 
 
 def make_weights(name: str) -> tuple[State, State]:
-    """Weights of a small network's image tower, and all it has: with those of its text tower."""
+    """Make the weights of a small network's image tower, and all its weights (with any text tower)."""
     if not name.startswith("palimpsest_tiny"):
         encoder = load_timm(name, None, 0).encoder
         perturb(encoder)
@@ -177,7 +177,7 @@ def make_weights(name: str) -> tuple[State, State]:
 
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """One folder for all processes of the tests: each run is done by one of them."""
+    """Return the folder that all test processes share: each run is done by one of them."""
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "kinds"
     folder.mkdir(exist_ok=True)
@@ -193,7 +193,7 @@ def one_store(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def finish(kind: Kind, root: Path) -> Path:
-    """Folder of the run of a kind, which is done unless it was."""
+    """Return the folder of a kind's run, after doing the run if it is missing."""
     folder = root / kind.backbone
     with FileLock(root / f"{kind.backbone}.lock"):
         if not (folder / "run").exists():
@@ -204,7 +204,7 @@ def finish(kind: Kind, root: Path) -> Path:
 
 
 def configure(kind: Kind, root: Path) -> Config:
-    """Settings of a kind's run; its small network is made, and the file of its weights."""
+    """Compose the settings of a kind's run; make its small network and weight file."""
     folder = root / kind.backbone
     folder.mkdir()
     overrides = [*TINY, f"backbone={kind.backbone}", f"method={kind.method}", *kind.settings]
@@ -219,11 +219,11 @@ def configure(kind: Kind, root: Path) -> Config:
     return load_config([*overrides, f"brain.root={root / 'recording'}", f"runs_dir={root}/runs"])
 
 
-# what a method may change
+# parameters that a method may change
 
 
 def may_change(kind: Kind, backbone: Backbone) -> set[str]:
-    """Names of all that a snapshot of a method has and that is not as it was, by the method's definition."""
+    """Name the entries of a snapshot that the method, by its definition, may change."""
     names = {name for name, _ in backbone.encoder.named_parameters()}
     head = {"head.weight", "head.bias"}
     if kind.method == "linear_probe":
@@ -239,7 +239,7 @@ def may_change(kind: Kind, backbone: Backbone) -> set[str]:
         }
     if "method.frozen_blocks=1" in kind.settings:
         names = {name for name in names if not name.startswith(("pos_embed", "patch_embed.", "blocks.0."))}
-    # statistics of batches, where there are any
+    # batch statistics, if any
     names |= backbone.encoder.state_dict().keys() - dict(backbone.encoder.named_parameters()).keys()
     found = {f"backbone.encoder.{name}" for name in names}
     if kind.method != "flyp":
@@ -252,9 +252,9 @@ def test_a_run(kind: Kind, root: Path) -> None:
     folder = finish(kind, root)
     assert tuple(list_snapshots(folder)) == STEPS
 
-    # the weights are those of the file, position embeddings at another size
+    # weights equal those in the file, up to resampled position embeddings
     if kind.network is not None:
-        name_network(kind, root / kind.backbone)  # its library knows it in the process that made the run
+        name_network(kind, root / kind.backbone)  # the library knows it only in the process that made the run
     backbone = load_backbone(read_config(folder / "config.yaml").backbone)
     encoder = backbone.encoder.state_dict()
     if kind.network is not None:
@@ -263,7 +263,7 @@ def test_a_run(kind: Kind, root: Path) -> None:
         other = {name for name in encoder if not torch.equal(encoder[name], made[name])}
         assert all("pos_embed" in name for name in other)
 
-    # what changes is what the method may change, from the pretrained weights on
+    # only what the method may change differs from the pretrained weights
     first, *_, last = (read_weights(snapshot_folder(folder, step) / "weights.safetensors") for step in STEPS)
     assert first.keys() == last.keys()
     assert {name for name in first if not torch.equal(first[name], last[name])} == may_change(kind, backbone)
@@ -282,7 +282,7 @@ def test_a_run(kind: Kind, root: Path) -> None:
         }
         assert moved[0] == pytest.approx(moved[1] / 2, rel=0.2)
 
-    # rows of everything at every step
+    # every measure has a row at every step
     rows = {(row["name"], row["step"]): row["value"] for row in read_rows(folder / "results.jsonl")[0]}
     assert np.isfinite(list(rows.values())).all()
     layer = backbone.layers[-1]
@@ -295,7 +295,7 @@ def test_a_run(kind: Kind, root: Path) -> None:
             assert (name, step) in rows
         assert (("probe/shapes/zero_shot_accuracy", step) in rows) == (backbone.text is not None)
         assert (("rewiring/all/wasserstein_excess", step) in rows) == (step > 0)
-        # nothing has moved at the start, nor ever where only a head is trained
+        # nothing has moved at the start, nor ever when only a head is trained
         still = step == 0 or kind.method == "linear_probe"
         distances = [rows[f"drift/{place}/distance", step] for place in backbone.layers]
         assert all(distance == 0 for distance in distances) if still else step == 1 or distances[-1] > 0
@@ -304,7 +304,7 @@ def test_a_run(kind: Kind, root: Path) -> None:
 
     assert "train/<term>" in check_rows(folder) or kind.method not in WITH_PENALTY
 
-    # penalties begin at exactly 0; the row of a step is of the weights before it
+    # penalties start at exactly 0; a step's row describes the weights before it
     penalties = [rows[name, 1] for name in ("train/penalty", "train/head_penalty") if (name, 1) in rows]
     assert penalties == [0.0] * (kind.method in WITH_PENALTY) + [0.0] * (kind.method == "l2_sp")
     if penalties:

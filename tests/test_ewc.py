@@ -43,7 +43,7 @@ def test_fisher_of_a_logistic_model_by_hand() -> None:
     generator = torch.Generator().manual_seed(3)
     n_copies = 4000
     found = fisher_diagonal(answer, {"w": w}, images.repeat(n_copies, 1), 500, generator)
-    # with the classes drawn from the model itself, the mean is Σ p (1 − p) x² / n
+    # averaged over classes drawn from the model itself: Σ p (1 − p) x² / n
     expected = 0.0
     for x in images[:, 0].tolist():
         p = 1 / (1 + math.exp(-0.7 * x))

@@ -1,4 +1,4 @@
-"""FactorTopy against grid_sample, closed forms, and its own promises."""
+"""FactorTopy against grid_sample, closed forms and its documented guarantees."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BOX = torch.tensor([[-40.0, -30.0, -20.0], [60.0, 30.0, 20.0]], dtype=torch.floa
 
 
 def predict_plainly(model: FactorTopy, coords: Tensor, local: list[Tensor], global_: list[Tensor]) -> Tensor:
-    """The formula as it is written, one layer after the other."""
+    """Apply the formula as written, one layer after the other."""
     encoding = position_encoding(coords, BOX)
     chosen = SelectorTensors(
         model.space_selector(encoding).tanh(),
@@ -56,7 +56,7 @@ def test_model_is_its_formula(
     spread: float,
     seed: int,
 ) -> None:
-    """From all voxels at the centre (spread 0) to all in the corners (tanh saturated)."""
+    """Compare from all voxels at the centre (spread 0) to all in the corners (saturated tanh)."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         coords = draw_coords(n_voxels)
@@ -69,12 +69,12 @@ def test_model_is_its_formula(
 
 
 def draw_coords(n_voxels: int) -> Tensor:
-    """Anywhere in the box."""
+    """Draw coordinates anywhere in the box."""
     return BOX[0] + torch.rand(n_voxels, 3, dtype=torch.float64) * (BOX[1] - BOX[0])
 
 
 def make_model(coords: Tensor, widths: list[int], n_channels: int, spread: float) -> FactorTopy:
-    """A model in float64 whose selectors' last layers are random."""
+    """Make a model in float64 whose selectors' last layers are random."""
     model = FactorTopy(coords, BOX, widths, n_channels).double()
     for network in (model.space_selector, model.layer_selector, model.scale_selector):
         torch.nn.init.normal_(network[-1].weight, std=spread)
@@ -85,7 +85,7 @@ def test_subset_of_voxels_has_the_selectors_it_has_among_all() -> None:
     torch.manual_seed(0)
     coords = draw_coords(20)
     assert torch.equal(position_encoding(coords, BOX)[5:9], position_encoding(coords[5:9], BOX))
-    # and the box is the module's own: later changes of the caller's do not reach it
+    # the module owns its box: later changes by the caller do not reach it
     box = BOX.clone()
     model = FactorTopy(coords, box, [3], 2)
     box += 1
@@ -116,7 +116,7 @@ def test_regularizer_by_hand() -> None:
         layer=torch.tensor([[1.0, 0.0], [0.5, 0.5]], dtype=torch.float64),
         scale=torch.tensor([1.0, 0.5], dtype=torch.float64),
     )
-    # one voxel decided (0), one not (-1); squared distances 0.25 and 0
+    # negative entropies 0 and -1 (in units of the largest); squared distances 0.25 and 0
     assert model.regularizer(chosen).item() == pytest.approx(-0.5 + 0.125)
 
 
@@ -156,13 +156,13 @@ def test_a_part_of_the_voxels_is_predicted_as_among_all() -> None:
 
 
 def test_voxels_that_have_wholly_decided_have_finite_gradients() -> None:
-    """Softmax underflows to 0, where the entropy's own gradient is infinite."""
+    """Softmax underflows to 0, where the gradient of the entropy is infinite."""
     layer = torch.tensor([[0.0, 300.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
     scale = torch.full((2,), 0.5)
     model = FactorTopy(torch.rand(2, 3), torch.tensor([[0.0] * 3, [1.0] * 3]), [4, 4, 4], 2)
     chosen = SelectorTensors(torch.zeros(2, 2), layer.softmax(dim=1), scale)
     assert chosen.layer[0].tolist() == [0, 1, 0]
     found = model.regularizer(chosen)
-    assert found.item() == pytest.approx(-0.5)  # one of two has the largest entropy
+    assert found.item() == pytest.approx(-0.5)  # one voxel of two has maximal entropy
     found.backward()
     assert torch.isfinite(layer.grad).all()

@@ -24,7 +24,7 @@ from tasks.shapes import (
 
 
 class Pixels(Backbone):
-    """Layers are the image itself, and the image at half the size with two more channels."""
+    """Layers are the image itself, and the image at half the size with two extra channels."""
 
     def __init__(self) -> None:
         super().__init__(Preprocessing(8, (0.0,) * 3, (1.0,) * 3), None)

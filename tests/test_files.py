@@ -95,7 +95,7 @@ def test_a_full_disk_names_the_file(failure: Exception, tmp_path: Path) -> None:
 
 
 def test_a_folder_is_never_half_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # while files are deleted, none of them is under the folder's own name
+    # files being deleted are never under the folder's own name
     path, seen = tmp_path / "folder", []
     path.mkdir()
     (path / "old").touch()
@@ -117,7 +117,7 @@ def test_kill_in_the_middle_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "snapshots" / "step-000001"
     path.mkdir(parents=True)
     (path / "whole").touch()
-    # without torch, whose import takes seconds
+    # without importing torch, which takes seconds
     source = Path(files.__file__).read_text(encoding="utf-8")
     start, end = source.index("@contextmanager"), source.index("def write_json")
     code = (
@@ -131,7 +131,7 @@ def test_kill_in_the_middle_keeps_the_old_file(tmp_path: Path) -> None:
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert names_in(path) == ["whole"]
     (left,) = [name for name in names_in(path.parent) if name != "step-000001"]
-    assert left.startswith(".step-000001.") and left.endswith(".partial")  # as .gitignore has it
+    assert left.startswith(".step-000001.") and left.endswith(".partial")  # matches .gitignore
     assert list(path.parent.glob("step-*")) == [path]
 
 

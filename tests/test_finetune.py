@@ -140,7 +140,7 @@ def test_snapshots_are_on_schedule_and_rows_are_complete(tmp_path):
     assert [name for name in names if name[0].startswith("train/")] == [
         (name, step) for step in range(1, 10) for name in each
     ]
-    # gradients of layers, on the snapshots' steps, are means over the steps since the last one
+    # layer gradients at a snapshot's step are means over the steps since the previous one
     shares = {step: [] for step in (1, 2, 3, 4, 6, 8, 9)}
     squares = dict.fromkeys(shares, 0.0)
     norms = {row["step"]: row["value"] for row in rows if row["name"] == "train/grad_norm"}
@@ -151,7 +151,7 @@ def test_snapshots_are_on_schedule_and_rows_are_complete(tmp_path):
             squares[row["step"]] += row["value"] ** 2
     assert all(sum(values) == pytest.approx(1) and len(values) == 10 for values in shares.values())
     assert squares[1] == pytest.approx(norms[1] ** 2)
-    assert rows[0]["value"] == pytest.approx(np.log(10))  # the head starts at zero
+    assert rows[0]["value"] == pytest.approx(np.log(10))  # the head is zero-initialised
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -180,7 +180,7 @@ def test_stopped_training_ends_with_the_same_weights(tmp_path, monkeypatch, over
         assert weights_hash(tmp_path / "stopped", step) == weights_hash(tmp_path / "whole", step)
     rows = [read_rows(tmp_path / name / "results.jsonl")[0] for name in ("whole", "stopped")]
     values = [[(row["name"], row["step"], row["value"]) for row in part] for part in rows]
-    assert values[0] == values[1]  # each once, and the same
+    assert values[0] == values[1]  # each once, and equal
 
 
 def test_divergence_ends_in_one_line(tmp_path):
@@ -211,7 +211,7 @@ def test_killed_run_goes_on_and_two_at_once_are_refused(tmp_path):
     process.wait()
     assert not (folder / "finished.json").exists()
 
-    # sums over more threads have other last bits: as many as the script takes
+    # sums over more threads differ in the last bits: use as many as the script does
     threads = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count() or 1)
     try:

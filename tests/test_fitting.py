@@ -1,4 +1,4 @@
-"""Planted truth is found again, and seeds mean what they say."""
+"""Fits recover planted wiring, and seeds do what they should."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_planted_selectors_are_recovered(planted: Planted) -> None:
     apart = np.linalg.norm(mapping.space - planted.space, axis=1)[planted.local]
     from_centre = np.linalg.norm(planted.space[planted.local], axis=1)
     assert np.quantile(apart, 0.9) < 0.5 / TOKEN_SIZE  # a quarter of a token; tokens are 2 / TOKEN_SIZE apart
-    assert np.median(from_centre) > 2 / TOKEN_SIZE  # staying where it starts would not do
+    assert np.median(from_centre) > 2 / TOKEN_SIZE  # staying at the start would fail
     assert mapping.scale[planted.local].mean() < 0.1
     assert mapping.scale[~planted.local].mean() > 0.9
 
@@ -92,7 +92,7 @@ def test_bootstrap_fits_on_another_sample(planted: Planted) -> None:
 
 
 def test_held_out_stimuli_are_not_fitted_on(planted: Planted) -> None:
-    """Their tokens and responses may be anything: the selectors stay, the scores do not."""
+    """Changing held-out tokens and responses leaves the selectors, but not the scores."""
     split = split_stimuli(N_IMAGES, 0.2, seed=0)
     responses = planted.responses.copy()
     responses[split.held_out] *= -1

@@ -1,4 +1,4 @@
-"""Flat maps: colours by hand, and what ends up where on the sheet."""
+"""Flat maps: hand-computed colours, and positions on the sheet."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ax() -> Iterator[Axes]:
 
 
 def two_sheets() -> Surface:
-    """Two squares of 40 mm, 200 mm apart, each of two areas (left half, right half), one voxel in each."""
+    """Make two squares of 40 mm, 200 mm apart; each has two areas (left and right half) of one voxel."""
     grid = np.stack(np.meshgrid(np.arange(0.0, 41, 2), np.arange(0.0, 41, 2)), axis=-1).reshape(-1, 2)
     corner = (np.arange(20)[:, None] * 21 + np.arange(20)).ravel()
     lower, upper = ((corner, corner + 1, corner + 22), (corner, corner + 22, corner + 21))
@@ -51,7 +51,7 @@ def two_sheets() -> Surface:
 
 
 def face_colours(ax: Axes) -> tuple[np.ndarray, np.ndarray]:
-    """Centres and RGB colours of all faces drawn."""
+    """Return centres and RGB colours of all drawn faces."""
     meshes = [item for item in ax.collections if isinstance(item, PolyCollection)]
     centres = [path.vertices[:3].mean(axis=0) for mesh in meshes for path in mesh.get_paths()]
     return np.array(centres), np.concatenate([mesh.get_facecolor()[:, :3] for mesh in meshes])
@@ -61,7 +61,7 @@ def test_areas_are_filled_with_their_voxels(ax: Axes) -> None:
     colours = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [np.nan] * 3])
     draw_flatmap_colours(ax, two_sheets(), colours)
     centres, drawn = face_colours(ax)
-    # the second sheet stands 12 mm beside the first (40 mm wide), middle beside middle
+    # the second sheet stands 12 mm beside the first (40 mm wide), centres aligned
     for x, colour in ((10, [1, 0, 0]), (30, [0, 1, 0]), (62, [0, 0, 1])):
         inside = np.abs(centres[:, 0] - x) < 6
         assert inside.sum() > 20
@@ -116,7 +116,7 @@ def test_a_surface_without_areas_shows_vertices(ax: Axes) -> None:
     draw_flatmap_colours(ax, bare, np.tile([[1.0, 0, 0]], (4, 1)))
     _, drawn = face_colours(ax)
     coloured = (drawn[:, 0] > drawn[:, 1] + 0.05).sum()
-    assert 4 * 4 <= coloured <= 4 * 8  # the faces round each of the four vertices
+    assert 4 * 4 <= coloured <= 4 * 8  # the faces around each of the four vertices
 
 
 def test_colours_with_nothing_between_are_not_blended(ax: Axes) -> None:
@@ -125,7 +125,7 @@ def test_colours_with_nothing_between_are_not_blended(ax: Axes) -> None:
     square = Surface(points, faces, np.full(5, 0.5, np.float32), np.arange(5))
     red, green, blue = np.eye(3)
     draw_flatmap_colours(ax, square, np.array([red, green, green, blue, red]), blended=False)
-    # two corners of three decide; where all differ, the first
+    # two corners of three decide; if all differ, the first
     np.testing.assert_allclose(face_colours(ax)[1], [green, green, green], atol=1e-6)
     draw_flatmap_colours(ax, square, np.array([red, green, blue, blue, blue]), blended=False)
     np.testing.assert_allclose(face_colours(ax)[1][3:], [red, blue, blue], atol=1e-6)

@@ -48,7 +48,7 @@ def test_the_loss_is_clips_by_hand(backbones: dict[str, Backbone], task: Task) -
     backbone = backbones["mini_clip"]
     one = Task(**{**vars(task), "templates": task.templates[:1]})
     model = tune(backbone, task.n_classes, FlypConfig(), 0, one).train()
-    labels = torch.tensor([3, 1, 3, 7])  # two of one class, each other's negatives
+    labels = torch.tensor([3, 1, 3, 7])  # two images of one class, each other's negatives
     terms = Flyp(model, one, 0, 1)(images(), labels)
     assert list(terms) == ["contrastive_loss"]
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_both_towers_are_trained_and_the_head_made_of_the_tuned_text(
     changed = {key for key, part in model.state_dict().items() if not torch.equal(part, before[key])}
     assert changed == trained
     assert "texts.encoder.model.logit_scale" in trained and not trained & {"head.weight", "head.bias"}
-    # zero-shot probes read the text tower as it was pretrained
+    # zero-shot probes use the pretrained text tower
     for state, part in zip(kept, (backbone, backbone.text.copy_to_train()), strict=True):
         assert state.keys() == part.state_dict().keys()
         assert all(torch.equal(state[key], now) for key, now in part.state_dict().items())

@@ -124,7 +124,7 @@ def test_cka_is_the_formula_of_kornblith():
 
 
 def hsic_by_definition(k, m):
-    """Mean over ordered quadruples of distinct images of K_ij (M_ij + M_qr - 2 M_iq)."""
+    """Average K_ij (M_ij + M_qr - 2 M_iq) over ordered quadruples of distinct images."""
     quadruples = itertools.permutations(range(len(k)), 4)
     return np.mean([k[i, j] * (m[i, j] + m[q, r] - 2 * m[i, q]) for i, j, q, r in quadruples])
 
@@ -181,19 +181,19 @@ def test_measures_between_tasks_need_two():
 
 def test_the_best_accuracy_may_be_any_before_the_last():
     accuracy = np.array([[90, 20, 30], [60, 85, 25], [70, 75, 95]]) / 100
-    # first task: best after itself, .9 - .7; second: .85 - .75
+    # first task: .9 - .7, from its best after itself; second: .85 - .75
     assert f.forgetting_chaudhry(accuracy) == pytest.approx((0.2 + 0.1) / 2)
     assert f.forgetting_max_all(accuracy) == pytest.approx((0.2 + 0.1) / 2)
 
 
 def test_relative_forgetting_of_a_task_that_was_never_good():
-    # half of what little was learned is lost
+    # half of the little that was learned is lost
     assert f.relative_forgetting(np.array([[0.4, 0.1], [0.2, 0.9]])) == pytest.approx(0.5)
 
 
 def test_drift_is_measured_in_double_precision():
     before, after = np.array([[-1]], np.float32), np.array([[2**25]], np.float32)
-    assert drift.feature_drift(before, after) == (2**25 + 1) ** 2  # single precision has no 2²⁵ + 1
+    assert drift.feature_drift(before, after) == (2**25 + 1) ** 2  # single precision cannot represent 2²⁵ + 1
 
 
 def test_biased_cka_of_three_images_by_hand():

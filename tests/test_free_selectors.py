@@ -1,4 +1,4 @@
-"""SelectorTensors of each voxel's own find what was planted, wherever the voxels are."""
+"""Free selectors, one set per voxel, recover planted wiring wherever the voxels are."""
 
 from __future__ import annotations
 

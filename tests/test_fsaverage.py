@@ -1,4 +1,4 @@
-"""The sphere split from fsaverage5 is FreeSurfer's, vertex by vertex, and voxels are drawn in place."""
+"""Splitting the sphere of fsaverage5 gives FreeSurfer's vertices, and voxels are drawn in place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.brains.fsaverage import (
 )
 from harness.storage.errors import InputError
 
-# vertices of the seventh icosahedron, from FreeSurfer by way of MNE-Python 1.13
+# vertices of the seventh icosahedron, from FreeSurfer via MNE-Python 1.13
 KNOWN = {
     10242: [-1.40, 1.02, 99.98],
     10243: [-0.86, 2.66, 99.96],
@@ -46,7 +46,7 @@ def read(name: str) -> list[np.ndarray]:
 
 
 def join_faces(faces: np.ndarray) -> np.ndarray:
-    """Undo `split_faces`: the faces whose quarters are `faces`."""
+    """Undo `split_faces`: return the faces whose quarters are `faces`."""
     n_coarse = len(faces) // 4
     rest = faces[n_coarse:].reshape(-1, 3, 3)
     return np.stack([faces[:n_coarse, 0], rest[:, 2, 1], rest[:, 0, 2]], axis=1)
@@ -77,7 +77,7 @@ def test_an_icosahedron_split_five_times_is_fsaverage5(side: str) -> None:
         middles = points[edges].mean(axis=1)
         points = np.concatenate([points, 100 * middles / np.linalg.norm(middles, axis=1, keepdims=True)])
     np.testing.assert_array_equal(faces, triangles)
-    np.testing.assert_allclose(points, expected, atol=0.012)  # those stored are rounded to 0.01 mm
+    np.testing.assert_allclose(points, expected, atol=0.012)  # stored coordinates are rounded to 0.01 mm
 
 
 def test_all_vertices_of_fsaverage_are_in_place(cortex: Fsaverage) -> None:
@@ -102,7 +102,7 @@ def test_vertices_are_drawn_at_the_nearest_of_the_flat_map(cortex: Fsaverage) ->
         assert at == there[distance.argmin()]
     assert drawn[0] == 5
     assert drawn[3] == 10242 + 5
-    # vertices of the flat map are drawn at their own position; spacing is 2 mm
+    # vertices of the flat map are drawn at their own position, 2 mm apart
     flat = there[there < 10242]
     np.testing.assert_array_equal(cortex.surface(flat).voxel_vertex, flat)
 

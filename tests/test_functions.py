@@ -1,4 +1,4 @@
-"""Functions of users: found, called and checked, or named in one line."""
+"""Users' functions: found, called and checked, or rejected with one line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def refuse():
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working directory with a module and a package, none of it on the path."""
+    """Make a working directory with a module and a package, neither on the path."""
     (tmp_path / "palimpsest_lab_a.py").write_text(SOURCE)
     package = tmp_path / "palimpsest_lab_b"
     package.mkdir()

@@ -1,4 +1,4 @@
-"""Gradient norms by layer, over steps, against values worked out by hand."""
+"""Gradient norms by layer, over steps, against hand-computed values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.finetuning.gradient_norms import GradientNorms
 
 
 def make_layers() -> dict[str, list[nn.Parameter]]:
-    """Two layers with gradients of norm 3 and 4, and one that is not trained."""
+    """Make two layers with gradients of norm 3 and 4, and one that is not trained."""
     one, two, fixed = (nn.Parameter(torch.zeros(2)) for _ in range(3))
     one.grad, two.grad = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])
     return {"a": [one], "b": [two, fixed], "c": [fixed]}
@@ -24,7 +24,7 @@ def test_norms_and_shares_are_means_over_steps() -> None:
     norms = GradientNorms(layers)
     norms.add(norms.squares(), 5.0)
     layers["a"][0].grad.zero_()
-    norms.add(norms.squares(), 8.0)  # it was clipped to half
+    norms.add(norms.squares(), 8.0)  # clipped to half
     assert norms.take() == {
         "drift/a/grad_norm": 1.5,
         "drift/b/grad_norm": 6.0,
@@ -33,7 +33,7 @@ def test_norms_and_shares_are_means_over_steps() -> None:
         "drift/b/grad_share": pytest.approx(0.82),
         "drift/c/grad_share": 0.0,
     }
-    assert norms.take() == {}  # nothing since
+    assert norms.take() == {}  # no steps since
 
 
 def test_steps_without_a_finite_gradient_are_left_out() -> None:

@@ -1,4 +1,4 @@
-"""The Python interface: light to import, the same numbers as a run, tables that say what they hold."""
+"""The Python interface: quick to import, same numbers as a run, self-describing tables."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_a_brain_from_arrays_is_checked_standardised_and_fingerprinted() -> None
     ]
     np.testing.assert_allclose(brain.responses.mean(axis=0), 0, atol=1e-6)
     np.testing.assert_allclose(brain.responses.std(axis=0), 1, rtol=1e-5)
-    np.testing.assert_allclose(brain.noise_ceiling, 0.4)  # read as per cent
+    np.testing.assert_allclose(brain.noise_ceiling, 0.4)  # read as percentages
     assert (brain.hemisphere == np.where(brain.coords[:, 0] < 0, "L", "R")).all()
     assert brain.name == "mine" and brain.surface is None
     assert arrays().fingerprint == arrays().fingerprint

@@ -31,7 +31,7 @@ def test_distance_by_hand() -> None:
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
-        # every weight moved by 0.1, every number of the head by 0.2
+        # every backbone weight moved by 0.1, every head parameter by 0.2
         (L2SpConfig(), {"penalty": 0.1 / 2 * 0.01, "head_penalty": 0.01 / 2 * 0.04}),
         (L2SpLdifsConfig(), {"penalty": 0.5 * 0.01}),
     ],

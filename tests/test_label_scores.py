@@ -1,4 +1,4 @@
-"""Scores of labels against values by hand."""
+"""Label scores against hand-computed values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.storage.errors import InputError
 def test_single_labels_by_hand() -> None:
     probabilities = np.array([[0.7, 0.2, 0.1], [0.4, 0.5, 0.1], [0.3, 0.6, 0.1], [0.6, 0.3, 0.1]])
     scores = score_labels(probabilities, np.array([0, 0, 1, 0]))
-    # right are the first, third and fourth; recalls 2/3 and 1; the third class is in no image
+    # the first, third and fourth are right; recalls 2/3 and 1; no image has the third class
     assert scores.accuracy == 0.75
     assert scores.balanced_accuracy == pytest.approx(5 / 6)
     # class 0: .7, .4, .6 all above .3; class 1: .6 above all
@@ -26,10 +26,10 @@ def test_single_labels_by_hand() -> None:
 
 
 def test_auroc_by_hand() -> None:
-    # positives .9 and .4 against .4 and .1: of four pairs three are right and one is a tie
+    # positives .9 and .4 against .4 and .1: of four pairs, three are right and one is a tie
     value, left_out = mean_auroc(np.array([[0.9], [0.4], [0.4], [0.1]]), np.array([[1], [0], [1], [0]]))
     assert (value, left_out) == (pytest.approx(3.5 / 4), 0)
-    # a rank is all that counts, and large scores are no ties
+    # only ranks count, and large scores are not ties
     assert mean_auroc(np.array([[900.0], [-3.0], [901.0]]), np.array([[0], [0], [1]]))[0] == 1
 
 
@@ -37,7 +37,7 @@ def test_labels_of_one_kind_are_left_out_and_counted() -> None:
     probabilities = np.array([[0.9, 0.6, 0.2], [0.2, 0.7, 0.1], [0.8, 0.9, 0.6], [0.6, 0.8, 0.4]])
     labels = np.array([[1, 1, 0], [0, 1, 0], [1, 1, 0], [0, 1, 0]])
     scores = score_labels(probabilities, labels)
-    # the second label is on all images, the third on none
+    # every image has the second label, none the third
     assert scores.auroc_left_out == 2
     assert scores.auroc == 1
     assert scores.balanced_accuracy == pytest.approx((1 + 0.5) / 2)
@@ -71,7 +71,7 @@ def test_calibration_error_at_the_ends() -> None:
 
 
 def test_bins_are_closed_above() -> None:
-    # .5 is the upper end of the first of two bins, .8 in the second: apart, not evened out
+    # .5 is the upper edge of the first of two bins, .8 in the second: their errors do not cancel
     probabilities = np.array([[0.5, 0.5], [0.8, 0.2]])
     assert calibration_error(probabilities, np.array([0, 1]), n_bins=2) == pytest.approx((0.5 + 0.8) / 2)
 

@@ -1,4 +1,4 @@
-"""Launching runs: in how many processes, what the user sees of it, and how it ends."""
+"""Launching runs: the number of processes, their output, and their exit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.studies.launching import (
     launch_options,
 )
 
-# the command of a machine with two GPUs, whose processes find none
+# the command on a machine with two GPUs, whose processes find none
 TWO_GPUS = (
     "import torch\n"
     "torch.cuda.device_count = lambda: 2\n"
@@ -32,7 +32,7 @@ TWO_GPUS = (
 
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The entry point to launch, to be written."""
+    """Return where to write the entry point to launch."""
     monkeypatch.setattr(launching, "PACKAGE_FOLDER", tmp_path)
     monkeypatch.setattr("accelerate.commands.config.config_args.default_config_file", "none.yaml")
     monkeypatch.chdir(tmp_path)
@@ -100,7 +100,7 @@ def test_interrupting_a_launched_run_ends_with_one_line(tmp_path: Path) -> None:
         "        pathlib.Path('started').touch()\n"
         "        time.sleep(100)\n"
         "    finally:\n"
-        "        time.sleep(0.5)\n"  # a snapshot is written to its end
+        "        time.sleep(0.5)\n"  # the snapshot in progress is completed
         "        pathlib.Path('ended').touch()\n"
         "exit_with_one_line(main)"
     )
@@ -118,7 +118,7 @@ def test_interrupting_a_launched_run_ends_with_one_line(tmp_path: Path) -> None:
     while not (tmp_path / "started").exists():
         assert process.poll() is None and time.time() < deadline
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
+    os.killpg(process.pid, signal.SIGINT)  # to all processes, as a terminal does
     _, message = process.communicate(timeout=60)
     assert (process.returncode, message) == (130, "interrupted\n")
     assert (tmp_path / "ended").exists()

@@ -1,4 +1,4 @@
-"""Cross-validated ridge per layer: planted layers are found, and the numbers are those of the definition."""
+"""Cross-validated ridge per layer recovers planted layers and agrees with its definition."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_planted_layers_are_recovered() -> None:
     planted = make_planted()
     mapping = fit_planted(planted, CONFIG)
     assert (mapping.layer.argmax(axis=1) == planted.layer).mean() > 0.95
-    # more features than FactorTopy has to learn: 240 stimuli do not take it to the ceiling
+    # more features than FactorTopy has to learn: 240 stimuli do not reach the ceiling
     assert mapping.r2.mean() > 0.8 * (1 - NOISE)
     assert mapping.correlation.mean() > 0.75
     absent = (mapping.space, mapping.scale, mapping.weights, mapping.bias)
@@ -51,7 +51,7 @@ class Stopped(Exception):
 def drawn(
     split: Split, n_folds: int, seed: int, bootstrap: bool, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[np.ndarray, PredefinedSplit]:
-    """The stimuli and the folds that himalaya is given: here a stimulus's response is its number."""
+    """Return the stimuli and folds passed to himalaya; a stimulus's response is its number."""
     given = []
 
     class Regression(RidgeCV):
@@ -74,7 +74,7 @@ def drawn(
 
 
 def test_definition_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One penalty, hence plain ridge regressions, and their softmax and mixture."""
+    """Compare with plain ridge regressions (a single penalty), their softmax and mixture."""
     planted = make_planted()
     some = slice(0, 10)
     planted = replace(planted, responses=planted.responses[:, some], coords=planted.coords[some])
@@ -103,7 +103,7 @@ def test_definition_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_few_stimuli_are_solved_by_kernel_alike() -> None:
-    """With fewer stimuli than features himalaya's kernel ridge is used; duplicated features force that."""
+    """Fewer stimuli than features use himalaya's kernel ridge; duplicating features forces that."""
     planted = make_planted()
     config = QUICK.model_copy(update={"pool": 4})
     repeated = tuple(layer.repeat(1, 3, 1, 1) for layer in planted.tokens.local)
@@ -112,11 +112,11 @@ def test_few_stimuli_are_solved_by_kernel_alike() -> None:
     one, other = fit_planted(planted, config), fit_planted(wide, config)
     np.testing.assert_allclose(one.layer, other.layer, atol=1e-3)
     np.testing.assert_allclose(one.r2, other.r2, atol=1e-3)
-    assert get_backend().name == "numpy"  # himalaya's global setting is as it was
+    assert get_backend().name == "numpy"  # himalaya's global setting is unchanged
 
 
 def test_copies_of_a_stimulus_are_in_one_fold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or noise would be predicted: responses of nothing have no layer that says anything."""
+    """Otherwise noise would be predicted; responses of pure noise must prefer no layer."""
     planted = make_planted()
     split = split_stimuli(N_IMAGES, 0.2, seed=0)
     train, folds = drawn(split, 5, 0, True, monkeypatch)
@@ -149,9 +149,9 @@ def test_layer_features() -> None:
     assert found.shape == (12, 3 * 5)
     raw = torch.cat([global_, F.avg_pool2d(local, 2).flatten(1)], dim=1)
     expected = (raw - raw[:8].mean(0)) / raw[:8].std(0, correction=0) / 15**0.5
-    expected[:, 1] = 0  # says the same of every image
+    expected[:, 1] = 0  # the same for every image
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    # components are a rotation: distances between training stimuli stay, fewer keep what varies most
+    # components are a rotation: all keep distances between training stimuli, fewer keep the most variance
     rotated = layer_features(local, global_, train, 2, 14)
     torch.testing.assert_close(torch.cdist(rotated[:8], rotated[:8]), torch.cdist(found[:8], found[:8]))
     few = layer_features(local, global_, train, 2, 3)

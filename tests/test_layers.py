@@ -1,4 +1,4 @@
-"""The house: which package may import which, and only what the other lists."""
+"""Architecture: which package may import which, and only names that the other lists."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ MODULES = sorted([*(REPOSITORY / "harness").rglob("*.py"), *(REPOSITORY / "tasks
 
 
 def package_of(module: str) -> str:
-    """``harness.brains.nsd.rois`` → ``brains``, ``tasks.shapes`` → ``tasks``."""
+    """Name a module's package: ``harness.brains.nsd.rois`` → ``brains``, ``tasks.shapes`` → ``tasks``."""
     parts = module.split(".")
     return "tasks" if parts[0] == "tasks" else parts[1]
 
@@ -56,7 +56,7 @@ def name_of(path: Path) -> str:
 
 
 def imports_of(path: Path) -> Iterator[tuple[str, str]]:
-    """Module and name of everything of ours that a file imports, wherever it does."""
+    """List module and name of each of our imports in a file, wherever it occurs."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             if node.module.split(".")[0] in ("harness", "tasks"):
@@ -67,7 +67,7 @@ def imports_of(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def loads(path: Path) -> set[str]:
-    """Our modules that importing a file imports: not what its functions import, or only annotations need."""
+    """List our modules that importing a file loads: not those imported in functions or for annotations."""
     found = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if (
@@ -102,7 +102,7 @@ def test_the_top_shows_entry_points_and_packages_only() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_go_down_and_through_the_interface(path: Path) -> None:
     own = package_of(name_of(path))
-    # `python -m harness.brains` is a command, whichever package it is named after
+    # `python -m harness.brains` is a command, whichever package it is in
     entry = own in ENTRY_POINTS or path.name == "__main__.py" or own == "__init__"
     for module, name in imports_of(path):
         other = package_of(f"{module}.{name}" if module in ("harness", "tasks") else module)

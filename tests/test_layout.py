@@ -1,4 +1,4 @@
-"""Everything of a run has one place."""
+"""Everything in a run has one place."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_what_is_there_is_listed_by_number(tmp_path: Path) -> None:
     for refit in (10, 2, 1):
         mapping_folder(tmp_path, 0, refit).mkdir(parents=True)
     mapping_folder(tmp_path, 0).mkdir()
-    mapping_folder(tmp_path, 16, 3).mkdir()  # of another step: no part of the floor
+    mapping_folder(tmp_path, 16, 3).mkdir()  # a different step: not part of the floor
     (tmp_path / "finished.json").write_text("{}")
     assert list_snapshots(tmp_path) == [0, 16, 1_500_000]
     assert refit_folders(tmp_path) == [mapping_folder(tmp_path, 0, refit) for refit in (1, 2, 10)]

@@ -24,12 +24,12 @@ def test_distance_by_hand() -> None:
     # one image, two tokens, two channels
     student = torch.tensor([[[3.0, 4.0], [0.0, 2.0]]])
     teacher = torch.tensor([[[5.0, 0.0], [0.0, 9.0]]])
-    # (0.6, 0.8) against (1, 0), and the second token points the same way: (0.16 + 0.64 + 0) / 2
+    # (0.6, 0.8) against (1, 0), and the second token keeps its direction: (0.16 + 0.64 + 0) / 2
     assert feature_distance([student], [teacher]).item() == pytest.approx(0.4)
     # over tokens: (1, 0) against (1, 0), and (4, 2)/√20 against (0, 1)
     second = (4 / 20**0.5) ** 2 + (2 / 20**0.5 - 1) ** 2
     assert feature_distance([student], [teacher], "tokens").item() == pytest.approx(second / 2)
-    # a mean over layers, whatever their sizes
+    # a mean over layers, whatever their size
     other = torch.ones(1, 5, 3)
     assert feature_distance([student, other], [teacher, other]).item() == pytest.approx(0.2)
     opposite = feature_distance([other], [-other]).item()

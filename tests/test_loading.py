@@ -1,4 +1,4 @@
-"""Loading backbones: untrained, from a file, and by names that do not exist."""
+"""Loading backbones: untrained, from a file, and by unknown names."""
 
 from __future__ import annotations
 

@@ -21,11 +21,11 @@ from tasks.load import load_task
 
 
 def test_divergence_by_hand() -> None:
-    # at temperature 2, logits 2 log 3 and 0 are 3/4 and 1/4
+    # at temperature 2, logits 2 log 3 and 0 give 3/4 and 1/4
     before = torch.tensor([[2 * math.log(3), 0.0], [1.0, 1.0]])
     now = torch.tensor([[0.0, 0.0], [5.0, 5.0]])
     expected = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
-    assert distillation(now, before, 2.0).item() == pytest.approx(expected / 2)  # the second image has none
+    assert distillation(now, before, 2.0).item() == pytest.approx(expected / 2)  # none from the second image
     assert distillation(before, before, 2.0).item() == 0
 
 
@@ -57,7 +57,7 @@ def test_else_a_probe_that_knows_the_proxy() -> None:
         features = extract_features(backbone, proxy.train["image"], 30)
         labels = np.array(proxy.train["label"])
         accuracy = (head(features).argmax(1).numpy() == labels).mean()
-        # random features of thirty images: better than the most frequent class
+        # random features of thirty images: above the most frequent class
         assert accuracy > np.bincount(labels).max() / 30
 
 

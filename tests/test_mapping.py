@@ -1,4 +1,4 @@
-"""Mappings come back whole, or not at all."""
+"""A mapping is read back whole, or not at all."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make_mapping() -> Mapping:
 
 def test_mapping_round_trip(tmp_path: Path) -> None:
     mapping = make_mapping()
-    # arrays that are not contiguous are written as what they say
+    # arrays that are not contiguous are written by value
     mapping = replace(mapping, weights=np.asfortranarray(mapping.weights))
     save_mapping(mapping, tmp_path / "step-000012")
     assert_equal(load_mapping(tmp_path / "step-000012"), mapping)
@@ -128,7 +128,7 @@ def test_arrays_that_a_family_has_not_are_refused(tmp_path: Path) -> None:
         replace(make_mapping(), family="layer_ridge")
     with pytest.raises(InputError, match=r"'layer_rigde'.*did you mean 'layer_ridge'"):
         replace(make_mapping(), family="layer_rigde")
-    # a file is held to the family it names
+    # a file must match the family it names
     save_mapping(make_family("layer_ridge"), tmp_path / "m")
     path = tmp_path / "m" / "mapping.json"
     content = read_json(path)

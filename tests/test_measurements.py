@@ -17,7 +17,7 @@ N_VOXELS = 6
 
 
 def mapping(tops, r2=0.5, space=0.0):
-    """Every voxel on one layer of three."""
+    """Make a mapping with every voxel on one layer of three."""
     layer = np.eye(3, dtype=np.float32)[tops]
     rng = np.random.default_rng(sum(tops))
     return Mapping(
@@ -62,7 +62,7 @@ LATER = {
 def test_rows_by_hand(brain):
     low, high = [0, 0, 0], [2, 2, 2]
     step_0 = mapping(low + high)
-    # three fits of step 0; the third has one V1 voxel a layer (half the depth) away from the others
+    # three fits of step 0; one V1 voxel of the third is one layer (half the depth) off the others
     refits = [mapping(low + high), mapping([1, 0, 0, *high])]
     later = mapping([2, 2, 2, *high], r2=0.25)
     values = dict(measure_brain({0: step_0, 5: later}, refits, brain, 0))

@@ -42,7 +42,7 @@ def test_texts_start_end_and_are_padded() -> None:
 
 
 def test_the_end_of_text_is_where_the_text_tower_pools() -> None:
-    # the highest id, exactly once, also where a text is cut off
+    # the highest id occurs exactly once, even if the text is cut off
     tokenizer = build_tokenizer()
     ids = tokenize(tokenizer, ["a circle", "a red " * 30, ""])
     assert (ids == tokenizer.get_vocab_size() - 1).sum(dim=1).tolist() == [1, 1, 1]
@@ -63,7 +63,7 @@ def test_the_network_is_small_and_has_no_batch_statistics() -> None:
     assert 1e6 < sum(parameter.numel() for parameter in network.parameters()) < 3e6
     assert list(network.buffers()) == []
     assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 5)
-    # one image does not alter what is said of another, in training mode either
+    # no image affects another's output, even in training mode
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     network.train()
     torch.testing.assert_close(network(images)[:1], network(images[:1]), rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Plain torch modules as backbones: layers by hooks, depths, and all that a run does with them."""
+"""Plain torch modules as backbones: layers by hooks, depths, and every stage of a run."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_depths_follow_the_order_in_which_modules_run() -> None:
 
 
 class Between(nn.Module):
-    """A module between two layers, registered in another order than it runs."""
+    """A module between two layers, registered out of the order it runs in."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -246,7 +246,7 @@ def test_it_is_fine_tuned_and_snapshots_are_read_back(make, overrides, tmp_path:
         assert all(name.endswith("bias") for name in changed)
     if "method=lora" in overrides:
         assert all(("mix" in name or "out" in name or "conv2" in name) for name in changed)
-    # the merged copy is read through hooks of its own
+    # the merged copy has its own hooks
     images = [task.test[place]["image"] for place in range(4)]
     means = [extract_layer_means(part, images, range(4), 4) for part in (first, last)]
     layer = backbone.layers[-1]

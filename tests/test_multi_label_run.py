@@ -1,4 +1,4 @@
-"""A run on a task of several labels an image, with such a probe: fine-tuned, tracked, compared, queried."""
+"""A run on a multi-label task with a multi-label probe: fine-tuned, tracked, compared, queried."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = write_findings(root / "chest", 40)
     probe = write_findings(root / "probe", 30, first=500)
     with pytest.MonkeyPatch.context() as patch:
-        # tasks of one's own become probes by a file in a folder of one's own
+        # users' tasks become probes through a file in their configuration folder
         (root / "configs" / "task").mkdir(parents=True)
         patch.setenv("PALIMPSEST_CONFIGS", str(root / "configs"))
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
@@ -69,9 +69,9 @@ def test_what_is_measured_is_named(finished: Path) -> None:
         not {"forgetting/old/delta_lp", "forgetting/birds/delta_lp_auroc", "forgetting/chest/delta_lp_auroc"}
         & names
     )
-    # a head that starts at zero ranks nothing
+    # a zero-initialised head ranks nothing
     assert result.curve("task/chest/auroc")[0] == 0.5
-    # colours say the labels, so even an untrained network's features do
+    # colours determine the labels, so even features of an untrained network do
     assert result.curve("probe/chest/linear_auroc")[0] > 0.6
 
 

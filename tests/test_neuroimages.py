@@ -1,4 +1,4 @@
-"""Images are read as written, one map at a time; errors name broken ones."""
+"""Images are read as written, one map at a time; errors name the broken file."""
 
 from __future__ import annotations
 

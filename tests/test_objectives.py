@@ -1,4 +1,4 @@
-"""Every method in the loop: what it starts from, what it stores, and that it goes on where it was."""
+"""Every method in the loop: its initial state, its files, and resuming."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_penalty_is_zero_at_the_start_and_part_of_the_loss(trained: dict[str, 
 
 @pytest.mark.parametrize("method", PENALISED)
 def test_the_first_step_leaves_the_backbone(trained: dict[str, Path], method: str) -> None:
-    # the head is zero, so no gradient comes from the task, and none from a penalty at its minimum
+    # the head is zero, so the task gives no gradient, nor does a penalty at its minimum
     before, after = weights(trained[method], 0), weights(trained[method], 1)
     for name in before:
         if not name.startswith("head."):
@@ -96,7 +96,7 @@ def test_a_snapshot_has_what_may_change_and_no_more(trained: dict[str, Path], me
 def test_stopped_training_ends_with_the_same_weights(
     trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    # a checkpoint is at step 2; LP-FT begins its second stage there, so it has to go on without
+    # a checkpoint at step 2; LP-FT starts its second stage there and must resume without one
     train_until(tmp_path, 4, monkeypatch, *overrides(method))
     assert [path.name for path in tmp_path.glob("checkpoints/*")] == (
         [] if method == "lp_ft" else ["step-00000002"]
@@ -116,7 +116,7 @@ def test_lp_ft_goes_on_in_either_stage(tmp_path: Path, monkeypatch: pytest.Monke
         folder = tmp_path / f"stopped-{stop}"
         train_until(
             folder, stop, monkeypatch, *overrides, "snapshots.ratio=1.2"
-        )  # snapshots of 1, 2, 3 and 5
+        )  # snapshots at 1, 2, 3 and 5
         train(folder, *overrides)
         hashes = [
             read_manifest(snapshot_folder(path, 5)).weights_hash for path in (tmp_path / "whole", folder)
@@ -133,7 +133,7 @@ def test_lp_ft_trains_the_head_first_and_then_everything_from_there(trained: dic
     assert all(not torch.equal(probed[name], after[name]) for name in before)
     rows = values(trained["lp_ft"])
     rates = [rows["train/lr", step] for step in range(1, 5)]
-    # two steps each along a cosine: of probe_lr, then of a tenth of finetune.lr
+    # two steps each along a cosine: from probe_lr, then from a tenth of finetune.lr
     assert rates == pytest.approx([1e-2, 5e-3, 1e-4, 5e-5])
 
 

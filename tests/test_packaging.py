@@ -1,4 +1,4 @@
-"""What makes a fresh clone work: names that shadow nothing, an install that is found from anywhere."""
+"""A fresh clone works: names that shadow nothing, an install that can be imported from anywhere."""
 
 from __future__ import annotations
 

@@ -78,13 +78,13 @@ def test_training_images_are_known_from_settings_or_not_at_all():
     assert count("task=dermamnist", "task.n_per_class=10") == 70
     assert count("task=eurosat") is None
     assert count("task=eurosat", "task.n_per_class=10") is None
-    assert count("task=chestmnist", "task.n_per_class=10") is None  # several labels an image
+    assert count("task=chestmnist", "task.n_per_class=10") is None  # multi-label
 
 
 def test_steps_and_snapshots_by_hand():
     sizes = ["task.n_train=100", "finetune.batch_size=30", "finetune.epochs=4"]
     settings = [*SMALL, *sizes, "snapshots.first=2", "snapshots.ratio=2"]
-    # 3 steps an epoch; 2, 4, 8 and the ends of epochs
+    # 3 steps an epoch; steps 2, 4, 8 and the ends of epochs
     assert plan_steps(load_config(settings)) == (12, [0, 2, 3, 4, 6, 8, 9, 12])
     unknown = ["task=eurosat", "finetune.epochs=8", "snapshots.first=2", "snapshots.ratio=2"]
     assert plan_steps(load_config(unknown)) == (None, None)
@@ -125,7 +125,7 @@ def test_seconds_by_hand():
     assert tracking_seconds(speed, 3, 8, 5, 40) == 3 * 8 * 0.25 + 5 * 3 + 40 * 2
     assert tracking_seconds(speed, 3, 8, 5, None) is None
     settings = ["probes.tasks=[shapes,digits]", "probes.n_train=20", "probes.n_test=10", "task.n_test=5"]
-    # of the task 1,257 and 5, of the one probe that is another task 30
+    # 1,257 and 5 images of the task, 30 of the only probe that is a different task
     assert count_images_seen(load_config([*SMALL, *settings]), 100) == 100 + 1257 + 5 + 30
 
 
@@ -144,7 +144,7 @@ def test_every_study_resolves_without_a_network(name, monkeypatch, tmp_path):
 
 
 def test_networks_are_counted_without_memory():
-    # docs/backbones.md: 86 M and 63 M of text, 12 layers of 768
+    # docs/backbones.md: 86 M parameters and 63 M for text, 12 layers of width 768
     clip = plan.describe_network(load_config(["backbone=clip_b16"]).backbone)
     assert round(clip.n_encoder / 1e6) == 86 and round((clip.n_all - clip.n_encoder) / 1e6) == 63
     assert clip.widths == (768,) * 12
@@ -217,7 +217,7 @@ def test_time_is_estimated_from_measured_pieces(tmp_path, monkeypatch, capsys):
     speed = Speed(forward=0.001, train=0.01, update=0.0, fit_step=0.1, fit_start=0.0)
     monkeypatch.setattr(plan.Stopwatch, "speed", lambda self, config, n_voxels: speed)
     (config,) = (run for _, run in expand_grid(["study=demo", "backbone=mini_supervised"]))
-    config = config.model_copy(update={"runs_dir": str(tmp_path)})  # not where a demo may have finished
+    config = config.model_copy(update={"runs_dir": str(tmp_path)})  # not where a finished demo may be
     plan.print_plan([config])
     # 75 steps of 20 images; 3 times 800 stimuli, 500 images of the task, 350 of 3 probes; 6 fits of 100
     seconds = 75 * 20 * 0.01 + 3 * (800 + 500 + 1050) * 0.001 + 600 * 0.1
@@ -241,7 +241,7 @@ def test_sizes_of_built_in_tasks_are_those_that_are_known(monkeypatch):
     def draw_noise(scenes):
         return rng.integers(0, 256, (len(scenes), 8, 8, 3), np.uint8)
 
-    # rendering takes seconds, and only the number of images counts here
+    # rendering takes seconds, and only the number of images matters
     monkeypatch.setattr("tasks.shape_tasks.render_scenes", draw_noise)
     for name in NAMES:
         config = load_config([f"task={name}"]).task
@@ -258,7 +258,7 @@ def test_classes_are_known_from_settings_or_not_at_all():
     assert count("task=eurosat") is None
     assert count("task=table", "task.table=x.csv", "task.classes=[cat,dog,owl]") == 3
     assert count(*several, "task.label_columns=[mass,nodule]") == 2
-    # a label for images without any is no class
+    # a label for "no label" is not a class
     assert count("task=chest_xray") == 14
     assert count(*several, "task.classes=[mass,none,nodule]", "task.no_label=none") == 2
     assert count(*several, "task.label_columns=[mass,nodule]", "task.no_label=none") == 2
@@ -270,7 +270,7 @@ def test_steps_of_tasks_of_known_and_unknown_size():
         plan_steps(load_config(["task=[digits,textures]", "finetune.batch_size=1100"]))
     odd = [*SMALL, "task.n_train=75", "finetune.batch_size=25", "finetune.epochs=2", "snapshots.first=4"]
     assert plan_steps(load_config(odd)) == (6, [0, 3, 4, 6])
-    # an epoch has a step or more, so that 9 epochs reach 4 steps
+    # an epoch has at least one step, so 9 epochs reach 4 steps
     unknown = ["task=eurosat", "finetune.epochs=9", "finetune.max_steps=4", "snapshots.at_epoch_ends=false"]
     assert plan_steps(load_config([*unknown, "snapshots.first=2"])) == (4, [0, 2, 4])
 
@@ -310,7 +310,7 @@ def test_bytes_of_a_mapping_are_those_of_one_that_was_fitted(family):
         arrays += [array for name, array in learned.items() if not name.startswith("frame.")]
         return sum(array.nbytes for array in arrays)
 
-    # what neither voxels nor layers' widths change, such as the selectors' networks, is left out of a plan
+    # the plan omits what depends on neither voxels nor layer widths, such as the selector networks
     few = measure(20, (4, 6))
     for n_voxels, widths in ((30, (4, 6)), (20, (4, 9))):
         planned = mapping_bytes(n_voxels, widths, config) - mapping_bytes(20, (4, 6), config)
@@ -322,7 +322,7 @@ def test_bytes_of_a_mapping_are_those_of_one_that_was_fitted(family):
     }.get(family, 4 * 2 * 10 * 3)
 
 
-# of an encoder of 9 numbers, where 5 numbers are trained
+# for an encoder of 9 numbers, 5 of them trained
 KEPT = {
     "full": 0, "linear_probe": 0, "lp_ft": 0, "lora": 0, "bitfit": 0, "flyp": 0, "python": 0,
     "ldifs": 9, "lwf": 9, "l2_sp": 5, "l2_sp_ldifs": 5, "ewc": 10,
@@ -334,7 +334,7 @@ def test_every_method_has_its_cost_by_hand():
     speed = Speed(forward=0.25, train=1.0, update=0.5)
     for method, kept in KEPT.items():
         assert numbers_kept(method, 9, 5) == kept, method
-        # only teachers look at the images once more
+        # only teachers see the images once more
         image = 1.25 if method in ("ldifs", "lwf") else 1.0
         assert tuning_seconds(speed, 10, 4, method) == 10 * (4 * image + 0.5), method
 
@@ -366,12 +366,12 @@ def test_numbers_kept_are_those_that_an_objective_holds(method):
 
     own = {id(part) for part in model.parameters()}
     held = sum(part.numel() for part in find(vars(objective)) if id(part) not in own)
-    # the head has no start to keep, but is counted among what is trained
+    # the head has no initial state to keep, but counts as trained
     assert 0 <= numbers_kept(method, n_encoder, n_trained) - held <= 2 * head
 
 
 def test_time_of_tracking_is_unknown_where_a_fit_was_not_measured():
     speed = Speed(forward=0.25, train=1.0, update=0.5)
     assert tracking_seconds(speed, 3, 8, 5, 40) is None
-    # a fit's start is only counted where it was measured
+    # a fit's start counts only where it was measured
     assert tracking_seconds(Speed(0.25, 1.0, 0.5, fit_step=2.0), 3, 8, 5, 40) == 3 * 8 * 0.25 + 40 * 2

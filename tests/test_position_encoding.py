@@ -1,4 +1,4 @@
-"""Positions as waves, and the same in fewer numbers."""
+"""The sinusoidal position encoding, and its compact form."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_voxel_outside_of_the_box_is_named() -> None:
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("flat", [False, True])
 def test_compact_encoding_is_the_encoding(dtype: torch.dtype, bound: float, flat: bool) -> None:
-    """Everywhere in the box, corners included, also where it has no extent along an axis."""
+    """Compare everywhere in the box, corners included, also without extent along an axis."""
     torch.manual_seed(0)
     box = BOX.clone()
     box[:, 2] = box[0, 2] if flat else box[:, 2]

@@ -61,7 +61,7 @@ def tiny(folder: Path, **changes: object) -> PretrainConfig:
     return PretrainConfig(**(settings | changes))
 
 
-# which images when
+# order of images
 
 
 def test_every_scene_is_seen_once_an_epoch(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_images_are_rendered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [part.name for part in tmp_path.iterdir()] == ["world.npy"]
 
 
-# what is optimized
+# optimization
 
 
 def test_inputs_are_what_the_backbone_was_given() -> None:
@@ -182,7 +182,7 @@ def test_scores_are_shares_of_right_answers(tmp_path: Path) -> None:
     assert oracle.training
 
 
-# the whole of it
+# whole runs
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_resumed_pretraining_equals_an_uninterrupted_one(
     (checkpoint,) = (tmp_path / "stopped").glob("*/checkpoints/*")
     assert checkpoint.name == "step-00000003"
     assert {path.suffix for path in checkpoint.iterdir()} == {".safetensors", ".json"}  # no pickles
-    torch.manual_seed(99)  # nothing depends on what went on before
+    torch.manual_seed(99)  # the earlier random state must not matter
     pretrain.pretrain(config, "the command", tmp_path / "stopped")
 
     straight, resumed = (tmp_path / folder / f"{name}.safetensors" for folder in ("straight", "stopped"))
@@ -226,7 +226,7 @@ def test_a_resumed_pretraining_equals_an_uninterrupted_one(
     assert one["scores"].keys() == {"novel", "seen"}
     assert shipped == sorted(path.stat().st_mtime_ns for path in pretrain.WEIGHTS.iterdir())
 
-    # what was written is what a study reads
+    # a study can read the written weights
     library, model = ("timm", "") if objective == "supervised" else ("open_clip", "_clip")
     settings = BackboneConfig(
         name=name,

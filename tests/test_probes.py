@@ -24,7 +24,7 @@ from tasks.load import load_task
 
 
 def toy(n_images, n_classes=4, n_channels=16, noise=0.15, seed=0):
-    """Classes around orthogonal centres."""
+    """Draw classes around orthogonal centres."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n_images) % n_classes
     features = np.eye(n_classes, n_channels)[labels] + noise * rng.normal(size=(n_images, n_channels))
@@ -41,7 +41,7 @@ def test_separable_data():
 
 
 def test_permuted_labels_are_at_chance():
-    # noise that hides the classes: no two test images then share their fate
+    # the noise hides the classes and makes test images independent
     (train, labels), (test, test_labels) = toy(200, noise=2), toy(400, noise=2, seed=1)
     rng = np.random.default_rng(0)
     accuracy = linear_probe(
@@ -52,9 +52,9 @@ def test_permuted_labels_are_at_chance():
 
 
 def test_lr_is_picked_on_validation_not_on_test():
-    # after five steps the small rate has moved nowhere; test labels argue for the opposite
+    # after five steps the small rate has moved nowhere; test labels favour the opposite choice
     train, (test, test_labels) = toy(80, n_classes=2), toy(40, n_classes=2, seed=1)
-    offset = np.array([0, 4] + [0] * 14, np.float32)  # a large common part: only the bias can undo it
+    offset = np.array([0, 4] + [0] * 14, np.float32)  # a large common part that only the bias can undo
     result = linear_probe(
         train[0] + offset, train[1], test + offset, 1 - test_labels, 0, steps=60, learning_rates=(1e-5, 0.5)
     )
@@ -93,7 +93,7 @@ def test_probe_sees_directions_only():
 
 
 def test_layer_has_a_bias():
-    # directions at 0° against 60°, -60° and 180°: a line parts them, but none through the origin
+    # directions at 0° against 60°, -60° and 180°: a line separates them, but none through the origin
     angle = np.radians(np.tile([0.0, 60, -60, 180], 10))
     features = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
     labels = np.tile([0, 1, 1, 1], 10)
@@ -169,7 +169,7 @@ def test_bad_input():
 
 
 def test_a_kind_of_probe_is_its_module_and_its_record(monkeypatch):
-    """Scores and changes of a new kind are named by its record alone."""
+    """A new kind's scores and changes are named by its record alone."""
     module = types.ModuleType("harness.measures.probes.constant")
     module.probe = lambda probed, config: score_labels(np.eye(4)[0 * probed.test_labels], probed.test_labels)
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -178,7 +178,7 @@ def test_a_kind_of_probe_is_its_module_and_its_record(monkeypatch):
         monkeypatch.setattr(user, "PROBE_KINDS", (*PROBE_KINDS, kind))
     config = load_config(["probes.steps=3", "probes.knn_k=2"])
     train, test = toy(40), toy(20, seed=1)
-    task = load_task("digits", 8, 4)  # its templates are of no use without a text tower
+    task = load_task("digits", 8, 4)  # its templates are useless without a text tower
     found = probed_task.probe_features(probed_task.ProbedTask(*train, *test, task), config)
     assert found["constant_accuracy"] == 0.25
     assert {name.partition("_")[0] for name in found} == {"linear", "knn", "constant"}

@@ -1,4 +1,4 @@
-"""Pictures of what a region reads: by hand, and against what fitted models predict."""
+"""Images of what a region reads, by hand, and against predictions of fitted models."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def made_tokens(grids: tuple[tuple[int, int], ...] = ((3, 4), (3, 4)), seed: int
 
 
 def made_reader(tokens: LayerTokens, n_channels: int = 4) -> Reader:
-    """A frame that is not trivial, and bottlenecks that take token channel c to channel c + layer."""
+    """Make a nontrivial frame, and bottlenecks that map token channel c to channel c + layer."""
     widths = [layer.shape[1] for layer in tokens.local]
     frame = TokenFrame(
         tuple(torch.full((width,), 0.5) for width in widths),
@@ -68,12 +68,12 @@ def test_a_region_that_reads_one_channel_of_one_layer_shows_that_channel() -> No
     weights[:, 2] = np.arange(1, 7)
     directions = leading_directions(weights)
     found = project_tokens(tokens, made_reader(tokens), directions, np.array([0.0, 1.0], np.float32))
-    # channel 2 of layer 1 is token channel 1, framed: less 0.5, over 3
+    # channel 2 of layer 1 is token channel 1 in the frame: minus 0.5, divided by 3
     expected = (tokens.local[1][:, 1].numpy() - 0.5) / 3
     np.testing.assert_allclose(found.mixed[..., 0], expected, atol=1e-6)
     np.testing.assert_allclose(found.layers[1][..., 0], expected, atol=1e-6)
     np.testing.assert_allclose(found.layers[0][..., 0], (tokens.local[0][:, 2].numpy() - 0.5) / 2, atol=1e-6)
-    # there is but one direction
+    # there is only one direction
     assert not found.mixed[..., 1:].any()
 
 
@@ -124,7 +124,7 @@ def test_what_is_projected_is_what_a_fitted_voxel_reads(
     ]
     for voxel in (0, 40, 95):
         weights, layer = mapping.weights[voxel], mapping.layer[voxel]
-        directions = leading_directions(weights[None])  # w over its length
+        directions = leading_directions(weights[None])  # w divided by its length
         picture = project_tokens(tokens, reader, directions, layer).mixed[..., 0]
         where = torch.from_numpy(mapping.space[voxel]).view(1, 1, 1, 2).expand(5, -1, -1, -1)
         near = F.grid_sample(torch.from_numpy(picture)[:, None], where, align_corners=False).flatten()
@@ -144,7 +144,7 @@ def predict_again(
     framed: LayerTokens,
     config: FactorTopyConfig | FreeSelectorsConfig,
 ) -> np.ndarray:
-    """What the model of a mapping predicts, made again from what was learned."""
+    """Predict with the model of a mapping, rebuilt from what was learned."""
     from harness.mappings.free_selectors import FreeSelectors
 
     widths = [layer.shape[1] for layer in framed.global_]
@@ -174,7 +174,7 @@ def test_values_are_the_channels_of_attention() -> None:
     assert mapping.learned is not None and mapping.weights is not None
     for index, local in enumerate(reader.local):
         np.testing.assert_array_equal(local, mapping.learned[f"model.local_value.{index}.weight"])
-    # on any grid: what attention knows of places is in its keys
+    # any grid works: attention encodes places in its keys
     tokens = planted.tokens.take(range(2))
     larger = replace(tokens, local=tuple(F.interpolate(layer, (6, 7)) for layer in tokens.local))
     directions = leading_directions(mapping.weights)

@@ -37,7 +37,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def make_inputs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Inputs, Brain]:
-    """Small ones, and the brain that they have."""
+    """Make small inputs, and return them with their brain."""
     brain = replace(make_brain(), fingerprints={"a.npy": "12"})
     monkeypatch.setattr(subjects, "load_brain", lambda config: brain)
     task, probe = (load_task(name, 2, 2) for name in ("shapes", "counts"))

@@ -1,4 +1,4 @@
-"""A method of one's own, from a module in the working directory."""
+"""A user's own method, from a module in the working directory."""
 
 from __future__ import annotations
 

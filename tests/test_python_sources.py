@@ -1,4 +1,4 @@
-"""Brains, tasks and backbones that users' own functions return: ``brain=python`` and its like."""
+"""Brains, tasks and backbones that users' functions return: ``brain=python`` and similar."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_subjects_are_passed_on() -> None:
     first, second = (brains.load(one) for one in subjects)
     assert (first.name, second.name, first.n_voxels) == ("brain-ann", "brain-2", 12)
     assert first.fingerprint != second.fingerprint
-    # a list of one subject is that subject
+    # a list of one subject equals that subject
     alone = load_config([*BRAIN, "brain.arguments={n_voxels: 12, subject: ann}"])
     assert config_hash(load_config([*BRAIN, "brain.subjects=[ann]", "brain.arguments.n_voxels=12"])) == (
         config_hash(alone)
@@ -213,7 +213,7 @@ def test_a_run_from_functions_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert list(fingerprints["brain"].values()) == brains
     names = {row["name"] for row in read_rows(folder / "results.jsonl")[0]}
     assert {"rewiring/all/wasserstein", "rewiring/front/bob/wasserstein", "drift/trunk.step1/cka"} <= names
-    # an arrays' brain has no surface: the report draws its voxels all the same
+    # a brain of arrays has no surface, but the report draws its voxels all the same
     from harness.reporting.page import write_report
 
     page = write_report(folder.parent).read_text()
@@ -229,7 +229,7 @@ from harness.storage import exit_with_one_line
 config = load_config(["brain=python", "brain.function=own_lab:load"])
 exit_with_one_line(lambda: load_brain(config.brain))
 """
-    # -P: like a script that is launched, which has its own folder on the path, not the working directory
+    # -P: like a launched script, which has its own folder on the path instead of the working directory
     done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (
         2,

@@ -1,4 +1,4 @@
-"""Curves out of a real store: which values, which means, and in which form."""
+"""Curves from a real store: values, means and formats."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.tracking.queries import (
     query,
 )
 
-# of seed 0; seed 1 has 0.2 more everywhere
+# for seed 0; seed 1 is 0.2 higher throughout
 EXCESS = {
     "mini_clip": {"V1": (0.0, 0.1), "all": (0.0, 0.3)},
     "mini_random": {"V1": (0.0, 0.5), "all": (0.0, 0.7)},

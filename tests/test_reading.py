@@ -1,4 +1,4 @@
-"""Reading tokens is grid_sample and inner products, in values and in gradients."""
+"""Reading tokens equals grid_sample and inner products, in values and gradients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.mappings.factortopy.sampling import (
 
 @dataclass(frozen=True)
 class Reading:
-    """Arguments of `read_tokens`, float64, that want gradients."""
+    """Arguments of `read_tokens` in float64, with gradients."""
 
     local: tuple[Tensor, ...]
     global_: tuple[Tensor, ...]
@@ -37,7 +37,7 @@ class Reading:
         return read_tokens(self.local, self.global_, self.space, self.layer, self.scale, self.weight)
 
     def read_plainly(self) -> Tensor:
-        """The formula as it is written: every voxel's token of every layer by grid_sample."""
+        """Apply the formula as written: every voxel's token of every layer by grid_sample."""
         grid = self.space.view(1, -1, 1, 2).expand(len(self.local[0]), -1, -1, -1)
         total = torch.zeros(1, dtype=torch.float64)
         for place, (local, global_) in enumerate(zip(self.local, self.global_, strict=True)):
@@ -56,7 +56,7 @@ def draw_reading(
     spread: float,
     seed: int,
 ) -> Reading:
-    """Random tokens and selectors; places up to `spread` from the centre."""
+    """Draw random tokens and selectors, with places up to `spread` from the centre."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
@@ -80,7 +80,7 @@ def draw_reading(
 @given(
     data=st.data(),
     n_voxels=st.integers(1, 500),
-    # few images for many channels, and many for few: the two orders of contraction
+    # few images with many channels, and many with few: both orders of contraction
     shape=st.sampled_from([(1, 5), (1, 4), (1, 1), (2, 17), (3, 8), (2, 10)]),
     size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     n_layers=st.integers(1, 4),

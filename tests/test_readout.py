@@ -1,4 +1,4 @@
-"""Pictures of what regions read: colours by hand, and the command on a run as tracking leaves it."""
+"""Images of what regions read: colours by hand, and the command on a tracked run."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_rows_are_regions_under_the_images() -> None:
     np.testing.assert_allclose(shown[:2], IMAGES)
     mixed = colour_pictures(first.projection.mixed, choose_limits([first.projection.mixed]))
     np.testing.assert_allclose(shown[2:4], mixed)
-    np.testing.assert_allclose(shown[4:], mixed)  # a scale of its own for every row
+    np.testing.assert_allclose(shown[4:], mixed)  # each row has its own scale
     extents = np.array([image.get_extent() for image in figure.axes[0].images])
     assert (np.diff(extents[::2, 3]) < 0).all()  # from top to bottom
     np.testing.assert_allclose(extents[::2, :2], extents[[0, 0, 0], :2])
@@ -125,7 +125,7 @@ def test_layers_share_a_scale_and_the_last_is_on_top() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with two snapshots and their mappings, and no more than the command needs."""
+    """Write a run with two snapshots and their mappings, and nothing the command does not need."""
     folder = tmp_path_factory.mktemp("runs")
     config = load_config([*TINY, *SMALL_TRACKING, f"runs_dir={folder}", "mapping.steps=3"])
     return write_run(config)
@@ -165,7 +165,7 @@ def test_pictures_are_written_into_the_run(run: Path) -> None:
         with Image.open(path) as picture:
             assert picture.width == 1728
             pixels = np.asarray(picture.convert("RGB"))
-        assert (pixels[0] == 255).all()  # on white
+        assert (pixels[0] == 255).all()  # a white background
         assert len(np.unique(pixels.reshape(-1, 3)[::500], axis=0)) > 100
     assert write_readout(run) == written
     assert [path.read_bytes() for path in written] == before
@@ -183,7 +183,7 @@ def test_the_command_shows_named_regions_layer_by_layer_and_prints_where(
     printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
     assert [path.stem for path in printed] == [
         "readout-step-000000",
-        "readout-V1-step-000000",  # by their place in the hierarchy
+        "readout-V1-step-000000",  # in the order of the hierarchy
         "readout-FFC-step-000000",
         "clusters-step-000000",
     ]
@@ -266,5 +266,5 @@ def test_one_of_several_subjects_is_chosen(run: Path, tmp_path: Path) -> None:
     ]
     with pytest.raises(InputError, match=r"subject 'subj1': .*did you mean 'subj0"):
         write_readout(several, subject="subj1")
-    with pytest.raises(InputError, match="no mapping of a snapshot"):  # of the first, subj03
+    with pytest.raises(InputError, match="no mapping of a snapshot"):  # for the first subject, subj03
         write_readout(several)

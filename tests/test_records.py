@@ -1,4 +1,4 @@
-"""Every method and every family has one record, whose functions can be imported."""
+"""Every method and family has one record, whose functions can be imported."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from harness.storage.errors import InputError
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, and the text of a page."""
+    """Tags with their attributes, and the text, of a page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ def brain() -> Brain:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, brain: Brain) -> Path:
-    """Two seeds of a trained backbone, one of a control, and a run that has not finished."""
+    """Write two seeds of a trained backbone, one of a control, and an unfinished run."""
     folder = tmp_path_factory.mktemp("runs")
     base = ["study.name=made", f"runs_dir={folder}", "mapping.floor_refits=2"]
     write_run([*base, "seed=0"], brain, (0, 4))
@@ -105,7 +105,7 @@ def test_a_page_needs_nothing_beside_it(page: Page) -> None:
 def test_a_page_holds_curves_and_maps(page: Page) -> None:
     addresses = page.values("img", "src")
     assert sum(address.startswith("data:image/svg") for address in addresses) == 4
-    # layers of every run, and clusters of the first seed of both backbones
+    # layers of every run, and clusters of each backbone's first seed
     assert sum(address.startswith("data:image/png") for address in addresses) == 3 + 2
     for heading in (
         "Comparison",
@@ -250,7 +250,7 @@ def test_several_subjects_have_means_intervals_and_maps_of_each(
     (run,) = read_runs(folder.parent)
     tables = list(build_tables(compare_runs([run]), choose_lines([run])))
     assert [table["title"] for table in tables][2:] == ["Rewired, every subject"]
-    # intervals leave brain R² no room beside the others
+    # with intervals, brain R² no longer fits beside the others
     assert [list(part)[-1] for part in tables[1]["parts"]] == ["hierarchy alignment", "brain R²"]
     assert [row["label"] for row in tables[2]["rows"]] == ["subj04", "subj05", "subj06"]
     for row in tables[2]["rows"]:
@@ -264,7 +264,7 @@ def test_several_subjects_have_means_intervals_and_maps_of_each(
         run.find(f"rewiring/all/wasserstein_excess_subjects_{end}", "end")[2] for end in ("low", "high")
     )
     assert tables[1]["rows"][0]["cells"][place]["interval"] == f"[{low:+.3f}, {high:+.3f}]".replace("-", "−")
-    # maps of every subject, clusters of the first
+    # maps of every subject, clusters of the first only
     assert sum(address.startswith("data:image/png") for address in page.values("img", "src")) == 3 + 1
     for text in (
         "several subjects",

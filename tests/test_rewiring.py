@@ -266,9 +266,9 @@ def test_measures_of_layers_by_hand():
     )
     np.testing.assert_allclose(found["wasserstein"], [0.5, 0.1, 0.25, 0.375, 0.25])
     np.testing.assert_allclose(found["depth_shift"], [0.5, 0.1, 0.25, 0.375, -0.25])
-    # disjoint: 1 bit; third voxel: half of each is shared, and the rest is disjoint
+    # disjoint: 1 bit; third voxel: half of each is shared, the rest is disjoint
     np.testing.assert_allclose(found["jensen_shannon"][[0, 2]], [1, 0.5])
-    # of the third voxel's equal layers the first counts, before and after
+    # the third voxel's layers tie before and after; the first counts
     np.testing.assert_array_equal(found["top_layer_changed"], [1, 0, 0, 0, 0])
     # entropies of the last two in bits: 0 → 1.5, and log 3 → 1
     bits = np.log2(3)
@@ -279,7 +279,7 @@ def test_confidence_and_divergence_keep_to_their_range():
     for n_layers in range(2, 17):
         uniform = np.full((1, n_layers), 1 / n_layers, np.float32)
         assert 0 <= confidence(uniform)[0] < 1e-6
-        # distributions of float32 that share no layer may sum to a little more than 1
+        # float32 distributions that share no layer may sum to slightly more than 1
         none = np.zeros_like(uniform)
         assert 1 - 1e-6 < jensen_shannon(np.hstack([uniform, none]), np.hstack([none, uniform]))[0] <= 1
     rounded = np.array([[1 - 2**-24]], np.float32)
@@ -296,7 +296,7 @@ def test_measures_are_computed_in_double_precision():
         replace(BEFORE, scale=np.full(3, tiny), r2=np.full(3, -(2**24), np.float32)),
         replace(AFTER, scale=np.ones(3, np.float32), r2=np.ones(3, np.float32)),
     )
-    assert (found["scale_change"] == 1 - 2**-30).all()  # single precision has no 1 − 2⁻³⁰
+    assert (found["scale_change"] == 1 - 2**-30).all()  # single precision cannot represent 1 − 2⁻³⁰
     assert (found["r2_change"] == 2**24 + 1).all()  # nor 2²⁴ + 1
 
 
@@ -325,7 +325,7 @@ def test_k_means_starts_often_enough_to_find_all_clusters():
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
     weights = np.repeat(centres, 8, axis=0) + 0.05 * rng.normal(size=(96, 3))
     first, *others = (describe_channels(weights, seed, n_clusters=12) for seed in range(8))
-    # from a single start, two seeds in three end in another partition
+    # from a single start, two seeds in three end in a different partition
     assert [compare_channels(first, other)["cluster_agreement"] for other in others] == [1] * 7
 
 

@@ -1,4 +1,4 @@
-"""ROI names that metric names can hold."""
+"""ROI names that are valid inside metric names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Voxels without a surface: which views there are, and what is drawn where."""
+"""Voxels without a surface: available views, and positions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.plot.scatter import (
 )
 from harness.storage.errors import InputError
 
-# a voxel at each corner of a box, 20 × 40 × 60 mm, half of it in each hemisphere
+# a voxel at each corner of a box, 20 × 40 × 60 mm, half of them in each hemisphere
 BOX = np.array([[x, y, z] for x in (-10, 10) for y in (0, 40) for z in (0, 60)], dtype=np.float32)
 SIDES = np.where(BOX[:, 0] < 0, "L", "R")
 
@@ -64,7 +64,7 @@ def test_axes_are_millimetres_and_all_views_have_one_scale() -> None:
     np.testing.assert_allclose(pixels, np.full((3, 2), pixels[0][0]), rtol=1e-5)
     low, high = sorted(views[2].get_xlim())
     assert low < -10 and high > 10
-    # front is left in a left hemisphere seen from its side
+    # a left hemisphere seen from its side has its front on the left
     assert views[0].get_xlim()[0] > views[0].get_xlim()[1]
     assert views[1].get_xlim()[0] < views[1].get_xlim()[1]
 

@@ -30,7 +30,7 @@ def test_lp_ft_has_two_stages_and_all_others_one() -> None:
         TrainingStage(3, 10, 0.5),
     ]
     assert [stage.n_steps for stage in plan_stages(method, 1e-3, 10)] == [3, 7]
-    # both stages have a step, as long as there are two
+    # both stages have a step if there are at least two
     assert [stage.stop for stage in plan_stages(LpFtConfig(probe_share=0.01), 1.0, 4)] == [1, 4]
     assert [stage.stop for stage in plan_stages(LpFtConfig(probe_share=0.99), 1.0, 4)] == [3, 4]
     assert [stage.stop for stage in plan_stages(LpFtConfig(), 1.0, 1)] == [1, 1]
@@ -77,7 +77,7 @@ def test_depths(backbones: dict[str, Backbone], name: str, expected: dict[str, i
 
 
 def test_parameters_by_layer(backbones: dict[str, Backbone]) -> None:
-    """By the names that layer tokens have; in a ResNet, whose blocks are not its layers, by depth."""
+    """Group by the names of layer tokens; in a ResNet, whose blocks are not its layers, by depth."""
     for name, stem, first, top in (
         ("mini", "pos_embed", "blocks.0.attn.qkv.weight", None),
         ("mini_clip", "trunk.cls_token", "trunk.blocks.0.norm1.weight", "head.proj.weight"),
@@ -132,7 +132,7 @@ def test_a_step_moves_lower_blocks_less(backbones: dict[str, Backbone]) -> None:
     images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     torch.nn.functional.cross_entropy(model(images), torch.tensor([0, 1, 2, 0])).backward()
     optimizer.step()
-    # the first step of Adam is the rate, for every weight
+    # Adam's first step equals the learning rate for every weight
     moved = {depth: (part - before[depth]).abs().median().item() for depth, part in weights.items()}
     assert moved[7] == pytest.approx(5e-4, rel=0.01)
     assert moved[0] == pytest.approx(1e-3 * 0.5**8, rel=0.01)

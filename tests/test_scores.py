@@ -1,4 +1,4 @@
-"""Scores are what one finds by hand."""
+"""Scores against hand-computed values."""
 
 from __future__ import annotations
 

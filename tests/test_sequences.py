@@ -1,4 +1,4 @@
-"""Tasks one after the other in one run: settings, training, what is measured, and what is refused."""
+"""Sequences of tasks in one run: settings, training, measures, and errors."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_list_of_tasks_is_a_sequence_and_what_is_set_holds_for_each(tmp_path: 
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert read_config(tmp_path / "config.yaml") == config
     assert flatten(config)["task.tasks.textures.n_train"] == "50"
-    # the order is part of what a run is
+    # the order is part of a run's identity
     assert run_name(load_config(["task=[textures,digits]"])) != run_name(load_config([BOTH]))
 
 
@@ -145,7 +145,7 @@ def test_in_a_grid_a_sequence_is_one_value_of_the_axis() -> None:
     grid = "study.grid={task: [digits, [digits, textures], {task: [textures, digits], finetune.lr: 0.1}]}"
     found = [(config.task.name, config.finetune.lr) for _, config in expand_grid([grid])]
     assert found == [("digits", 5e-4), ("digits+textures", 5e-4), ("textures+digits", 0.1)]
-    # the command line wins, however it spells the list, and what goes with the value is kept
+    # the command line wins, however the list is spelt, and settings tied to the value are kept
     ((_, config),) = expand_grid([grid, "task=[textures,digits]"])
     assert (config.task.name, config.finetune.lr) == ("textures+digits", 0.1)
     left = [config.task.name for _, config in expand_grid([grid, "study.leave_out=[[digits,textures]]"])]
@@ -163,7 +163,7 @@ def test_probes_that_are_trained_on_are_none(tmp_path: Path) -> None:
 
 def test_a_plan_counts_all_tasks() -> None:
     few = [*TINY, BOTH, "snapshots.first=2"]
-    # of each task 9 steps: 2, 4, 8 and the ends of epochs, 3 and 6
+    # 9 steps per task: 2, 4, 8 and the ends of epochs, 3 and 6
     assert plan_steps(load_config(few)) == (18, [0, 2, 3, 4, 6, 8, 9, 11, 12, 13, 15, 17, 18])
     unknown = ["task=[digits,eurosat]", "finetune.epochs=8", "snapshots.ratio=3"]
     assert plan_steps(load_config(unknown)) == (None, None)
@@ -174,7 +174,7 @@ def test_a_plan_counts_all_tasks() -> None:
     assert count_images_seen(load_config(seen), 100) == 100 + 9 + 2 * (24 + 10)
     one, two = (load_config([*TINY, *more]) for more in ([], [BOTH]))
     network = describe_network(one.backbone)
-    # a head of 6 textures: weights and a bias of each
+    # a head of 6 textures: a weight vector and a bias for each
     difference = count_trained(two, network)[1] - count_trained(one, network)[1]
     assert difference == 4 * 6 * (network.widths[-1] + 1)
 
@@ -242,7 +242,7 @@ def test_every_task_has_a_head_and_a_schedule_of_its_own(whole: Path) -> None:
     rows = values(whole)
     rates = [rows["train/lr", step] for step in range(1, 9)]
     assert rates[:4] == rates[4:] and len(set(rates)) > 2
-    # a head of zeros: all six classes are equally likely
+    # a zero head: all six classes are equally likely
     assert rows["train/loss", 5] == pytest.approx(np.log(6))
 
 
@@ -298,7 +298,7 @@ def test_penalties_are_of_the_pretrained_weights_and_the_head_in_use(tmp_path: P
     train(tmp_path, BOTH, "method=l2_sp", "snapshots.ratio=100", "snapshots.at_epoch_ends=false")
     rows = values(tmp_path)
     assert rows["train/penalty", 1] == rows["train/head_penalty", 1] == 0
-    # the second task begins away from where the first one did, under a head of zeros
+    # the second task starts away from where the first one did, with a zero head
     assert rows["train/penalty", 5] > 0 and rows["train/head_penalty", 5] == 0
     assert rows["train/head_penalty", 4] > 0
     weights = [state(tmp_path, step) for step in (0, 4)]
@@ -319,7 +319,7 @@ def test_flyp_reads_the_classes_of_every_task(tmp_path: Path) -> None:
         assert torch.equal(model.heads[place].weight, alone.head.weight)
         model.choose_head(place)
         assert torch.equal(model.texts.ids, alone.texts.ids)
-    # the tower is one and stands in the snapshot once; heads and tokens are made again
+    # the snapshot stores the shared tower once; heads and tokens are rebuilt
     assert model.changing_state().keys() == alone.changing_state().keys()
 
 
@@ -357,7 +357,7 @@ def test_measures_of_the_worked_example() -> None:
         {f"sequence/head/{name}": value for name, value in expected.items()}
         | {f"sequence/linear/{name}": value for name, value in (expected | before).items()}
     )
-    # of the first two tasks, as if there were no third
+    # for the first two tasks, as if there were no third
     linear = {name.rpartition("/")[2]: value for name, value in rows[9].items() if "/linear/" in name}
     assert linear == pytest.approx(
         {
@@ -370,7 +370,7 @@ def test_measures_of_the_worked_example() -> None:
             "transfer": 0.2,
         }
     )
-    # heads made of texts say something before they are trained; not all tasks may have ended
+    # heads made from texts predict before they are trained; not all tasks may have ended
     rows = dict(name_sequence(probes, NAMES, [5, 9], True))
     assert list(rows) == [5, 9]
     assert rows[9]["sequence/head/forward_transfer"] == pytest.approx(0.05)
@@ -416,7 +416,7 @@ def test_heads_and_probes_of_all_tasks_are_measured_at_every_snapshot(finished: 
             assert {(f"task/{name}/accuracy", step), (f"probe/{name}/knn_accuracy", step)} <= rows.keys()
             assert (f"forgetting/{name}/delta_lp", step) not in rows
         assert ("forgetting/shapes/delta_lp", step) in rows
-    # the head of zeros answers the first class, whatever it is shown
+    # a zero head predicts the first class for every image
     assert rows["task/textures/accuracy", 0] == rows["task/textures/accuracy", 4]
     initial, *matrix = (
         [rows[f"probe/{name}/linear_accuracy", step] for name in ("digits", "textures")] for step in (0, 4, 8)
@@ -456,7 +456,7 @@ def test_the_comparison_and_the_report_show_it(finished: Path) -> None:
     ]  # fmt: skip
     assert "BWT" in head.get_xlabel() and "FWT" not in head.get_xlabel() and "FWT" in probe.get_xlabel()
     assert not empty.axison
-    # every task has a panel, and steps are linear, so that no task is squeezed
+    # every task has a panel with linear steps, so that no task is squeezed
     curves = draw_forgetting([line], ["shapes"]).axes
     titles = [ax.get_title(loc="left") for ax in curves]
     assert titles == ["digits accuracy, head", "textures accuracy, head", "Δ_LP shapes"]

@@ -78,7 +78,7 @@ def test_corrected_test_is_exact_under_no_change(sign, alternative):
     ],
 )
 def test_refits_that_agree_exactly(raw, alternative, p):
-    # .1 + .2 rather than .3: rounding must not pass for an excess
+    # .1 + .2 rather than .3: rounding must not count as an excess
     found = noise_floor(np.full(5, raw), np.full((5, 5), 0.1 + 0.2), alternative)
     assert found.p == p
     assert found.low == found.excess == found.high == pytest.approx(raw - 0.3)
@@ -152,7 +152,7 @@ def test_the_floor_is_made_of_means_and_keeps_direction():
 
 
 def test_agreements_are_corrected_as_distances_are():
-    # an agreement is a constant less a distance, so it shares pairs in the same way
+    # an agreement is a constant minus a distance, so it shares pairs in the same way
     rng = np.random.default_rng(1)
     term = rng.normal(size=6)
     distance = term[None, :] + term[:, None]
@@ -183,7 +183,7 @@ def test_a_small_change_of_a_large_value_is_no_rounding():
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_what_rounding_leaves_is_neither_spread_nor_excess(sign):
-    # the three refits agree on 0.3, but for how it was added up
+    # the three refits agree on 0.3, up to rounding in the sum
     almost = np.full((3, 3), 0.3)
     almost[0, 1] = almost[1, 0] = 0.1 + 0.2
     found = noise_floor(np.zeros(3), sign * almost, "two-sided")

@@ -52,7 +52,7 @@ def backbone() -> Backbone:
 
 
 def fine_tuned(backbone: Backbone, method: str) -> TunedModel:
-    """A model whose changing parameters are no longer what they were."""
+    """Tune a model and perturb its trainable parameters."""
     model = tune(backbone, 3, METHODS[method], 0)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -68,7 +68,7 @@ def write(backbone: Backbone, folder: Path, method: str = "lora", step: int = 4)
     return model
 
 
-# which steps
+# snapshot steps
 
 
 def test_schedule_by_hand() -> None:
@@ -93,7 +93,7 @@ def test_schedule(first: int, ratio: float, at_ends: bool, n_steps: int, per_epo
         assert set(range(per_epoch, n_steps, per_epoch)) <= set(steps)
 
 
-# there and back
+# round trips
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -125,7 +125,7 @@ def test_the_hash_of_an_encoder_is_that_of_its_weights(backbone: Backbone) -> No
     assert encoder_hash(backbone) != encoder_hash(load_timm("palimpsest_mini", None, 1))
 
 
-# which there are
+# listing
 
 
 def test_whole_snapshots_are_listed_in_the_order_of_steps(backbone: Backbone, tmp_path: Path) -> None:
@@ -150,12 +150,12 @@ def test_a_half_written_snapshot_is_not_listed(
         write(backbone, snapshot_folder(tmp_path, 8))
     assert [path.name for path in seen] == ["weights.safetensors"]
     assert list((tmp_path / "snapshots").iterdir()) == []
-    # what a killed process leaves behind
+    # left by a killed process
     (tmp_path / "snapshots" / ".step-000008.77.partial").mkdir()
     assert list_snapshots(tmp_path) == []
 
 
-# what is refused
+# errors
 
 
 def refused(folder: Path, backbone: Backbone, problem: str, pretrained: str | None = None) -> str:

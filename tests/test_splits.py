@@ -1,4 +1,4 @@
-"""No picture is on both sides, the default draw is what it always was, and a split comes back as it was."""
+"""No picture is on both sides, the default draw never changes, and a split is read back as it was."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def assert_no_picture_on_both_sides(split: Split, ids: np.ndarray) -> None:
 
 
 def rows_of(n_images: int, **known: Any) -> Brain:
-    """A brain of which nothing matters but what its rows are."""
+    """Make a brain in which only its rows matter."""
     brain = make_brain()
     responses = np.zeros((n_images, brain.n_voxels), np.float32)
     return replace(brain, responses=responses, **{"stimulus_ids": np.arange(n_images), **known})
@@ -95,11 +95,11 @@ def test_sessions_are_held_out_whole_and_share_no_picture(
     session = np.arange(len(ids)) * n_sessions // len(ids) + 1
     try:
         split = split_by_session(number_pictures(ids), session, 0.5, seed)
-    except InputError:  # too many pictures are shown in every session
+    except InputError:  # too many pictures occur in every session
         return
     assert_no_picture_on_both_sides(split, ids)
     assert not np.intersect1d(session[split.train], session[split.held_out]).size
-    # all of a held-out session is scored on, and only rows that would leak are left out
+    # a held-out session is scored whole, and only rows that would leak are left out
     assert set(split.held_out) == set(np.flatnonzero(np.isin(session, session[split.held_out])))
     left_out = np.setdiff1d(np.arange(len(ids)), np.concatenate([split.train, split.held_out]))
     assert np.isin(ids[left_out], ids[split.held_out]).all()
@@ -125,7 +125,7 @@ def test_sessions_by_hand(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_shared_pictures_are_held_out() -> None:
     ids = np.array([7, 7, 8, 9, 9, 10])
-    shared = np.array([True, False, False, False, True, False])  # of a picture, one row may not know it
+    shared = np.array([True, False, False, False, True, False])  # one row of a picture may lack the mark
     split = split_brain(
         rows_of(6, stimulus_ids=ids, shared=shared), FactorTopyConfig(held_out_by="shared"), 0
     )
@@ -255,7 +255,7 @@ def test_a_split_is_of_its_stimuli_only(tmp_path: Path) -> None:
     for others in (ids[:-1], ids[::-1].copy(), np.arange(6)):
         with pytest.raises(InputError, match=r"split\.json: made for other stimuli"):
             load_split(path, others)
-    # those of runs from before stimuli were recorded are still read
+    # runs from before stimuli were recorded can still be read
     content = json.loads(path.read_text())
     del content["stimuli"]
     path.write_text(json.dumps(content))
@@ -341,7 +341,7 @@ def test_the_split_of_a_run_is_a_list(tmp_path: Path) -> None:
     save_split(split, tmp_path / "split.json", NUMBERS)
     again = split_by_list(NUMBERS, tmp_path / "split.json")
     assert (again.train.tolist(), again.held_out.tolist()) == (split.train.tolist(), split.held_out.tolist())
-    # a number is not its text
+    # a number differs from its text
     with pytest.raises(InputError, match=r"split\.json: made for other stimuli"):
         split_by_list(NUMBERS.astype(str), tmp_path / "split.json")
 

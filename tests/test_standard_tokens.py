@@ -1,4 +1,4 @@
-"""Tokens come into one frame, and a frame can be kept."""
+"""Tokens are brought into one frame, and a frame can be kept."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_standardize_tokens() -> None:
     for layer in (found.local[0].flatten(2).transpose(1, 2), found.global_[0][:, None]):
         torch.testing.assert_close(layer[train].mean((0, 1)), torch.zeros(3), atol=1e-5, rtol=0)
         assert layer[train].square().mean().item() == pytest.approx(1, abs=1e-5)
-    # one scale per layer: ratios between channels are kept
+    # one scale per layer preserves ratios between channels
     resized = F.interpolate(tokens.local[0], (4, 4), mode="bilinear", align_corners=False)
     ratio = found.local[0][train].std((0, 2, 3)) / resized[train].std((0, 2, 3))
     torch.testing.assert_close(ratio, ratio[:1].expand(3))

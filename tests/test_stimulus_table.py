@@ -1,4 +1,4 @@
-"""A table of stimuli is read row by row, and errors name the line."""
+"""A stimulus table is read row by row, and errors name the line."""
 
 from __future__ import annotations
 

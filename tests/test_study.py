@@ -49,7 +49,7 @@ def test_settings_are_set_together():
     grid = "study.grid={method: [full, {method: lora, finetune.lr: 1e-3, finetune.clip_norm: null}]}"
     runs = [(config.method.name, config.finetune.lr) for _, config in expand_grid([grid])]
     assert runs == [("full", 5e-4), ("lora", 1e-3)]
-    # the command line wins, and what goes with the value that it chooses is kept
+    # the command line wins, and settings tied to the value it chooses are kept
     assert [config.finetune.lr for _, config in expand_grid([grid, "finetune.lr=0.1"])] == [0.1, 0.1]
     ((_, config),) = expand_grid([grid, "method=lora"])
     assert config.finetune.lr == 1e-3 and config.finetune.clip_norm is None

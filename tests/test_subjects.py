@@ -1,4 +1,4 @@
-"""Subjects of a run: which they are, where they lie, what they are called, and what cannot be asked for."""
+"""Subjects of a run: selection, folders, names, and invalid requests."""
 
 from __future__ import annotations
 
@@ -97,14 +97,14 @@ def test_several_subjects_are_written_and_read_again(tmp_path: Path) -> None:
     config = load_config([*NSD, "brain.subjects=[1,2]"])
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert read_config(tmp_path / "config.yaml") == config
-    # the number of one is not in use, and would be read as given
+    # `brain.subject` is unused here; if written, it would be read as given
     assert "brain.subject" not in flatten(config) and flatten(config)["brain.subjects"] == "[1, 2]"
 
 
 def test_runs_of_one_subject_keep_their_names() -> None:
     one = load_config([*NSD, "brain.subject=2"])
     before = determining(one)
-    del before["brain"]["subjects"]  # there was no such setting
+    del before["brain"]["subjects"]  # the setting did not exist
     assert config_hash(one) == content_hash(before)
     assert run_name(load_config([*NSD, "brain.subjects=[2]"])) == run_name(one)
     assert run_name(load_config([*NSD, "brain.subjects=[2,1]"])) != run_name(one)

@@ -1,4 +1,4 @@
-"""Sizes and durations as people read them."""
+"""Readable sizes and durations."""
 
 from __future__ import annotations
 

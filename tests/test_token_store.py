@@ -1,4 +1,4 @@
-"""Tokens are kept as they would be in memory, wherever they are and in whatever precision."""
+"""Stored tokens equal those in memory, wherever they are kept and at any precision."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TRAIN = np.array([0, 2, 3, 5, 6, 8])
 
 
 class TwoLayers(Backbone):
-    """The image, and its mean at half the size with widths of their own; `change` is applied to the first."""
+    """The image, and its mean at half the size with different widths; `change` is applied to the first."""
 
     def __init__(self, change: Callable[[Tensor], Tensor] = lambda layer: layer) -> None:
         super().__init__(Preprocessing(8, (0.0,) * 3, (1.0,) * 3), None)
@@ -80,7 +80,7 @@ def test_stored_tokens_are_standard_tokens(
     assert found.fetched_ahead == (place == "disk")
     for name, array in found.frame.arrays().items():
         np.testing.assert_allclose(array, expected.frame.arrays()[name], rtol=1e-6)
-    # a file of tokens has no name: it cannot be left behind
+    # the token file has no name, so it cannot be left behind
     assert list(tmp_path.iterdir()) == []
 
 
@@ -131,7 +131,7 @@ def test_tokens_that_are_not_finite_are_refused(images: list[Image.Image], tmp_p
         store(images, tmp_path, backbone=TwoLayers(lambda layer: layer / 0))
 
     def one_giant(layer: Tensor) -> Tensor:
-        # of an image that the frame is not measured on
+        # in an image that the frame is not measured on
         return torch.where(layer == layer.max(), 1e9, layer) if len(layer) == 1 else layer
 
     backbone = TwoLayers(one_giant)

@@ -38,7 +38,7 @@ from harness.tracking.work_items import (
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory):
-    """A linear probe's run: its backbone never changes, so nothing may be found to rewire."""
+    """Track a linear probe: its backbone never changes, so no rewiring may be found."""
     overrides = [*TINY, *SMALL_TRACKING, "method=linear_probe", "finetune.lr=1e-2", "mapping.steps=30"]
     config = load_config(
         [
@@ -55,7 +55,7 @@ def tracked(tmp_path_factory):
 
 
 def copy_run(config, folder, place):
-    """A copy of a run that a test may change."""
+    """Copy a run so that a test may change it."""
     copy = config.model_copy(update={"runs_dir": str(place / "runs")})
     shutil.copytree(folder, run_folder(copy))
     return copy, run_folder(copy)
@@ -83,7 +83,7 @@ def test_every_row_is_finite_and_named_once(tracked):
     assert np.isfinite([row["value"] for row in rows]).all()
     names = {row["name"] for row in rows}
     assert {"task/digits/accuracy", "probe/digits/linear_accuracy", "forgetting/shapes/delta_lp"} <= names
-    assert "forgetting/digits/delta_lp" not in names  # what changes there is learning
+    assert "forgetting/digits/delta_lp" not in names  # a change there is learning
     assert {"brain/V1/r2", "rewiring/V4/wasserstein_excess", "alignment/all/hierarchy"} <= names
     assert not any(name.endswith("zero_shot_accuracy") for name in names)  # no text tower
 
@@ -102,7 +102,7 @@ def test_unchanged_backbone_does_not_forget_or_rewire(tracked):
         corrected = [value for (name, at), value in rows.items() if at == step and name.endswith("_p_fdr")]
         assert len(corrected) > 50
         assert np.mean(np.array(corrected) < 0.05) <= 0.1  # the share that the correction allows, and luck
-    assert rows["rewiring/all/wasserstein", 3] > 0  # refits do differ: that is what the floor is for
+    assert rows["rewiring/all/wasserstein", 3] > 0  # refits do differ, which is why there is a floor
 
 
 def test_unchanged_backbone_does_not_drift(tracked):
@@ -168,7 +168,7 @@ def test_warm_starts_all_begin_from_one_fit_of_step_0(tracked, tmp_path, monkeyp
         if path != mapping_folder(folder, 1):
             shutil.rmtree(path)
     track(warm, folder, load_inputs(config, folder), build_accelerator(config.finetune))
-    # first a cold fit with a seed of its own, then everything else from there: step 0 and its refits, too
+    # first a cold fit with its own seed; everything else starts from it, including step 0 and its refits
     assert [steps for steps, *_ in calls] == [30, 7, 7, 7, 7, 7, 7]
     assert len({seed for _, seed, _ in calls}) == 7
     assert calls[0][2] is None
@@ -197,7 +197,7 @@ def test_broken_probes_are_named(tracked, tmp_path):
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory):
-    """A run of two simulated subjects."""
+    """Track two simulated subjects."""
     config = load_config(
         [
             *(*TINY, *SMALL_TRACKING, "method=linear_probe", "finetune.max_steps=1", "brain.subjects=[1,0]"),
@@ -240,7 +240,7 @@ def test_plain_rows_are_means_of_the_subjects_rows(several):
         assert rows[f"{metric}_subjects", 1] == 2
         assert rows[f"{metric}_subjects_low", 1] < min(one, zero)
     assert "rewiring/<roi>/wasserstein_excess_subjects_p_fdr" in check_rows(folder)
-    # of the backbone and no subject
+    # for the backbone, not for a subject
     assert not any(name.startswith(("probe/", "task/", "forgetting/")) and "subj" in name for name, _ in rows)
     assert ("rewiring/V1/wasserstein_p", 1) not in rows and ("rewiring/V1/subj01/wasserstein_p", 1) in rows
 
@@ -256,7 +256,7 @@ def test_a_query_has_the_mean_and_every_subject(several):
     assert (mean["n"] == 1).all()
     (value,) = mean[mean["roi"] == "V1"]["mean"]
     assert value == rows["rewiring/V1/wasserstein_excess", 1]
-    own = mean_curves(curves, ["subject"])  # whole brain
+    own = mean_curves(curves, ["subject"])  # whole brain only
     assert own.set_index("subject")["mean"]["subj00"] == rows["rewiring/all/subj00/wasserstein_excess", 1]
 
 

@@ -1,4 +1,4 @@
-"""The journal after a kill, and MLflow holding the same rows whatever happens in between."""
+"""The journal after a kill, and MLflow with the same rows after any interruption."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_journal_keeps_rows_in_order_with_all_kinds_of_numbers(tmp_path: Path) -
     path = tmp_path / "run" / "results.jsonl"
     with Journal(path) as journal:
         journal.log(0, {"train/loss": 1.5, "brain/V1/r2": np.float32(0.25)})
-        # what is logged is there before the journal is closed
+        # rows can be read before the journal is closed
         assert len(read_rows(path)[0]) == 2
         journal.log(8, {"train/loss": torch.tensor(0.5), "brain/p9-46v/r2": 1})
     rows, end = read_rows(path)
@@ -116,7 +116,7 @@ def test_a_broken_journal_is_named(tmp_path: Path) -> None:
 
 
 def small_run(runs_dir: Path, *overrides: str, n_steps: int = 3) -> tuple[Config, Path]:
-    """A run's folder with a configuration and a journal, as fine-tuning leaves it."""
+    """Make a run's folder with a configuration and a journal, as fine-tuning leaves it."""
     config = load_config([f"runs_dir={runs_dir}", *overrides])
     folder = run_folder(config)
     with Journal(folder / "results.jsonl") as journal:
@@ -151,7 +151,7 @@ def test_mlflow_has_the_rows_of_the_journal_after_any_number_of_sendings(
     assert mlflow_rows(config) == journal_rows(folder)
     assert len(journal_rows(folder)) == 8
 
-    # again, as a resumed process and as the replay command do
+    # again, as a resumed process and the replay command do
     with TrackedRun(config, folder):
         pass
     assert mlflow_rows(config) == journal_rows(folder)
@@ -208,7 +208,7 @@ def test_a_dead_server_costs_one_warning(
     with pytest.raises(InputError, match="does not answer"):
         mlflow_rows(config)
 
-    # later, from elsewhere, with the store of the folder the run is in
+    # later, from another folder, with the store in the folder that holds the run
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["tracking", str(folder.relative_to(tmp_path))])

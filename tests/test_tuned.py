@@ -122,7 +122,7 @@ def test_lora_trains_additions_and_head_only(backbones: dict[str, Backbone], nam
     trained = {key for key, parameter in model.named_parameters() if parameter.requires_grad}
     assert all(".lora_A." in key or ".lora_B." in key or key.startswith("head.") for key in trained)
     train(model, n_steps=3)
-    # after a step of zero gradients (the head starts at zero) and one of half of them, all have moved
+    # the first step has zero gradients (the head is zero), the next one half of them; then all have moved
     assert changed(before, model.state_dict()) == trained
     assert model.changing_state().keys() == trained
     weights = [tensor for key, tensor in model.changing_state().items() if ".lora_A." in key]
@@ -166,7 +166,7 @@ def test_merged_equals_unmerged(backbones: dict[str, Backbone], name: str) -> No
         for one, other in zip(merged.tokens(images()), model.backbone.tokens(images()), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     assert merged.encoder.state_dict().keys() == backbones[name].encoder.state_dict().keys()
-    assert not changed(before, model.state_dict())  # training can go on
+    assert not changed(before, model.state_dict())  # training can continue
 
 
 @pytest.mark.parametrize("name", ["mini", "tiny_clip"])
@@ -217,7 +217,7 @@ def test_lora_of_multihead_attention_has_the_gradient_of_its_function(backbones:
 
 
 def test_fixed_weights_do_not_drift(backbones: dict[str, Backbone]) -> None:
-    # peft's own adapter of nn.MultiheadAttention takes its addition off again with a rounding error
+    # peft's adapter of nn.MultiheadAttention subtracts its update again with a rounding error
     model = tune(backbones["tiny_clip"], 3, METHODS["lora"], 0)
     randomise(model)
     before, keys = copy_of(model.state_dict()), model.changing_state().keys()
@@ -263,7 +263,7 @@ def test_bitfit_trains_biases_and_head_only(backbones: dict[str, Backbone], name
     expected = {key for key in parameters if key.endswith("bias") or key.startswith("head.")}
     assert {key for key, part in parameters.items() if part.requires_grad} == expected
     found = changed(before, model.state_dict()) & parameters.keys()
-    # the last norms of a ResNet's branches start at zero, and so does the gradient of what is before them
+    # the last norms of ResNet branches are zero-initialised, so gradients before them are zero
     assert found < expected if name == "batch_norm" else found == expected
     assert any(key.endswith("in_proj_bias") for key in expected) == (name == "tiny_clip")
     assert model.changing_state().keys() & parameters.keys() == expected
@@ -281,7 +281,7 @@ def test_the_stem_and_the_first_blocks_stay(backbones: dict[str, Backbone], name
         dict(model.named_parameters()).keys() - frozen
     )
     assert not model.changing_state().keys() & frozen
-    # what does not change is in evaluation mode, batch statistics too
+    # frozen parts stay in evaluation mode, including batch statistics
     for key in model.state_dict():
         if key.endswith("running_mean") and key.replace("running_mean", "weight") in frozen:
             assert torch.equal(model.state_dict()[key], before[key])

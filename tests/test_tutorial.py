@@ -1,4 +1,4 @@
-"""The tutorial runs as it is written, from the first block to the last."""
+"""The tutorial runs as written, from the first block to the last."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def test_every_block_of_the_tutorial_runs(folder: Path, capsys: pytest.CaptureFi
         else:
             exec(compile(code, str(PAGE), "exec"), names)
     assert "300 rows, 240 voxels, 11 regions" in capsys.readouterr().out
-    # what the text says of the numbers
+    # the numbers that the text quotes
     floor, change = names["floor"], names["change"]
     assert isinstance(floor, harness.Comparison) and isinstance(change, harness.Comparison)
     assert 1.5 < change.rois.loc["all", "wasserstein"] / floor.rois.loc["all", "wasserstein"] < 4
     mapping = names["mapping"]
     assert isinstance(mapping, harness.Mapping) and mapping.r2.mean() > 0.05
-    # every picture of the page is made by it, and was committed small
+    # the page makes each of its pictures, and the committed ones are small
     shown = re.findall(r"\]\(images/(tutorial_\w+\.png)\)", PAGE.read_text(encoding="utf-8"))
     assert len(shown) >= 4
     for name in shown:

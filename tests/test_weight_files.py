@@ -1,4 +1,4 @@
-"""Files of weights: the formats that libraries and authors write, and what is refused."""
+"""Weight files: the formats of libraries and authors, and what is rejected."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_what_open_clip_writes(tmp_path: Path) -> None:
         torch.testing.assert_close(found.eval()(images), model.encode_image(images))
         texts = open_clip.get_tokenizer(name)(["a cat"])
         assert torch.equal(found.text.embed(["a cat"]), model.encode_text(texts, normalize=True))
-    # at twice the size: position embeddings are resampled, the class token's is not
+    # at twice the size, position embeddings are resampled, but not the class token's
     larger = load_clip(name, None, 0, path, image_size=64).encoder.positional_embedding
     own = model.visual.positional_embedding
     assert larger.shape == (65, 64) and torch.equal(larger[0], own[0])
@@ -170,7 +170,7 @@ def test_siglip_from_a_file(tmp_path: Path) -> None:
 def test_openais_gelu(tmp_path: Path) -> None:
     plain, quick = (make_tiny_clip(tmp_path, 32, quick_gelu=wanted) for wanted in (None, True))
     assert (plain.flags, quick.flags) == ({"quick_gelu": False}, {"quick_gelu": True})
-    assert encoder_hash(plain) == encoder_hash(quick)  # the weights do not tell
+    assert encoder_hash(plain) == encoder_hash(quick)  # the weights do not show the difference
     mlp = quick.encoder.transformer.resblocks[0].mlp
     x = torch.randn(5, 64)
     hidden = mlp.c_fc(x)
@@ -244,11 +244,11 @@ def test_settings_of_open_clip_are_not_timms(name: str, value: bool) -> None:
         load_backbone(configuration("timm", MINI, **{name: value}))
 
 
-# what is refused
+# rejected files
 
 
 class Runs:
-    """Unpickling it would make a folder."""
+    """Makes a folder when unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = str(folder)
@@ -338,7 +338,7 @@ def test_files_are_found_from_the_current_folder_and_the_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    ours = load_backbone(load_config(["backbone=mini_supervised"]).backbone)  # stands in the repository
+    ours = load_backbone(load_config(["backbone=mini_supervised"]).backbone)  # part of the repository
     state = {name: part + 1 for name, part in ours.encoder.state_dict().items()}
     save_file(state, tmp_path / "own.safetensors")
     own = load_backbone(configuration("timm", MINI, checkpoint=Path("own.safetensors")))

@@ -1,4 +1,4 @@
-"""The wheel: built, installed into an empty target, and used from another folder without the repository."""
+"""The wheel: built, installed into an empty target, used from another folder without the repository."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def build(kind: str, source: Path, folder: Path) -> None:
 
 
 def list_files(*folders: str) -> list[str]:
-    """Files of the project, committed or not."""
+    """List the project's files, committed or not."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *folders]
     listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     return [name for name in listed.split("\0") if name and (REPOSITORY / name).is_file()]
@@ -43,7 +43,7 @@ def list_files(*folders: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a source distribution, and the wheel built from it."""
+    """Build a source distribution, and the wheel from it; return their folder."""
     if shutil.which("git") is None or not (REPOSITORY / ".git").exists():
         pytest.skip("not a git checkout: what belongs to the project is not known")
     folder = tmp_path_factory.mktemp("built")
@@ -70,8 +70,8 @@ def target(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def palimpsest(target: Path, tmp_path: Path) -> Run:
-    """Run the command of the wheel from an empty folder; an editable install of ours is not on the path."""
-    # what the console script does, in a Python that finds our packages in the target only
+    """Run the wheel's command in an empty folder, without any editable install of ours on the path."""
+    # runs like the console script, in a Python that finds our packages only in the target
     code = (
         "import sys\n"
         "sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in repr(finder).lower()]\n"

@@ -99,7 +99,7 @@ def test_a_run_is_measured_between_its_ends(
     head, _, *table = capsys.readouterr().out.splitlines()
     curve = wise_ft_folder(folder)
     assert list_snapshots(curve) == [0, 50, 100]
-    for step, own in ((0, 0), (100, 2)):  # the ends are the run's, also as they were measured
+    for step, own in ((0, 0), (100, 2)):  # the end points are the run's, in weights and measurements
         weights = [read_weights(snapshot_folder(*place) / "weights.safetensors")
                    for place in ((curve, step), (folder, own))]  # fmt: skip
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
