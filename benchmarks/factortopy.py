@@ -1,14 +1,14 @@
-"""One training step of FactorTopy, ours against the formula by ``grid_sample``, and how its time grows.
+"""Time of a FactorTopy training step against a plain ``grid_sample`` version, and how it scales.
 
     OMP_NUM_THREADS=2 python benchmarks/factortopy.py --output benchmarks/results/factortopy_2cores
     python benchmarks/factortopy.py --device cuda --output benchmarks/results/factortopy_h100
 
-At full size each implementation runs in its own processes, which take turns; all start from the same
-parameters and data. Ours runs as the entry points run it, keeping freed memory (`finetuning.allocator`); the
-plain one runs as it is, and once more keeping freed memory. Peak memory is the most that a process held
-during its steps, minus what it held before. Medians over all steps are compared, and minima, which
-disturbances affect least. The floor is the time that the formula's operations would take at the rate of a
-large matrix product on this machine.
+At full size, each implementation runs in separate processes that take turns. All start from the same
+parameters and data. Our version keeps freed memory, as the entry points do (`finetuning.allocator`). The
+plain version runs twice: with default settings, and keeping freed memory. Peak memory is the maximum during
+the steps minus the memory held before them. The benchmark compares medians over all steps, and minima, which
+other load affects least. The floor is the time for the formula's operations at the rate of a large matrix
+product on this machine.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from harness.plot.style import figure_style
 
 IMPLEMENTATIONS = ("ours", "plain")
 PLAIN_KEPT = "plain, memory kept"
-WARM_UP = 3  # steps after which memory has been handed out
+WARM_UP = 3  # steps that allocate memory
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,15 @@ class Sizes:
     batch: int = 8
 
     def operations(self) -> float:
-        """Floating-point operations of the formula: products with what is learned, and their gradients.
+        """Count floating-point operations of the formula: products with parameters, and their gradients.
 
-        Ours has fewer, as its position encoding is compact.
+        Our version needs fewer because its position encoding is compact.
         """
         # tokens and position encodings need no gradient
         bottlenecks = 2 * self.layers * self.batch * (self.tokens**2 + 1) * self.width * self.channels
         first, second, last = 3 * 192 * HIDDEN, 3 * HIDDEN**2, HIDDEN * (self.layers + 3)
         selectors = self.voxels * (2 * first + 3 * (second + last))
-        # every voxel's weights meet five tokens of each layer and image
+        # each voxel's weights multiply five tokens per layer and image
         reading = 3 * self.voxels * 5 * self.layers * self.batch * self.channels
         return 2.0 * (bottlenecks + selectors + reading)
 
@@ -74,12 +74,12 @@ GROWTH = {
     "batch": (2, 4, 8, 16, 32, 64),
     "tokens": (4, 8, 16, 32),
 }
-GROWN = Sizes(voxels=10_000)  # with one size varied at a time
-PLAIN_WORK = 2e8  # voxels x layers x images x channels beyond which the plain one is left out
+GROWN = Sizes(voxels=10_000)  # baseline; one size varies at a time
+PLAIN_WORK = 2e8  # voxels x layers x images x channels beyond which the plain version is skipped
 
 
 def run_steps(implementation: str, sizes: Sizes, device: str, n_steps: int) -> dict[str, Any]:
-    """Time steps of one implementation in this process; all start from one seed."""
+    """Time steps of one implementation in this process, from a fixed seed."""
     if implementation != "plain":
         keep_freed_memory()
     torch.manual_seed(0)
@@ -87,7 +87,7 @@ def run_steps(implementation: str, sizes: Sizes, device: str, n_steps: int) -> d
     box = torch.stack([coords.min(dim=0).values, coords.max(dim=0).values])
     model = FactorTopy(coords, box, [sizes.width] * sizes.layers, sizes.channels)
     for network in (model.space_selector, model.layer_selector, model.scale_selector):
-        torch.nn.init.normal_(network[-1].weight, std=0.3)  # selectors that have spread
+        torch.nn.init.normal_(network[-1].weight, std=0.3)  # spread-out selectors
     shape = sizes.batch, sizes.width, sizes.tokens, sizes.tokens
     local = [torch.randn(shape).contiguous(memory_format=torch.channels_last) for _ in range(sizes.layers)]
     global_ = [torch.randn(shape[:2]) for _ in range(sizes.layers)]
@@ -123,7 +123,7 @@ def _peak_bytes() -> int:
 
 
 def measure_full_size(sizes: Sizes, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Both implementations, turn by turn, each turn in a new process."""
+    """Measure both implementations in turn, each turn in a new process."""
     names = (*IMPLEMENTATIONS, PLAIN_KEPT)
     stolen = Stolen()
     found: dict[str, Any] = {name: {"seconds": [], "bytes": 0, "losses": []} for name in names}
@@ -134,13 +134,13 @@ def measure_full_size(sizes: Sizes, arguments: argparse.Namespace) -> dict[str, 
             found[name]["seconds"] += result["seconds"]
             found[name]["bytes"] = max(found[name]["bytes"], result["bytes"])
             found[name]["losses"] = result["losses"]
-            print(f"turn {turn + 1}, {name}: {min(result['seconds']):.3f} s a step", file=sys.stderr)
+            print(f"turn {turn + 1}, {name}: {min(result['seconds']):.3f} s per step", file=sys.stderr)
     ours, plain, plain_kept = (statistics.median(found[name]["seconds"]) for name in names)
     share = stolen.share()
     least_ours, least_plain, _ = (min(found[name]["seconds"]) for name in names)
     rate = matrix_product_rate(arguments.device)
     floor = sizes.operations() / rate
-    # as many steps as both have made
+    # over the steps that both took
     pairs = zip(found["ours"]["losses"], found["plain"]["losses"], strict=False)
     return {
         "sizes": asdict(sizes),
@@ -161,7 +161,7 @@ def measure_full_size(sizes: Sizes, arguments: argparse.Namespace) -> dict[str, 
 
 
 def matrix_product_rate(device: str) -> float:
-    """Operations per second of a large product in float32, as this process may use the machine."""
+    """Measure operations per second of a large float32 product, under this process's limits."""
     size = 4096
     a, b = (torch.randn(size, size, device=device) for _ in range(2))
     seconds = []
@@ -173,7 +173,7 @@ def matrix_product_rate(device: str) -> float:
 
 
 def measure_growth(device: str) -> list[dict[str, Any]]:
-    """Seconds a step with one size varied at a time."""
+    """Measure seconds per step, varying one size at a time."""
     rows = []
     for axis, values in GROWTH.items():
         for value in values:
@@ -190,7 +190,7 @@ def measure_growth(device: str) -> list[dict[str, Any]]:
 
 
 def draw_growth(rows: list[dict[str, Any]]) -> Figure:
-    """A panel per axis; what grows in proportion is as steep as the thin line."""
+    """Draw one panel per size; the thin line has the slope of linear scaling."""
     with figure_style():
         figure = Figure(figsize=(10, 2.8), layout="constrained")
         for axes, axis in zip(figure.subplots(1, len(GROWTH), sharey=True), GROWTH, strict=True):
@@ -206,26 +206,26 @@ def draw_growth(rows: list[dict[str, Any]]) -> Figure:
                 linewidth=0.8,
                 zorder=0,
             )
-            axes.set(xscale="log", yscale="log", xlabel="tokens a side" if axis == "tokens" else axis)
+            axes.set(xscale="log", yscale="log", xlabel="tokens per side" if axis == "tokens" else axis)
             axes.set_xticks([row["value"] for row in own], [f"{row['value']:,}" for row in own], fontsize=7)
             axes.minorticks_off()
-        figure.axes[0].set_ylabel("seconds a step")
+        figure.axes[0].set_ylabel("seconds per step")
         figure.axes[0].legend()
     return figure
 
 
 def main() -> None:
-    """Measure, print ratio and share, and write the figures where asked to."""
+    """Measure, print the results, and write them if requested."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, default in asdict(Sizes()).items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--steps", type=int, default=10, help="a turn, of ours; of the plain one two")
+    parser.add_argument("--steps", type=int, default=10, help="our steps per turn; the plain version takes 2")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--no-growth", action="store_true", help="only the full size")
-    parser.add_argument("--output", type=Path, help="without suffix: a .json and a .png are written")
+    parser.add_argument("--no-growth", action="store_true", help="measure the full size only")
+    parser.add_argument("--output", type=Path, help="path without suffix; writes a .json and a .png")
     parser.add_argument("--only", choices=(*IMPLEMENTATIONS, PLAIN_KEPT), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     sizes = Sizes(**{name: getattr(arguments, name) for name in asdict(Sizes())})
@@ -235,16 +235,16 @@ def main() -> None:
         return
     full = measure_full_size(sizes, arguments)
     for name in full["seconds"]:
-        print(f"{name:18} {full['median_seconds'][name]:.3f} s and {full['gigabytes'][name]:.2f} GB a step")
-    print(f"{full['speedup']:.1f} times as fast, in {full['memory_share']:.2f} of the memory")
-    print(f"{full['speedup_of_the_least']:.1f} times as fast by the least of each")
+        print(f"{name:18} {full['median_seconds'][name]:.3f} s and {full['gigabytes'][name]:.2f} GB per step")
+    print(f"{full['speedup']:.1f} times as fast, in {full['memory_share']:.2f} of the memory (medians)")
+    print(f"{full['speedup_of_the_least']:.1f} times as fast (minima)")
     if full["stolen_share"] is not None:
-        print(f"{full['stolen_share']:.1%} of the cores' time went to the host's other guests meanwhile")
-    print(f"{full['speedup_over_plain_with_memory_kept']:.1f} times as fast as plain with freed memory kept")
+        print(f"{full['stolen_share']:.1%} of core time was stolen by other guests of the host")
+    print(f"{full['speedup_over_plain_with_memory_kept']:.1f} times as fast as plain, freed memory kept")
     print(f"losses differ by at most {full['largest_difference_of_losses']:.1e}")
     print(
-        f"{full['gigaflop']:.1f} GFLOP at {full['matrix_product_gigaflop_per_second']:.0f} GFLOP/s: at least "
-        f"{full['floor_seconds']:.3f} s, of which ours has {full['share_of_matrix_product_rate']:.0%}"
+        f"{full['gigaflop']:.1f} GFLOP at {full['matrix_product_gigaflop_per_second']:.0f} GFLOP/s: floor "
+        f"{full['floor_seconds']:.3f} s, {full['share_of_matrix_product_rate']:.0%} of our time"
     )
     growth = [] if arguments.no_growth else measure_growth(arguments.device)
     for row in growth:

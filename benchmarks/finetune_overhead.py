@@ -1,18 +1,18 @@
-"""What our loop costs beside a bare PyTorch loop, and what snapshots and tracking cost beside fine-tuning.
+"""Overhead of our loop over a bare PyTorch loop, and of snapshots and tracking over fine-tuning.
 
     OMP_NUM_THREADS=2 python benchmarks/finetune_overhead.py \
         --output benchmarks/results/finetune_overhead_2cores
 
-Both loops train the same network, from the same weights, on the same batches with AdamW, a warm-up, a cosine
-and clipping. They go in lockstep in one process, a step of the bare one before each of ours, so that what
-disturbs the machine disturbs both; they end with the same weights, which is checked. The bare one does no
-more. Ours is `loop.finetune`: accelerate, a journal row per step, gradient norms per layer,
-checkpoints and snapshots, of which these two are kept apart. The overhead is the ratio of the medians of all
-steps, and beside it the quartiles of the ratio of single steps.
+Both loops train the same network, from the same weights, on the same batches, with AdamW, warm-up, a cosine
+schedule and gradient clipping. They run in lockstep in one process, with a bare step before each of ours, so
+that other load affects both. On a CPU, the script checks that they end with the same weights. The bare loop
+does nothing else. Ours is `loop.finetune`: accelerate, a journal row per step, gradient norms per layer,
+checkpoints and snapshots. Checkpoints and snapshots are timed separately. The overhead is the ratio of the
+median step times; quartiles of the ratio of single steps are also given.
 
-Then one run is made as a user makes it, with snapshots, mappings and probes of the demo, and the seconds of
-its parts are held against those of fine-tuning. Last, the settings that may make fine-tuning faster:
-data-loader workers, channels-last memory and, on a GPU, bfloat16.
+Next, one full run of the demo, with its snapshots, mappings and probes, gives the time of each stage
+relative to fine-tuning. Last come settings that may speed up fine-tuning: data-loader workers, channels-last
+memory and, on a GPU, bfloat16.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from tasks.task import Task
 
 @dataclass(frozen=True)
 class Case:
-    """A network and how it is trained."""
+    """A network and its training settings."""
 
     backbone: str
     batch_size: int
@@ -77,7 +77,7 @@ KEPT_APART = ("write_snapshot", "describe", "write_checkpoint")
 
 
 def configure(case: Case, *settings: str) -> Config:
-    """A run of a case's steps on digits."""
+    """Configure a case: its network, fine-tuned on digits."""
     return load_config(
         [
             f"backbone={case.backbone}",
@@ -95,10 +95,10 @@ def configure(case: Case, *settings: str) -> Config:
 def clock_steps(
     *parts: str, bare: Iterator[float] | None = None
 ) -> Iterator[tuple[list[float], dict[str, float]]]:
-    """Moments at which our loop begins its steps, on a clock that stands still in what is kept apart.
+    """Record when our loop starts each step, on a clock that excludes the functions in `KEPT_APART`.
 
-    Also the seconds of every part: what is kept apart, and other functions that `loop` calls.
-    Before each of our steps, while the clock stands still, `bare` makes one.
+    Also yields the seconds spent in those functions and in `parts`, other functions that `loop` calls.
+    `bare` takes a step before each of ours, while the clock is stopped.
     """
     moments: list[float] = []
     seconds = dict.fromkeys((*KEPT_APART, *parts), 0.0)
@@ -135,7 +135,7 @@ def clock_steps(
 def run_ours(
     config: Config, task: Task, backbone: Backbone, bare: Iterator[float] | None = None
 ) -> tuple[list[float], dict[str, float], dict[str, torch.Tensor]]:
-    """Seconds of every step, seconds of what is kept apart, and the weights at the end."""
+    """Return seconds per step, seconds of the functions timed separately, and the final weights."""
     accelerator = build_accelerator(config.finetune)
     found: dict[str, Any] = {}
 
@@ -153,7 +153,7 @@ def run_ours(
 
 
 class BareLoop:
-    """The loop as one would write it by hand; iterated over, it makes a step at a time."""
+    """A hand-written training loop; each iteration takes one step."""
 
     def __init__(self, config: Config, task: Task, backbone: Backbone, device: torch.device) -> None:
         self.model = tune(backbone, task.n_classes, config.method, config.seed).to(device).train()
@@ -163,7 +163,7 @@ class BareLoop:
         self._preprocessing = backbone.preprocessing
 
     def __iter__(self) -> Iterator[float]:
-        """Seconds of each step, in turn."""
+        """Yield the seconds of each step."""
         settings, device, model = self._config.finetune, self._device, self.model
         plan = plan_batches(self._config, len(self._task.train), 0, 1)
         groups = group_parameters(model, self._config.method, settings.weight_decay)
@@ -196,7 +196,7 @@ class BareLoop:
 
 
 def measure_overhead(case: Case, device: torch.device) -> dict[str, Any]:
-    """Both loops in lockstep; the first steps, which hand out memory, do not count."""
+    """Run both loops in lockstep; the first steps, which allocate memory, are discarded."""
     config = configure(case)
     task = load_task(**config.task.model_dump())
     backbone = load_backbone(config.backbone, pretrained=case.backbone.startswith("mini_"))
@@ -220,7 +220,7 @@ def measure_overhead(case: Case, device: torch.device) -> dict[str, Any]:
 
 
 def measure_parts() -> dict[str, Any]:
-    """Seconds of the parts of a run of the demo, and their share of fine-tuning without snapshots."""
+    """Time the stages of a demo run, also relative to fine-tuning without snapshots."""
     with (
         tempfile.TemporaryDirectory() as name,
         clock_steps("load_inputs", "describe_run", "finetune", "track") as (_, found),
@@ -242,7 +242,7 @@ def measure_parts() -> dict[str, Any]:
 
 
 def measure_settings(case: Case, device: torch.device) -> dict[str, float]:
-    """Median seconds of our step under settings that may make it faster."""
+    """Measure the median seconds of our step under settings that may speed it up."""
     found = {}
     case = replace(case, steps=min(case.steps, 6))
     for name, settings in {
@@ -253,25 +253,25 @@ def measure_settings(case: Case, device: torch.device) -> dict[str, float]:
         "bf16": ("finetune.precision=bf16",),
     }.items():
         if name == "bf16" and device.type == "cpu":
-            continue  # emulated where a processor has none: 18 times as long
+            continue  # emulated on processors without it: 18 times as slow
         config = configure(case, *settings)
         task = load_task(**config.task.model_dump())
         backbone = load_backbone(config.backbone, pretrained=case.backbone.startswith("mini_"))
-        AcceleratorState._reset_state(reset_partial_state=True)  # it takes one precision a process
+        AcceleratorState._reset_state(reset_partial_state=True)  # it allows one precision per process
         seconds, _, _ = run_ours(config, task, backbone)
         found[name] = statistics.median(seconds[max(case.steps // 10, 2) :])
-        print(f"{case.backbone}, {name}: {found[name]:.3f} s a step", file=sys.stderr)
+        print(f"{case.backbone}, {name}: {found[name]:.3f} s per step", file=sys.stderr)
     return found
 
 
 def main() -> None:
-    """Measure, print the overhead and the shares, and write the figures where asked to."""
+    """Measure, print the overhead and shares, and write the results if requested."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cpu", choices=CASES)
-    parser.add_argument("--steps", type=int, help="of every case")
-    parser.add_argument("--output", type=Path, help="without suffix: a .json is written")
+    parser.add_argument("--steps", type=int, help="steps per case; default: each case's own number")
+    parser.add_argument("--output", type=Path, help="path without suffix; writes a .json")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     cases = [replace(case, steps=arguments.steps or case.steps) for case in CASES[arguments.device]]
@@ -293,13 +293,13 @@ def main() -> None:
     save()
     figures["parts"] = measure_parts()
     shares = figures["parts"]["share_of_fine_tuning"]
-    print("a run of the demo: " + ", ".join(f"{part} {share:.0%}" for part, share in shares.items()))
+    print("demo, share of fine-tuning: " + ", ".join(f"{part} {share:.0%}" for part, share in shares.items()))
     save()
     figures["settings"] = {case.backbone: measure_settings(case, device) for case in cases}
     print(json.dumps(figures["settings"], indent=2))
     figures["stolen_share"] = stolen.share()
     if figures["stolen_share"] is not None:
-        print(f"{figures['stolen_share']:.1%} of the cores' time went to the host's other guests meanwhile")
+        print(f"{figures['stolen_share']:.1%} of core time was stolen by other guests of the host")
     save()
 
 

@@ -1,8 +1,8 @@
-"""What a fit's choices cost and bring: precision and place of the tokens, and validation stimuli.
+"""Cost and benefit of a fit's settings: precision and location of the tokens, and validation stimuli.
 
     OMP_NUM_THREADS=2 python benchmarks/fit_choices.py --output benchmarks/results/fit_choices
 
-Each line is a mean over seeds, which are the same for all choices; the first choice is the default.
+Each row is a mean over seeds, the same for all settings. The first setting is the default.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ STATES = tuple(
     for steps in (100, 400)
     for state in ({}, {"validation": 0.1}, {"validation": 0.1, "patience": 4})
 )
-SMALL = 200  # training stimuli: few enough that long fits learn noise
+SMALL = 200  # training stimuli: few enough for long fits to overfit
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """R² and seconds of every choice."""
+    """Measure R² and seconds of every setting."""
     config = load_config(
         [
             f"backbone={arguments.backbone}",
@@ -87,13 +87,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and print each row as it is found."""
+    """Measure, and print each row when it is done."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backbone", default="mini_supervised")
     parser.add_argument("--voxels", type=int, default=2000)
     parser.add_argument("--stimuli", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, help="without suffix: a .json is written")
+    parser.add_argument("--output", type=Path, help="path without suffix; writes a .json")
     arguments = parser.parse_args()
     figures = measure(arguments)
     if arguments.output:

@@ -1,11 +1,10 @@
-"""Held-out R² against seconds: the published recipe and ours, on the same tokens, responses and machine.
+"""Held-out R² against fitting time: the published recipe and ours, on the same data and machine.
 
     OMP_NUM_THREADS=2 python benchmarks/fit_recipes.py --output benchmarks/results/fit_recipes
 
-Tokens are those of a mini backbone, responses those of the simulated subject. Both recipes fit the same
-module (`mappings.factortopy`), so that what differs is the recipe alone. The published one is scored on its
-way; ours has a schedule that ends at zero, so every point of its curve is a fit of its own, as a user would
-start it.
+Tokens come from a mini backbone, responses from the simulated subject. Both recipes fit the same module
+(`mappings.factortopy`), so only the recipe differs. The published recipe is scored during training. Our
+learning rate decays to zero, so each point of our curve is a separate fit.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ OURS = (25, 50, 100, 200, 400)
 def fit_as_published(
     tokens: LayerTokens, brain: Brain, split: Split, n_channels: int, seed: int
 ) -> list[dict[str, float]]:
-    """Seconds of training and mean held-out R² at `SCORED` steps."""
+    """Fit by the published recipe; return training seconds and mean held-out R² at `SCORED` steps."""
     torch.manual_seed(seed)
     model = FactorTopy(
         torch.from_numpy(brain.coords),
@@ -88,7 +87,7 @@ def _held_out(model: FactorTopy, tokens: LayerTokens, brain: Brain, split: Split
 def fit_as_ours(
     tokens: LayerTokens, brain: Brain, split: Split, config: Config, seed: int
 ) -> list[dict[str, float]]:
-    """The same of fits of `OURS` steps each; seconds are those of whole fits."""
+    """Fit by our recipe, once per number of steps in `OURS`; seconds are those of whole fits."""
     points = []
     for steps in OURS:
         settings = config.mapping.model_copy(
@@ -103,7 +102,7 @@ def fit_as_ours(
 
 
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Curves of both recipes, one per seed."""
+    """Measure curves of both recipes, one per seed."""
     config = load_config(
         [
             f"backbone={arguments.backbone}",
@@ -131,7 +130,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def draw(figures: dict[str, Any]) -> Figure:
-    """Both curves, seeds as thin lines."""
+    """Draw both recipes, one line per seed."""
     with figure_style():
         figure = Figure(figsize=(5.5, 3.5), layout="constrained")
         axes = figure.subplots()
@@ -144,20 +143,20 @@ def draw(figures: dict[str, Any]) -> Figure:
                     marker=".",
                     label=name if place == 0 else None,
                 )
-        axes.set(xscale="log", xlabel="seconds of fitting", ylabel="mean held-out R²")
+        axes.set(xscale="log", xlabel="fitting time, seconds", ylabel="mean held-out R²")
         axes.legend()
     return figure
 
 
 def main() -> None:
-    """Measure, print how long each takes to the R² that the published recipe ends with, and draw."""
+    """Measure, print how long each recipe takes to reach the published recipe's final R², and draw."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backbone", default="mini_supervised")
     parser.add_argument("--voxels", type=int, default=2000)
     parser.add_argument("--stimuli", type=int, default=1000)
     parser.add_argument("--channels", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--output", type=Path, help="without suffix: a .json and a .png are written")
+    parser.add_argument("--output", type=Path, help="path without suffix; writes a .json and a .png")
     arguments = parser.parse_args()
     figures = compare(arguments)
     for seed, (published, ours) in enumerate(zip(*figures["curves"].values(), strict=True)):
@@ -167,7 +166,7 @@ def main() -> None:
         goal = published[-1]
         reached = next((point for point in ours if point["r2"] >= goal["r2"]), None)
         if reached is None:
-            print(f"seed {seed}: ours does not reach {goal['r2']:.3f}")
+            print(f"seed {seed}: our recipe does not reach {goal['r2']:.3f}")
         else:
             ratio = goal["seconds"] / reached["seconds"]
             print(f"seed {seed}: {goal['r2']:.3f} in {reached['seconds']:.1f} s, {ratio:.1f} times as fast")

@@ -1,4 +1,4 @@
-"""What benchmarks share: the machine they ran on, and how their figures are written."""
+"""Helpers shared by the benchmarks: description of the machine, and writing results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 
 def describe_machine(device: str = "cpu") -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describe the machine that the benchmark runs on."""
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -25,13 +25,13 @@ def describe_machine(device: str = "cpu") -> dict[str, Any]:
 
 
 class Stolen:
-    """How much of this machine its host has given to others: where that is much, timings say little."""
+    """Steal time: core time that the host gave to other guests. If it is high, timings are unreliable."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter(), self._seconds()
 
     def share(self) -> float | None:
-        """Of the time of all cores since the beginning; None where no host says so."""
+        """Return the share of all cores' time since the start; None if the system does not report it."""
         now, stolen = time.perf_counter(), self._seconds()
         if stolen is None or self._began[1] is None:
             return None
@@ -43,6 +43,6 @@ class Stolen:
 
 
 def write_figures(figures: dict[str, Any], path: Path) -> None:
-    """Write figures as JSON."""
+    """Write results as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

@@ -1,10 +1,10 @@
-"""Peak memory of fits of very large brains and very deep networks, by `mapping.voxels_per_pass`.
+"""Peak memory of fits to very large brains and very deep networks, by `mapping.voxels_per_pass`.
 
     OMP_NUM_THREADS=2 python benchmarks/memory.py --output benchmarks/results/memory_2cores
 
-Each line is a process of its own. Counted is what a fit of a few steps holds at most, less the tokens and
-responses that it is given. Parameters, their gradients and AdamW's two moments have to be held whatever the
-passes: they are given beside it.
+Each row comes from its own process. Peak memory is the maximum over a fit of a few steps, minus its input
+tokens and responses. Parameters, their gradients and AdamW's two moments are needed for any number of passes;
+their size is given separately.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CHANNELS, BATCH, STEPS = 32, 64, 3
 
 
 def run(case: dict[str, int], voxels_per_pass: int, device: str) -> dict[str, Any]:
-    """A short fit in this process."""
+    """Run a short fit in this process and measure it."""
     torch.manual_seed(0)
     n_images, n_layers = BATCH + 16, case["layers"]
     local = tuple(torch.randn(n_images, case["width"], 8, 8) for _ in range(n_layers))
@@ -73,17 +73,17 @@ def _peak(device: str, now: bool = False) -> int:
     if device == "cuda":
         return torch.cuda.memory_allocated() if now else torch.cuda.max_memory_allocated()
     if now:
-        # the highest so far may lie behind us
+        # the peak so far may exceed what is held now
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * resource.getpagesize()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:
-    """Measure all cases and print them."""
+    """Measure and print all cases."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--output", type=Path, help="without suffix: a .json is written")
+    parser.add_argument("--output", type=Path, help="path without suffix; writes a .json")
     parser.add_argument("--only", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:

@@ -1,4 +1,4 @@
-"""FactorTopy's prediction as its formula is written, by ``grid_sample``: what ours is held against."""
+"""FactorTopy's formula written directly with ``grid_sample``: the reference for our version."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.mappings.factortopy.selectors import SelectorTensors
 
 
 def select_plainly(model: FactorTopy, encoding: Tensor) -> SelectorTensors:
-    """What the selector networks make of the voxels' whole position encoding [n_voxels, 192]."""
+    """Apply the selector networks to the full position encoding [n_voxels, 192]."""
     return SelectorTensors(
         space=model.space_selector(encoding).tanh(),
         layer=model.layer_selector(encoding).softmax(dim=-1),
@@ -24,7 +24,7 @@ def select_plainly(model: FactorTopy, encoding: Tensor) -> SelectorTensors:
 def predict_plainly(
     model: FactorTopy, local: Sequence[Tensor], global_: Sequence[Tensor], chosen: SelectorTensors
 ) -> Tensor:
-    """Sample every voxel's token of every layer, mix, then apply the weights.
+    """Sample each voxel's token in every layer, mix over layers, then apply the weights.
 
     Parameters
     ----------

@@ -1,16 +1,16 @@
-"""Does FactorTopy find wiring that was planted? By noise ceiling and number of stimuli.
+"""Recovery of planted wiring by FactorTopy, by noise ceiling and number of stimuli.
 
     OMP_NUM_THREADS=2 python benchmarks/recovery.py --output benchmarks/results/recovery_2cores
     OMP_NUM_THREADS=2 python benchmarks/recovery.py --voxels 6000 --stimuli 3000 --steps 1800 \
         --layouts hierarchy --ceilings 0.3 0.5 0.7 0.9 --output benchmarks/results/recovery_6000_voxels_2cores
 
-Tokens are those of a mini backbone for scenes of the shapes world, voxels lie on the cortex of the simulated
-subject. Every area reads from one layer, at one scale; places and weights vary smoothly along the cortex.
-Responses are what FactorTopy's formula gives for that, with noise to a known ceiling; the fit knows nothing
-but coordinates. In one layout the layers follow the areas' place in the hierarchy, in the other, harder one
-they are drawn for every area and hemisphere, so that hardly two neighbours have the same. Where layers border
-on each other, selectors that vary smoothly must err: voxels within 4 mm (a step of the position encoding) of
-one that reads from another layer are also left out.
+Tokens come from a mini backbone and scenes of the shapes world. Voxels lie on the simulated subject's cortex.
+Each area reads from one layer at one scale; places and weights vary smoothly along the cortex. FactorTopy's
+formula gives the responses, with noise added to reach a known ceiling. The fit gets coordinates, tokens and
+responses, but no labels of areas. In the "hierarchy" layout, layers follow the areas' hierarchy. In the
+harder "areas" layout, they are drawn per area and hemisphere: neighbouring areas rarely share a layer. Smooth
+selectors must err at borders between layers. Results are therefore also given without voxels within 4 mm (a
+step of the position encoding) of a voxel that reads from another layer.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ from tasks.shapes import (
     sample_scenes,
 )
 
-WORLD = 77  # the scenes' seed: not those that the backbone was trained on
+WORLD = 77  # seed of the scenes; the backbone was trained on others
 N_PLANTED = 8  # channels that the planted wiring reads per layer
-SCALES = (0.1, 0.5)  # shares of the global token that areas have
-SMOOTHNESS = 15.0  # of places and weights along the cortex, millimetres
+SCALES = (0.1, 0.5)  # possible shares of the global token
+SMOOTHNESS = 15.0  # of places and weights along the cortex, mm
 CEILINGS = (0.1, 0.3, 0.5, 0.7, 0.9)
-BORDER = 4.0  # millimetres
+BORDER = 4.0  # mm
 LAYOUTS = ("hierarchy", "areas")
-AREAS_AT = (3000,)  # stimuli, for the harder layout
+AREAS_AT = (3000,)  # training stimuli in the "areas" layout
 STIMULI = (100, 300, 1000, 3000, 10_000)
 
 
 @dataclass(frozen=True)
 class Planted:
-    """SelectorTensors of all voxels, and the noiseless responses they give (mean 0, variance 1)."""
+    """True selectors of all voxels, and their noise-free responses (mean 0, variance 1)."""
 
     layer: np.ndarray
     space: np.ndarray
@@ -73,7 +73,7 @@ class Planted:
 
 
 def plant(tokens: StandardTokens, brain: Brain, seed: int, layout: str) -> Planted:
-    """Draw a wiring and compute what it responds to all stimuli."""
+    """Draw a wiring and compute its responses to all stimuli."""
     rng = np.random.default_rng(seed)
     n_layers = len(tokens.layers)
     layer, scale = np.zeros(brain.n_voxels, dtype=int), np.zeros(brain.n_voxels, dtype=np.float32)
@@ -128,9 +128,9 @@ def recover(
     config: Config,
     seed: int,
 ) -> dict[str, float]:
-    """Fit `n_train` stimuli at one ceiling, and hold the selectors against the planted ones.
+    """Fit `n_train` stimuli at one ceiling, and compare the selectors with the planted ones.
 
-    The last stimuli are held out, as many in every case. A token is 2 / token_size wide.
+    The same stimuli, the last ones, are held out in every case. A token is 2 / token_size wide.
     """
     rng = np.random.default_rng((seed, n_train, round(100 * ceiling)))
     noise = rng.standard_normal(planted.signal.shape, dtype=np.float32)
@@ -160,7 +160,7 @@ def recover(
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """All combinations of ceilings and numbers of stimuli."""
+    """Measure all combinations of ceilings and numbers of stimuli."""
     config = load_config(
         [
             f"backbone={arguments.backbone}",
@@ -198,13 +198,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def draw(figures: dict[str, Any]) -> Figure:
-    """One table per measure, ceilings against numbers of stimuli."""
+    """Draw one heat map per measure, ceilings against numbers of stimuli."""
     rows = [row for row in figures["rows"] if row["layout"] == "hierarchy"]
     stimuli, ceilings = (sorted({row[name] for row in rows}) for name in ("stimuli", "ceiling"))
     panels = (
-        ("layer_right", "selected layer right", "{:.0%}"),
-        ("layer_right_off_borders", "the same, off borders", "{:.0%}"),
-        ("median_tokens_apart", "median place error, tokens", "{:.2f}"),
+        ("layer_right", "layer correct", "{:.0%}"),
+        ("layer_right_off_borders", "layer correct, off borders", "{:.0%}"),
+        ("median_tokens_apart", "median place error (tokens)", "{:.2f}"),
         ("below_ceiling", "ceiling − R²", "{:.3f}"),
     )
     with figure_style():
@@ -232,7 +232,7 @@ def draw(figures: dict[str, Any]) -> Figure:
 
 
 def main() -> None:
-    """Measure, print each row as it is found, and draw the table."""
+    """Measure, print each row when it is done, and draw the heat maps."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backbone", default="mini_supervised")
     parser.add_argument("--voxels", type=int, default=1000)
@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--stimuli", type=int, nargs="+", default=STIMULI, choices=STIMULI)
     parser.add_argument("--ceilings", type=float, nargs="+", default=CEILINGS)
     parser.add_argument("--layouts", nargs="+", default=LAYOUTS, choices=LAYOUTS)
-    parser.add_argument("--output", type=Path, help="without suffix: a .json and a .png are written")
+    parser.add_argument("--output", type=Path, help="path without suffix; writes a .json and a .png")
     arguments = parser.parse_args()
     figures = measure(arguments)
     if arguments.output:

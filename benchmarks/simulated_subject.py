@@ -1,12 +1,11 @@
-"""Is the simulated subject to be trusted, and what of its wiring does FactorTopy find?
+"""Validation of the simulated subject, and how much of its wiring FactorTopy recovers.
 
     OMP_NUM_THREADS=2 python benchmarks/simulated_subject.py --output benchmarks/results/simulated_subject
 
-Noise ceilings are estimated from the three repeats, as for measured data, and held against the true ones.
-FactorTopy is fitted to the responses from the tokens of trained and untrained mini backbones; where it reads
-is held against the receptive fields of V1 to V3, how deep it reads against the hierarchy. The same is done,
-with one fit each, for a subject that was shown the same pictures as files, of which it does not know what
-they contain.
+Noise ceilings are estimated from the three repeats, as for measured data, and compared with the true ones.
+FactorTopy is fitted to the responses, using tokens of trained and untrained mini backbones. The places it
+reads are compared with the receptive fields of V1 to V3, and the depths with the hierarchy. The same is done,
+with one fit per backbone, for a subject that sees the same pictures as files, without knowing their contents.
 """
 
 from __future__ import annotations
@@ -58,18 +57,18 @@ from harness.plot.style import (
 from harness.tokens.store import store_tokens
 
 BACKBONES = {"mini_clip": True, "mini_supervised": True, "mini_random": False}
-"""Whether each was pretrained."""
+"""Mini backbones, and whether each is pretrained."""
 EARLY = ("V1", "V2", "V3")
-# the stem of the mini backbones (three convolutions of 3 × 3, stride 2, padding 1) centres token k on pixel
-# 8 k, 3.5 pixels of 64 before the middle of its cell, which is where a mapping takes it to be: half widths
+# the stem of the mini backbones (three 3 × 3 convolutions, stride 2, padding 1) centres token k on pixel 8 k
+# of 64; a mapping assumes the middle of its cell, 3.5 pixels further. In half widths of the image
 STEM = 3.5 / 32
 SUBJECTS = ("scenes", "images")
-"""One who is shown scenes whose contents are known, one who is shown the same as a folder of images."""
-SHOWN = (100, 300, 1000)  # stimuli that ceilings are estimated from, besides all
+"""Scenes with known contents, and the same scenes as a folder of images."""
+SHOWN = (100, 300, 1000)  # numbers of stimuli to estimate ceilings from, besides all
 
 
 def estimate(truth: SimulatedTruth, n_images: int) -> np.ndarray:
-    """Noise ceilings from the repeats of the first stimuli, each repeat a session of its own."""
+    """Estimate noise ceilings from the repeats of the first stimuli, one session per repeat."""
     order = np.arange(n_images)
     numbers = range(1, len(truth.repeats) + 1)
     rows = plan_rows([order] * len(numbers), numbers, "stimulus")
@@ -81,7 +80,7 @@ def estimate(truth: SimulatedTruth, n_images: int) -> np.ndarray:
 
 
 def compare_ceilings(truth: SimulatedTruth, estimated: np.ndarray) -> dict[str, float]:
-    """Estimated less true ceilings, and their correlation over voxels."""
+    """Compare estimated with true ceilings: their difference, and their correlation over voxels."""
     apart = estimated - truth.noise_ceiling
     return {
         "correlation": float(np.corrcoef(estimated, truth.noise_ceiling)[0, 1]),
@@ -91,11 +90,11 @@ def compare_ceilings(truth: SimulatedTruth, estimated: np.ndarray) -> dict[str, 
 
 
 def compare_places(mapping: Mapping, brain: Brain, truth: SimulatedTruth, token: float) -> dict[str, Any]:
-    """Where voxels read against their receptive fields, per area and over V1 to V3.
+    """Compare the places voxels read with their receptive fields, per area and over V1 to V3.
 
-    Correlations over both hemispheres owe much to each having its own half of the field, so x and y are
-    also correlated within hemispheres (mean of both). An error is a distance in half widths of the image,
-    where tokens are taken to be where the stem has them; `raw_error`: where the mapping has them.
+    Each hemisphere sees its own half of the field, which alone causes a correlation. So x and y are also
+    correlated within hemispheres (mean of both). Errors are distances in half widths of the image, with
+    tokens placed where the stem centres them; in `raw_error`, where the mapping places them.
     """
     assert mapping.space is not None
     found = {}
@@ -116,7 +115,7 @@ def compare_places(mapping: Mapping, brain: Brain, truth: SimulatedTruth, token:
 
 
 def compare_depths(mapping: Mapping, brain: Brain) -> dict[str, Any]:
-    """Depth per area, and how well its order is that of the hierarchy: over voxels and over areas."""
+    """Return depth per area, and the correlation of depth and hierarchy over voxels and over areas."""
     depth = expected_depth(mapping.layer)
     aligned = hierarchy_alignment(depth, voxel_ranks(brain.rois, brain.n_voxels))
     areas = {roi.name: float(depth[roi.voxels].mean()) for roi in brain.rois}
@@ -131,7 +130,7 @@ def compare_depths(mapping: Mapping, brain: Brain) -> dict[str, Any]:
 
 
 def simulate(arguments: argparse.Namespace, folder: Path) -> dict[str, tuple[Brain, SimulatedTruth]]:
-    """Both subjects; they differ only in what is known of the pictures that they are shown."""
+    """Simulate both subjects; they differ only in what is known about their pictures."""
     overrides = [f"brain.n_voxels={arguments.voxels}", f"brain.n_stimuli={arguments.stimuli}"]
     config = load_config(overrides).brain
     subjects = {"scenes": (load_brain(config), load_truth(config))}
@@ -144,7 +143,7 @@ def simulate(arguments: argparse.Namespace, folder: Path) -> dict[str, tuple[Bra
 
 
 def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is written, and what single voxels have, to be drawn."""
+    """Return the results to write, and values of single voxels to draw."""
     with tempfile.TemporaryDirectory() as folder:
         subjects = simulate(arguments, Path(folder))
         stimuli = subjects["scenes"][0].stimuli
@@ -187,7 +186,7 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
 
 
 def draw(figures: dict[str, Any], voxels: dict[str, Any]) -> Figure:
-    """Ceilings, places, depths and their order."""
+    """Draw ceilings, places, depths and their alignment with the hierarchy."""
     colours = choose_colours(BACKBONES)
     rows, truth = figures["rows"], voxels["truth"]
     with figure_style():
@@ -202,19 +201,19 @@ def draw(figures: dict[str, Any], voxels: dict[str, Any]) -> Figure:
             found = [row["places"]["V1 to V3"] for row in rows if _is(row, name, "scenes")]
             for axis, axes in enumerate(grid[:, column]):
                 _draw_places(axes, truth, voxels["places"][name], axis, found)
-            grid[0, column].set_title(f"{'def'[column]}  {name}: where V1 to V3 read")
-            grid[1, column].set_xlabel("true centre of the field, half widths")
-        grid[0, 0].set_ylabel("x that is read")
-        grid[1, 0].set_ylabel("y that is read")
+            grid[0, column].set_title(f"{'def'[column]}  {name}: places read by V1 to V3")
+            grid[1, column].set_xlabel("receptive-field centre, half widths")
+        grid[0, 0].set_ylabel("x of the place read")
+        grid[1, 0].set_ylabel("y of the place read")
         grid[0, 0].legend(loc="lower right", handletextpad=0, markerscale=3)
         one, other, last = bottom.subplots(1, 3, width_ratios=(1.25, 1.25, 1))
         _draw_depths(one, rows, "scenes", colours)
         _draw_depths(other, rows, "images", colours)
         other.sharey(one)
-        one.set_ylabel("mean depth that is read")
+        one.set_ylabel("mean depth read")
         one.legend(loc="upper left")
         one.set_title("g  Depth by area: scenes")
-        other.set_title("h  Depth by area: the same, as a folder")
+        other.set_title("h  Depth by area: folder")
         _draw_alignment(last, rows, colours)
     return figure
 
@@ -235,9 +234,9 @@ def _draw_ceilings(axes: Axes, truth: SimulatedTruth, estimates: dict[int, np.nd
         label = f"{n:,} stimuli"
         axes.scatter(truth.noise_ceiling, estimates[n], size, color=colour, linewidths=0, label=label)
     _draw_diagonal(axes, 0, 1)
-    axes.set(xlabel="true noise ceiling", ylabel="estimated from three repeats")
+    axes.set(xlabel="true noise ceiling", ylabel="estimate from three repeats")
     axes.legend(loc="upper left", handletextpad=0, markerscale=3)
-    axes.set_title("a  Noise ceilings of single voxels")
+    axes.set_title("a  Noise ceilings of voxels")
 
 
 def _draw_ceiling_errors(axes: Axes, ceilings: list[dict[str, float]]) -> None:
@@ -245,10 +244,10 @@ def _draw_ceiling_errors(axes: Axes, ceilings: list[dict[str, float]]) -> None:
     bias, sd = (np.array([row[name] for row in ceilings]) for name in ("bias", "sd"))
     axes.errorbar(n, bias, sd, marker="o", capsize=3, color="C0", linewidth=1.2)
     axes.axhline(0, color=INK, linewidth=0.8)
-    axes.set(xscale="log", xlabel="stimuli", ylabel="estimated less true (mean, sd over voxels)")
+    axes.set(xscale="log", xlabel="stimuli", ylabel="estimated − true (mean, sd over voxels)")
     axes.set_xticks(n, [f"{value:,}" for value in n])
     axes.set_xticks([], minor=True)
-    axes.set_title("b  Their error")
+    axes.set_title("b  Error of the estimate")
 
 
 def _draw_place_errors(axes: Axes, rows: list[dict[str, Any]], colours: dict[str, str]) -> None:
@@ -265,16 +264,16 @@ def _draw_place_errors(axes: Axes, rows: list[dict[str, Any]], colours: dict[str
         axes.plot([place - 0.35, place + 0.35], [centre] * 2, color=INK, linewidth=1)
         if place == 0:
             axes.annotate(
-                "reading the centre", (-0.35, centre), (0, -3), textcoords="offset points", va="top"
+                "centre of the image", (-0.35, centre), (0, -3), textcoords="offset points", va="top"
             )
     axes.set_xticks(range(len(EARLY)), EARLY)
     token = rows[0]["places"]["V1"]["median_error"] / rows[0]["places"]["V1"]["in_tokens"]
     axes.axhline(token, color=FAINT, linestyle=":", linewidth=1)
-    axes.annotate("width of a token", (2.45, token), (0, 2), textcoords="offset points", ha="right")
+    axes.annotate("token width", (2.45, token), (0, 2), textcoords="offset points", ha="right")
     axes.set(ylim=(0, 0.6), xlim=(-0.5, 2.5), ylabel="median distance, half widths")
-    axes.plot([], [], "o", color=INK, markerfacecolor="white", markersize=4, label="stem left out of account")
+    axes.plot([], [], "o", color=INK, markerfacecolor="white", markersize=4, label="no stem correction")
     axes.legend(loc="upper right")
-    axes.set_title("c  Place read to true place")
+    axes.set_title("c  Distance to the true place")
 
 
 def _draw_places(
@@ -298,7 +297,7 @@ def _draw_places(
         np.mean([row[name] for row in found])
         for name in (letter, f"{letter}_within_hemispheres", f"{letter}_slope", "median_error")
     )
-    # a hemisphere sees half of the field, which makes for a correlation by itself: so within them, too
+    # each hemisphere sees half of the field, which alone causes a correlation
     text = f"{letter}: r {whole:.2f} ({within:.2f} within hemispheres)\nslope {slope:.2f}"
     if axis == 1:
         text += f"; median error {error:.2f}"
@@ -314,7 +313,7 @@ def _draw_depths(axes: Axes, rows: list[dict[str, Any]], subject: str, colours: 
             axes.plot(one, ".", color=colours[name], markersize=4)
     axes.set_xticks(range(len(areas)), areas)
     axes.tick_params(axis="x", labelsize=7)
-    axes.set_xlabel("area, in the order of the hierarchy")
+    axes.set_xlabel("area, in hierarchical order")
 
 
 def _draw_alignment(axes: Axes, rows: list[dict[str, Any]], colours: dict[str, str]) -> None:
@@ -324,25 +323,25 @@ def _draw_alignment(axes: Axes, rows: list[dict[str, Any]], colours: dict[str, s
         axes.plot(
             row["hierarchy"], row["slope"], "o", color=colour, markerfacecolor=face, markersize=4.5, zorder=3
         )
-    for label, face in (("scenes", INK), ("a folder", "white")):
+    for label, face in (("scenes", INK), ("folder", "white")):
         axes.plot([], [], "o", color=INK, markerfacecolor=face, markersize=4.5, label=label)
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.axvline(0, color=INK, linewidth=0.8)
-    axes.set(xlim=(-1, 1), xlabel="Spearman, rank and depth", ylabel="slope: first to last rank")
+    axes.set(xlim=(-1, 1), xlabel="Spearman (rank, depth)", ylabel="slope: first to last rank")
     axes.yaxis.set_major_locator(MultipleLocator(0.05))
     axes.grid(axis="both")
     axes.legend(loc="upper left")
-    axes.set_title("i  Alignment, a point a fit")
+    axes.set_title("i  Alignment, one point per fit")
 
 
 def main() -> None:
-    """Measure, print each fit as it is made, and draw."""
+    """Measure, print each fit when it is done, and draw."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--voxels", type=int, default=2000)
     parser.add_argument("--stimuli", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, help="without suffix: a .json and a .png are written")
+    parser.add_argument("--output", type=Path, help="path without suffix; writes a .json and a .png")
     arguments = parser.parse_args()
     figures, voxels = measure(arguments)
     if arguments.output:

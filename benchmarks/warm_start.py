@@ -1,16 +1,17 @@
-"""Are fits that begin from an earlier mapping fair? Rewiring by cold fits, by warm ones, and by a mixture.
+"""Bias of warm-started fits: rewiring measured by cold fits, by warm fits, and by a mixture.
 
     OMP_NUM_THREADS=2 python benchmarks/warm_start.py --output benchmarks/results/warm_start
 
-A mini backbone is fine-tuned on digits as in the demo; its snapshots at step 0 (unchanged), at a fifth of the
-way and at the end are mapped again and again, each fit with its own seed and bootstrap sample: cold, and from
-one mapping of step 0 in several lengths (`mapping.warm_steps`). Excess is held against fits of step 0
+A mini backbone is fine-tuned on digits as in the demo. Its snapshots at step 0 (unchanged), after a fifth of
+the steps and at the end are mapped repeatedly, each fit with its own seed and bootstrap sample. Cold fits
+start from scratch; warm fits start from one mapping of step 0, with several numbers of steps
+(`mapping.warm_steps`). The excess is measured against two floors of step 0:
 
-- of the same kind, as a study does it: none is to be found where nothing has changed;
-- that are cold, where the snapshot's are warm: what it would cost to warm-start the later snapshots alone.
+- fits of the same kind, as in a study: where nothing has changed, there must be no excess;
+- cold fits, for warm fits of the snapshot: the bias of warm-starting only the later snapshots.
 
-How often a fit of the unchanged snapshot is called rewired, at a nominal 5 %, is counted over draws of the
-floor.
+The script also draws floors repeatedly and counts how often a fit of the unchanged snapshot is called
+rewired, at a nominal level of 5 %.
 """
 
 from __future__ import annotations
@@ -55,16 +56,16 @@ from tasks.load import load_task
 MEASURES = ("wasserstein", "space_displacement", "top_layer_changed")
 
 COLD = "cold"
-FLOORS = (4, 5, 8)  # fits of step 0 that a study may have
+FLOORS = (4, 5, 8)  # numbers of fits of step 0 in a study
 
 
 def distance(before: Mapping, after: Mapping, measure: str) -> float:
-    """Mean over voxels."""
+    """Average a measure over voxels."""
     return float(rewiring_measures(before, after)[measure].mean())
 
 
 def fit_all(config: Config, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Fits of every snapshot, of every kind: mappings by kind and snapshot."""
+    """Fine-tune, then fit every snapshot with every kind of fit; return mappings by kind and snapshot."""
     accelerator = build_accelerator(config.finetune)
     task, backbone = load_task(**config.task.model_dump()), load_backbone(config.backbone)
     brain = load_brain(config.brain)
@@ -92,7 +93,7 @@ def fit_all(config: Config, arguments: argparse.Namespace, folder: Path) -> dict
                 for seed in range(n_fits)
             ]
             found["seconds"][kind] = (time.perf_counter() - began) / n_fits
-            print(step, kind, round(found["seconds"][kind], 1), "s a fit", flush=True)
+            print(step, kind, round(found["seconds"][kind], 1), "s per fit", flush=True)
     return found
 
 
@@ -105,7 +106,7 @@ def _fit(
 
 
 def compare(found: dict[str, Any], n_draws: int) -> list[dict[str, Any]]:
-    """For every kind, snapshot and measure: excess over both floors, also in units of the floor's spread."""
+    """Compute, per kind, snapshot and measure, the excess over both floors, also in units of their spread."""
     rows = []
     for measure in MEASURES:
         cold = _Floor(found["mappings"][COLD][0], measure)
@@ -139,7 +140,7 @@ class _Floor:
         for one, other in permutations(range(len(fits)), 2):
             self.between[one, other] = distance(fits[one], fits[other], measure)
         self.mean = float(self.between.sum() / (len(fits) * (len(fits) - 1)))
-        # of the mean distance of one fit to the others
+        # sd over fits of a fit's mean distance to the others
         self.spread = float((self.between.sum(axis=0) / (len(fits) - 1)).std(ddof=1))
 
     def excess(self, fits: list[Mapping]) -> dict[str, float]:
@@ -153,7 +154,7 @@ class _Floor:
 
 
 def _rejected(between: np.ndarray, measure: str, n_draws: int) -> dict[str, float]:
-    """Share of draws in which a fit of the unchanged snapshot is called rewired, against K others."""
+    """Return the share of draws where a fit of the unchanged snapshot is called rewired, against K others."""
     rng = np.random.default_rng(0)
     shares = {}
     for n_fits in FLOORS:
@@ -167,17 +168,17 @@ def _rejected(between: np.ndarray, measure: str, n_draws: int) -> dict[str, floa
 
 
 def main() -> None:
-    """Measure and print the table."""
+    """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backbone", default="mini_supervised")
-    parser.add_argument("--floor", type=int, default=12, help="fits of step 0 of each kind")
-    parser.add_argument("--fits", type=int, default=6, help="of each later snapshot and kind")
+    parser.add_argument("--floor", type=int, default=12, help="fits of step 0 per kind")
+    parser.add_argument("--fits", type=int, default=6, help="fits per later snapshot and kind")
     parser.add_argument("--draws", type=int, default=4000)
-    parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="settings of the study")
-    parser.add_argument("--output", type=Path, help="without suffix: a .json is written")
+    parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="overrides of the study")
+    parser.add_argument("--output", type=Path, help="path without suffix; writes a .json")
     arguments = parser.parse_args()
     if arguments.floor <= max(FLOORS):
-        parser.error(f"--floor: found {arguments.floor}, accepted: more than {max(FLOORS)}")
+        parser.error(f"--floor: found {arguments.floor}, expected more than {max(FLOORS)}")
     config = load_config(["study=demo", f"backbone={arguments.backbone}", *arguments.set])
     with tempfile.TemporaryDirectory() as folder:
         found = fit_all(config, arguments, Path(folder))

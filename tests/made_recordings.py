@@ -85,7 +85,7 @@ def write_responses(
 
 
 def make_arrays(n_images: int = 12, n_voxels: int = 10) -> dict[str, np.ndarray]:
-    """Make every array that a recording may have, with two rows for each of four pictures."""
+    """Make every array that a recording may have; four pictures have two rows each."""
     rng = np.random.default_rng(3)
     rois = rng.random((3, n_voxels)) < 0.6
     rois[:, 0] = True
