@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from harness.brains.array_checks import assemble_brain, check_arrays, check_needed
+from harness.brains.array_checks import NEEDED, assemble_brain, check_arrays, check_needed
 from harness.brains.brain import (
     Brain,
     Pictures,
