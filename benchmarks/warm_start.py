@@ -42,9 +42,9 @@ from harness.mappings.fit import (
 )
 from harness.mappings.mapping import Mapping
 from harness.mappings.splits import split_stimuli
+from harness.measures.catalogue import describe
 from harness.measures.rewiring import (
     rewiring_measures,
-    tail,
 )
 from harness.measures.significance import noise_floor
 from harness.runs.layout import (
@@ -162,7 +162,11 @@ def _rejected(between: np.ndarray, measure: str, n_draws: int) -> dict[str, floa
         for _ in range(n_draws):
             *chosen, new = rng.choice(len(between), n_fits + 1, replace=False)
             table = between[np.ix_(chosen, chosen)]
-            p.append(noise_floor(between[chosen, new], table, tail(measure), corrected=True).p)
+            p.append(
+                noise_floor(
+                    between[chosen, new], table, describe(f"rewiring/all/{measure}").tail, corrected=True
+                ).p
+            )
         shares[f"{n_fits} fits of step 0"] = float(np.mean(np.array(p) < 0.05))
     return shares
 
