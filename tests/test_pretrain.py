@@ -272,7 +272,8 @@ def test_a_loss_that_is_not_finite_ends_it(tmp_path: Path, monkeypatch: pytest.M
 
 def test_arguments_become_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(pretrain, "pretrain", lambda config, written: seen.append((config, written)))
+    # on the package, whose interface keeps what it has resolved
+    monkeypatch.setattr("harness.finetuning.pretrain", lambda *arguments: seen.append(arguments))
     monkeypatch.setattr(sys, "argv", ["pretrain.py", "objective=contrastive", "lr=1e-3", "seed=4"])
     command.main()
     ((config, written),) = seen
