@@ -375,3 +375,23 @@ def test_time_of_tracking_is_unknown_where_a_fit_was_not_measured():
     assert tracking_seconds(speed, 3, 8, 5, 40) is None
     # a fit's start is only counted where it was measured
     assert tracking_seconds(Speed(0.25, 1.0, 0.5, fit_step=2.0), 3, 8, 5, 40) == 3 * 8 * 0.25 + 40 * 2
+
+
+def test_a_label_for_none_is_counted_out_once():
+    several = ["task=table", "task.table=x.csv", "task.multi_label=true", "task.no_label=none"]
+    listed = "task.classes=[mass,none,nodule]"
+    for names in ("[mass,none,nodule]", "[a mass,nothing,a nodule]"):
+        config = load_config([*several, listed, f"task.class_names={names}"])
+        assert count_classes(config.task) == 2
+    named = load_config([*several, "task.classes=[m,x,n]", "task.class_names=[mass,none,nodule]"])
+    assert count_classes(named.task) == 2
+
+
+def test_a_list_of_classes_overrides_columns():
+    columns = ["task=table", "task.table=x.csv", "task.multi_label=true", "task.label_columns=[a,b,none]"]
+    for more in ([], ["task.no_label=none"]):
+        assert count_classes(load_config([*columns, "task.classes=[a,b]", *more]).task) == 2
+
+
+def test_weights_of_a_method_that_keeps_nothing_by_hand():
+    assert training_bytes(100, 60) == 4 * (100 + 100 + 3 * 60)
