@@ -256,6 +256,7 @@ def test_classes_are_known_from_settings_or_not_at_all():
     several = ["task=table", "task.table=x.csv", "task.multi_label=true"]
     assert count("task=dermamnist") == 7
     assert count("task=eurosat") is None
+    assert count("task=python", "task.function=my_lab.tasks:load") is None
     assert count("task=table", "task.table=x.csv", "task.classes=[cat,dog,owl]") == 3
     assert count(*several, "task.label_columns=[mass,nodule]") == 2
     # a label for images without any is no class

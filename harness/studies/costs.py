@@ -36,7 +36,7 @@ def count_classes(task: TaskConfig) -> int | None:
     if isinstance(task, EmbeddedTaskConfig):
         return EMBEDDED[task.name][1]
     labels = getattr(task, "classes", None) or getattr(task, "label_columns", None)
-    known = [names for names in (labels, task.class_names) if names is not None]
+    known = [names for names in (labels, getattr(task, "class_names", None)) if names is not None]
     if not known:
         return None
     # a label that stands for "none of them" is not a class
