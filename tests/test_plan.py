@@ -256,6 +256,7 @@ def test_classes_are_known_from_settings_or_not_at_all():
     several = ["task=table", "task.table=x.csv", "task.multi_label=true"]
     assert count("task=dermamnist") == 7
     assert count("task=eurosat") is None
+    assert count("task=python", "task.function=my_lab.tasks:load") is None
     assert count("task=table", "task.table=x.csv", "task.classes=[cat,dog,owl]") == 3
     assert count(*several, "task.label_columns=[mass,nodule]") == 2
     # a label for "no label" is not a class
@@ -375,3 +376,23 @@ def test_time_of_tracking_is_unknown_where_a_fit_was_not_measured():
     assert tracking_seconds(speed, 3, 8, 5, 40) is None
     # a fit's start counts only where it was measured
     assert tracking_seconds(Speed(0.25, 1.0, 0.5, fit_step=2.0), 3, 8, 5, 40) == 3 * 8 * 0.25 + 40 * 2
+
+
+def test_a_label_for_none_is_counted_out_once():
+    several = ["task=table", "task.table=x.csv", "task.multi_label=true", "task.no_label=none"]
+    listed = "task.classes=[mass,none,nodule]"
+    for names in ("[mass,none,nodule]", "[a mass,nothing,a nodule]"):
+        config = load_config([*several, listed, f"task.class_names={names}"])
+        assert count_classes(config.task) == 2
+    named = load_config([*several, "task.classes=[m,x,n]", "task.class_names=[mass,none,nodule]"])
+    assert count_classes(named.task) == 2
+
+
+def test_a_list_of_classes_overrides_columns():
+    columns = ["task=table", "task.table=x.csv", "task.multi_label=true", "task.label_columns=[a,b,none]"]
+    for more in ([], ["task.no_label=none"]):
+        assert count_classes(load_config([*columns, "task.classes=[a,b]", *more]).task) == 2
+
+
+def test_weights_of_a_method_that_keeps_nothing_by_hand():
+    assert training_bytes(100, 60) == 4 * (100 + 100 + 3 * 60)

@@ -358,8 +358,9 @@ def test_a_split_ends_where_the_stimuli_end(tmp_path: Path, train: list[int], he
 
 def test_rows_of_a_split_are_sorted_and_come_once(tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text('{"train": [5, 1, 4, 4], "held_out": [3, 0, 2, 0]}')
-    split = load_split(tmp_path / "split.json", NUMBERS)
-    assert (split.train.tolist(), split.held_out.tolist()) == ([1, 4, 5], [0, 2, 3])
+    for ids in (NUMBERS, None):
+        split = load_split(tmp_path / "split.json", ids)
+        assert (split.train.tolist(), split.held_out.tolist()) == ([1, 4, 5], [0, 2, 3])
 
 
 @pytest.mark.parametrize(

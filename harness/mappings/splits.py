@@ -236,12 +236,13 @@ def load_split(path: Path, stimulus_ids: Shaped[np.ndarray, " n_images"] | None 
     try:
         parts = {name: np.array(content[name]) for name in ("train", "held_out")}
         whole = all(part.ndim == 1 and part.dtype.kind == "i" and part.min() >= 0 for part in parts.values())
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except (KeyError, TypeError, ValueError):
         whole = False
     if not whole or np.intersect1d(parts["train"], parts["held_out"]).size:
         raise InputError(
             f"{path}: not a split, expected disjoint lists of stimulus indices 'train' and 'held_out'"
         )
+    parts = {name: np.unique(part) for name, part in parts.items()}
     if stimulus_ids is None:
         return Split(**parts)
     picture = number_pictures(stimulus_ids)
@@ -254,7 +255,7 @@ def load_split(path: Path, stimulus_ids: Shaped[np.ndarray, " n_images"] | None 
         )
     if np.intersect1d(picture[parts["train"]], picture[parts["held_out"]]).size:
         raise InputError(f"{path}: not a split, a picture is shown in rows of both 'train' and 'held_out'")
-    return Split(**{name: np.unique(part) for name, part in parts.items()}, picture=picture)
+    return Split(**parts, picture=picture)
 
 
 def _hash_ids(ids: Sequence[int | str]) -> str:

@@ -35,9 +35,8 @@ def count_classes(task: TaskConfig) -> int | None:
     """Count a task's classes or labels; None: unknown before its images are loaded."""
     if isinstance(task, EmbeddedTaskConfig):
         return EMBEDDED[task.name][1]
-    places = ("label_columns", "classes", "class_names")
-    listed = [getattr(task, name, None) for name in places]
-    known = [names for names in listed if names is not None]
+    labels = getattr(task, "classes", None) or getattr(task, "label_columns", None)
+    known = [names for names in (labels, getattr(task, "class_names", None)) if names is not None]
     if not known:
         return None
     # a label that stands for "none of them" is not a class
