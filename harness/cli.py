@@ -7,8 +7,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
+from harness.interface import __version__
 from harness.storage import (
     exit_with_one_line,
     unknown_name,
@@ -111,15 +111,8 @@ def _build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"palimpsest {_version()}")
+    parser.add_argument("--version", action="version", version=f"palimpsest {__version__}")
     return parser
-
-
-def _version() -> str:
-    try:
-        return version("palimpsest")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def main() -> None:
