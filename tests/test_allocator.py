@@ -9,7 +9,7 @@ import pytest
 FAULTS_OF_A_LATER_STEP = """
 import resource
 import torch
-from harness.allocator import keep_freed_memory
+from harness.finetuning.allocator import keep_freed_memory
 
 def step():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

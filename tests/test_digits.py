@@ -63,7 +63,7 @@ def test_images_are_enlarged_and_coloured() -> None:
 
 
 def test_more_images_than_there_are() -> None:
-    with pytest.raises(InputError, match=r"^task.n_train: found 1258, accepted: at most 1257"):
+    with pytest.raises(InputError, match=r"^task.n_train: found 1258, expected at most 1257"):
         load_task("digits", n_train=1258, image_size=SIZE)
-    with pytest.raises(InputError, match=r"^task.n_test: found 541, accepted: at most 540"):
+    with pytest.raises(InputError, match=r"^task.n_test: found 541, expected at most 540"):
         load_task("digits", n_test=541, image_size=SIZE)

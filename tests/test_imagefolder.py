@@ -82,7 +82,7 @@ def test_so_many_of_every_class_are_nested(split_folder: Path) -> None:
     assert small.image_hashes[1] == large.image_hashes[1] and len(small.test) == 2
     with pytest.raises(InputError, match=r"task.n_per_class: found 6, expected at most 5, .* 'robin'"):
         load(split_folder, n_per_class=6)
-    with pytest.raises(InputError, match=r"task.n_train: found 12, accepted: at most 11"):
+    with pytest.raises(InputError, match=r"task.n_train: found 12, expected at most 11"):
         load(split_folder, n_train=12)
     assert len(load(split_folder, n_train=12, at_most=True).train) == 11
 

@@ -509,6 +509,6 @@ def test_settings_come_from_the_command_line() -> None:
     with pytest.raises(InputError, match=r'brain\.preparation: found "func2mm"'):
         load_config(["brain=nsd", "brain.root=/data/nsd", "brain.preparation=func2mm"])
     with pytest.raises(
-        InputError, match=r"brain\.root: found nothing, accepted: the folder that holds nsddata"
+        InputError, match=r"brain\.root: found nothing, expected the folder that holds nsddata"
     ):
         load_config(["brain=nsd"])
