@@ -8,6 +8,7 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from drawn import draw_on
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
@@ -16,7 +17,6 @@ from matplotlib.colors import rgb_to_hsv
 
 from harness.brains.brain import Surface
 from harness.plot.flatmap import (
-    draw_flatmap,
     draw_flatmap_colours,
     draw_layer_legend,
     layer_colours,
@@ -74,7 +74,7 @@ def test_areas_are_filled_with_their_voxels(ax: Axes) -> None:
 
 
 def test_borders_run_between_areas_and_names_lie_inside(ax: Axes) -> None:
-    draw_flatmap(ax, two_sheets(), np.arange(4.0))
+    draw_on(ax, two_sheets(), np.arange(4.0))
     lines = [item for item in ax.collections if isinstance(item, LineCollection)]
     ends = np.concatenate([np.concatenate(item.get_segments()) for item in lines])
     assert len(ends) > 60
@@ -91,9 +91,7 @@ def test_borders_run_between_areas_and_names_lie_inside(ax: Axes) -> None:
 
 
 def test_values_become_colours_within_limits(ax: Axes) -> None:
-    scale = draw_flatmap(
-        ax, two_sheets(), np.array([-5.0, 0.25, 0.5, 99]), "viridis", (0, 1), label="r", names=False
-    )
+    scale = draw_on(ax, two_sheets(), np.array([-5.0, 0.25, 0.5, 99]), limits=(0, 1), label="r", names=False)
     centres, drawn = face_colours(ax)
     for x, value in ((10, 0.0), (30, 0.25), (62, 0.5), (82, 1.0)):
         there = drawn[np.abs(centres[:, 0] - x) < 6]
@@ -107,7 +105,7 @@ def test_values_become_colours_within_limits(ax: Axes) -> None:
 
 
 def test_nothing_finite_is_still_a_map(ax: Axes) -> None:
-    draw_flatmap(ax, two_sheets(), np.full(4, np.nan), label="r")
+    draw_on(ax, two_sheets(), np.full(4, np.nan), label="r")
     assert np.ptp(face_colours(ax)[1]) < 1e-6
 
 
@@ -146,7 +144,7 @@ def test_one_hemisphere_alone(ax: Axes) -> None:
         if both.area is not None
         else both
     )
-    draw_flatmap(ax, left, np.array([0.0, 1.0]), label="r")
+    draw_on(ax, left, np.array([0.0, 1.0]), label="r")
     assert ax.get_xlim()[1] < 42
 
 

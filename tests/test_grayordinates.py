@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from drawn import draw_on
 from made_cifti import AFFINE, N_CORTEX, lay_out, write_maps, write_pictures, write_table
 
 from harness.brains.brain import Brain
@@ -21,7 +22,6 @@ from harness.brains.grayordinates import subject as grayordinates
 from harness.brains.load import load_brain
 from harness.config.brain import GrayordinatesConfig
 from harness.config.compose import load_config
-from harness.plot.flatmap import draw_flatmap
 from harness.storage.errors import InputError
 
 N_PICTURES, N_MAPS = 5, 12
@@ -148,7 +148,7 @@ def test_voxels_below_the_cortex_are_not_drawn(tmp_path: Path) -> None:
     pictures = []
     for low in (0.0, 1.0):  # of voxels that are not drawn
         figure, ax = plt.subplots(figsize=(3, 2), dpi=60)
-        draw_flatmap(ax, brain.surface, np.where(on_sheet, 0.5, low), limits=(0, 1), names=False)
+        draw_on(ax, brain.surface, np.where(on_sheet, 0.5, low), limits=(0, 1), names=False)
         figure.canvas.draw()
         pictures.append(np.asarray(figure.canvas.buffer_rgba()).copy())  # type: ignore[attr-defined]
         plt.close(figure)

@@ -42,52 +42,21 @@ class _Sheet:
     frames: dict[int, tuple[float, float, float, float]]  # shown part: left, bottom, width, height
 
 
-def draw_flatmap(
-    ax: Axes,
-    surface: Surface,
-    values: Float[np.ndarray, " n_voxels"],
-    colour_map: str = "viridis",
-    limits: tuple[float | int, float | int] | None = None,
-    label: str | None = None,
-    names: bool = True,
-) -> ScalarMappable:
-    """Draw one value per voxel; voxels that are NaN stay grey.
-
-    Parameters
-    ----------
-    ax : Axes
-        Its own axes are switched off.
-    surface : Surface
-        Areas are filled and outlined, each vertex in the colour of its area's nearest voxel. Without areas,
-        only vertices with a voxel are coloured.
-    values : float array [n_voxels]
-    colour_map : str
-        Of matplotlib.
-    limits : (low, high), optional
-        Values at the ends of the colour map; by default the 1st and 99th percentile.
-    label : str, optional
-        Label of a colour bar under the map; none: no colour bar.
-    names : bool
-        Whether to write the areas' names.
-
-    Returns
-    -------
-    ScalarMappable
-        For a colour bar shared by several maps.
-    """
-    scale, colours = colour_values(values, colour_map, limits)
-    draw_flatmap_colours(ax, surface, colours, names)
-    if label is not None:
-        draw_colour_bar(ax, scale, label)
-    return scale
-
-
 def colour_values(
     values: Float[np.ndarray, " n_voxels"],
     colour_map: str,
     limits: tuple[float | int, float | int] | None,
 ) -> tuple[ScalarMappable, Float[np.ndarray, "n_voxels 3"]]:
-    """Colour scale and RGB colours of values; NaN stays NaN. Parameters are those of `draw_flatmap`."""
+    """Colour scale and RGB colours of values; NaN stays NaN.
+
+    Parameters
+    ----------
+    values : float array [n_voxels]
+    colour_map : str
+        Of matplotlib.
+    limits : (low, high), optional
+        Values at the ends of the colour map; by default the 1st and 99th percentile.
+    """
     if limits is None:
         finite = values[np.isfinite(values)]
         low, high = np.percentile(finite, [1, 99]) if len(finite) else (0.0, 1.0)

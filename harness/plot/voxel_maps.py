@@ -51,7 +51,28 @@ def draw_values(
     label: str | None = None,
     names: bool = True,
 ) -> ScalarMappable:
-    """Draw one value per voxel; voxels that are NaN are grey. Parameters are those of `draw_flatmap`."""
+    """Draw one value per voxel; voxels that are NaN are grey.
+
+    Parameters
+    ----------
+    ax : Axes
+        Its own axes are switched off.
+    brain : Brain
+        Drawn on its surface: areas are filled and outlined, each vertex in the colour of its area's nearest
+        voxel; without areas, only vertices with a voxel are coloured. Without a surface: at its coordinates.
+    values : float array [n_voxels]
+    colour_map, limits
+        As of `colour_values`.
+    label : str, optional
+        Label of a colour bar under the map; none: no colour bar.
+    names : bool
+        Whether to write the areas' names.
+
+    Returns
+    -------
+    ScalarMappable
+        For a colour bar shared by several maps.
+    """
     scale, colours = colour_values(values, colour_map, limits)
     draw_voxels(ax, brain, colours, names)
     if label is not None:
