@@ -13,6 +13,9 @@ PAGES = sorted(
     [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md"), *REPOSITORY.glob("*/README.md")]
 )
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]+)\)")
+NAMED = re.compile(
+    r"(?<![\w/.])((?:harness|tasks|tests|benchmarks|configs|docs)/[\w/.-]+\.(?:py|md|yaml|npz))"
+)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -33,6 +36,17 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not found.exists() or (anchor and anchor not in anchors_of(found)):
             broken.append(target)
     assert broken == []
+
+
+# the changelog names files that were
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name
+)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    named = NAMED.findall(page.read_text(encoding="utf-8"))
+    # mine.py and mine.yaml stand for the reader's own
+    missing = {name for name in named if "mine." not in name and not (REPOSITORY / name).exists()}
+    assert missing == set()
 
 
 def test_every_page_of_the_docs_is_in_the_navigation() -> None:

@@ -42,7 +42,7 @@ class BaseTaskConfig(Section):
 
 
 class EmbeddedTaskConfig(BaseTaskConfig):
-    """A task that ships with the project (`tasks.NAMES`)."""
+    """A task that ships with the project (`tasks.load.NAMES`)."""
 
     source: Literal["embedded"] = "embedded"
     image_size: int = Field(64, ge=8, description="edge of the images, pixels")
