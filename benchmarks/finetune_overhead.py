@@ -25,10 +25,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
@@ -36,6 +37,9 @@ import torch
 from accelerate.state import AcceleratorState
 from machine import Stolen, describe_machine, write_figures
 
+import harness.finetuning
+import harness.runs
+import harness.tracking
 from harness.backbones.backbone import Backbone
 from harness.backbones.load import load_backbone
 from harness.commands.finetune import run
@@ -93,15 +97,17 @@ def configure(case: Case, *settings: str) -> Config:
 
 @contextmanager
 def clock_steps(
-    *parts: str, bare: Iterator[float] | None = None
+    bare: Iterator[float] | None = None, **parts: ModuleType
 ) -> Iterator[tuple[list[float], dict[str, float]]]:
     """Record when our loop starts each step, on a clock that excludes the functions in `KEPT_APART`.
 
-    Also yields the seconds spent in those functions and in `parts`, other functions that `loop` calls.
+    Also yields the seconds spent in those functions and in `parts`, by name: the package whose interface
+    the caller looks a function up in.
     `bare` takes a step before each of ours, while the clock is stopped.
     """
     moments: list[float] = []
-    seconds = dict.fromkeys((*KEPT_APART, *parts), 0.0)
+    places = dict.fromkeys(KEPT_APART, loop) | parts
+    seconds = dict.fromkeys(places, 0.0)
     aside = 0.0
     seed_step = loop.seed_step
 
@@ -115,7 +121,7 @@ def clock_steps(
         seed_step(*arguments)
 
     def timed(name: str) -> Callable[..., Any]:
-        work = getattr(loop, name)
+        work = getattr(places[name], name)
 
         def wrapper(*arguments: Any, **named: Any) -> Any:
             start = time.perf_counter()
@@ -126,7 +132,10 @@ def clock_steps(
 
         return wrapper
 
-    with patch.multiple(loop, seed_step=begin, **{name: timed(name) for name in seconds}):
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(loop, "seed_step", begin))
+        for name, place in places.items():
+            patches.enter_context(patch.object(place, name, timed(name)))
         yield moments, seconds
         # the end of the last step
         moments.append(time.perf_counter() - aside - sum(seconds[name] for name in KEPT_APART))
@@ -223,7 +232,12 @@ def measure_parts() -> dict[str, Any]:
     """Time the stages of a demo run, also relative to fine-tuning without snapshots."""
     with (
         tempfile.TemporaryDirectory() as name,
-        clock_steps("load_inputs", "describe_run", "finetune", "track") as (_, found),
+        clock_steps(
+            load_inputs=harness.runs,
+            describe_run=harness.runs,
+            finetune=harness.finetuning,
+            track=harness.tracking,
+        ) as (_, found),
     ):
         folder = run(load_config(["study=demo", "backbone=mini_clip", f"runs_dir={name}"]))
         n_snapshots = len(list_snapshots(folder))
