@@ -1,9 +1,10 @@
-"""Every method and family has one record, whose functions can be imported."""
+"""Every method, family and source of brains has one record, whose functions can be imported."""
 
 from __future__ import annotations
 
 import pytest
 
+from harness.brains.sources import SOURCES, BrainSource
 from harness.config.compose import group_options
 from harness.finetuning.methods.records import METHODS
 from harness.mappings.families import ARRAYS, FAMILIES
@@ -13,6 +14,12 @@ from harness.studies.costs import mapping_bytes, numbers_kept
 def test_every_option_has_a_record() -> None:
     assert set(METHODS) == set(group_options("method"))
     assert set(FAMILIES) == set(group_options("mapping"))
+    assert {source.name for source in SOURCES.values()} == set(group_options("brain"))
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=lambda source: source.name)
+def test_a_sources_loader_can_be_imported(source: BrainSource) -> None:
+    assert callable(source.load_loader())
 
 
 @pytest.mark.parametrize("name", METHODS)

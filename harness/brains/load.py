@@ -5,13 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.brains.brain import Brain
+from harness.brains.sources import SOURCES
 from harness.config import (
-    Algonauts2023Config,
-    ArraysConfig,
     BrainConfig,
-    GrayordinatesConfig,
-    NsdConfig,
-    PythonBrainConfig,
     SimulatedConfig,
     one_by_one,
 )
@@ -33,7 +29,7 @@ def load_brain(config: BrainConfig) -> Brain:
     if len(alone) > 1:
         raise InputError(f"brain.subjects: found {list(config.subjects or ())}, expected one subject")
     (config,) = alone
-    brain = _load_whole(config)
+    brain: Brain = SOURCES[type(config)].load_loader()(config)
     if config.rois is not None:
         brain = brain.select_rois(config.rois)
     if config.min_ceiling is not None:
@@ -46,32 +42,3 @@ def load_truth(config: SimulatedConfig) -> SimulatedTruth:
     from harness.brains.simulated.subject import load_whole_truth
 
     return load_whole_truth(config).select_brain(load_brain(config))
-
-
-def _load_whole(config: BrainConfig) -> Brain:
-    # imported here: each source has slow libraries of its own
-    match config:
-        case SimulatedConfig():
-            from harness.brains.simulated.subject import load_simulated
-
-            return load_simulated(config)
-        case Algonauts2023Config():
-            from harness.brains.algonauts.subject import load_algonauts2023
-
-            return load_algonauts2023(config)
-        case ArraysConfig():
-            from harness.brains.arrays import load_arrays
-
-            return load_arrays(config)
-        case NsdConfig():
-            from harness.brains.nsd.subject import load_nsd
-
-            return load_nsd(config)
-        case GrayordinatesConfig():
-            from harness.brains.grayordinates.subject import load_grayordinates
-
-            return load_grayordinates(config)
-        case PythonBrainConfig():
-            from harness.brains.python import load_python
-
-            return load_python(config)

@@ -1,0 +1,54 @@
+"""One record per source of brains: its settings, and the function that loads a subject."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from harness.config import brain as settings
+
+
+@dataclass(frozen=True)
+class BrainSource:
+    """A source of brains.
+
+    Attributes
+    ----------
+    config : type of its settings
+        Names the source.
+    load : str
+        ``module:function``, imported on first use: every source has slow libraries of its own. The function
+        takes the settings of one subject and returns its whole `Brain`.
+    """
+
+    config: type[settings.BrainConfig]
+    load: str
+
+    @property
+    def name(self) -> str:
+        """Name in ``brain.name``."""
+        return str(self.config.model_fields["name"].default)
+
+    def load_loader(self) -> Callable[..., Any]:
+        """Import the function that loads a subject."""
+        found: Callable[..., Any] = pkgutil.resolve_name(self.load)
+        return found
+
+
+_HERE = "harness.brains"
+_RECORDS = (
+    BrainSource(settings.SimulatedConfig, f"{_HERE}.simulated.subject:load_simulated"),
+    BrainSource(settings.Algonauts2023Config, f"{_HERE}.algonauts.subject:load_algonauts2023"),
+    BrainSource(settings.ArraysConfig, f"{_HERE}.arrays:load_arrays"),
+    BrainSource(settings.NsdConfig, f"{_HERE}.nsd.subject:load_nsd"),
+    BrainSource(settings.GrayordinatesConfig, f"{_HERE}.grayordinates.subject:load_grayordinates"),
+    BrainSource(settings.PythonBrainConfig, f"{_HERE}.python:load_python"),
+)
+
+SOURCES = {source.config: source for source in _RECORDS}
+"""Every source by the type of its settings."""
+
+if set(SOURCES) != set(get_args(settings.BrainConfig)):
+    raise TypeError("every member of BrainConfig needs one record in harness.brains.sources")
