@@ -236,3 +236,12 @@ def test_all_settings_are_named_once_per_option() -> None:
     names = set(settings())
     assert {"seed", "method.rank", "finetune.lr", "study.grid"} <= names
     assert "lr" not in names
+
+
+def test_a_missing_setting_says_what_it_is() -> None:
+    with pytest.raises(
+        InputError, match=r"^brain.root: found nothing, expected the folder that holds nsddata"
+    ):
+        load_config(["brain=nsd"])
+    with pytest.raises(InputError, match=r"^task.root: found nothing, expected \w+"):
+        load_config(["task=imagefolder"])

@@ -308,7 +308,7 @@ def _validate(container: Any) -> Config:
     found = "nothing" if error["type"] == "missing" else json.dumps(error["input"])
     expected = error["msg"].removeprefix("Input should be ")
     if error["type"] == "missing":
-        expected = _describe(error["loc"]) or expected
+        expected = _describe(error["loc"]) or "a value"
     expected = re.sub("^String should (have|match)", "a string with", expected)
     expected = re.sub("^(List|Tuple) should have", "a list with", expected)
     if error["type"] in ("model_type", "model_attributes_type"):
