@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from harness.config.base import (
     Name,
     Section,
 )
+from harness.config.python import PythonSection
 
 
 class AllWeightsConfig(Section):
@@ -118,7 +119,7 @@ class FlypConfig(Section):
     name: Literal["flyp"] = "flyp"
 
 
-class PythonMethodConfig(AllWeightsConfig):
+class PythonMethodConfig(PythonSection, AllWeightsConfig):
     """All weights, with an objective from a function of your own (`harness.finetuning.methods.python`)."""
 
     name: Literal["python"] = "python"
@@ -127,10 +128,6 @@ class PythonMethodConfig(AllWeightsConfig):
         description="package.module:function, called with (model, task, backbone, device, **arguments); "
         "returns an Objective",
     )
-    arguments: dict[str, Any] = Field({}, description="keyword arguments of the function")
-
-    def __hash__(self) -> int:
-        return hash((self.frozen_blocks, self.layer_decay, self.function))
 
 
 MethodConfig = (
