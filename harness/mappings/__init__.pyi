@@ -14,6 +14,15 @@ from .fit import (
     fit_mapping,
     prepare_tokens,
 )
+from .layer_evidence import (
+    Evidence,
+    PooledTokens,
+    Region,
+    choose_penalties,
+    measure_evidence,
+    pool_tokens,
+    stacked_weights,
+)
 from .mapping import (
     Mapping,
     load_mapping,
@@ -29,17 +38,24 @@ from .splits import (
 __all__ = [
     "ARRAYS",
     "FAMILIES",
+    "Evidence",
     "FitData",
     "Mapping",
+    "PooledTokens",
+    "Region",
     "Split",
+    "choose_penalties",
     "compare_with_published",
     "fit_mapping",
     "format_differences",
     "load_mapping",
     "load_split",
+    "measure_evidence",
+    "pool_tokens",
     "prepare_tokens",
     "read_reference",
     "save_mapping",
     "save_split",
     "split_brain",
+    "stacked_weights",
 ]
