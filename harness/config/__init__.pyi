@@ -61,6 +61,7 @@ from .method import (
 )
 from .run import (
     Config,
+    EvidenceConfig,
     FinetuneConfig,
     SnapshotsConfig,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "BrainConfig",
     "Config",
     "EmbeddedTaskConfig",
+    "EvidenceConfig",
     "EwcConfig",
     "ExternalTaskConfig",
     "FactorTopyConfig",

@@ -93,6 +93,15 @@ class ProbesConfig(Section):
         return tuple(task if isinstance(task, str) else task.name for task in self.tasks)
 
 
+class EvidenceConfig(Section):
+    """Ridge evidence per layer, which decides whether regions rewired."""
+
+    pool: Count = Field(3, description="places per side that local tokens are averaged to")
+    n_stimuli: int = Field(1000, ge=50, description="at most; cost grows with the cube")
+    n_voxels: int = Field(200, ge=5, description="per ROI, at most")
+    n_draws: int = Field(4, ge=2, description="of noise, per kind and level of degraded controls")
+
+
 class Config(Section):
     """Everything a run is made from."""
 
@@ -107,3 +116,4 @@ class Config(Section):
     finetune: FinetuneConfig = FinetuneConfig()
     snapshots: SnapshotsConfig = SnapshotsConfig()
     probes: ProbesConfig = ProbesConfig()
+    evidence: EvidenceConfig = EvidenceConfig()

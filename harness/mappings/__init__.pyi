@@ -15,6 +15,7 @@ from .fit import (
     prepare_tokens,
 )
 from .layer_evidence import (
+    MINIMAL_R2,
     Evidence,
     PooledTokens,
     Region,
@@ -38,6 +39,7 @@ from .splits import (
 __all__ = [
     "ARRAYS",
     "FAMILIES",
+    "MINIMAL_R2",
     "Evidence",
     "FitData",
     "Mapping",

@@ -11,6 +11,11 @@ from .channels import (
     leading_directions,
     match_clusters,
 )
+from .controls import (
+    Controls,
+    Degraded,
+    degrade,
+)
 from .drift import (
     representation_drift,
     weight_distance,
@@ -62,6 +67,10 @@ from .significance import (
     correct_over_rois,
     mean_over_subjects,
 )
+from .verdict import (
+    Verdict,
+    name_evidence,
+)
 
 __all__ = [
     "CATALOGUE",
@@ -72,6 +81,8 @@ __all__ = [
     "SCORINGS",
     "STAGES",
     "At",
+    "Controls",
+    "Degraded",
     "Form",
     "Kind",
     "Metric",
@@ -79,8 +90,10 @@ __all__ = [
     "ProbedTask",
     "Projection",
     "Reader",
+    "Verdict",
     "cluster_channels",
     "correct_over_rois",
+    "degrade",
     "describe",
     "expected_depth",
     "fit_linear_layers",
@@ -90,6 +103,7 @@ __all__ = [
     "mean_over_subjects",
     "measure_brain",
     "name_auroc",
+    "name_evidence",
     "name_probes",
     "name_sequence",
     "open_reader",

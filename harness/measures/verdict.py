@@ -2,14 +2,15 @@
 
 The rule, for every region. a is the layer that predicts best at step 0, b the best one at the snapshot.
 
-- **rewired**: layers' leads over a changed by more than in every kind of control (p ≤ α), b is not a, and b is
-  no control's best layer either.
+- **rewired**: layers' leads over a changed beyond every kind of control (p ≤ α), b is not a, and b is no
+  control's best layer either.
 - **reweighted**: p ≤ α, but the best layer is still a's, or a control's.
 - **loss of signal**: p > α, and the best layer's R² fell.
 - **unchanged**: none of these.
 
-p is corrected for all regions and layers, and is the largest over the kinds of controls: noise in the
-responses, in the tokens and in the pooled features, each matched to the region's R² at the snapshot.
+p is corrected for all regions and layers. The controls are noise in the responses, in the tokens and in the
+pooled features, each matched to the region's R² at the snapshot. A change counts as far as it goes beyond all
+of them to the same side.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from jaxtyping import Float
 
 from harness.mappings import (
     Evidence,
+    Region,
     stacked_weights,
 )
 from harness.measures.controls import (
@@ -75,9 +77,10 @@ class RegionVerdict:
 def judge(controls: Controls, after: Evidence, seed: int, alpha: float = ALPHA) -> list[RegionVerdict]:
     """Judge every region of a snapshot.
 
-    p comes from a multiplier bootstrap over stimuli of max |z| over regions and layers (Chernozhukov,
-    Chetverikov and Kato, Annals of Statistics 2013), with z divided by the controls' `inflation`. An unchanged
-    snapshot has z = 0 and p = 1.
+    z of a region and layer is its change of lead beyond a kind of control (`contrast`), divided by the kind's
+    `inflation`; a region's statistic is the largest over layers of the smallest |z| over kinds, 0 where signs
+    differ. p comes from a multiplier bootstrap over stimuli of max |z| over regions and layers (Chernozhukov,
+    Chetverikov and Kato, Annals of Statistics 2013), the largest over kinds. Without any change p is 1.
 
     Parameters
     ----------
@@ -98,24 +101,28 @@ def judge(controls: Controls, after: Evidence, seed: int, alpha: float = ALPHA) 
         for kind in controls.kinds
     }
     multipliers = np.random.default_rng(seed).standard_normal((N_MULTIPLIERS, n_stimuli))
-    z: dict[str, Float[np.ndarray, "n_regions n_layers"]] = {}
-    p = np.zeros(n_regions)
+    scores, drawn = [], []
     for kind, regions in matched.items():
         found = [
             contrast(after.loss[:, region], control.loss, int(first[region]))
             for region, control in enumerate(regions)
         ]
-        z[kind] = np.stack([score for score, _ in found]) / controls.inflation(kind)
-        drawn = np.abs(multipliers @ np.concatenate([spread for _, spread in found], axis=1)).max(axis=1)
-        largest = np.abs(z[kind]).max(axis=1)
-        p = np.maximum(p, (1 + (drawn >= largest[:, None]).sum(axis=1)) / (1 + N_MULTIPLIERS))
+        scores.append(np.stack([score for score, _ in found]) / controls.inflation(kind))
+        drawn.append(
+            np.abs(multipliers @ np.concatenate([spread for _, spread in found], axis=1)).max(axis=1)
+        )
+    z = np.stack(scores)
+    # a mixture of two kinds of noise lies between their controls, so only a change to one side of all counts
+    beyond = np.where((z > 0).all(axis=0) | (z < 0).all(axis=0), np.abs(z).min(axis=0), 0.0)
+    largest = beyond.max(axis=1)
+    p = np.max([(1 + (each >= largest[:, None]).sum(axis=1)) / (1 + N_MULTIPLIERS) for each in drawn], axis=0)
     fell = _fell(before, after, first, last)
     depths = np.linspace(0, 1, n_layers)
     verdicts = []
     for region in range(n_regions):
         here = [matched[kind][region] for kind in controls.kinds]
         usual = {int(control.loss.mean(axis=0).argmin()) for control in here}
-        gained = min(z[kind][region, last[region]] for kind in controls.kinds) > 0
+        gained = (z[:, region, last[region]] > 0).all()
         if p[region] <= alpha:
             moved = last[region] != first[region] and int(last[region]) not in usual and gained
             verdict = Verdict.REWIRED if moved else Verdict.REWEIGHTED
@@ -153,3 +160,55 @@ def _depth(cross: Float[np.ndarray, "n_layers n_layers"], depths: Float[np.ndarr
 
 def _mean_depth(controls: Sequence[Matched], depths: Float[np.ndarray, " n_layers"]) -> float:
     return float(np.mean([_depth(control.cross, depths) for control in controls]))
+
+
+def name_evidence(
+    controls: Controls,
+    after: Evidence | None,
+    regions: Sequence[Region],
+    layers: Sequence[str],
+    seed: int,
+    judged: bool = True,
+) -> dict[str, float]:
+    """Name a snapshot's evidence, and the verdict on it, by place; "all" is the whole brain.
+
+    A brain's verdict is the severest of its regions' and its p the smallest, as p is corrected for them. Its
+    layer weights are those of all regions together, weighted by their voxels.
+
+    Parameters
+    ----------
+    controls : Controls
+    after : Evidence or None
+        None: step 0 itself, which gets no verdict.
+    regions, layers : sequences
+    seed : int
+    judged : bool
+        False for a collapsed snapshot: weights, but no verdict.
+    """
+    shown = after or controls.before
+    sizes = np.array([len(region.voxels) for region in regions], dtype=float)
+    crosses = {region.name: cross for region, cross in zip(regions, shown.cross, strict=True)}
+    crosses["all"] = np.average(shown.cross, axis=0, weights=sizes)
+    values = {
+        f"evidence/{place}/layer/{layer}": float(weight)
+        for place, cross in crosses.items()
+        for layer, weight in zip(layers, stacked_weights(cross), strict=True)
+    }
+    if after is None or not judged:
+        return values
+    verdicts = judge(controls, after, seed)
+    for region, found in zip(regions, verdicts, strict=True):
+        start = f"verdict/{region.name}"
+        values |= {
+            f"{start}/kind": float(found.verdict),
+            f"{start}/rewired": float(found.verdict == Verdict.REWIRED),
+        }
+        values |= {
+            f"{start}/{measure}": value for measure, value in vars(found).items() if measure != "verdict"
+        }
+    severest = max(found.verdict for found in verdicts)
+    return values | {
+        "verdict/all/kind": float(severest),
+        "verdict/all/rewired": float(severest == Verdict.REWIRED),
+        "verdict/all/p": min(found.p for found in verdicts),
+    }

@@ -8,6 +8,8 @@ from .journal import (
     read_rows,
 )
 from .layout import (
+    controls_folder,
+    evidence_file,
     figure_file,
     hold_run,
     is_finished,
@@ -40,7 +42,9 @@ __all__ = [
     "Journal",
     "Row",
     "Subject",
+    "controls_folder",
     "describe_run",
+    "evidence_file",
     "figure_file",
     "hold_run",
     "is_finished",

@@ -97,6 +97,16 @@ def start_folder(subject: Path) -> Path:
     return subject / "mappings" / "start"
 
 
+def controls_folder(subject: Path) -> Path:
+    """Folder of a subject's evidence at step 0 and its degraded controls: ``evidence/controls``."""
+    return subject / "evidence" / "controls"
+
+
+def evidence_file(subject: Path, step: int) -> Path:
+    """File of a later snapshot's evidence per layer: ``evidence/step-000128.safetensors``."""
+    return subject / "evidence" / f"{_step_name(step)}.safetensors"
+
+
 def wise_ft_folder(run: Path) -> Path:
     """Folder of the weights between a run's first and last snapshot, laid out like a run: ``wise_ft``."""
     return run / "wise_ft"

@@ -28,6 +28,7 @@ from harness.runs import (
 )
 from harness.storage import read_json
 from harness.tracking.across_subjects import combine_subjects
+from harness.tracking.evidence import EvidenceFiles
 from harness.tracking.mlflow_store import TrackedRun
 from harness.tracking.work_items import plan_work
 from tasks import Task
@@ -61,13 +62,15 @@ def derive_rows(
     """Derive the metrics of every snapshot by name, from mappings and probes on disk."""
     probes = {step: read_json(probes_file(run, step)) for step in steps}
     tasks = [task.name for task in tasks_in_order(config.task)]
+    collapsed: set[int] = set()
     measured: dict[str, dict[int, dict[str, float]]] = {}
     for subject in brains.subjects:
         items = plan_work(config, [subject], steps)
         mappings = {item.step: load_mapping(item.mapping) for item in items if not item.refit}
         refits = [load_mapping(item.mapping) for item in items if item.refit]
         found = dict(measure_brain(mappings, refits, brains.load(subject), config.seed))
-        measured[subject.label or "all"] = found
+        evidence = EvidenceFiles(subject, config.evidence, config.seed).name(steps, collapsed)
+        measured[subject.label or "all"] = {step: found[step] | evidence[step] for step in steps}
     for step in steps:
         rows = {label: values[step] for label, values in measured.items()}
         of_brain = combine_subjects(rows) if len(rows) > 1 else rows["all"]

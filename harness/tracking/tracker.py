@@ -49,6 +49,7 @@ from harness.storage import (
     InputError,
     write_json,
 )
+from harness.tracking.evidence import EvidenceFiles
 from harness.tracking.probing import Prober
 from harness.tracking.results import write_results
 from harness.tracking.work_items import (
@@ -96,7 +97,7 @@ def measure(config: Config, run: Path, inputs: Inputs, accelerator: Accelerator)
     process, n_processes = accelerator.process_index, accelerator.num_processes
     unfitted = [subject for subject in brains.subjects if any(item.subject == subject for item in missing)]
     for subject in unfitted[process::n_processes]:
-        tracker.prepare_start(subject)
+        tracker.prepare(subject)
     accelerator.wait_for_everyone()
     # sorted by subject and step, so that a process computes the tokens of a snapshot once for all its refits
     place_of = {subject: place for place, subject in enumerate(brains.subjects)}
@@ -131,7 +132,7 @@ class _Tracker:
 
     def is_done(self, item: WorkItem) -> bool:
         """Whether everything of an item is on disk."""
-        return item.mapping.exists() and not self._lacks_probes(item)
+        return item.mapping.exists() and not self._lacks_probes(item) and not self._lacks_evidence(item)
 
     def track(self, item: WorkItem, label: str) -> None:
         """Do whatever is missing of an item."""
@@ -144,13 +145,24 @@ class _Tracker:
                 start = load_mapping(start_folder(item.subject.folder), with_learned=True)
                 config = config.model_copy(update={"steps": self._warm_steps})
             save_mapping(self._fit(item, name, config, start), item.mapping)
+        if self._lacks_evidence(item):
+            self._evidence(item.subject).measure(item.step, self._see(item.subject, name))
         if self._lacks_probes(item):
             write_json(
                 probes_file(self._run, item.step), self._prober.probe(self._model, self._backbone, name)
             )
 
-    def prepare_start(self, subject: Subject) -> None:
-        """With warm starts, fit the mapping that a subject's other fits start from, unless it exists."""
+    def prepare(self, subject: Subject) -> None:
+        """Make what a subject's work items share, unless it exists.
+
+        That is the evidence of step 0 with its controls and, with warm starts, the mapping to start from.
+        """
+        evidence = self._evidence(subject)
+        if not evidence.has(0):
+            self._open(0)
+            name = f"tracking: {_name(subject)}step 0"
+            data = self._see(subject, name)
+            evidence.make_controls(data, self._brains.load(subject), self._label(f"{name}, controls"))
         if self._warm_steps is not None and not start_folder(subject.folder).exists():
             # one more fit of step 0, with its own seed; nothing is compared with it
             item = WorkItem(subject, 0, self._config.mapping.floor_refits + 1)
@@ -162,6 +174,12 @@ class _Tracker:
         # probes belong to no subject: the first subject's items include them
         probing = item.refit == 0 and item.subject == self._brains.subjects[0]
         return probing and not probes_file(self._run, item.step).exists()
+
+    def _lacks_evidence(self, item: WorkItem) -> bool:
+        return item.refit == 0 and not self._evidence(item.subject).has(item.step)
+
+    def _evidence(self, subject: Subject) -> EvidenceFiles:
+        return EvidenceFiles(subject, self._config.evidence, self._config.seed)
 
     @property
     def _warm_steps(self) -> int | None:

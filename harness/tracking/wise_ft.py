@@ -33,6 +33,8 @@ from harness.measures import INTERPOLATED
 from harness.runs import (
     Inputs,
     Journal,
+    controls_folder,
+    evidence_file,
     is_finished,
     list_snapshots,
     mapping_folder,
@@ -121,6 +123,8 @@ def write_curve(
             start_folder(own): start_folder(there),
             mapping_folder(own, 0): mapping_folder(there, 0),
             mapping_folder(own, last): mapping_folder(there, 100),
+            controls_folder(own): controls_folder(there),
+            evidence_file(own, last): evidence_file(there, 100),
             **{folder: mapping_folder(there, 0).with_name(folder.name) for folder in refit_folders(own)},
         }
     for source, target in known.items():

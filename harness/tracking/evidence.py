@@ -1,0 +1,200 @@
+"""Evidence per layer of every snapshot, on disk, and the verdicts that follow from it.
+
+Stimuli, regions, penalties and controls of a subject are chosen once, at step 0, and shared by all snapshots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from safetensors.numpy import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from harness.brains import Brain
+from harness.config import EvidenceConfig
+from harness.mappings import (
+    MINIMAL_R2,
+    Evidence,
+    FitData,
+    PooledTokens,
+    Region,
+    Split,
+    choose_penalties,
+    measure_evidence,
+    pool_tokens,
+)
+from harness.measures import (
+    Controls,
+    Degraded,
+    degrade,
+    name_evidence,
+)
+from harness.runs import (
+    Subject,
+    controls_folder,
+    evidence_file,
+)
+from harness.storage import (
+    read_arrays,
+    read_json,
+    write_atomically,
+    write_json,
+)
+
+SMALLEST = 5  # predicted voxels that a region needs
+
+
+class EvidenceFiles:
+    """One subject's evidence: computes what is missing, and names what is there.
+
+    Parameters
+    ----------
+    subject : Subject
+    config : EvidenceConfig
+    seed : int
+        Of the run: draws stimuli and voxels where there are more than needed, and the controls' noise.
+    """
+
+    def __init__(self, subject: Subject, config: EvidenceConfig, seed: int) -> None:
+        self._folder, self._config, self._seed = subject.folder, config, seed
+
+    def has(self, step: int) -> bool:
+        """Whether a snapshot's evidence is on disk; that of step 0 is in the controls."""
+        file = controls_folder(self._folder) if step == 0 else evidence_file(self._folder, step)
+        return file.exists()
+
+    def make_controls(self, data: FitData, brain: Brain, progress: str | None) -> None:
+        """Choose stimuli, regions and penalties at step 0, and compute its evidence and controls."""
+        generator = np.random.default_rng(self._seed)
+        rows = _distinct_pictures(data.split)
+        if len(rows) > self._config.n_stimuli:
+            rows = np.sort(generator.choice(rows, self._config.n_stimuli, replace=False))
+        pooled, responses = self._read(data, rows)
+        penalties, r2 = choose_penalties(pooled, responses)
+        regions = self._choose_regions(brain, r2 > MINIMAL_R2, generator)
+        description = {
+            "layers": list(pooled.layers),
+            "penalties": penalties,
+            "regions": [region.name for region in regions],
+        }
+        arrays = {f"region.{region.name}": region.voxels for region in regions} | {"rows": rows}
+        if regions:
+
+            def show(draws: Sequence[int]) -> Iterator[int]:
+                return iter(tqdm(draws, progress, disable=progress is None, leave=False))
+
+            controls = degrade(
+                pooled, responses, regions, penalties, self._seed, self._config.n_draws, label=show
+            )
+            description["inflation"] = {kind: each.inflation for kind, each in controls.degraded.items()}
+            arrays |= _evidence_arrays(controls.before)
+            for kind, each in controls.degraded.items():
+                arrays |= {f"{kind}.loss": each.loss, f"{kind}.cross": each.cross}
+        with write_atomically(controls_folder(self._folder)) as temporary:
+            temporary.mkdir()
+            _save(arrays, temporary / "controls.safetensors")
+            write_json(temporary / "controls.json", description)
+
+    def measure(self, step: int, data: FitData) -> None:
+        """Compute the evidence of a later snapshot."""
+        plan = self._load_plan()
+        arrays: dict[str, np.ndarray] = {}
+        if plan.regions:
+            pooled, responses = self._read(data, plan.rows)
+            evidence = measure_evidence(pooled.features, responses, plan.regions, plan.penalties)
+            arrays = _evidence_arrays(evidence)
+        with write_atomically(evidence_file(self._folder, step)) as temporary:
+            _save(arrays, temporary)
+
+    def name(self, steps: Sequence[int], collapsed: Collection[int]) -> dict[int, dict[str, float]]:
+        """Name evidence and verdicts of every snapshot; collapsed ones get no verdict.
+
+        Returns
+        -------
+        dict of step to dict of name to float
+        """
+        plan = self._load_plan()
+        if not plan.regions:
+            return {step: {} for step in steps}
+        controls = plan.load_controls()
+        rows: dict[int, dict[str, float]] = {}
+        for step in steps:
+            after = None
+            if step:
+                arrays = read_arrays(evidence_file(self._folder, step))
+                after = Evidence(arrays["loss"], arrays["cross"])
+            rows[step] = name_evidence(
+                controls, after, plan.regions, plan.layers, self._seed, judged=step not in collapsed
+            )
+        return rows
+
+    def _choose_regions(
+        self, brain: Brain, predicted: Bool[np.ndarray, " n_voxels"], generator: np.random.Generator
+    ) -> list[Region]:
+        """ROIs with enough predicted voxels; the whole brain if it has no ROIs."""
+        places = [(roi.name, roi.voxels) for roi in brain.rois] or [("all", np.arange(brain.n_voxels))]
+        regions = []
+        for name, voxels in places:
+            chosen = voxels[predicted[voxels]]
+            if len(chosen) > self._config.n_voxels:
+                chosen = np.sort(generator.choice(chosen, self._config.n_voxels, replace=False))
+            if len(chosen) >= SMALLEST:
+                regions.append(Region(name, chosen))
+        return regions
+
+    def _read(self, data: FitData, rows: Int[np.ndarray, " n_rows"]) -> tuple[PooledTokens, Tensor]:
+        """Pool the tokens of some rows, and average the responses to their pictures."""
+        pooled = pool_tokens(data.tokens, rows, self._config.pool)
+        responses = data.responses[rows]
+        if data.split.picture is not None:
+            shown = data.split.picture
+            responses = np.stack([data.responses[shown == shown[row]].mean(axis=0) for row in rows])
+        return pooled, torch.as_tensor(responses, dtype=torch.float32, device=pooled.features[0].device)
+
+    def _load_plan(self) -> _Plan:
+        folder = controls_folder(self._folder)
+        return _Plan(read_json(folder / "controls.json"), read_arrays(folder / "controls.safetensors"))
+
+
+class _Plan:
+    """What was chosen at step 0, as it stands in the controls' files."""
+
+    def __init__(self, description: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        self._description, self._arrays = description, arrays
+        self.layers: tuple[str, ...] = tuple(description["layers"])
+        self.penalties: list[float] = description["penalties"]
+        self.rows = arrays["rows"]
+        self.regions = [Region(name, arrays[f"region.{name}"]) for name in description["regions"]]
+
+    def load_controls(self) -> Controls:
+        """Rebuild the controls."""
+        arrays = self._arrays
+        before = Evidence(arrays["loss"], arrays["cross"], arrays["noise_loss"], arrays["noise_cross"])
+        degraded = {
+            kind: Degraded(arrays[f"{kind}.loss"], arrays[f"{kind}.cross"], inflation)
+            for kind, inflation in self._description["inflation"].items()
+        }
+        return Controls(before, degraded)
+
+
+def _distinct_pictures(split: Split) -> Int[np.ndarray, " n_pictures"]:
+    """First row of every picture that is fitted on or held out."""
+    rows = np.sort(np.concatenate([split.train, split.held_out]))
+    return rows[np.unique(split.shown_in(rows), return_index=True)[1]]
+
+
+def _evidence_arrays(evidence: Evidence) -> dict[str, np.ndarray]:
+    arrays = {"loss": evidence.loss, "cross": evidence.cross}
+    if evidence.noise_loss is not None and evidence.noise_cross is not None:
+        arrays |= {"noise_loss": evidence.noise_loss, "noise_cross": evidence.noise_cross}
+    return arrays
+
+
+def _save(arrays: Mapping[str, np.ndarray], file: Path) -> None:
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file)
