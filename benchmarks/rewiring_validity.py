@@ -4,13 +4,13 @@
     python benchmarks/rewiring_validity.py report --work WORK --output benchmarks/results/rewiring_validity
 
 `run` appends one line per replicate and condition to WORK/verdicts.jsonl, and goes on where it was stopped.
-Several may run at once with different beds. `report` counts the lines. Beds are a planted brain, wired to tokens
-of a backbone by FactorTopy's own formula, and the simulated subject, whose responses owe nothing to the backbone,
-each with two backbones.
+Several may run at once with different beds. `report` counts the lines. Beds are a planted brain, wired to
+tokens of a backbone by FactorTopy's own formula, and the simulated subject, whose responses owe nothing to the
+backbone, each with two backbones.
 
-Nothing rewires if tokens or responses get noise, or if fewer stimuli are shown. What does rewire: areas that read
-from another layer, and areas whose preferred layer alone gets noise. Noise of other structures (few directions,
-half of the channels) has no counterpart in the controls; its lines show how far the verdict reaches.
+Nothing rewires if tokens or responses get noise, or if fewer stimuli are shown. What does rewire: areas that
+read from another layer, and areas whose preferred layer alone gets noise. Noise of other structures (few
+directions, half of the channels) has no counterpart in the controls; its lines show how far the verdict reaches.
 """
 
 from __future__ import annotations

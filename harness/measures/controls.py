@@ -139,7 +139,7 @@ def _interpolate(
     r2: float,
 ) -> Matched | None:
     """Interpolate to the level at which the best layer has R² `r2`; None past the last."""
-    best = 1 - loss.mean(axis=1).min(axis=1)
+    best = [float(each) for each in 1 - loss.mean(axis=1).min(axis=1)]
     if r2 >= best[0]:
         return Matched(loss[0], cross[0], levels[0])
     for lower, (above, below) in enumerate(pairwise(best)):

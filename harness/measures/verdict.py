@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from harness.mappings import (
     Evidence,
@@ -145,8 +145,11 @@ def judge(controls: Controls, after: Evidence, seed: int, alpha: float = ALPHA) 
 
 
 def _fell(
-    before: Evidence, after: Evidence, first: np.ndarray, last: np.ndarray
-) -> Float[np.ndarray, " n_regions"]:
+    before: Evidence,
+    after: Evidence,
+    first: Int[np.ndarray, " n_regions"],
+    last: Int[np.ndarray, " n_regions"],
+) -> Bool[np.ndarray, " n_regions"]:
     """Whether the best layer's error grew by more than 1.645 standard errors, over stimuli."""
     regions = np.arange(len(first))
     grown = after.loss[:, regions, last] - before.loss[:, regions, first]
