@@ -5,12 +5,12 @@
 
 `run` appends one line per replicate and condition to WORK/verdicts.jsonl, and goes on where it was stopped.
 Several may run at once with different beds. `report` counts the lines. Beds are a planted brain, wired to
-tokens of a backbone by FactorTopy's own formula, and the simulated subject, whose responses owe nothing to the
-backbone, each with two backbones.
+tokens of a backbone by FactorTopy's own formula, and the simulated subject, whose responses owe nothing to
+the backbone, each with two backbones.
 
 Nothing rewires if tokens or responses get noise, or if fewer stimuli are shown. What does rewire: areas that
 read from another layer, and areas whose preferred layer alone gets noise. Noise of other structures (few
-directions, half of the channels) has no counterpart in the controls; its lines show how far the verdict reaches.
+directions, half of the channels) has no counterpart in the controls; its lines show how far the verdict goes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from harness.mappings.layer_evidence import (
 from harness.measures.controls import degrade
 from harness.measures.verdict import (
     RegionVerdict,
-    Verdict,
+    VerdictKind,
     judge,
 )
 
@@ -258,10 +258,10 @@ def count(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         hit = [[row["verdicts"][place] for place in row["moved"]] for row in found]
         entry: dict[str, Any] = {"size": size, "bed": bed, "condition": condition, "replicates": n}
         for name, called in (
-            ("rewired", [Verdict.REWIRED in each for each in spared]),
-            ("reweighted", [Verdict.REWEIGHTED in each for each in spared]),
-            ("found", [Verdict.REWIRED in each for each in hit]),
-            ("found_or_reweighted", [max(each, default=0) >= Verdict.REWEIGHTED for each in hit]),
+            ("rewired", [VerdictKind.REWIRED in each for each in spared]),
+            ("reweighted", [VerdictKind.REWEIGHTED in each for each in spared]),
+            ("found", [VerdictKind.REWIRED in each for each in hit]),
+            ("found_or_reweighted", [max(each, default=0) >= VerdictKind.REWEIGHTED for each in hit]),
         ):
             if name.startswith("found") and not any(hit):
                 continue

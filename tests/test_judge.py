@@ -18,7 +18,7 @@ from harness.mappings.layer_evidence import (
 )
 from harness.measures.catalogue import describe
 from harness.measures.controls import Controls, contrast, degrade
-from harness.measures.verdict import Verdict, judge, name_evidence
+from harness.measures.verdict import VerdictKind, judge, name_evidence
 
 N_STIMULI, N_FEATURES, N_VOXELS = 160, 24, 60
 PENALTIES = [1.0, 1.0, 1.0]
@@ -59,14 +59,14 @@ def measure(features: tuple[Tensor, ...] | list[Tensor], responses: Tensor) -> E
     return measure_evidence(features, responses, REGIONS, PENALTIES)
 
 
-def verdicts(after: Evidence) -> list[Verdict]:
+def verdicts(after: Evidence) -> list[VerdictKind]:
     return [found.verdict for found in judge(make_controls(), after, seed=0)]
 
 
 def test_an_unchanged_snapshot_is_unchanged() -> None:
     found = judge(make_controls(), measure(make_layers().features, respond([0, 1])), seed=0)
     for region in found:
-        assert region.verdict is Verdict.UNCHANGED and region.p == 1
+        assert region.verdict is VerdictKind.UNCHANGED and region.p == 1
         assert region.r2_before == region.r2_after > 0.3
         assert region.depth_before == region.depth_after == region.depth_control
     assert [region.preferred_before for region in found] == [0.0, 0.5]
@@ -74,7 +74,7 @@ def test_an_unchanged_snapshot_is_unchanged() -> None:
 
 def test_only_the_region_that_reads_another_layer_is_rewired() -> None:
     found = judge(make_controls(), measure(make_layers().features, respond([0, 2])), seed=0)
-    assert [region.verdict for region in found] == [Verdict.UNCHANGED, Verdict.REWIRED]
+    assert [region.verdict for region in found] == [VerdictKind.UNCHANGED, VerdictKind.REWIRED]
     assert found[1].p <= 0.05 < found[0].p
     assert (found[1].preferred_before, found[1].preferred_after) == (0.5, 1.0)
     assert found[1].depth_after - found[1].depth_control > 0.3
@@ -86,24 +86,24 @@ def test_noise_in_all_tokens_is_a_loss_of_signal(level: float) -> None:
         layer + level * draw(*layer.shape, seed=30 + place)
         for place, layer in enumerate(make_layers().features)
     ]
-    assert verdicts(measure(noisy, respond([0, 1]))) == [Verdict.LOSS_OF_SIGNAL] * 2
+    assert verdicts(measure(noisy, respond([0, 1]))) == [VerdictKind.LOSS_OF_SIGNAL] * 2
 
 
 def test_noise_in_the_responses_is_a_loss_of_signal() -> None:
     noisy = respond([0, 1]) + 1.5 * draw(N_STIMULI, N_VOXELS, seed=40)
-    assert verdicts(measure(make_layers().features, noisy)) == [Verdict.LOSS_OF_SIGNAL] * 2
+    assert verdicts(measure(make_layers().features, noisy)) == [VerdictKind.LOSS_OF_SIGNAL] * 2
 
 
 def test_noise_in_the_preferred_layer_alone_rewires() -> None:
     first, second, third = make_layers().features
     noisy = [first + 1.5 * draw(*first.shape, seed=50), second, third]
-    assert verdicts(measure(noisy, respond([0, 1])))[0] is Verdict.REWIRED
+    assert verdicts(measure(noisy, respond([0, 1])))[0] is VerdictKind.REWIRED
 
 
 def test_a_share_of_another_layer_reweights_without_overtaking() -> None:
     mixed = 0.65 * respond([0, 1], noise=0) + 0.35 * respond([0, 2], noise=0)
     mixed = mixed / mixed.std(dim=0) + draw(N_STIMULI, N_VOXELS, seed=20)
-    assert verdicts(measure(make_layers().features, mixed))[1] is Verdict.REWEIGHTED
+    assert verdicts(measure(make_layers().features, mixed))[1] is VerdictKind.REWEIGHTED
 
 
 def test_controls_reach_any_r2_that_is_asked_for() -> None:

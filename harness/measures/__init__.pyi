@@ -68,7 +68,7 @@ from .significance import (
     mean_over_subjects,
 )
 from .verdict import (
-    Verdict,
+    VerdictKind,
     name_evidence,
 )
 
@@ -90,7 +90,7 @@ __all__ = [
     "ProbedTask",
     "Projection",
     "Reader",
-    "Verdict",
+    "VerdictKind",
     "cluster_channels",
     "correct_over_rois",
     "degrade",

@@ -37,7 +37,7 @@ ALPHA = 0.05
 N_MULTIPLIERS = 2000
 
 
-class Verdict(IntEnum):
+class VerdictKind(IntEnum):
     """What happened to a region, by severity; the numbers stand in results."""
 
     UNCHANGED = 0
@@ -52,7 +52,7 @@ class RegionVerdict:
 
     Attributes
     ----------
-    verdict : Verdict
+    verdict : VerdictKind
     p : float
         Of no change beyond the controls, corrected for regions and layers, largest over the kinds.
     r2_before, r2_after : float, at most 1
@@ -63,7 +63,7 @@ class RegionVerdict:
         Mean depth under the stacked weights of the layers; of the controls, the mean over kinds.
     """
 
-    verdict: Verdict
+    verdict: VerdictKind
     p: float
     r2_before: float
     r2_after: float
@@ -125,9 +125,9 @@ def judge(controls: Controls, after: Evidence, seed: int, alpha: float = ALPHA) 
         gained = (z[:, region, last[region]] > 0).all()
         if p[region] <= alpha:
             moved = last[region] != first[region] and int(last[region]) not in usual and gained
-            verdict = Verdict.REWIRED if moved else Verdict.REWEIGHTED
+            verdict = VerdictKind.REWIRED if moved else VerdictKind.REWEIGHTED
         else:
-            verdict = Verdict.LOSS_OF_SIGNAL if fell[region] else Verdict.UNCHANGED
+            verdict = VerdictKind.LOSS_OF_SIGNAL if fell[region] else VerdictKind.UNCHANGED
         verdicts.append(
             RegionVerdict(
                 verdict,
@@ -204,7 +204,7 @@ def name_evidence(
         start = f"verdict/{region.name}"
         values |= {
             f"{start}/kind": float(found.verdict),
-            f"{start}/rewired": float(found.verdict == Verdict.REWIRED),
+            f"{start}/rewired": float(found.verdict == VerdictKind.REWIRED),
         }
         values |= {
             f"{start}/{measure}": value for measure, value in vars(found).items() if measure != "verdict"
@@ -212,6 +212,6 @@ def name_evidence(
     severest = max(found.verdict for found in verdicts)
     return values | {
         "verdict/all/kind": float(severest),
-        "verdict/all/rewired": float(severest == Verdict.REWIRED),
+        "verdict/all/rewired": float(severest == VerdictKind.REWIRED),
         "verdict/all/p": min(found.p for found in verdicts),
     }
