@@ -18,7 +18,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ from harness.measures.verdict import (
 BEDS = tuple(
     (kind, backbone) for kind in ("planted", "simulated") for backbone in ("mini_clip", "mini_supervised")
 )
+GROUPS = ("level", "shift", "mixture", "other")
 FIRST_SEED = 1000  # smaller ones were used to choose the rule
 CEILING = 0.6
 SMALLEST = 5  # voxels of a region
@@ -74,16 +76,11 @@ MIXTURES = ("V4 +1 by 25 %", "V4 +1 by 50 %", "V4 +1 by 75 %")
 
 
 class Replicate:
-    """One brain at step 0 and its controls; `conditions` judges what it becomes.
-
-    Every fourth seed also sees the mixtures and the noise of other structures.
-    """
+    """One brain at step 0 and its controls; `conditions` judges what it becomes."""
 
     def __init__(self, wired: Wired, planted: Planted | None, seed: int) -> None:
         self.wired, self.planted, self.seed = wired, planted, seed
-        self.with_all = seed % 4 == 0
-        self._rng = np.random.default_rng((seed, 13))
-        self._generator = torch.Generator().manual_seed(seed + 5000)
+        self._start("step 0")
         self._noise = self._draw_noise()
         self.responses = wired.respond(self._noise)
         self.penalties, r2 = choose_penalties(wired.pooled, self.responses)
@@ -94,6 +91,11 @@ class Replicate:
         self.seconds = -time.process_time()
         self.controls = degrade(wired.pooled, self.responses, self.regions, self.penalties, seed)
         self.seconds += time.process_time()
+
+    def _start(self, group: str) -> None:
+        """Draw from here on as this group of conditions does, whichever others are judged before."""
+        self._rng = np.random.default_rng((self.seed, *group.encode()))
+        self._generator = torch.Generator().manual_seed(int(self._rng.integers(2**62)))
 
     def _draw_noise(self) -> Tensor:
         return torch.from_numpy(self._rng.standard_normal(tuple(self.wired.signal.shape), dtype=np.float32))
@@ -116,8 +118,18 @@ class Replicate:
     def _evidence(self, features: list[Tensor] | tuple[Tensor, ...], responses: Tensor) -> Evidence:
         return measure_evidence(features, responses, self.regions, self.penalties)
 
-    def conditions(self) -> Iterator[tuple[str, list[RegionVerdict], list[int]]]:
+    def conditions(self, groups: Sequence[str]) -> Iterator[tuple[str, list[RegionVerdict], list[int]]]:
         """Yield each condition, its verdicts, and the areas (as places in `kept`) that did rewire."""
+        made = {"level": self._noise_alike, "other": self._noise_otherwise}
+        if self.planted is not None:
+            made |= {"shift": partial(self._shift, self.planted), "mixture": partial(self._mix, self.planted)}
+        for group in groups:
+            if group in made:
+                self._start(group)
+                yield from made[group]()
+
+    def _noise_alike(self) -> Iterator[tuple[str, list[RegionVerdict], list[int]]]:
+        """Noise and loss of stimuli, which rewire nothing."""
         wired, features = self.wired, self.wired.pooled.features
         yield "unchanged", self._judge(features, self.responses), []
         for level in NOISES:
@@ -128,12 +140,8 @@ class Replicate:
         yield "responses", self._judge(features, noisier), []
         high = torch.from_numpy(np.isin(wired.area, [a for a, rank in enumerate(wired.ranks) if rank >= 5]))
         yield "responses of high areas", self._judge(features, torch.where(high, noisier, self.responses)), []
-        if self.with_all:
-            yield from self._other_noise()
-        if self.planted is not None:
-            yield from self._rewire(self.planted)
 
-    def _other_noise(self) -> Iterator[tuple[str, list[RegionVerdict], list[int]]]:
+    def _noise_otherwise(self) -> Iterator[tuple[str, list[RegionVerdict], list[int]]]:
         """Noise of other structures than the controls'."""
         features = self.wired.pooled.features
         deviations = tuple(layer.std(dim=0, correction=0) for layer in features)
@@ -160,12 +168,13 @@ class Replicate:
         ):
             yield name, judge(controls, self._evidence(features, responses), self.seed), []
 
-    def _rewire(self, planted: Planted) -> Iterator[tuple[str, list[RegionVerdict], list[int]]]:
+    def _shift(self, planted: Planted) -> Iterator[tuple[str, list[RegionVerdict], list[int]]]:
+        """Areas that read from another layer, and noise in V4's preferred layer alone."""
         wired = self.wired
         v4 = wired.names.index("V4")
         early = [area for area, rank in enumerate(wired.ranks) if rank <= 4]
         sizes = [(wired.area == area).sum() for area in range(len(wired.names))]
-        small = min((area for area in self.kept if area != v4), key=lambda area: sizes[area])
+        small = min((area for area in self.kept if area != v4), key=lambda area: sizes[area], default=v4)
         for name, areas, by in (("V4 +1", [v4], 1), ("V1-V4 +1", early, 1), ("small +2", [small], 2)):
             responses = wired.respond(self._noise, planted.shifted(areas, by))
             moved = [place for place, area in enumerate(self.kept) if area in areas]
@@ -177,8 +186,11 @@ class Replicate:
             noisy = self._noisy(level)
             only = [noisy[k] if k == layer else x for k, x in enumerate(wired.pooled.features)]
             yield f"V4's layer {level:g} sd", self._judge(only, self.responses), same
-        if not self.with_all:
-            return
+
+    def _mix(self, planted: Planted) -> Iterator[tuple[str, list[RegionVerdict], list[int]]]:
+        """V4 reads more and more from the next layer."""
+        wired = self.wired
+        v4 = wired.names.index("V4")
         here = [place for place, area in enumerate(self.kept) if area == v4]
         shifted = planted.shifted([v4], 1)
         for name, share in zip(MIXTURES, (0.25, 0.5, 0.75), strict=True):
@@ -194,6 +206,9 @@ def make_replicate(arguments: argparse.Namespace, bed: tuple[str, str], seed: in
         planted = Planted(
             arguments.work, backbone, seed, arguments.stimuli, arguments.voxels, arguments.ceiling
         )
+        if arguments.alone:
+            elsewhere = torch.from_numpy(planted.wired.area != planted.wired.names.index("V4"))
+            planted.wired.ceiling[elsewhere] = 0
         return Replicate(planted.wired, planted, seed)
     wired = load_simulated(arguments.work, backbone, seed, arguments.stimuli, arguments.voxels)
     return Replicate(wired, None, seed)
@@ -204,12 +219,14 @@ def run(arguments: argparse.Namespace) -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     file = arguments.work / "verdicts.jsonl"
     size = f"{arguments.stimuli} stimuli, {arguments.voxels} voxels"
-    done = {(row["bed"], row["size"], row["seed"]) for row in read_rows(file)}
+    size += ", V4 alone" if arguments.alone else ""
+    groups = " ".join(arguments.groups)
+    done = {(row["bed"], row["size"], row["groups"], row["seed"]) for row in read_rows(file)}
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.replicates):
         for bed in BEDS:
             if arguments.beds and bed[0] not in arguments.beds:
                 continue
-            key = (" ".join(bed), size, seed)
+            key = (" ".join(bed), size, groups, seed)
             if key in done:
                 continue
             began = time.process_time()
@@ -218,6 +235,7 @@ def run(arguments: argparse.Namespace) -> None:
                 {
                     "bed": key[0],
                     "size": size,
+                    "groups": groups,
                     "seed": seed,
                     "condition": condition,
                     "verdicts": [int(each.verdict) for each in verdicts],
@@ -229,7 +247,7 @@ def run(arguments: argparse.Namespace) -> None:
                     },
                     "controls_seconds": round(replicate.seconds, 2),
                 }
-                for condition, verdicts, moved in replicate.conditions()
+                for condition, verdicts, moved in replicate.conditions(arguments.groups)
             ]
             # all rows of a replicate in one write: a killed run leaves whole replicates
             with file.open("a", encoding="utf-8") as stream:
@@ -287,6 +305,8 @@ def main() -> None:
     parser.add_argument("--stimuli", type=int, default=400)
     parser.add_argument("--voxels", type=int, default=1000)
     parser.add_argument("--ceiling", type=float, default=CEILING, help="of the planted brain")
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=["level", "shift"])
+    parser.add_argument("--alone", action="store_true", help="V4 alone has signal; planted brain only")
     parser.add_argument("--beds", nargs="+", choices=("planted", "simulated"))
     parser.add_argument("--output", type=Path, help="path without suffix; writes a .json and a .png")
     arguments = parser.parse_args()
