@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,8 +30,13 @@ from known_rewiring import (
     load_simulated,
 )
 from machine import describe_machine, write_figures
-from scipy.stats import binomtest
 from torch import Tensor
+from validity_report import (
+    count,
+    draw,
+    read_rows,
+    write_tables,
+)
 
 from harness.mappings.layer_evidence import (
     MINIMAL_R2,
@@ -45,7 +49,6 @@ from harness.mappings.layer_evidence import (
 from harness.measures.controls import degrade
 from harness.measures.verdict import (
     RegionVerdict,
-    VerdictKind,
     judge,
 )
 
@@ -57,22 +60,6 @@ FIRST_SEED = 1000  # smaller ones were used to choose the rule
 CEILING = 0.6
 SMALLEST = 5  # voxels of a region
 NOISES = (0.2, 0.5, 1.0, 2.0)
-UNREWIRED = (
-    "unchanged",
-    *(f"tokens {level:g} sd" for level in NOISES),
-    *(f"tokens {level:g} sd, responses" for level in NOISES),
-    "half the stimuli",
-    "half the stimuli, tokens 0.5 sd",
-    "responses",
-    "responses of high areas",
-)
-OTHER_NOISE = ("features 1 sd", "other images 0.5", "ten directions 1 sd", "half of the channels")
-REWIRED = (
-    *(f"{shift}{noise}" for shift in ("V4 +1", "V1-V4 +1", "small +2") for noise in ("", ", tokens 1 sd")),
-    "V4's layer 1 sd",
-    "V4's layer 2 sd",
-)
-MIXTURES = ("V4 +1 by 25 %", "V4 +1 by 50 %", "V4 +1 by 75 %")
 
 
 class Replicate:
@@ -193,9 +180,10 @@ class Replicate:
         v4 = wired.names.index("V4")
         here = [place for place, area in enumerate(self.kept) if area == v4]
         shifted = planted.shifted([v4], 1)
-        for name, share in zip(MIXTURES, (0.25, 0.5, 0.75), strict=True):
+        for share in (0.25, 0.5, 0.75):
             mixed = (1 - share) * wired.signal + share * shifted
             mixed = (mixed - mixed.mean(dim=0)) / mixed.std(dim=0, correction=0)
+            name = f"V4 +1 by {share:.0%}"
             yield name, self._judge(wired.pooled.features, wired.respond(self._noise, mixed)), here
 
 
@@ -255,46 +243,6 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"{key} {time.process_time() - began:.1f} s", flush=True)
 
 
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Read the verdicts there are."""
-    if not file.exists():
-        return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-
-
-def count(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Count verdicts by size, bed and condition, with 95 % binomial (Clopper-Pearson) intervals."""
-    cells: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        cells.setdefault((row["size"], row["bed"], row["condition"]), []).append(row)
-    table = []
-    for (size, bed, condition), found in cells.items():
-        n = len(found)
-        spared = [
-            [v for place, v in enumerate(row["verdicts"]) if place not in row["moved"]] for row in found
-        ]
-        hit = [[row["verdicts"][place] for place in row["moved"]] for row in found]
-        entry: dict[str, Any] = {"size": size, "bed": bed, "condition": condition, "replicates": n}
-        for name, called in (
-            ("rewired", [VerdictKind.REWIRED in each for each in spared]),
-            ("reweighted", [VerdictKind.REWEIGHTED in each for each in spared]),
-            ("found", [VerdictKind.REWIRED in each for each in hit]),
-            ("found_or_reweighted", [max(each, default=0) >= VerdictKind.REWEIGHTED for each in hit]),
-        ):
-            if name.startswith("found") and not any(hit):
-                continue
-            interval = binomtest(sum(called), n).proportion_ci()
-            entry[name] = sum(called) / n
-            entry[f"{name}_interval"] = [interval.low, interval.high]
-        if any(hit):
-            shifts = [
-                np.mean([row["shift"][place] for place in row["moved"]]) for row in found if row["moved"]
-            ]
-            entry["shift"], entry["shift_sd"] = float(np.mean(shifts)), float(np.std(shifts))
-        table.append(entry)
-    return table
-
-
 def main() -> None:
     """Run replicates or report on them."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -313,11 +261,11 @@ def main() -> None:
     if arguments.what == "run":
         run(arguments)
         return
-    table = count(read_rows(arguments.work / "verdicts.jsonl"))
-    for entry in table:
-        print(json.dumps(entry))
+    cells = count(read_rows(arguments.work / "verdicts.jsonl"))
+    print(write_tables(cells))
     if arguments.output:
-        write_figures({"machine": describe_machine(), "cells": table}, arguments.output.with_suffix(".json"))
+        write_figures({"machine": describe_machine(), "cells": cells}, arguments.output.with_suffix(".json"))
+        draw(cells).savefig(arguments.output.with_suffix(".png"), dpi=150)
 
 
 if __name__ == "__main__":
