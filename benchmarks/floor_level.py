@@ -160,8 +160,8 @@ the side that looks like rewiring. It describes the spread of refits; it is no t
 ## A mean over subjects
 
 Each subject has 5 fits of step 0. The t test asks whether the mean excess of the population is 0.
-Right-skewed values make it cautious on the side that is tested (above 0) and liberal on the other; an interval
-covers less than it says.
+Right-skewed values make it cautious on the side that is tested (above 0) and liberal on the other; an
+interval covers less than it says.
 
 distances | subjects | skewness of the excess | called above 0, % | called below 0, % | interval holds 0, %
 --- | --- | --- | --- | --- | ---

@@ -21,14 +21,14 @@ PHRASES = {
 
 CERTAINTY = (
     "Rewired means that another layer has overtaken the one a region read before, with p ≤ 0.05 against "
-    "controls that lose as much signal; reweighted does not say so, since some kinds of noise reweight layers "
-    "too, and unchanged means that nothing was found, not that nothing has changed."
+    "controls that lose as much signal; reweighted does not say so, since some kinds of noise reweight "
+    "layers too, and unchanged means that nothing was found, not that nothing has changed."
 )
 
 NO_VERDICT = (
     "These runs have no verdict, so whether anything was rewired cannot be said.",
-    "Distances between fits describe how far voxels have moved, but noise alone moves them too, and an excess "
-    "over the floor is no evidence.",
+    "Distances between fits describe how far voxels have moved, but noise alone moves them too, and an "
+    "excess over the floor is no evidence.",
 )
 
 

@@ -7,6 +7,9 @@ from .queries import (
     metric_curves,
     query,
 )
+from .results import (
+    read_tags,
+)
 from .tracker import (
     track,
 )
@@ -26,6 +29,7 @@ __all__ = [
     "metric_curves",
     "plan_work",
     "query",
+    "read_tags",
     "track",
     "tracking_uri",
 ]
