@@ -154,7 +154,7 @@ class _Floor:
 
 
 def _outside(between: np.ndarray, measure: str, n_draws: int) -> dict[str, float]:
-    """Share of draws where a fit of the unchanged snapshot lies above the range of K others; 2.5 % by chance."""
+    """Share of draws where a fit of the unchanged snapshot lies above the range of K others."""
     rng = np.random.default_rng(0)
     shares = {}
     tail = describe(f"rewiring/all/{measure}").tail

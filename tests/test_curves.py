@@ -323,19 +323,20 @@ def test_what_is_between_pretrained_and_fine_tuned_is_drawn_over_alpha() -> None
         "wise_ft.forgetting/shapes/delta_lp": {0: 0.0, 50: -0.1, 100: -0.4},
         "wise_ft.forgetting/counts/delta_zs": {0: 0.0, 50: -0.2, 100: -0.6},
         "wise_ft.rewiring/all/wasserstein_excess": {50: 0.01, 100: 0.2},
-        "wise_ft.rewiring/all/wasserstein_p": {50: 0.4, 100: 0.001},
+        "wise_ft.rewiring/all/r2_change": {50: -0.01, 100: -0.1},
+        "wise_ft.collapse/all/collapsed": {0: 0.0, 50: 0.0, 100: 1.0},
         "wise_ft.brain/all/r2": {0: 0.3, 50: 0.3, 100: 0.2},
     }
     figure = draw_interpolation([make_line(between), make_line(BRAIN, label="without")])
     axes = [ax for ax in figure.axes if ax.axison]
     titles = [ax.get_title(loc="left") for ax in axes]
-    assert titles == ["digits accuracy", "Δ_LP shapes", "Δ_ZS counts", "Excess rewiring", "Brain R²"]
+    assert titles == [
+        *("digits accuracy", "Δ_LP shapes", "Δ_ZS counts"),
+        *("Excess rewiring", "R² change", "Brain R²"),
+    ]
     for ax, values in zip(axes, ([0.1, 0.8, 0.9], [0, -0.1, -0.4], [0, -0.2, -0.6]), strict=False):
         np.testing.assert_array_equal(ax.lines[0].get_xydata(), np.column_stack([[0, 50, 100], values]))
         assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "0.5", "1"]
     assert axes[1].get_ylim() == axes[2].get_ylim()
-    filled = [line for line in axes[3].lines if line.get_marker() == "o" and len(line.get_xdata())]
-    assert [(list(line.get_xdata()), line.get_markerfacecolor()) for line in filled] == [
-        ([100], "#0173b2"),
-        ([50], "white"),
-    ]
+    assert faces(axes[3]) == {"#0173b2": [50]}
+    assert faces(axes[3], "X") == {"white": [100]}

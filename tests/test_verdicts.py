@@ -60,8 +60,8 @@ def test_findings_of_several_seeds():
     seeds = [verdict(V4="rewired", LO2="rewired"), verdict(V4="rewired", LO2="unchanged"), GONE]
     found, _ = write_findings({"a": seeds})
     assert found == (
-        "In a, V4 (in 2 of 3 seeds) and LO2 (in 1 of 3 seeds) are rewired, and the backbone collapsed in 1 of "
-        "3 seeds."
+        "In a, V4 (in 2 of 3 seeds) and LO2 (in 1 of 3 seeds) are rewired, and the backbone collapsed in 1 "
+        "of 3 seeds."
     )
 
 

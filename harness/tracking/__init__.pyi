@@ -7,11 +7,11 @@ from .queries import (
     metric_curves,
     query,
 )
-from .results import (
-    read_tags,
-)
 from .tracker import (
     track,
+)
+from .verdict_tags import (
+    read_tags,
 )
 from .wise_ft import (
     ALPHAS,

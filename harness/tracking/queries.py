@@ -200,7 +200,7 @@ def _add_words(table: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
 
     def write(codes: pd.Series) -> str:
         counts = codes.round().astype(int).value_counts().sort_index(ascending=False)
-        names = {name_verdict(code): n for code, n in counts.items()}
+        names = {name_verdict(float(code)): n for code, n in counts.items()}
         return next(iter(names)) if len(names) == 1 else ", ".join(f"{k} {n}" for k, n in names.items())
 
     if chosen.empty:

@@ -19,20 +19,17 @@ from harness.measures import (
     measure_brain,
     name_probes,
     name_sequence,
-    read_verdict,
-    tag_verdicts,
 )
 from harness.runs import (
     Brains,
     Inputs,
     Journal,
-    label_subjects,
     probes_file,
-    read_rows,
 )
 from harness.storage import read_json
 from harness.tracking.across_subjects import combine_subjects
 from harness.tracking.mlflow_store import TrackedRun
+from harness.tracking.verdict_tags import read_tags
 from harness.tracking.work_items import plan_work
 from tasks import Task
 
@@ -84,12 +81,3 @@ def forward_rows(config: Config, run: Path) -> None:
     tags = {"code_version": manifest["code_version"]} | read_tags(config, run)
     with TrackedRun(config, run, tags) as tracked:
         tracked.forward()
-
-
-def read_tags(config: Config, run: Path) -> dict[str, str]:
-    """Read a run's verdict out of its journal, as tags for MLflow; empty if it has none."""
-    rows, _ = read_rows(run / "results.jsonl")
-    steps = [row["step"] for row in rows if row["name"] == "brain/all/r2"]
-    last = {row["name"]: row["value"] for row in rows if steps and row["step"] == max(steps)}
-    found = {label: read_verdict(last, label) for label in label_subjects(config.brain) or (None,)}
-    return tag_verdicts({label: verdict for label, verdict in found.items() if verdict is not None})
