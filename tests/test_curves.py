@@ -135,7 +135,7 @@ def test_points_are_filled_where_the_verdict_is_rewired() -> None:
         # one more refit: from .03 less to .05 more than the floor
         assert spans(ax) == [pytest.approx((-0.03, 0.05))]
     (legend,) = figure.legends
-    assert "verdict: rewired" in [text.get_text() for text in legend.get_texts()]
+    assert "any other verdict" in [text.get_text() for text in legend.get_texts()]
 
 
 def test_without_verdicts_no_point_is_marked() -> None:

@@ -434,10 +434,10 @@ def _verdict() -> Iterator[Metric]:
         compared=("end",),
     )
     yield entry("p", "p of the verdict", "The largest p over kinds of controls.", high=1.0, form="p")
-    r2 = {"high": 1.0, "better": "higher"}
+    r2: dict[str, Any] = {"high": 1.0, "better": "higher"}
     yield entry("r2_before", "R² at step 0", "R² of the best layer at step 0.", -math.inf, **r2)
     yield entry("r2_after", "R² at the snapshot", "R² of the best layer at the snapshot.", -math.inf, **r2)
-    depth = {"unit": _DEPTH, "high": 1.0}
+    depth: dict[str, Any] = {"unit": _DEPTH, "high": 1.0}
     yield entry("depth_before", "depth at step 0", "Mean depth of the stacked weights at step 0.", **depth)
     yield entry("depth_after", "depth at the snapshot", "The same at the snapshot.", **depth)
     yield entry("depth_control", "depth of controls", "The same, mean over controls.", **depth)
@@ -497,6 +497,7 @@ def _rewiring() -> Iterator[Metric]:
         above: str = "",
         compared: tuple[At, ...] = (),
         headline: Headline = "never",
+        heading: str = "raw",
     ) -> Metric:
         return Metric(
             f"rewiring/{place}/{measure}",
@@ -508,7 +509,7 @@ def _rewiring() -> Iterator[Metric]:
             high=high,
             better=better,
             above=above or f"rewiring, {title}",
-            heading="raw",
+            heading=heading,
             form="signed" if tail == "two-sided" else "number",
             compared=compared,
             headline=headline,
@@ -534,9 +535,7 @@ def _rewiring() -> Iterator[Metric]:
             "_excess_subjects_p": "whole brain",
             "_excess_subjects_p_fdr": "every place",
         },
-        compared=dict.fromkeys(
-            ("_null", "_excess", "_excess_low", "_excess_high", "_excess_subjects_p"), ("end",)
-        ),
+        compared=dict.fromkeys(("_null", "_excess", "_excess_subjects_p"), ("end",)),
     )
     voxels = (
         entry(
@@ -562,7 +561,8 @@ def _rewiring() -> Iterator[Metric]:
             "Change of confidence; a fall means flatter layer distributions, as a loss of signal makes them.",
             "two-sided",
             -1.0,
-            above="Δconfidence",
+            above="rewiring, Wasserstein",
+            heading="Δconfidence",
             headline="whole brain",
             compared=("end",),
         ),
@@ -583,7 +583,8 @@ def _rewiring() -> Iterator[Metric]:
             -math.inf,
             math.inf,
             better="higher",
-            above="ΔR²",
+            above="rewiring, Wasserstein",
+            heading="ΔR²",
             headline="whole brain",
             compared=("end",),
         ),

@@ -47,7 +47,7 @@ from harness.reporting.figures.panels import (
 )
 from harness.runs import name_of_subject
 
-FLOOR = "floor: range of one more refit of step 0, 95 %"
+FLOOR = "one more refit of step 0, 95 %"
 BESIDE = ("r2_change", "confidence_change")
 """Changes that stand beside every distance: a loss of signal moves distances too."""
 
@@ -135,7 +135,7 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
                     _draw_floor(ax, line, *floor)
         for ax, change in beside.items():
             name = f"rewiring/all/{change}"
-            _draw_panel(ax, lines, name, describe(name).above)
+            _draw_panel(ax, lines, name, describe(name).heading)
             ax.set_xlabel("")
             ax.margins(y=0.2)
         mark_zero([whole, *axes, *beside])
@@ -145,7 +145,7 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
             ax.set_xlabel("")
         points = []
         if any(len(line.rewired(place)) for line in lines for place in ("all", *places)):
-            points = [_point("verdict: rewired"), _point("any other", "none")]
+            points = [_point("rewired"), _point("any other verdict", "none")]
         draw_legend(figure, lines, [*points, *_collapse_mark(lines), _floor_patch()])
     return figure
 
