@@ -65,7 +65,7 @@ class Column:
         return text.replace("-", "−") + ("" if pd.isna(sd) else f" ±{sd:.3f}")
 
     def write_interval(self, low: float, high: float) -> str:
-        """Text of an interval over subjects; empty if there is none."""
+        """Text of an interval; empty if there is none."""
         return "" if pd.isna(low) else f"[{self.write(low)}, {self.write(high)}]"
 
     def summarise(self, values: Sequence[float]) -> tuple[float, float]:

@@ -104,9 +104,9 @@ def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
     DataFrame
         Index: backbone, task, method, variant and seeds (their number). Columns: metric (its name in
         ``results.jsonl``), at ("start" or "end") and statistic: "value" is the mean over seeds, for p values
-        the largest; "sd" the sample's standard deviation, NaN for one seed; "low" and "high" the interval
-        over subjects, also a mean over seeds, NaN for one subject. NaN without a value. The value of a
-        verdict is a text.
+        largest; "sd" the sample's standard deviation, NaN for one seed; "low" and "high" the interval
+        over subjects or, for the excess of one subject, that of one more refit, also means over seeds, NaN
+        without one. NaN without a value. The value of a verdict is a text.
     """
     groups = group_runs(runs)
     columns = choose_columns(runs)
@@ -117,7 +117,7 @@ def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
             key = (column.metric, column.at)
             record[*key, "value"], record[*key, "sd"] = summarise(column, alike)
             for end in ("low", "high"):
-                values = find_all(alike, f"{column.metric}_subjects_{end}", column.at)
+                values = find_interval(alike, column.metric, column.at, end)
                 record[*key, end] = statistics.fmean(values) if values else float("nan")
         records.append(record)
     index = [(*group, len(alike)) for group, alike in groups.items()]
@@ -139,6 +139,12 @@ def find_all(runs: Sequence[RunResult], metric: str, at: At) -> list[float]:
     """Values of a metric at the first or last snapshot, of the runs that have one."""
     found = [run.find(metric, at)[2] for run in runs]
     return [value for value in found if value is not None]
+
+
+def find_interval(runs: Sequence[RunResult], metric: str, at: At, end: str) -> list[float]:
+    """Ends ("low" or "high") of a metric's interval over subjects, or of an excess over its floor."""
+    over = find_all(runs, f"{metric}_subjects_{end}", at)
+    return over or (find_all(runs, f"{metric}_{end}", at) if metric.endswith("_excess") else [])
 
 
 def choose_columns(runs: Sequence[RunResult]) -> list[Column]:

@@ -6,6 +6,7 @@ Finished runs are shown, unfinished ones listed.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +48,7 @@ from harness.reporting.comparison import (
     columns_of,
     compare_runs,
     find_all,
+    find_interval,
     group_runs,
     probe_tasks,
 )
@@ -286,7 +288,10 @@ def _build_own_cell(column: Column, line: Line, label: str) -> dict[str, str]:
     if column.form == "verdict":
         value = write_cell([run.verdicts[label] for run in line.runs if label in run.verdicts])
     text, spread = _split_spread(column.write(value, sd))
-    return {"text": text, "sd": spread, "interval": "", "where": _say_where(column, metric, line)}
+    ends = (find_interval(line.runs, metric, column.at, end) for end in ("low", "high"))
+    low, high = (statistics.fmean(values) if values else math.nan for values in ends)
+    interval = column.write_interval(low, high)
+    return {"text": text, "sd": spread, "interval": interval, "where": _say_where(column, metric, line)}
 
 
 def _say_where(column: Column, metric: str, line: Line) -> str:
