@@ -48,13 +48,12 @@ def test_the_floor_is_of_one_subject_and_the_test_of_the_mean_is_another() -> No
         for place, share in (("all", 1.0), ("V1", 1.0), ("V2", -1.0)):
             for measure in ("wasserstein", "cluster_agreement")[: 1 if place == "all" else 2]:
                 name = f"rewiring/{place}/{measure}"
-                values |= {f"{name}_excess": share * excess, f"{name}_null": 0.1, f"{name}_p": 0.01}
+                values |= {f"{name}_excess": share * excess, f"{name}_null": 0.1}
                 values |= {f"{name}_excess_low": 0.0, f"{name}_excess_high": 1.0}
-            values |= {f"rewiring/{place}/wasserstein_p_fdr": 0.02} if place != "all" else {}
         return values
 
     found = combine_subjects({label: rewired(excess) for label, excess in zip("abc", (1, 2, 3), strict=True)})
-    own = ("_excess_low", "_excess_high", "_p", "_p_fdr")
+    own = ("_excess_low", "_excess_high")
     plain = {name for name in found if name.count("/") == 2 and "_subjects" not in name}
     assert plain == {
         f"rewiring/{place}/{measure}_{end}"

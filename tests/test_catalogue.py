@@ -84,9 +84,22 @@ EXPECTED = {
     "rewiring/V4/wasserstein_excess": (SIGNED, "neither", True, "signed"),
     "rewiring/V4/wasserstein_excess_low": (ANY, "neither", False, "signed"),
     "rewiring/V4/wasserstein_excess_high": (ANY, "neither", False, "signed"),
-    "rewiring/all/wasserstein_p": (FRACTION, "neither", True, "p"),
-    "rewiring/V4/wasserstein_p": (FRACTION, "neither", False, "p"),
-    "rewiring/V4/wasserstein_p_fdr": (FRACTION, "neither", True, "p"),
+    "rewiring/V4/n_predicted": (UP, "neither", False, "number"),
+    "rewiring/all/r2_change": (ANY, "higher", True, "signed"),
+    "rewiring/all/confidence_change": (SIGNED, "neither", True, "signed"),
+    "collapse/all/collapsed": (FRACTION, "lower", True, "number"),
+    "collapse/all/probe_fell": (FRACTION, "lower", False, "number"),
+    "collapse/all/degenerate": (FRACTION, "lower", False, "number"),
+    "collapse/all/not_finite": (FRACTION, "lower", False, "number"),
+    "collapse/all/spread": (FRACTION, "neither", False, "number"),
+    "collapse/all/effective_rank": ((1.0, math.inf), "neither", False, "number"),
+    "verdict/V4/kind": ((0.0, 3.0), "neither", True, "verdict"),
+    "verdict/V4/p": (FRACTION, "neither", False, "p"),
+    "verdict/V4/r2_before": ((-math.inf, 1.0), "higher", False, "number"),
+    "verdict/V4/depth_before": (FRACTION, "neither", False, "number"),
+    "verdict/V4/depth_after": (FRACTION, "neither", False, "number"),
+    "verdict/V4/r2_after": ((-math.inf, 1.0), "higher", False, "number"),
+    "verdict/V4/depth_control": (FRACTION, "neither", False, "number"),
     "rewiring/V4/wasserstein_excess_subjects": ((1.0, math.inf), "neither", False, "number"),
     "rewiring/V4/wasserstein_excess_subjects_low": (ANY, "neither", False, "signed"),
     "rewiring/V4/wasserstein_excess_subjects_high": (ANY, "neither", False, "signed"),
@@ -183,8 +196,6 @@ def test_what_rows_say_of_several_subjects() -> None:
             "rewiring/V1/wasserstein_excess",
             "rewiring/V1/wasserstein_excess_low",
             "rewiring/V1/wasserstein_excess_high",
-            "rewiring/V1/wasserstein_p",
-            "rewiring/V1/wasserstein_p_fdr",
             "alignment/all/hierarchy",
             "alignment/all/hierarchy_null_mean",
             "alignment/all/hierarchy_null_sd",
@@ -195,7 +206,7 @@ def test_what_rows_say_of_several_subjects() -> None:
     }
     assert list(found.values()) == [
         *("nothing", "nothing", "interval", "interval", "mean", "test"),
-        *("nothing", "nothing", "nothing", "nothing"),
+        *("nothing", "nothing"),
         *("interval", "mean", "mean", "interval", "interval", "interval"),
     ]
 
@@ -204,7 +215,7 @@ def test_what_rows_say_of_several_subjects() -> None:
     ("name", "nearest"),
     [
         ("rewiring/V4/wasserstin", "rewiring/V4/wasserstein"),
-        ("rewiring/all/wasserstein_p_fdr", "rewiring/all/wasserstein_p"),
+        ("rewiring/all/wasserstein_excess_subjects_p_fdr", "rewiring/all/wasserstein_excess_subjects_p"),
         ("rewiring/all/cluster_agreement", None),
         ("alignment/V1/hierarchy", "alignment/all/hierarchy"),
         ("sequence/hed/average_accuracy", "sequence/head/average_accuracy"),
@@ -253,8 +264,8 @@ def test_parts_of_a_name() -> None:
 
 
 def test_a_prefix_and_a_subject_do_not_change_the_entry() -> None:
-    assert describe("wise_ft.rewiring/V1/subj01/wasserstein_p") is describe("rewiring/V1/wasserstein_p")
-    for name in ("brain/all/r2", "rewiring/V1/wasserstein_excess", "rewiring/V1/wasserstein_p_fdr"):
+    assert describe("wise_ft.rewiring/V1/subj01/wasserstein_null") is describe("rewiring/V1/wasserstein_null")
+    for name in ("brain/all/r2", "rewiring/V1/wasserstein_excess", "verdict/V1/kind"):
         assert is_headline(name)
         where, measure = name.rsplit("/", 1)
         assert not is_headline(f"{where}/subj01/{measure}")
@@ -316,7 +327,7 @@ def test_the_page_has_every_measure_and_every_ending() -> None:
         if not metric.ending:
             (line,) = [line for line in page.splitlines() if line.startswith(f"| `{metric.pattern}` |")]
             assert f"| {metric.better} |" in line and f"`{metric.code}`" in line
-    assert "every place: `_excess`, `_p_fdr`, `_excess_subjects_p_fdr`; whole brain: `_p`" in page
+    assert "every place: `_excess`, `_excess_subjects_p_fdr`; whole brain: `_excess_subjects_p`" in page
 
 
 def test_the_catalogue_is_imported_without_torch() -> None:
@@ -329,12 +340,11 @@ def test_the_catalogue_is_imported_without_torch() -> None:
 @pytest.mark.parametrize("overrides", [[], ["brain.subjects=[4,5,6]"]], ids=["one subject", "three subjects"])
 def test_headlines_of_a_brain_of_many_regions_are_few(overrides: list[str], tmp_path: Path) -> None:
     settings = [f"runs_dir={tmp_path}", "study.name=many", "mapping.floor_refits=2", *overrides]
-    folder = write_run(settings, make_brain(32, 4), steps=(0, 8))
+    folder = write_run(settings, make_brain(32, 8), steps=(0, 8))
     patterns = check_rows(folder)
-    assert "rewiring/<roi>/wasserstein_p_fdr" in patterns or overrides
     assert ("rewiring/<roi>/wasserstein_excess_subjects_p_fdr" in patterns) == bool(overrides)
     names = {row["name"] for row in read_rows(folder / "results.jsonl")[0]}
     headlines = set(filter(is_headline, names))
-    assert 64 < len(headlines) <= MOST_HEADLINES < len(names)
+    assert 32 < len(headlines) <= MOST_HEADLINES < len(names)
     assert {"brain/all/r2", "alignment/all/hierarchy", "rewiring/V32/wasserstein_excess"} < headlines
     assert {"task/digits/accuracy", "probe/shapes/linear_accuracy", "forgetting/shapes/delta_lp"} < headlines

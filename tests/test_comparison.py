@@ -28,6 +28,7 @@ from harness.reporting.run_results import (
     unfinished_runs,
 )
 from harness.reporting.text_table import format_table
+from harness.runs.journal import Journal
 from harness.storage.errors import InputError
 
 
@@ -69,6 +70,7 @@ def test_every_number_is_in_the_results_by_its_name_and_step(studies: Path) -> N
     runs = read_runs(studies / "one")
     frame = compare_runs(runs)
     checked = 0
+    excess = "rewiring/all/wasserstein_excess"
     for alike, (_, values) in zip(group_runs(runs).values(), frame.iterrows(), strict=True):
         for column in columns_of(frame):
             value = values[column.metric, column.at, "value"]
@@ -76,7 +78,10 @@ def test_every_number_is_in_the_results_by_its_name_and_step(studies: Path) -> N
                 step = 0 if column.at == "start" else 8
                 assert value == look_up(alike[0].folder, column.metric, step)
                 checked += 1
-    assert checked == 16 * 3 + 2  # Δ_ZS on two probes, for one backbone
+        # the interval of one more refit
+        for end in ("low", "high"):
+            assert values[excess, "end", end] == look_up(alike[0].folder, f"{excess}_{end}", 8)
+    assert checked == 17 * 3 + 2  # Δ_ZS on two probes, for one backbone
 
 
 def test_columns_of_the_comparison(studies: Path) -> None:
@@ -94,7 +99,8 @@ def test_columns_of_the_comparison(studies: Path) -> None:
         ("rewiring/all/wasserstein", "end"),
         ("rewiring/all/wasserstein_null", "end"),
         ("rewiring/all/wasserstein_excess", "end"),
-        ("rewiring/all/wasserstein_p", "end"),
+        ("rewiring/all/confidence_change", "end"),
+        ("rewiring/all/r2_change", "end"),
         ("alignment/all/hierarchy", "start"),
         ("alignment/all/hierarchy", "end"),
         ("alignment/all/hierarchy_null_sd", "start"),
@@ -122,9 +128,12 @@ def test_columns_of_the_comparison(studies: Path) -> None:
         ("rewiring/all/wasserstein", "rewiring, Wasserstein", "raw"),
         ("rewiring/all/wasserstein_null", "rewiring, Wasserstein", "floor"),
         ("rewiring/all/wasserstein_excess", "rewiring, Wasserstein", "excess"),
-        ("rewiring/all/wasserstein_p", "rewiring, Wasserstein", "p"),
+        ("rewiring/all/wasserstein_excess_low", "rewiring, Wasserstein", "excess, low"),
+        ("rewiring/all/r2_change", "change of fit", "ΔR²"),
+        ("rewiring/all/confidence_change", "change of fit", "Δconfidence"),
+        ("verdict/all/kind", "verdict", "verdict"),
         ("rewiring/all/wasserstein_excess_subjects_p", "rewiring, Wasserstein", "p, subjects"),
-        ("rewiring/V1/depth_shift_p_fdr", "rewiring, depth shift", "p, FDR"),
+        ("rewiring/V1/depth_shift_excess_subjects_p_fdr", "rewiring, depth shift", "p, subjects, FDR"),
         ("alignment/all/hierarchy", "hierarchy alignment", "after"),
         ("alignment/all/hierarchy_null_sd", "hierarchy alignment", "refit sd"),
         ("brain/all/r2", "brain R²", "after"),
@@ -157,9 +166,47 @@ def test_seeds_are_averaged_and_variants_kept_apart(studies: Path) -> None:
     assert frame["forgetting/counts/delta_lp", "end", "value"].iloc[0] == pytest.approx(np.mean(deltas))
     assert frame["forgetting/counts/delta_lp", "end", "sd"].iloc[0] == pytest.approx(np.std(deltas, ddof=1))
     assert np.isnan(frame["forgetting/counts/delta_lp", "end", "sd"].iloc[1])
-    p = [look_up(folder, "rewiring/all/wasserstein_p", 8) for folder in folders]
-    assert frame["rewiring/all/wasserstein_p", "end", "value"].iloc[0] == max(p)
-    assert np.isnan(frame["rewiring/all/wasserstein_p", "end", "sd"].iloc[0])
+
+
+def test_of_p_values_the_largest_counts() -> None:
+    value, sd = describe_column("rewiring/all/wasserstein_excess_subjects_p", "end").summarise(
+        [0.01, 0.3, 0.2]
+    )
+    assert value == 0.3 and np.isnan(sd)
+
+
+def add_rows(folder: Path, step: int, rows: dict[str, float]) -> None:
+    with Journal(folder / "results.jsonl") as journal:
+        journal.log(step, rows)
+
+
+def test_a_verdict_is_a_column_in_words(tmp_path: Path) -> None:
+    base = [f"runs_dir={tmp_path}", "study.name=judged", "mapping.floor_refits=2"]
+    kinds = {"seed=0": 3.0, "seed=1": 1.0}
+    for seed, kind in kinds.items():
+        folder = write_run([*base, seed], make_brain(2), steps=(0, 8))
+        add_rows(folder, 8, {"verdict/all/kind": kind, "verdict/V1/kind": kind, "verdict/V2/kind": 0.0})
+    broken = write_run([*base, "backbone=mini_random"], make_brain(2), steps=(0, 8))
+    add_rows(broken, 8, {"collapse/all/collapsed": 1.0, "collapse/all/probe_fell": 1.0})
+    write_run([*base, "backbone=mini_supervised"], make_brain(2), steps=(0, 8))
+    runs = read_runs(tmp_path / "judged")
+    assert [run.collapsed for run in runs] == [False, False, True, False]
+    frame = compare_runs(runs)
+    cells = dict(
+        zip(
+            frame.index.get_level_values("backbone"),
+            frame["verdict/all/kind", "end", "value"],
+            strict=True,
+        )
+    )
+    assert cells == {
+        "mini_clip": "rewired: V1 1/2",
+        "mini_supervised": "",
+        "mini_random": "collapsed, no verdict",
+    }
+    text = format_table(frame)
+    assert "rewired: V1 1/2" in text and "collapsed, no verdict" in text
+    assert max(map(len, text.splitlines())) <= 120
 
 
 def test_options_are_told_apart_by_name_and_not_by_settings_only_one_has() -> None:
@@ -191,8 +238,8 @@ def test_labels_say_what_differs() -> None:
         ("forgetting/shapes/delta_lp", -0.1004, float("nan"), "−0.100"),
         ("forgetting/shapes/delta_lp", 0.1, float("nan"), "+0.100"),
         ("forgetting/shapes/delta_lp", -0.0001, float("nan"), "0.000"),
-        ("rewiring/all/wasserstein_p", 0.00099, float("nan"), "<.001"),
-        ("rewiring/all/wasserstein_p", 0.0101, float("nan"), "0.010"),
+        ("rewiring/all/wasserstein_excess_subjects_p", 0.00099, float("nan"), "<.001"),
+        ("rewiring/all/wasserstein_excess_subjects_p", 0.0101, float("nan"), "0.010"),
         ("brain/all/r2", float("nan"), float("nan"), "–"),
     ],
 )
@@ -292,9 +339,9 @@ def test_several_subjects_are_compared_by_their_mean(tmp_path: Path) -> None:
         assert frame[excess, "end", end].iloc[0] == look_up(folder, f"{excess}_subjects_{end}", 8)
     assert np.isnan(frame["task/digits/accuracy", "end", "low"].iloc[0])  # for the backbone alone
     metrics = [column.metric for column in columns_of(frame)]
-    assert f"{excess}_subjects_p" in metrics and "rewiring/all/wasserstein_p" not in metrics
+    assert f"{excess}_subjects_p" in metrics
     own_metrics = [column.metric for column in choose_subject_columns(runs)]
-    assert "rewiring/all/wasserstein_p" in own_metrics and f"{excess}_subjects_p" not in own_metrics
+    assert excess in own_metrics and f"{excess}_subjects_p" not in own_metrics
     text = format_table(frame)
     assert "p, subjects" in text and max(map(len, text.splitlines())) <= 120
     column = describe_column(excess, "end")

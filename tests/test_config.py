@@ -81,7 +81,13 @@ def test_overrides_reach_values_that_no_file_mentions() -> None:
 
 def test_a_study_overrides_any_setting_and_the_command_line_the_study() -> None:
     demo = load_config(["study=demo"])
-    assert demo.study.grid == {"backbone": ["mini_clip", "mini_supervised", "mini_random"]}
+    assert demo.study.grid == {
+        "backbone": [
+            "mini_clip",
+            "mini_supervised",
+            {"backbone": "mini_random", "finetune.lr": 1e-4},
+        ]
+    }
     assert demo.mapping.steps != load_config([]).mapping.steps
     assert load_config(["study=demo", "mapping.steps=7"]).mapping.steps == 7
     assert load_config(["mapping.steps=7", "study=demo"]).mapping.steps == 7

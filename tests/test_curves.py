@@ -104,31 +104,75 @@ def test_zero_shot_has_a_row_of_its_own() -> None:
     assert not figure.axes[5].axison
 
 
-def rewiring(place: str, p: str, values: dict[int, tuple[float, float]]) -> dict[str, dict[int, float]]:
-    name = f"rewiring/{place}/wasserstein"
-    return {
-        f"{name}_excess": {step: excess for step, (excess, _) in values.items()},
-        f"{name}_excess_high": {step: excess + 0.03 for step, (excess, _) in values.items()},
-        f"{name}_{p}": {step: value for step, (_, value) in values.items()},
+def rewiring(
+    place: str, values: dict[int, float], kinds: dict[int, float] | None = None
+) -> dict[str, dict[int, float]]:
+    name = f"rewiring/{place}/wasserstein_excess"
+    rows = {
+        name: values,
+        f"{name}_low": {step: excess - 0.05 for step, excess in values.items()},
+        f"{name}_high": {step: excess + 0.03 for step, excess in values.items()},
     }
+    return rows | ({f"verdict/{place}/kind": kinds} if kinds else {})
 
 
-def test_points_are_filled_where_rewiring_stands_out() -> None:
-    values = {1: (0.01, 0.4), 8: (0.10, 0.01)}
-    line = make_line(BRAIN | rewiring("all", "p", values) | rewiring("V1", "p_fdr", values))
-    figure = draw_rewiring([line], ["V1"])
+def faces(ax: Axes, marker: str = "o") -> dict[str, list[float]]:
+    """Steps of the points that are drawn, by the colour of their face."""
+    points = [
+        (str(line.get_markerfacecolor()), line.get_xdata().tolist()) for line in drawn(ax, marker=marker)
+    ]
+    return {face: steps for face, steps in points if steps}
+
+
+def test_points_are_filled_where_the_verdict_is_rewired() -> None:
+    values, kinds = {1: 0.01, 8: 0.10}, {1: 2.0, 8: 3.0}
+    figure = draw_rewiring(
+        [make_line(BRAIN | rewiring("all", values, kinds) | rewiring("V1", values, kinds))], ["V1"]
+    )
     for title in ("Whole brain: excess rewiring", "V1"):
         ax = titled(figure, title)
-        filled, empty = drawn(ax, marker="o")
-        assert (filled.get_xydata().tolist(), filled.get_markerfacecolor()) == ([[8, 0.10]], "#0173b2")
-        assert (empty.get_xydata().tolist(), empty.get_markerfacecolor()) == ([[1, 0.01]], "white")
-        assert spans(ax) == [pytest.approx((-0.03, 0.03))]
+        assert faces(ax) == {"#0173b2": [8], "white": [1]}
+        # one more refit: from .03 less to .05 more than the floor
+        assert spans(ax) == [pytest.approx((-0.03, 0.05))]
+    (legend,) = figure.legends
+    assert "any other verdict" in [text.get_text() for text in legend.get_texts()]
 
 
-def test_a_point_is_filled_only_if_every_seed_stands_out() -> None:
-    seeds = [BRAIN | rewiring("all", "p", {8: (0.1, p)}) for p in (0.01, 0.2)]
-    filled, empty = drawn(draw_rewiring([make_line(*seeds)], []).axes[0], marker="o")
-    assert (len(filled.get_xdata()), len(empty.get_xdata())) == (0, 1)
+def test_without_verdicts_no_point_is_marked() -> None:
+    figure = draw_rewiring([make_line(BRAIN | rewiring("V1", {1: 0.01, 8: 0.10}))], ["V1"])
+    assert faces(titled(figure, "V1")) == {"#0173b2": [1, 8]}
+    (legend,) = figure.legends
+    assert not any("verdict" in text.get_text() for text in legend.get_texts())
+
+
+def test_a_point_is_filled_only_if_every_seed_is_rewired() -> None:
+    seeds = [BRAIN | rewiring("all", {8: 0.1}, {8: kind}) for kind in (3.0, 2.0)]
+    assert faces(draw_rewiring([make_line(*seeds)], []).axes[0]) == {"white": [8]}
+
+
+def test_a_collapsed_backbone_is_crossed_out() -> None:
+    collapse = {
+        "collapse/all/collapsed": {0: 0.0, 1: 0.0, 8: 1.0},
+        "collapse/all/degenerate": {0: 0.0, 1: 0.0, 8: 1.0},
+    }
+    line = make_line(LEARNING | collapse | rewiring("V1", {1: 0.01, 8: 0.10}, {1: 3.0}))
+    figure = draw_rewiring([line], ["V1"])
+    assert faces(titled(figure, "V1")) == {"#0173b2": [1]}
+    assert faces(titled(figure, "V1"), "X") == {"white": [8]}
+    (legend,) = figure.legends
+    assert {"clip (collapsed)", "collapsed"} <= {text.get_text() for text in legend.get_texts()}
+    assert faces(titled(draw_forgetting([line], ["shapes"]), "Δ_LP shapes"), "X") == {"white": [8]}
+
+
+def test_loss_of_signal_stands_beside_rewiring() -> None:
+    changes = {
+        "rewiring/all/r2_change": {1: -0.01, 8: -0.1},
+        "rewiring/all/confidence_change": {1: 0.0, 8: -0.2},
+    }
+    figure = draw_rewiring([make_line(BRAIN | changes | rewiring("all", {1: 0.01, 8: 0.1}))], ["V1"])
+    for title, end in (("ΔR²", -0.1), ("Δconfidence", -0.2)):
+        (line,) = drawn(titled(figure, title))
+        assert line.get_ydata()[-1] == end
 
 
 def test_alignment_has_the_band_of_one_more_refit() -> None:
@@ -148,8 +192,8 @@ def test_depths_run_from_the_first_region_down() -> None:
     depths = {
         "selectors/V1/expected_depth": {0: 0.2, 1: 0.3, 8: 0.6},
         "selectors/FFC/expected_depth": {0: 0.8, 1: 0.8, 8: 0.81},
-        "rewiring/V1/depth_shift_p_fdr": {1: 0.6, 8: 0.01},
-        "rewiring/FFC/depth_shift_p_fdr": {1: 0.6, 8: 0.9},
+        "verdict/V1/kind": {1: 0.0, 8: 3.0},
+        "verdict/FFC/kind": {1: 3.0, 8: 0.0},
     }
     ax = draw_depths([make_line(BRAIN | depths)], ["V1", "FFC"]).axes[0]
     places = {label.get_text(): label.get_position()[1] for label in ax.get_yticklabels()}
@@ -211,10 +255,11 @@ def make_subjects() -> Line:
         for label, end, margin in (("subj00", 0.1, 0.02), ("subj01", 0.3, 0.04)):
             own = name.format(f"{place}/{label}")
             values |= {own: {1: 0.0, 8: end}, f"{own}_high": {1: margin, 8: end + margin}}
+            values |= {f"{own}_low": {1: -2 * margin, 8: end - 2 * margin}}
+            values[f"verdict/{place}/{label}/kind"] = {1: 3.0 if label == "subj00" else 0.0, 8: 3.0}
         mean = name.format(place)
         values |= {mean: {1: 0.0, 8: 0.2}, f"{mean}_subjects_low": {1: -0.1, 8: -1.0}}
         values |= {f"{mean}_subjects_high": {1: 0.1, 8: 1.4}}
-        values[f"{mean}_subjects_p" + ("_fdr" if place == "V1" else "")] = {1: 0.5, 8: 0.01}
     rows = [(metric, step, value) for metric, curve in values.items() for step, value in curve.items()]
     config = load_config(["brain.subjects=[0,1]"])
     run = RunResult(config, Path("run"), pd.DataFrame(rows, columns=["name", "step", "value"]))
@@ -229,20 +274,20 @@ def test_subjects_are_thin_lines_and_their_interval_is_a_band() -> None:
     ax = titled(draw_rewiring([line], ["V1"]), "V1")
     ends = sorted((found.get_linewidth(), found.get_ydata()[-1]) for found in drawn(ax))
     assert [end for _, end in ends] == [0.1, 0.3, 0.2]  # the subjects, then the mean, drawn thickest
-    filled = [found for found in drawn(ax, marker="o") if found.get_markerfacecolor() != "white"]
-    assert [list(found.get_xdata()) for found in filled] == [[8]]
-    # margin of one refit, averaged over subjects
-    assert spans(ax) == [pytest.approx((-0.03, 0.03))]
+    # rewired in both subjects
+    assert faces(ax) == {"#0173b2": [8], "white": [1]}
+    # range of one refit, averaged over subjects
+    assert spans(ax) == [pytest.approx((-0.03, 0.06))]
     # the band is drawn whole; the lines set the panel's limits, which clip it
     (band,) = ax.collections
     assert band.get_datalim(ax.transData).ymax == pytest.approx(1.4)
     assert 0.3 < ax.get_ylim()[1] < 0.6
 
 
-def test_shifts_of_several_subjects_are_judged_over_subjects() -> None:
+def test_shifts_of_several_subjects_are_judged_in_each() -> None:
     values = BRAIN | {"selectors/V1/expected_depth": {0: 0.2, 8: 0.5}}
-    for p, strong in ((0.01, True), (0.5, False)):
-        rows = values | {"rewiring/V1/depth_shift_excess_subjects_p_fdr": {8: p}}
+    for kind, strong in ((3.0, True), (1.0, False)):
+        rows = values | {"verdict/V1/subj00/kind": {8: 3.0}, "verdict/V1/subj01/kind": {8: kind}}
         run = replace(make_run(rows), config=load_config(["brain.subjects=[0,1]"]))
         ax = draw_depths([Line("clip", "#0173b2", "-", (run,))], ["V1"]).axes[0]
         assert (drawn(ax)[0].get_alpha() == 1.0) == strong
@@ -278,19 +323,20 @@ def test_what_is_between_pretrained_and_fine_tuned_is_drawn_over_alpha() -> None
         "wise_ft.forgetting/shapes/delta_lp": {0: 0.0, 50: -0.1, 100: -0.4},
         "wise_ft.forgetting/counts/delta_zs": {0: 0.0, 50: -0.2, 100: -0.6},
         "wise_ft.rewiring/all/wasserstein_excess": {50: 0.01, 100: 0.2},
-        "wise_ft.rewiring/all/wasserstein_p": {50: 0.4, 100: 0.001},
+        "wise_ft.rewiring/all/r2_change": {50: -0.01, 100: -0.1},
+        "wise_ft.collapse/all/collapsed": {0: 0.0, 50: 0.0, 100: 1.0},
         "wise_ft.brain/all/r2": {0: 0.3, 50: 0.3, 100: 0.2},
     }
     figure = draw_interpolation([make_line(between), make_line(BRAIN, label="without")])
     axes = [ax for ax in figure.axes if ax.axison]
     titles = [ax.get_title(loc="left") for ax in axes]
-    assert titles == ["digits accuracy", "Δ_LP shapes", "Δ_ZS counts", "Excess rewiring", "Brain R²"]
+    assert titles == [
+        *("digits accuracy", "Δ_LP shapes", "Δ_ZS counts"),
+        *("Excess rewiring", "R² change", "Brain R²"),
+    ]
     for ax, values in zip(axes, ([0.1, 0.8, 0.9], [0, -0.1, -0.4], [0, -0.2, -0.6]), strict=False):
         np.testing.assert_array_equal(ax.lines[0].get_xydata(), np.column_stack([[0, 50, 100], values]))
         assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "0.5", "1"]
     assert axes[1].get_ylim() == axes[2].get_ylim()
-    filled = [line for line in axes[3].lines if line.get_marker() == "o" and len(line.get_xdata())]
-    assert [(list(line.get_xdata()), line.get_markerfacecolor()) for line in filled] == [
-        ([100], "#0173b2"),
-        ([50], "white"),
-    ]
+    assert faces(axes[3]) == {"#0173b2": [50]}
+    assert faces(axes[3], "X") == {"white": [100]}

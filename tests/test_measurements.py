@@ -13,12 +13,12 @@ from harness.measures.rows import (
     name_probes,
 )
 
-N_VOXELS = 6
+N_VOXELS = 12
 
 
 def mapping(tops, r2=0.5, space=0.0):
-    """Make a mapping with every voxel on one layer of three."""
-    layer = np.eye(3, dtype=np.float32)[tops]
+    """Make a mapping with every pair of voxels on one layer of three."""
+    layer = np.eye(3, dtype=np.float32)[np.repeat(tops, 2)]
     rng = np.random.default_rng(sum(tops))
     return Mapping(
         layers=("a", "b", "c"),
@@ -42,8 +42,8 @@ def brain():
         coords=np.zeros((N_VOXELS, 3), np.float32),
         bounding_box=np.zeros((2, 3), np.float32),
         hemisphere=np.array(["L"] * N_VOXELS),
-        rois=(Roi("V1", np.arange(3), 1.0), Roi("FFC", np.arange(3, 6), 6.0)),
-        noise_ceiling=np.array([1, 1, 1, 0.5, 0.5, 0.5], np.float32),
+        rois=(Roi("V1", np.arange(6), 1.0), Roi("FFC", np.arange(6, 12), 6.0)),
+        noise_ceiling=np.repeat([1, 0.5], 6).astype(np.float32),
         surface=None,
         fingerprint="",
     )
@@ -62,7 +62,7 @@ LATER = {
 def test_rows_by_hand(brain):
     low, high = [0, 0, 0], [2, 2, 2]
     step_0 = mapping(low + high)
-    # three fits of step 0; one V1 voxel of the third is one layer (half the depth) off the others
+    # three fits of step 0; one V1 pair of the third is one layer (half the depth) off the others
     refits = [mapping(low + high), mapping([1, 0, 0, *high])]
     later = mapping([2, 2, 2, *high], r2=0.25)
     values = dict(measure_brain({0: step_0, 5: later}, refits, brain, 0))
@@ -87,10 +87,42 @@ def test_rows_by_hand(brain):
     assert last["rewiring/all/wasserstein_weighted"] == pytest.approx(raw * 3 / 4.5)
     assert last["rewiring/V1/depth_shift"] == pytest.approx(raw)
     assert last["rewiring/all/r2_change"] == pytest.approx(-0.25)
-    assert last["rewiring/V1/wasserstein_p"] < 0.05 < last["rewiring/FFC/wasserstein_p"]
-    assert last["rewiring/V1/wasserstein_p_fdr"] >= last["rewiring/V1/wasserstein_p"]
-    assert "rewiring/all/wasserstein_p_fdr" not in last
+    # distances describe, and have no p
+    assert not any(name.endswith(("_p", "_p_fdr")) for name in last)
+    assert last["rewiring/V1/wasserstein_excess_low"] < last["rewiring/V1/wasserstein_excess"]
+    assert (last["rewiring/all/n_predicted"], last["rewiring/V1/n_predicted"]) == (12, 6)
     assert {"rewiring/V1/cluster_agreement", "rewiring/V1/principal_angle_excess"} <= set(last)
+
+
+def test_voxels_that_are_not_predicted_do_not_count(brain):
+    low = [0, 0, 0, 2, 2, 2]
+    step_0 = [mapping(low, r2=0.0) for _ in range(3)]
+    later = mapping([2, 1, 0, 2, 2, 2], r2=0.0)
+    # five voxels of V1 are predicted: two move by the whole depth, two by half, one stays
+    later.r2[[0, 1, 2, 3, 4]] = 0.1
+    # none of FFC at the end; four at step 0, as one fit is lucky in a fifth
+    for fit in step_0:
+        fit.r2[6:10] = 0.03
+    step_0[0].r2[10] = 0.05
+    found = dict(measure_brain({0: step_0[0], 5: later}, step_0[1:], brain, 0))[5]
+    counts = {place: found[f"rewiring/{place}/n_predicted"] for place in ("all", "V1", "FFC")}
+    assert counts == {"all": 9, "V1": 5, "FFC": 4}
+    assert found["rewiring/V1/wasserstein"] == pytest.approx((1 + 1 + 0.5 + 0.5) / 5)
+    assert found["rewiring/all/wasserstein"] == pytest.approx(3 / 9)
+    assert found["rewiring/V1/r2_change"] == pytest.approx(0.1)
+    assert {name for name in found if name.startswith("rewiring/FFC")} == {"rewiring/FFC/n_predicted"}
+
+
+def test_a_floor_is_of_the_voxels_that_count(brain):
+    # the refits differ in voxels that nothing predicts
+    step_0 = [mapping([0, 0, 0, 2, 2, top]) for top in (0, 1, 2)]
+    later = mapping([0, 0, 0, 2, 2, 0])
+    for fit in (*step_0, later):
+        fit.r2[10:] = 0.0
+        fit.r2[9] = 0.0
+    noisy = dict(measure_brain({0: step_0[0], 5: later}, step_0[1:], brain, 0))[5]
+    assert noisy["rewiring/all/wasserstein_null"] == 0
+    assert "rewiring/FFC/wasserstein" not in noisy
 
 
 def test_null_of_the_hierarchy_is_over_all_fits_of_step_0(brain):

@@ -29,6 +29,19 @@ EXCESS = {
 }
 
 
+def verdict_rows(backbone: str, seed: int) -> dict[str, float]:
+    """V1 of CLIP is rewired in one of two seeds; the untrained control is collapsed."""
+    if backbone == "mini_random":
+        return {"collapse/all/collapsed": 1.0}
+    return {
+        "collapse/all/collapsed": 0.0,
+        "verdict/V1/kind": 3.0 if seed else 1.0,
+        "verdict/V1/p": 0.05,
+        "verdict/V4/kind": 2.0,
+        "verdict/all/kind": 3.0 if seed else 2.0,
+    }
+
+
 @pytest.fixture(scope="module")
 def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs_dir = tmp_path_factory.mktemp("study") / "runs"
@@ -47,6 +60,7 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
                             journal.log(step, {f"rewiring/{place}/wasserstein_excess": value})
                             journal.log(step, {f"rewiring/{place}/wasserstein": 9.0})
                         journal.log(step, {"train/loss": 1.0, "forgetting/shapes/delta_lp": -0.5})
+                    journal.log(16, verdict_rows(backbone, seed))
                     journal.log(50, {"wise_ft.forgetting/shapes/delta_lp": -0.1})
     return runs_dir
 
@@ -95,6 +109,37 @@ def test_without_regions_the_whole_brain_counts(runs_dir: Path) -> None:
     table = query("rewiring", ["backbone"], runs_dir=runs_dir)
     np.testing.assert_allclose(table["mean"], [0.1, 0.4, 0.1, 0.8])
     assert set(table["n"]) == {2}
+
+
+def test_verdicts_are_also_in_words(runs_dir: Path) -> None:
+    table = query("verdict", ["backbone", "roi"], runs_dir=runs_dir)
+    assert set(table["measure"]) == {"kind"} and set(table["backbone"]) == {"mini_clip"}
+    words = dict(zip(table["roi"], table["verdict"], strict=True))
+    assert words == {
+        "V1": "rewired 1, loss of signal 1",
+        "V4": "reweighted",
+        "all": "rewired 1, reweighted 1",
+    }
+    single = query("verdict", ["seed", "roi"], runs_dir=runs_dir)
+    assert list(single[single["roi"] == "V1"]["verdict"]) == ["loss of signal", "rewired"]
+    whole = query("verdict", "seed", runs_dir=runs_dir)
+    assert list(whole["verdict"]) == ["reweighted", "rewired"]
+    p = query("verdict", measure="p", runs_dir=runs_dir)
+    assert list(p["mean"]) == [0.05] and "verdict" not in p.columns
+
+
+def test_curves_are_chosen_by_their_verdict(runs_dir: Path) -> None:
+    rewired = query("rewiring", ["seed", "roi"], verdict="rewired", runs_dir=runs_dir)
+    assert {*zip(rewired["seed"], rewired["roi"], strict=True)} == {("1", "V1"), ("1", "all")}
+    lost = metric_curves("rewiring", verdict="loss of signal", runs_dir=runs_dir)
+    assert set(lost["roi"]) == {"V1"} and set(lost["seed"]) == {"0"}
+    # a collapse is of the whole run, and so is a metric without regions
+    collapsed = metric_curves("rewiring", verdict="collapsed", runs_dir=runs_dir)
+    assert set(collapsed["backbone"]) == {"mini_random"} and set(collapsed["roi"]) == {"V1", "all"}
+    forgetting = metric_curves("forgetting", verdict="reweighted", runs_dir=runs_dir)
+    assert set(forgetting["backbone"]) == {"mini_clip"} and set(forgetting["seed"]) == {"0"}
+    with pytest.raises(InputError, match="did you mean 'rewired'"):
+        query("rewiring", verdict="rewird", runs_dir=runs_dir)
 
 
 def test_measures_are_never_mixed_and_one_value_has_no_spread() -> None:

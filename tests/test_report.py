@@ -32,6 +32,7 @@ from harness.reporting.page import (
     write_report,
 )
 from harness.reporting.run_results import read_runs
+from harness.runs.journal import Journal
 from harness.storage.errors import InputError
 
 
@@ -145,6 +146,30 @@ def test_numbers_are_means_over_seeds(study: Path) -> None:
     for table in tables:
         places = [place for part in table["parts"] for group in part.values() for place in group]
         assert places == list(range(len(table["columns"])))
+
+
+def test_a_page_begins_with_what_was_found(
+    tmp_path: Path, brain: Brain, monkeypatch: pytest.MonkeyPatch, page: Page
+) -> None:
+    # runs without verdicts claim nothing
+    assert "whether anything was rewired cannot be said" in page.text
+    use_brain(monkeypatch, brain)
+    base = ["study.name=judged", f"runs_dir={tmp_path}", "mapping.floor_refits=2"]
+    clip = write_run(base, brain, (0, 4))
+    control = write_run([*base, "backbone=mini_random"], brain, (0, 4))
+    rows = {
+        clip: {"verdict/all/kind": 3, "verdict/V1/kind": 0, "verdict/V2/kind": 3, "verdict/V3/kind": 2},
+        control: {"collapse/all/collapsed": 1, "collapse/all/probe_fell": 1},
+    }
+    for folder, found in rows.items():
+        with Journal(folder / "results.jsonl") as journal:
+            journal.log(4, found)
+    text = Page(write_report(tmp_path / "judged")).text
+    first, _, rest = text.partition("At step 0, the pretrained backbone")
+    assert "In mini_clip, V2 is rewired, V3 is reweighted and 1 other region is unchanged;" in first
+    assert "in mini_random, the backbone collapsed (a fresh linear probe has lost" in first
+    assert "rewired: V2" in rest and "collapsed, no verdict" in rest
+    assert "mini_random (collapsed)" in rest
 
 
 def test_unfinished_runs_are_named_and_nothing_is_markup(page: Page) -> None:

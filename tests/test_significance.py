@@ -2,7 +2,6 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from harness.measures.significance import (
     correct_over_rois,
@@ -28,66 +27,60 @@ def test_leave_one_out_keeps_direction_and_ignores_the_diagonal():
 
 
 def test_noise_floor_by_hand():
-    found = noise_floor(np.array([3.0, 4, 5]), BETWEEN)
-    # T = 2 / (.5 * sqrt(4/3)) = 2 sqrt 3; t with 2 dof: sf(T) = 1/2 - T / (2 sqrt(2 + T²)) = 1/2 - √(3/14)
-    spread = 0.5 * np.sqrt(4 / 3)
+    found = noise_floor(np.array([3.0, 4, 5]), BETWEEN, "two-sided")
+    # t(.975, 2) = .95 * sqrt(2 / (.975 * .025)) / 2 = 4.30265; d = a_j − a_i has a spread of (K−1)/K of .5
+    reach = 4.302653 * 2 / 3 * 0.5 * np.sqrt(4 / 3)
     assert (found.raw, found.null, found.excess) == pytest.approx((4, 2, 2))
-    assert found.p == pytest.approx(0.5 - np.sqrt(3 / 14))
-    # t(.975, 2) = .95 * sqrt(2 / (.975 * .025)) / 2 = 4.30265
-    assert found.high - found.excess == pytest.approx(4.302653 * spread)
-    assert found.excess - found.low == pytest.approx(4.302653 * spread)
+    assert (found.low, found.high) == pytest.approx((2 - reach, 2 + reach))
 
 
-def test_tails():
-    up = noise_floor(np.full(3, 4.0), BETWEEN, "greater").p
-    assert noise_floor(np.full(3, 4.0), BETWEEN, "less").p == pytest.approx(1 - up)
-    assert noise_floor(np.full(3, 4.0), BETWEEN, "two-sided").p == pytest.approx(2 * up)
-    assert noise_floor(np.full(3, 0.0), BETWEEN, "less").p == pytest.approx(up)
-    assert noise_floor(np.full(3, 0.0), BETWEEN, "two-sided").p == pytest.approx(2 * up)
+def test_the_range_of_distances_is_taken_in_logarithms():
+    found = noise_floor(np.array([3.0, 4, 5]), BETWEEN)
+    logs = np.log([1.5, 2, 2.5])
+    reach = 4.302653 * 2 * logs.std(ddof=1) * np.sqrt(4 / 3)
+    low, high = np.exp(logs.mean() - reach), np.exp(logs.mean() + reach)
+    assert (found.raw, found.null, found.excess) == pytest.approx((4, 2, 2))
+    assert (found.low, found.high) == pytest.approx((4 - high, 4 - low), abs=1e-5)
+    # at least 0: one more refit cannot be nearer than that
+    assert found.high < found.raw
 
 
-@pytest.mark.parametrize(("alternative", "factor"), [("greater", 2), ("two-sided", 2 / 3)])
-def test_correction_scales_the_spread(alternative, factor):
-    plain = noise_floor(np.full(3, 4.0), BETWEEN, alternative)
-    corrected = noise_floor(np.full(3, 4.0), BETWEEN, alternative, corrected=True)
-    assert corrected.high - corrected.low == pytest.approx(factor * (plain.high - plain.low))
-    assert (corrected.p > plain.p) == (factor > 1)
+def test_distances_of_0_have_no_logarithm():
+    between = np.array([[0.0, 0, 0], [0, 0, 1], [0, 1, 0]])
+    # leave-one-out means 0, 1/2, 1/2; a sum of terms has a spread of (K−2)/(K−1) of what one more needs
+    reach = 4.302653 * 2 * np.std([0, 0.5, 0.5], ddof=1) * np.sqrt(4 / 3)
+    found = noise_floor(np.ones(3), between)
+    assert (found.low, found.high) == pytest.approx((2 / 3 - reach, 2 / 3 + reach), abs=1e-5)
 
 
-@pytest.mark.parametrize(("sign", "alternative"), [(1, "greater"), (-1, "two-sided")])
-def test_corrected_test_is_exact_under_no_change(sign, alternative):
-    # distances that are sums (or differences) of one normal term per fit: p must be uniform
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_interval_holds_0_as_often_as_it_says(sign):
+    # distances that are sums (or differences) of one normal term per fit: 95 % of unchanged snapshots
     rng = np.random.default_rng(0)
-    p_values = []
-    for _ in range(1500):
+    held = []
+    for _ in range(2000):
         term = rng.normal(size=6)
         distance = term[None, :] + sign * term[:, None]
-        p_values.append(noise_floor(distance[:5, 5], distance[:5, :5], alternative, corrected=True).p)
-    assert stats.kstest(p_values, "uniform").pvalue > 0.01
+        # a scale on which logarithms are linear
+        distance = np.exp(1e-3 * distance) if sign == 1 else distance
+        found = noise_floor(distance[:5, 5], distance[:5, :5], "greater" if sign == 1 else "two-sided")
+        held.append(found.low <= 0 <= found.high)
+    # standard error .005
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
 
 
-@pytest.mark.parametrize(
-    ("raw", "alternative", "p"),
-    [
-        (0.3, "greater", 1.0),
-        (0.4, "greater", 0.0),
-        (0.2, "greater", 1.0),
-        (0.2, "less", 0.0),
-        (0.2, "two-sided", 0.0),
-        (0.3, "two-sided", 1.0),
-    ],
-)
-def test_refits_that_agree_exactly(raw, alternative, p):
-    # .1 + .2 rather than .3: rounding must not count as an excess
-    found = noise_floor(np.full(5, raw), np.full((5, 5), 0.1 + 0.2), alternative)
-    assert found.p == p
+@pytest.mark.parametrize("raw", [0.2, 0.3, 0.4])
+@pytest.mark.parametrize("tail", ["greater", "less", "two-sided"])
+def test_refits_that_agree_exactly(raw, tail):
+    # .1 + .2 rather than .3: rounding must not count as a spread
+    found = noise_floor(np.full(5, raw), np.full((5, 5), 0.1 + 0.2), tail)
     assert found.low == found.excess == found.high == pytest.approx(raw - 0.3)
     assert all(np.isfinite(list(asdict(found).values())))
 
 
 def test_nothing_anywhere_is_nothing():
     found = noise_floor(np.zeros(3), np.zeros((3, 3)))
-    assert asdict(found) == {"raw": 0, "null": 0, "excess": 0, "low": 0, "high": 0, "p": 1}
+    assert asdict(found) == {"raw": 0, "null": 0, "excess": 0, "low": 0, "high": 0}
 
 
 @pytest.mark.parametrize("n_fits", [1, 2])
@@ -143,39 +136,38 @@ def test_the_interval_over_subjects_holds_the_mean_as_often_as_it_says():
 def test_the_floor_is_made_of_means_and_keeps_direction():
     # from i to j: columns have the leave-one-out means 4, 3.5 and 3 (rows would have 1.5, 3.5 and 5.5)
     directed = np.array([[0.0, 1, 2], [3, 0, 4], [5, 6, 0]])
-    found = noise_floor(np.array([3.0, 4, 8]), directed)
+    found = noise_floor(np.array([3.0, 4, 8]), directed, "two-sided")
     assert (found.raw, found.null, found.excess) == pytest.approx((5, 3.5, 1.5))
-    assert found.high - found.excess == pytest.approx(4.302653 * 0.5 * np.sqrt(4 / 3))
+    assert found.high - found.excess == pytest.approx(4.302653 * 2 / 3 * 0.5 * np.sqrt(4 / 3))
     # leave-one-out means 1.5, 3.5 and 4: their mean is 3, their median 3.5
     skewed = np.array([[0.0, 1, 2], [1, 0, 6], [2, 6, 0]])
     assert noise_floor(np.full(3, 4.0), skewed).null == pytest.approx(3)
 
 
-def test_agreements_are_corrected_as_distances_are():
-    # an agreement is a constant minus a distance, so it shares pairs in the same way
+def test_agreements_are_held_as_distances_are():
+    # an agreement is one minus a distance
     rng = np.random.default_rng(1)
-    term = rng.normal(size=6)
+    term = rng.uniform(0, 0.3, size=6)
     distance = term[None, :] + term[:, None]
-    far = noise_floor(distance[:5, 5], distance[:5, :5], "greater", corrected=True)
-    agreed = noise_floor(1 - distance[:5, 5], 1 - distance[:5, :5], "less", corrected=True)
-    assert agreed.p == pytest.approx(far.p)
+    far = noise_floor(distance[:5, 5], distance[:5, :5])
+    agreed = noise_floor(1 - distance[:5, 5], 1 - distance[:5, :5], "less")
     assert (agreed.low, agreed.high) == pytest.approx((-far.high, -far.low))
 
 
+@pytest.mark.parametrize("tail", ["greater", "two-sided"])
 @pytest.mark.parametrize("unit", [1e-20, 1e20])
-def test_the_unit_of_a_measure_does_not_matter(unit):
-    plain = noise_floor(np.array([3.0, 4, 5]), BETWEEN)
-    scaled = noise_floor(unit * np.array([3.0, 4, 5]), unit * BETWEEN)
-    assert scaled.p == pytest.approx(plain.p)
+def test_the_unit_of_a_measure_does_not_matter(unit, tail):
+    plain = noise_floor(np.array([3.0, 4, 5]), BETWEEN, tail)
+    scaled = noise_floor(unit * np.array([3.0, 4, 5]), unit * BETWEEN, tail)
     assert (scaled.low, scaled.high) == pytest.approx((unit * plain.low, unit * plain.high))
     mean = mean_over_subjects(np.array([1.0, 2, 3]))
     assert mean_over_subjects(unit * np.array([1.0, 2, 3])).p == pytest.approx(mean.p)
 
 
 def test_a_small_change_of_a_large_value_is_no_rounding():
-    plain = noise_floor(np.array([3.0, 4, 5]), BETWEEN)
-    shifted = noise_floor(1e6 + np.array([3.0, 4, 5]), 1e6 + BETWEEN)
-    assert shifted.p == pytest.approx(plain.p, rel=1e-6)
+    plain = noise_floor(np.array([3.0, 4, 5]), BETWEEN, "two-sided")
+    shifted = noise_floor(1e6 + np.array([3.0, 4, 5]), 1e6 + BETWEEN, "two-sided")
+    assert (shifted.low, shifted.high) == pytest.approx((plain.low, plain.high), rel=1e-6)
     # mean 1e6 + 2, standard error 1/√3
     found = mean_over_subjects(1e6 + np.array([1.0, 2, 3]))
     assert found.high - found.low == pytest.approx(2 * 2.484138, abs=1e-6)
@@ -187,13 +179,12 @@ def test_what_rounding_leaves_is_neither_spread_nor_excess(sign):
     almost = np.full((3, 3), 0.3)
     almost[0, 1] = almost[1, 0] = 0.1 + 0.2
     found = noise_floor(np.zeros(3), sign * almost, "two-sided")
-    assert found.p == 0
     assert found.low == found.excess == found.high == pytest.approx(-sign * 0.3)
     same = noise_floor(np.full(3, sign * (0.1 + 0.2)), sign * np.full((3, 3), 0.3), "two-sided")
-    assert (same.excess, same.low, same.high, same.p) == (0, 0, 0, 1)
+    assert (same.excess, same.low, same.high) == (0, 0, 0)
     # the three differences cancel, though their sum is not 0 in floating point
     cancelled = noise_floor(sign * np.array([0.1, 0.2, -0.3]), np.zeros((3, 3)), "two-sided")
-    assert (cancelled.excess, cancelled.p) == (0, 1)
+    assert cancelled.excess == 0
 
 
 @pytest.mark.parametrize(("value", "alternative"), [(0.1, "greater"), (-0.1, "less")])

@@ -11,8 +11,9 @@ def test_grid_is_expanded_and_the_command_line_wins():
     assert [config.backbone.name for _, config in runs] == ["mini_clip", "mini_supervised", "mini_random"]
     assert runs[0][0] == ["study=demo", "backbone=mini_clip"]
     ((overrides, config),) = expand_grid(["study=demo", "backbone=mini_random", "seed=2"])
-    assert overrides == ["study=demo", "backbone=mini_random", "seed=2"]
-    assert config.seed == 2
+    # what the grid ties to a value still holds
+    assert overrides == ["study=demo", "backbone=mini_random", "seed=2", "finetune.lr=0.0001"]
+    assert (config.seed, config.finetune.lr) == (2, 1e-4)
     seeds = [config.seed for _, config in expand_grid(["study.grid={seed: [0, 1]}"])]
     assert seeds == [0, 1]
 
@@ -29,7 +30,7 @@ def test_finished_runs_are_skipped_and_failed_ones_counted(monkeypatch, tmp_path
     monkeypatch.setattr(study, "compare_runs", lambda runs: runs)
     monkeypatch.setattr(study, "format_table", lambda frame: "the table")
     assert study.run_study(overrides) == 2
-    assert started == ["backbone=mini_supervised", "backbone=mini_random"]
+    assert started == ["backbone=mini_supervised", "finetune.lr=0.0001"]
     said = capsys.readouterr()
     assert "already finished" in said.out and "the table" in said.out and said.err.count("failed") == 2
 

@@ -37,6 +37,7 @@ from harness.tracking.mlflow_store import (
     read_histories,
     tracking_uri,
 )
+from harness.tracking.verdict_tags import read_tags
 
 
 def test_journal_keeps_rows_in_order_with_all_kinds_of_numbers(tmp_path: Path) -> None:
@@ -217,6 +218,25 @@ def test_a_dead_server_costs_one_warning(
     assert "6 rows" in printed.out
     assert printed.err == ""
     assert mlflow_rows(config) == journal_rows(folder)
+
+
+def test_a_run_can_be_searched_by_its_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, folder = small_run(tmp_path / "runs")
+    assert read_tags(config, folder) == {}
+    with Journal(folder / "results.jsonl") as journal:
+        journal.log(40, {"brain/all/r2": 0.3, "verdict/V4/kind": 2, "verdict/all/kind": 2})
+        journal.log(
+            50, {"brain/all/r2": 0.2, "verdict/V4/kind": 3, "verdict/V1/kind": 0, "verdict/all/kind": 3}
+        )
+    expected = {"verdict": "rewired: V4", "rewired_regions": "V4"}
+    assert read_tags(config, folder) == expected
+    monkeypatch.setattr(sys, "argv", ["tracking", str(folder)])
+    main()
+    client = connect(tracking_uri(tmp_path / "runs"))
+    experiment = client.get_experiment_by_name(config.study.name)
+    assert experiment is not None
+    (found,) = client.search_runs([experiment.experiment_id], "tags.verdict = 'rewired: V4'")
+    assert expected.items() <= found.data.tags.items()
 
 
 FIRST_WRITER = """

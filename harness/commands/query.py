@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         (
             "query rewiring --by backbone,roi",
             "query forgetting --study demo --format csv --output curves.csv",
+            "query verdict --by backbone,roi,seed",
+            "query rewiring --verdict rewired",
         ),
     )
     parser.add_argument("kind", choices=get_args(Kind), metavar="KIND", help=", ".join(get_args(Kind)))
@@ -50,6 +52,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--study", help="only this study (default: all)")
     parser.add_argument(
         "--measure", help="only this measure (default: wasserstein_excess for rewiring, else all)"
+    )
+    parser.add_argument(
+        "--verdict",
+        help="only regions with this verdict at the end: unchanged, 'loss of signal', reweighted, rewired; "
+        "or collapsed runs",
     )
     parser.add_argument("--format", choices=("table", "csv", "parquet"), default="table")
     parser.add_argument("--output", type=Path, help="file to write (default: standard output)")
@@ -72,5 +79,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         measure=arguments.measure,
         runs_dir=arguments.runs_dir,
         wise_ft=arguments.wise_ft,
+        verdict=arguments.verdict,
     )
     write_table(table, arguments.format, arguments.output)

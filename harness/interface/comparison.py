@@ -36,9 +36,9 @@ class Comparison:
 def compare(mapping_a: Mapping, mapping_b: Mapping, brain: Brain | None = None) -> Comparison:
     """Compare what the same voxels read in two mappings; signs are those of b − a.
 
-    These are distances, not evidence. Two fits of one network are apart too: call a distance rewiring only if
-    it exceeds what refits of one network (other seeds of `fit`) differ by. A run tests that
-    (``docs/methods.md``).
+    These are distances, not evidence. Two fits of one network are apart too, and a loss of signal moves what
+    is read: look at ``r2_change`` and ``confidence_change`` beside them. A run's verdict says what is rewired
+    (``docs/definitions.md``).
 
     Parameters
     ----------

@@ -11,6 +11,11 @@ from .channels import (
     leading_directions,
     match_clusters,
 )
+from .collapse import (
+    describe_features,
+    is_collapsed,
+    name_collapse,
+)
 from .controls import (
     Controls,
     Degraded,
@@ -71,6 +76,13 @@ from .verdict import (
     VerdictKind,
     name_evidence,
 )
+from .verdict_rows import (
+    VERDICTS,
+    Verdict,
+    name_verdict,
+    read_verdict,
+    tag_verdicts,
+)
 
 __all__ = [
     "CATALOGUE",
@@ -80,6 +92,7 @@ __all__ = [
     "PROBE_KINDS",
     "SCORINGS",
     "STAGES",
+    "VERDICTS",
     "At",
     "Controls",
     "Degraded",
@@ -90,28 +103,35 @@ __all__ = [
     "ProbedTask",
     "Projection",
     "Reader",
+    "Verdict",
     "VerdictKind",
     "cluster_channels",
     "correct_over_rois",
     "degrade",
     "describe",
+    "describe_features",
     "expected_depth",
     "fit_linear_layers",
+    "is_collapsed",
     "is_headline",
     "leading_directions",
     "match_clusters",
     "mean_over_subjects",
     "measure_brain",
     "name_auroc",
+    "name_collapse",
     "name_evidence",
     "name_probes",
     "name_sequence",
+    "name_verdict",
     "open_reader",
     "probe_features",
     "project_tokens",
+    "read_verdict",
     "representation_drift",
     "rewiring_measures",
     "score_labels",
     "split_name",
+    "tag_verdicts",
     "weight_distance",
 ]

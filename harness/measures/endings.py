@@ -1,4 +1,4 @@
-"""Rows derived from a measure, recognised by their ending: floors, p values, means over subjects."""
+"""Rows derived from a measure, recognised by their ending: floors, means over subjects and their tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Ending:
     Attributes
     ----------
     ending : str
-        ``_null``, ``_excess_p`` and so on.
+        ``_null``, ``_excess_low`` and so on.
     title, definition : str
         ``{}`` stands for the measure's title.
     range : str
@@ -106,7 +106,7 @@ FLOOR = (
     Ending(
         "_excess",
         "excess {}",
-        "Raw minus floor: {} beyond what a refit of an unchanged backbone shows.",
+        "Raw minus floor: {} beyond the mean between refits of an unchanged backbone. It has no p.",
         "difference",
         _FLOOR,
         heading="excess",
@@ -117,7 +117,7 @@ FLOOR = (
     Ending(
         "_excess_low",
         "excess {}, lower end",
-        "Lower end of the excess's interval: excess − what one more refit shows in 95 % of cases.",
+        "Lower end of the excess's interval: raw minus the upper end of the range of one more refit.",
         "any",
         _FLOOR,
         heading="excess, low",
@@ -126,30 +126,11 @@ FLOOR = (
     Ending(
         "_excess_high",
         "excess {}, upper end",
-        "Upper end of the excess's interval.",
+        "Upper end of the excess's interval: raw minus the lower end of that range.",
         "any",
         _FLOOR,
         heading="excess, high",
         form="signed",
-    ),
-    Ending(
-        "_p",
-        "p of {}",
-        "p value of the excess: t test of one new draw against the fits of step 0, on the measure's side.",
-        "share",
-        _FLOOR,
-        heading="p",
-        form="p",
-    ),
-    Ending(
-        "_p_fdr",
-        "p of {}, corrected",
-        "The same, corrected for the number of ROIs (Benjamini–Hochberg).",
-        "share",
-        _FDR,
-        heading="p, FDR",
-        form="p",
-        rois_only=True,
     ),
 )
 """Rows of a measure that is held against refits of step 0."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harness.measures.endings import (
     FLOOR,
@@ -15,6 +15,7 @@ from harness.measures.endings import (
 from harness.measures.metric import (
     At,
     Better,
+    Headline,
     Kind,
     Metric,
     Stage,
@@ -54,11 +55,26 @@ STAGES: dict[Kind, Stage] = {
         "How far layers have moved since step 0, whether the brain reads them or not. Weights before the "
         "first block are `stem`, weights after the last `top`; `features` is what the head reads.",
     ),
+    "collapse": Stage(
+        "Collapse",
+        "Whether fine-tuning broke the backbone. A collapsed snapshot gets no verdict. Features are those of "
+        "the images of `drift`. Absent in runs tracked by earlier versions.",
+        shown="collapsed",
+    ),
     "selectors": Stage("Selectors", "Where voxels read: means over the voxels of a place.", True),
+    "verdict": Stage(
+        "Verdict",
+        "What can be said about a region or the brain, by evidence per layer against degraded controls "
+        "([definitions.md](definitions.md#rewiring)). Absent for collapsed snapshots.",
+        True,
+        "kind",
+    ),
     "rewiring": Stage(
         "Rewiring",
-        "Change of what voxels read since step 0. Voxel measures are means over the voxels of a place. Signs "
-        "are those of after − before. All have a noise floor: see the endings below.",
+        "Change of what voxels read since step 0. Voxel measures are means over the voxels of a place that "
+        "are predicted at either end (R² above 0.02); places with fewer than 5 have none. Signs are those of "
+        "after − before. All but `n_predicted` have a noise floor: see the endings below. They describe, and "
+        "have no p value of their own.",
         True,
         "wasserstein_excess",
     ),
@@ -357,6 +373,76 @@ def _drift() -> Iterator[Metric]:
     )
 
 
+def _collapse() -> Iterator[Metric]:
+    code = "harness.measures.collapse"
+    for name, title, definition in (
+        ("collapsed", "collapsed", "1 if any of the reasons below holds, else 0."),
+        (
+            "probe_fell",
+            "probe fell",
+            "1 if the fresh linear probe has lost over a quarter of its lead over chance since step 0, on "
+            "every task that is fine-tuned, and by more than chance (Fisher's exact test at .001); else 0.",
+        ),
+        (
+            "degenerate",
+            "features degenerate",
+            "1 if less than 2 % of the spread of step 0 is left, or the effective rank is below 1.1; else 0.",
+        ),
+        ("not_finite", "not finite", "1 if weights or features are not finite, else 0."),
+    ):
+        yield Metric(
+            f"collapse/all/{name}",
+            title,
+            definition,
+            f"{code}.find_collapse",
+            low=0.0,
+            high=1.0,
+            better="lower",
+            headline="every place" if name == "collapsed" else "never",
+        )
+    yield Metric(
+        "collapse/all/spread",
+        "spread of features",
+        "Share of the features' mean square that varies over images: 0 if all images look alike.",
+        f"{code}.describe_features",
+        low=0.0,
+        high=1.0,
+    )
+    yield Metric(
+        "collapse/all/effective_rank",
+        "effective rank of features",
+        "exp of the entropy of the principal components' shares of variance.",
+        f"{code}.describe_features",
+        "after Roy & Vetterli 2007",
+        low=1.0,
+    )
+
+
+def _verdict() -> Iterator[Metric]:
+    def entry(measure: str, title: str, definition: str, low: float = 0.0, **more: Any) -> Metric:
+        code = "harness.measures.verdict_rows.read_verdict"
+        return Metric(f"verdict/<place>/{measure}", title, definition, code, low=low, **more)
+
+    yield entry(
+        "kind",
+        "verdict",
+        "0 unchanged, 1 loss of signal, 2 reweighted, 3 rewired.",
+        high=3.0,
+        headline="every place",
+        heading="verdict",
+        form="verdict",
+        compared=("end",),
+    )
+    yield entry("p", "p of the verdict", "The largest p over kinds of controls.", high=1.0, form="p")
+    r2: dict[str, Any] = {"high": 1.0, "better": "higher"}
+    yield entry("r2_before", "R² at step 0", "R² of the best layer at step 0.", -math.inf, **r2)
+    yield entry("r2_after", "R² at the snapshot", "R² of the best layer at the snapshot.", -math.inf, **r2)
+    depth: dict[str, Any] = {"unit": _DEPTH, "high": 1.0}
+    yield entry("depth_before", "depth at step 0", "Mean depth of the stacked weights at step 0.", **depth)
+    yield entry("depth_after", "depth at the snapshot", "The same at the snapshot.", **depth)
+    yield entry("depth_control", "depth of controls", "The same, mean over controls.", **depth)
+
+
 def _selectors() -> Iterator[Metric]:
     yield from expand(
         Metric(
@@ -410,6 +496,8 @@ def _rewiring() -> Iterator[Metric]:
         place: str = "<place>",
         above: str = "",
         compared: tuple[At, ...] = (),
+        headline: Headline = "never",
+        heading: str = "raw",
     ) -> Metric:
         return Metric(
             f"rewiring/{place}/{measure}",
@@ -421,9 +509,10 @@ def _rewiring() -> Iterator[Metric]:
             high=high,
             better=better,
             above=above or f"rewiring, {title}",
-            heading="raw",
+            heading=heading,
             form="signed" if tail == "two-sided" else "number",
             compared=compared,
+            headline=headline,
             tail=tail,
             over_subjects="interval",
         )
@@ -443,12 +532,10 @@ def _rewiring() -> Iterator[Metric]:
         (*FLOOR, *WEIGHTED),
         headline={
             "_excess": "every place",
-            "_p": "whole brain",
-            "_p_fdr": "every place",
             "_excess_subjects_p": "whole brain",
             "_excess_subjects_p_fdr": "every place",
         },
-        compared=dict.fromkeys(("_null", "_excess", "_p", "_excess_subjects_p"), ("end",)),
+        compared=dict.fromkeys(("_null", "_excess", "_excess_subjects_p"), ("end",)),
     )
     voxels = (
         entry(
@@ -468,7 +555,17 @@ def _rewiring() -> Iterator[Metric]:
             code="jensen_shannon",
         ),
         entry("top_layer_changed", "top layer changed", "Share of voxels with another top layer.", "greater"),
-        entry("confidence_change", "confidence change", "Change of confidence.", "two-sided", -1.0),
+        entry(
+            "confidence_change",
+            "confidence change",
+            "Change of confidence; a fall means flatter layer distributions, as a loss of signal makes them.",
+            "two-sided",
+            -1.0,
+            above="change of fit",
+            heading="Δconfidence",
+            headline="whole brain",
+            compared=("end",),
+        ),
         entry(
             "space_displacement",
             "displacement",
@@ -486,6 +583,10 @@ def _rewiring() -> Iterator[Metric]:
             -math.inf,
             math.inf,
             better="higher",
+            above="change of fit",
+            heading="ΔR²",
+            headline="whole brain",
+            compared=("end",),
         ),
     )
     for metric in voxels:
@@ -513,6 +614,18 @@ def _rewiring() -> Iterator[Metric]:
     )
     for metric in channels:
         yield from expand(metric, FLOOR)
+    yield from expand(
+        Metric(
+            "rewiring/<place>/n_predicted",
+            "predicted voxels",
+            "Voxels that count: held-out R² above 0.02 at step 0 (mean over its fits) or at the snapshot.",
+            "harness.measures.predicted.predicted_voxels",
+            unit="voxels",
+            low=0.0,
+            heading="voxels",
+            over_subjects="mean",
+        )
+    )
 
 
 def _alignment() -> Iterator[Metric]:
@@ -591,7 +704,9 @@ def list_metrics() -> Iterator[Metric]:
         yield from _forgetting(kind)
     yield from _sequence()
     yield from _drift()
+    yield from _collapse()
     yield from _selectors()
+    yield from _verdict()
     yield from _rewiring()
     yield from _alignment()
     yield from _brain()

@@ -13,14 +13,16 @@ Kind = Literal[
     "forgetting",
     "sequence",
     "drift",
+    "collapse",
     "selectors",
+    "verdict",
     "rewiring",
     "alignment",
     "brain",
 ]
 Better = Literal["higher", "lower", "neither"]
 Headline = Literal["every place", "whole brain", "never"]
-Form = Literal["number", "signed", "p"]
+Form = Literal["number", "signed", "p", "verdict"]
 At = Literal["start", "end"]
 Tail = Literal["greater", "less", "two-sided"]
 OverSubjects = Literal["nothing", "mean", "interval", "test"]
@@ -78,7 +80,7 @@ class Metric:
     above, heading : str
         Headings in tables, of its group of columns and of its own column; ``{place}`` stands for the place.
         An empty `above` means the title, an empty `heading` "before" or "after".
-    form : "number", "signed" (+ or −) or "p"
+    form : "number", "signed" (+ or −), "p" or "verdict" (in words)
     compared : tuple of "start" and "end"
         Snapshots at which the comparison of runs shows it.
     tail : "greater", "less" or "two-sided", or None

@@ -1,7 +1,7 @@
 """Rewiring: distances between the selectors of two mappings of one brain, voxel by voxel.
 
 Pure functions of two mappings. `before` is usually step 0 and `after` a later snapshot; signs are those of
-after − before. `significance` decides against refits of step 0 what counts as rewiring.
+after − before. `significance` holds distances against refits of step 0; `predicted` says which voxels count.
 """
 
 from __future__ import annotations
@@ -163,8 +163,25 @@ def summarise_rois(
     InputError
         If an ROI has no voxels.
     """
-    places: dict[str, Int[np.ndarray, " n_roi_voxels"] | slice] = {"all": slice(None)}
-    places |= {roi.name: roi.voxels for roi in rois}
+    n_voxels = len(next(iter(measures.values())))
+    places = {"all": np.arange(n_voxels)} | {roi.name: roi.voxels for roi in rois}
+    return summarise_places(measures, places, noise_ceiling)
+
+
+def summarise_places(
+    measures: Mapping[str, Float[np.ndarray, " n_voxels"]],
+    places: Mapping[str, Int[np.ndarray, " _"]],
+    noise_ceiling: Float[np.ndarray, " n_voxels"] | None,
+) -> dict[str, dict[str, float]]:
+    """Mean of each measure over given voxels, by place; the rest as for `summarise_rois`.
+
+    Parameters
+    ----------
+    measures : dict of float array [n_voxels]
+    places : dict of int array
+        Indices of the voxels of each place (`harness.measures.predicted.counted_places`).
+    noise_ceiling : float array [n_voxels] in [0, 1], or None if unknown
+    """
     summary: dict[str, dict[str, float]] = {}
     for place, voxels in places.items():
         summary[place] = row = {}

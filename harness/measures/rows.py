@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from harness.brains import Brain
 from harness.mappings import Mapping
@@ -20,8 +20,13 @@ from harness.measures.alignment import (
     voxel_ranks,
 )
 from harness.measures.catalogue import describe
+from harness.measures.collapse import name_collapse
 from harness.measures.entries import name_auroc
 from harness.measures.forgetting import delta
+from harness.measures.predicted import (
+    counted_places,
+    predicted_voxels,
+)
 from harness.measures.probes.kinds import PROBE_KINDS
 from harness.measures.rewiring import (
     RoiChannels,
@@ -30,12 +35,10 @@ from harness.measures.rewiring import (
     describe_channels,
     expected_depth,
     rewiring_measures,
+    summarise_places,
     summarise_rois,
 )
-from harness.measures.significance import (
-    correct_over_rois,
-    noise_floor,
-)
+from harness.measures.significance import noise_floor
 
 Summary = dict[str, dict[str, float]]
 
@@ -55,22 +58,20 @@ def measure_brain(
     seed : int
         Seed of the channel clusters.
     """
-    step_0 = [describe_fit(mapping, brain, seed) for mapping in (mappings[0], *refits)]
-    between = compare_all(step_0, step_0, brain)
+    step_0 = (mappings[0], *refits)
     for step in sorted(mappings):
         values = name_mapping(mappings[step], brain)
         if step == 0 and "alignment/all/hierarchy" in values:
-            heights = [_hierarchy(fit.mapping, brain).hierarchy for fit in step_0]
+            heights = [_hierarchy(fit, brain).hierarchy for fit in step_0]
             values["alignment/all/hierarchy_null_mean"] = float(np.mean(heights))
             values["alignment/all/hierarchy_null_sd"] = float(np.std(heights, ddof=1))
         if step > 0:
-            raw = compare_all(step_0, [describe_fit(mappings[step], brain, seed)], brain)
-            values |= name_rewiring(raw, between)
+            values |= compare_with_start(step_0, mappings[step], brain, seed)
         yield step, values
 
 
 def name_probes(now: dict[str, Any], before: dict[str, Any], *tasks: str) -> dict[str, float]:
-    """Name a snapshot's scores, probes, forgetting and drift; Δ is after − before, negative = forgetting.
+    """Name a snapshot's scores, probes, forgetting (Δ, after − before: negative), drift and collapse.
 
     Δ is a difference of accuracies or, for multi-label tasks, of mean AUROC, which its name says.
 
@@ -78,8 +79,8 @@ def name_probes(now: dict[str, Any], before: dict[str, Any], *tasks: str) -> dic
     ----------
     now, before : dicts
         Probes files of the snapshot and of step 0: ``{"task": {measure: value}, "probe": {task: {measure:
-        value}}, "multi_label": [task], "drift": {layer: {measure: value}}}``; for a sequence ``{"heads":
-        {task: {measure: value}}, …}``.
+        value}}, "multi_label": [task], "drift": {layer: {measure: value}}, "health": …}``; for a sequence
+        ``{"heads": {task: {measure: value}}, …}``.
     *tasks : str
         Fine-tuned tasks: changes there are no forgetting of pretraining.
     """
@@ -99,7 +100,7 @@ def name_probes(now: dict[str, Any], before: dict[str, Any], *tasks: str) -> dic
                     values[f"forgetting/{name}/{change}"] = delta(
                         before["probe"][name][measure], scores[measure]
                     )
-    return values
+    return values | name_collapse(now, before, tasks)
 
 
 def name_mapping(mapping: Mapping, brain: Brain) -> dict[str, float]:
@@ -130,6 +131,29 @@ def _hierarchy(mapping: Mapping, brain: Brain) -> Hierarchy:
     return hierarchy_alignment(expected_depth(mapping.layer), voxel_ranks(brain.rois, brain.n_voxels))
 
 
+def compare_with_start(step_0: Sequence[Mapping], now: Mapping, brain: Brain, seed: int) -> dict[str, float]:
+    """Name all measures of rewiring of one snapshot, over the voxels that are predicted at either end.
+
+    Parameters
+    ----------
+    step_0 : sequence of Mapping
+        All fits of step 0, at least three.
+    now : Mapping
+        Of the snapshot.
+    brain : Brain
+    seed : int
+        Seed of the channel clusters.
+    """
+    predicted = predicted_voxels([fit.r2 for fit in step_0], now.r2)
+    places = counted_places(brain.rois, predicted)
+    before = [describe_fit(fit, places, seed) for fit in step_0]
+    after = [describe_fit(now, places, seed)]
+    raw, between = (compare_all(before, fits, places, brain.noise_ceiling) for fits in (after, before))
+    voxels = {"all": slice(None)} | {roi.name: roi.voxels for roi in brain.rois}
+    counts = {f"rewiring/{place}/n_predicted": float(predicted[own].sum()) for place, own in voxels.items()}
+    return counts | name_rewiring(raw, between)
+
+
 @dataclass(frozen=True)
 class Fit:
     """A mapping and, by ROI, how its voxels differ in the channels they read (empty without weights)."""
@@ -138,27 +162,35 @@ class Fit:
     channels: dict[str, RoiChannels]
 
 
-def describe_fit(mapping: Mapping, brain: Brain, seed: int) -> Fit:
+def describe_fit(mapping: Mapping, places: dict[str, Int[np.ndarray, " _"]], seed: int) -> Fit:
     """Describe the channels of a mapping once, to compare it with many."""
     if mapping.weights is None:
         return Fit(mapping, {})
     return Fit(
-        mapping, {roi.name: describe_channels(mapping.weights[roi.voxels], seed) for roi in brain.rois}
+        mapping,
+        {
+            place: describe_channels(mapping.weights[voxels], seed)
+            for place, voxels in places.items()
+            if place != "all"
+        },
     )
 
 
 def compare_all(
-    before: Sequence[Fit], after: Sequence[Fit], brain: Brain
+    before: Sequence[Fit],
+    after: Sequence[Fit],
+    places: dict[str, Int[np.ndarray, " _"]],
+    noise_ceiling: Float[np.ndarray, " n_voxels"] | None,
 ) -> dict[tuple[str, str], Float[np.ndarray, "n_before n_after"]]:
     """Compute every measure of rewiring for all pairs of fits, by (place, measure).
 
-    Weighted means are named ``<measure>_weighted``.
+    Means are over the voxels in `places`. Weighted means are named ``<measure>_weighted``.
     """
     tables: dict[tuple[str, str], Float[np.ndarray, "n_before n_after"]] = {}
     for row, first in enumerate(before):
         for column, second in enumerate(after):
             measures = rewiring_measures(first.mapping, second.mapping)
-            found = summarise_rois(measures, brain.rois, brain.noise_ceiling)
+            found = summarise_places(measures, places, noise_ceiling)
             for name, channels in first.channels.items():
                 found[name] |= compare_channels(channels, second.channels[name])
             for place, values in found.items():
@@ -172,27 +204,20 @@ def name_rewiring(
     raw: dict[tuple[str, str], Float[np.ndarray, "n_fits 1"]],
     between: dict[tuple[str, str], Float[np.ndarray, "n_fits n_fits"]],
 ) -> dict[str, float]:
-    """Hold rewiring against the floor: raw, null, excess with interval, p, and p corrected over ROIs."""
+    """Hold rewiring against the floor: raw, null, and excess with its interval."""
     values: dict[str, float] = {}
-    tested: dict[str, list[str]] = {}
     for (place, measure), distances in raw.items():
         name = f"rewiring/{place}/{measure}"
         tail = describe(name).tail
         if tail is None:
             values[name] = float(distances.mean())
             continue
-        found = noise_floor(distances[:, 0], between[place, measure], tail, corrected=True)
+        found = noise_floor(distances[:, 0], between[place, measure], tail)
         values |= {
             name: found.raw,
             f"{name}_null": found.null,
             f"{name}_excess": found.excess,
             f"{name}_excess_low": found.low,
             f"{name}_excess_high": found.high,
-            f"{name}_p": found.p,
         }
-        if place != "all":
-            tested.setdefault(measure, []).append(f"{name}_p")
-    for names in tested.values():
-        corrected = correct_over_rois(np.array([values[name] for name in names]))
-        values |= {f"{name}_fdr": float(p) for name, p in zip(names, corrected, strict=True)}
     return values

@@ -38,7 +38,7 @@ class DepthShift:
     Attributes
     ----------
     end : float array [n_voxels]
-        Last snapshot against the mean of all fits of step 0; its mean over an ROI is
+        Last snapshot against the mean of all fits of step 0; its mean over an ROI's predicted voxels is
         ``rewiring/<ROI>/depth_shift``.
     floor : float array [n_voxels] or None
         A refit of step 0 against the mean of the other fits; None without refits.

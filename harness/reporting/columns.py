@@ -42,7 +42,7 @@ class Column:
     above, heading : str
         Heading of the group of columns, and of this one.
     form : str
-        How numbers are written: "number", "signed" (+ or −) or "p".
+        How numbers are written: "number", "signed" (+ or −), "p", or "verdict" for one in words.
     """
 
     metric: str
@@ -51,8 +51,10 @@ class Column:
     heading: str
     form: Form = "number"
 
-    def write(self, value: float, sd: float = float("nan")) -> str:
-        """Text of a value, with its standard deviation over seeds if there is one."""
+    def write(self, value: float | str, sd: float = float("nan")) -> str:
+        """Text of a value, with its standard deviation over seeds if there is one; words stay as they are."""
+        if isinstance(value, str):
+            return value or ABSENT
         if pd.isna(value):
             return ABSENT
         if self.form == "p":
@@ -63,7 +65,7 @@ class Column:
         return text.replace("-", "−") + ("" if pd.isna(sd) else f" ±{sd:.3f}")
 
     def write_interval(self, low: float, high: float) -> str:
-        """Text of an interval over subjects; empty if there is none."""
+        """Text of an interval; empty if there is none."""
         return "" if pd.isna(low) else f"[{self.write(low)}, {self.write(high)}]"
 
     def summarise(self, values: Sequence[float]) -> tuple[float, float]:

@@ -32,9 +32,15 @@ from harness.reporting.columns import (
     write_title,
 )
 from harness.reporting.run_results import RunResult
+from harness.reporting.verdicts import write_cell
 from harness.runs import name_of_subject
 
-OVER_ALPHA = ("rewiring/all/wasserstein_excess", "brain/all/r2")
+OVER_ALPHA = (
+    "rewiring/all/wasserstein_excess",
+    "rewiring/all/r2_change",
+    "rewiring/all/confidence_change",
+    "brain/all/r2",
+)
 """Metrics of the brain that curves of WiSE-FT show."""
 
 
@@ -98,19 +104,20 @@ def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
     DataFrame
         Index: backbone, task, method, variant and seeds (their number). Columns: metric (its name in
         ``results.jsonl``), at ("start" or "end") and statistic: "value" is the mean over seeds, for p values
-        the largest; "sd" the sample's standard deviation, NaN for one seed; "low" and "high" the interval
-        over subjects, also a mean over seeds, NaN for one subject. NaN without a value.
+        largest; "sd" the sample's standard deviation, NaN for one seed; "low" and "high" the interval
+        over subjects or, for the excess of one subject, that of one more refit, also means over seeds, NaN
+        without one. NaN without a value. The value of a verdict is a text.
     """
     groups = group_runs(runs)
     columns = choose_columns(runs)
     records = []
     for alike in groups.values():
-        record: dict[tuple[str, str, str], float] = {}
+        record: dict[tuple[str, str, str], float | str] = {}
         for column in columns:
             key = (column.metric, column.at)
-            record[*key, "value"], record[*key, "sd"] = column.summarise(find_all(alike, *key))
+            record[*key, "value"], record[*key, "sd"] = summarise(column, alike)
             for end in ("low", "high"):
-                values = find_all(alike, f"{column.metric}_subjects_{end}", column.at)
+                values = find_interval(alike, column.metric, column.at, end)
                 record[*key, end] = statistics.fmean(values) if values else float("nan")
         records.append(record)
     index = [(*group, len(alike)) for group, alike in groups.items()]
@@ -121,10 +128,23 @@ def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
     )
 
 
+def summarise(column: Column, runs: Sequence[RunResult]) -> tuple[float | str, float]:
+    """Value of a column for runs that differ only in their seed, and its sd; a verdict is in words."""
+    if column.form == "verdict":
+        return write_cell([one for run in runs for one in run.verdicts.values()]), float("nan")
+    return column.summarise(find_all(runs, column.metric, column.at))
+
+
 def find_all(runs: Sequence[RunResult], metric: str, at: At) -> list[float]:
     """Values of a metric at the first or last snapshot, of the runs that have one."""
     found = [run.find(metric, at)[2] for run in runs]
     return [value for value in found if value is not None]
+
+
+def find_interval(runs: Sequence[RunResult], metric: str, at: At, end: str) -> list[float]:
+    """Ends ("low" or "high") of a metric's interval over subjects, or of an excess over its floor."""
+    over = find_all(runs, f"{metric}_subjects_{end}", at)
+    return over or (find_all(runs, f"{metric}_{end}", at) if metric.endswith("_excess") else [])
 
 
 def choose_columns(runs: Sequence[RunResult]) -> list[Column]:
@@ -147,7 +167,15 @@ def choose_columns(runs: Sequence[RunResult]) -> list[Column]:
         *_brain_metrics(),
     ]
     columns = [describe_column(metric, at) for metric, places in metrics for at in places]
-    return [column for column in columns if find_all(runs, column.metric, column.at)]
+    return [
+        column
+        for column in columns
+        if (
+            any(run.verdicts for run in runs)
+            if column.form == "verdict"
+            else find_all(runs, column.metric, column.at)
+        )
+    ]
 
 
 def _scores(task: str, main: str) -> list[str]:

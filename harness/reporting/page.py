@@ -6,6 +6,7 @@ Finished runs are shown, unfinished ones listed.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from harness.mappings import Mapping, load_mapping
 from harness.measures import (
     N_CLUSTERS,
     STAGES,
+    Verdict,
 )
 from harness.plot import (
     DepthShift,
@@ -46,6 +48,7 @@ from harness.reporting.comparison import (
     columns_of,
     compare_runs,
     find_all,
+    find_interval,
     group_runs,
     probe_tasks,
 )
@@ -58,6 +61,10 @@ from harness.reporting.run_results import (
     RunResult,
     read_runs,
     unfinished_runs,
+)
+from harness.reporting.verdicts import (
+    write_cell,
+    write_findings,
 )
 from harness.runs import (
     Subject,
@@ -144,9 +151,21 @@ def render(runs: Sequence[RunResult], study: str, unfinished: Sequence[str]) -> 
         sections=list(draw_runs(lines, brains)),
         code_versions=sorted({manifest["code_version"] for manifest in manifests}),
         packages=manifests[-1]["packages"] | {"python": manifests[-1]["python"]},
+        findings=write_findings({line.label: list_verdicts(line) for line in lines}, name_units(lines)),
         simulated=any(run.config.brain.name == "simulated" for run in runs),
         unfinished=unfinished,
     )
+
+
+def list_verdicts(line: Line) -> list[Verdict]:
+    """Verdicts of a line's last snapshots: every seed and subject."""
+    return [verdict for run in line.runs for verdict in run.verdicts.values()]
+
+
+def name_units(lines: Sequence[Line]) -> str:
+    """What the verdicts of one line differ in."""
+    seeds, subjects = any(len(line.runs) > 1 for line in lines), any(line.subjects for line in lines)
+    return "subjects and seeds" if seeds and subjects else "subjects" if subjects else "seeds"
 
 
 def _load_brains(runs: Sequence[RunResult]) -> dict[BrainConfig, Brain]:
@@ -250,17 +269,29 @@ def _count_letters(cell: dict[str, str]) -> int:
 def _build_cell(column: Column, values: pd.Series, line: Line) -> dict[str, str]:
     """Build a cell: number, sd over seeds, interval over subjects, and where to find it."""
     key = (column.metric, column.at)
-    text, _, sd = column.write(values[*key, "value"], values[*key, "sd"]).partition(" ")
+    text, sd = _split_spread(column.write(values[*key, "value"], values[*key, "sd"]))
     interval = column.write_interval(values[*key, "low"], values[*key, "high"])
     return {"text": text, "sd": sd, "interval": interval, "where": _say_where(column, column.metric, line)}
+
+
+def _split_spread(text: str) -> tuple[str, str]:
+    """Split a written number from its standard deviation; a text in words has none."""
+    number, mark, sd = text.partition(" ±")
+    return number, mark.strip() + sd
 
 
 def _build_own_cell(column: Column, line: Line, label: str) -> dict[str, str]:
     """Build a cell of one subject."""
     metric = name_of_subject(column.metric, label)
+    value: float | str
     value, sd = column.summarise(find_all(line.runs, metric, column.at))
-    text, _, spread = column.write(value, sd).partition(" ")
-    return {"text": text, "sd": spread, "interval": "", "where": _say_where(column, metric, line)}
+    if column.form == "verdict":
+        value = write_cell([run.verdicts[label] for run in line.runs if label in run.verdicts])
+    text, spread = _split_spread(column.write(value, sd))
+    ends = (find_interval(line.runs, metric, column.at, end) for end in ("low", "high"))
+    low, high = (statistics.fmean(values) if values else math.nan for values in ends)
+    interval = column.write_interval(low, high)
+    return {"text": text, "sd": spread, "interval": interval, "where": _say_where(column, metric, line)}
 
 
 def _say_where(column: Column, metric: str, line: Line) -> str:

@@ -20,6 +20,7 @@ from harness.reporting.comparison import (
     task_measures,
 )
 from harness.reporting.figures.curves import (
+    BESIDE,
     draw_alignment,
     draw_depths,
     draw_forgetting,
@@ -77,6 +78,7 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
             "mean’s 95 % interval over subjects, clipped at the panel."
         )
     floor = "one more refit of step 0 falls in 95 % of cases" + (", within a subject" if several else "")
+    judged = ("verdict/<place>/kind",) if any(run.verdicts for run in runs) else ()
     shown = [kind for kind in PROBE_KINDS if kind.in_tables]
     if sequences:
         yield _picture_sequences(sequences, seeds)
@@ -105,16 +107,20 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
         ),
     )
     if any(len(line.steps) > 1 for line in lines):
-        own = ("_excess_high", "_p", "_p_fdr")
-        over = tuple(f"_excess_subjects_{end}" for end in ("low", "high", "p", "p_fdr"))
+        ends = ("", *(f"_subjects_{end}" for end in ("low", "high"))) if several else ("", "_low", "_high")
         yield Picture(
             "Rewiring over the floor",
             embed_svg(draw_rewiring(lines, places)),
             "How much further voxels have moved between layers than a refit alone moves them: the whole "
             f"brain, then each region in order of the hierarchy, all on one axis. Shaded: where {floor}. "
-            f"Filled points have p < 0.05{' over subjects' if several else ''}, in regions corrected for "
-            f"their number; open points are no evidence of rewiring.{of_brain}",
-            tuple(f"rewiring/<place>/wasserstein{end}" for end in ("_excess", *(over if several else own))),
+            "An excess is no evidence of rewiring: noise alone moves voxels too, so the change of R² and of "
+            "confidence stand below. Where there are verdicts, points are filled if a region is rewired. A "
+            f"cross is a collapsed backbone.{of_brain}",
+            (
+                *(f"rewiring/<place>/wasserstein_excess{end}" for end in ends),
+                *(f"rewiring/all/{change}" for change in BESIDE),
+                *judged,
+            ),
         )
     measures = [measure for measure in DRAWN if any(find_layers(line, measure) for line in lines)]
     if measures and any(len(line.steps) > 1 for line in lines):
@@ -138,12 +144,8 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
         "Depth of every region, before and after",
         embed_svg(draw_depths(lines, places)),
         "Mean depth that a region’s voxels read from, in order of the hierarchy: open at step 0, filled at "
-        "the last snapshot. The bar between them is strong if the shift is outside the floor (p < 0.05"
-        f"{' over subjects' if several else ''}, corrected for the number of regions).",
-        (
-            "selectors/<place>/expected_depth",
-            f"rewiring/<place>/depth_shift_{'excess_subjects_' if several else ''}p_fdr",
-        ),
+        "the last snapshot. Where there are verdicts, the bar between is strong if the region is rewired.",
+        ("selectors/<place>/expected_depth", *judged),
     )
     interpolated = [line for line in lines if choose_interpolated(line.runs)]
     if interpolated:
@@ -152,8 +154,7 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
             embed_svg(draw_interpolation(interpolated)),
             "Weights on the straight line from the pretrained backbone (α = 0) to the fine-tuned one "
             "(α = 1), measured like snapshots. Where accuracy holds and Δ is nearer to 0, less is forgotten "
-            "at no cost. "
-            f"Open points of excess rewiring have p ≥ 0.05.{of_brain}",
+            f"at no cost.{of_brain}",
             tuple(choose_interpolated([run for line in interpolated for run in line.runs])),
         )
 

@@ -15,7 +15,11 @@ from harness.config import (
     read_config,
     tasks_in_order,
 )
-from harness.measures import At
+from harness.measures import (
+    At,
+    Verdict,
+    read_verdict,
+)
 from harness.reporting.columns import (
     MAIN,
     TASK,
@@ -76,6 +80,19 @@ class RunResult:
         """Optimizer steps at which the tasks of a sequence ended, in order; empty for a single task."""
         names = [name for name in self._curves if name.startswith("sequence/")]
         return sorted({int(step) for name in names for step in self._curves[name].index})
+
+    @cached_property
+    def verdicts(self) -> dict[str | None, Verdict]:
+        """Verdicts of the last snapshot, by subject's label (None: the only one); empty if there is none."""
+        last = self.rows[self.rows["step"] == self.steps[-1]]
+        rows = dict(zip(last["name"], last["value"], strict=True))
+        found = {label: read_verdict(rows, label) for label in (self.subjects or (None,))}
+        return {label: verdict for label, verdict in found.items() if verdict is not None}
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the backbone of the last snapshot is collapsed."""
+        return any(verdict.collapsed for verdict in self.verdicts.values())
 
     def resolve(self, metric: str) -> str:
         """Fill in a metric's name: `TASK` with the run's task, `MAIN` with its main measure."""

@@ -10,6 +10,9 @@ from .queries import (
 from .tracker import (
     track,
 )
+from .verdict_tags import (
+    read_tags,
+)
 from .wise_ft import (
     ALPHAS,
     measure_curve,
@@ -26,6 +29,7 @@ __all__ = [
     "metric_curves",
     "plan_work",
     "query",
+    "read_tags",
     "track",
     "tracking_uri",
 ]

@@ -1,4 +1,4 @@
-"""Measure a snapshot beside its mappings: head, probes and drift."""
+"""Measure a snapshot beside its mappings: head, probes, drift and collapse."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from harness.finetuning import (
 )
 from harness.measures import (
     ProbedTask,
+    describe_features,
     probe_features,
     representation_drift,
     score_labels,
@@ -68,6 +69,7 @@ class Prober:
         multi_label = [task.name for task in (*self._tasks, *self._probes) if task.multi_label]
         single = len(self._tasks) == 1
         found: dict[str, Any] = {"probe": {}, "multi_label": multi_label}
+        health: dict[str, Any] = {"n_test": {}, "chance": {}}
         seen: dict[str, Float[np.ndarray, "n_images n_channels"]] = {}
         for place, task in enumerate([*self._tasks, *self._probes]):
             tuned = place < len(self._tasks)
@@ -83,21 +85,28 @@ class Prober:
             probed = ProbedTask(features[0], labels[0], features[1], labels[1], task, text)
             found["probe"][task.name] = probe_features(probed, self._config)
             if tuned:
+                if not task.multi_label:
+                    health["n_test"][task.name] = len(labels[1])
+                    health["chance"][task.name] = float(np.bincount(labels[1]).max() / len(labels[1]))
                 model.choose_head(place)
                 scores = score_head(model, features[1], labels[1])
                 if single:
                     found["task"] = scores
                 else:
                     found.setdefault("heads", {})[task.name] = scores
-        return found | {"drift": self._measure_drift(backbone, name)}
+        now = self._layer_means(backbone, f"{name}, drift")
+        health["features"] = describe_features(now["features"])
+        health["weights_finite"] = measure_finite(backbone.encoder)
+        return found | {"drift": self._measure_drift(backbone, now), "health": health}
 
-    def _measure_drift(self, backbone: Backbone, name: str) -> dict[str, dict[str, float]]:
+    def _measure_drift(
+        self, backbone: Backbone, now: dict[str, Float[np.ndarray, "n_images _"]]
+    ) -> dict[str, dict[str, float]]:
         before, after = (dict(part.encoder.named_parameters()) for part in (self._pretrained, backbone))
         layers = {
             name: layer for name, layer in self._pretrained.parameter_layers().items() if name in before
         }
         found = weight_distance(_to_numpy(before), _to_numpy(after), layers)
-        now = self._layer_means(backbone, f"{name}, drift")
         for layer, measures in representation_drift(self._means_at_start, now).items():
             found.setdefault(layer, {}).update(measures)
         return found
@@ -125,6 +134,13 @@ class Prober:
 
 def _to_numpy(tensors: dict[str, torch.nn.Parameter]) -> dict[str, np.ndarray]:
     return {name: tensor.detach().cpu().float().numpy() for name, tensor in tensors.items()}
+
+
+def measure_finite(encoder: torch.nn.Module) -> float:
+    """Share of an encoder's weights that are finite."""
+    weights = [weight.detach() for weight in encoder.parameters()]
+    finite = sum(int(weight.isfinite().sum()) for weight in weights)
+    return finite / max(sum(weight.numel() for weight in weights), 1)
 
 
 def score_head(

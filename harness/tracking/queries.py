@@ -14,8 +14,12 @@ import pandas as pd
 from harness.measures import (
     INTERPOLATED,
     STAGES,
+    VERDICTS,
     Kind,
+    name_verdict,
+    split_name,
 )
+from harness.runs import Row
 from harness.storage import (
     InputError,
     unknown_name,
@@ -30,6 +34,11 @@ TAGS = {"study": "study", "run": "palimpsest.run"} | {
 }
 
 
+COLLAPSED = "collapsed"
+JUDGEMENTS = (*VERDICTS, COLLAPSED)
+"""What `query` can choose regions by."""
+
+
 def query(
     kind: Kind,
     by: Sequence[str] | str | None = None,
@@ -38,6 +47,7 @@ def query(
     measure: str | None = None,
     runs_dir: str | Path = "runs",
     wise_ft: bool = False,
+    verdict: str | None = None,
 ) -> pd.DataFrame:
     """Mean, standard deviation and number of values of a kind of metric at every optimizer step.
 
@@ -56,12 +66,17 @@ def query(
         Folder of the default store; ``MLFLOW_TRACKING_URI`` overrides it.
     wise_ft : bool
         Curves over α of WiSE-FT instead: step is α in percent.
+    verdict : str, optional
+        Only regions with this verdict at a run's last snapshot: ``"unchanged"``, ``"loss of signal"``,
+        ``"reweighted"``, ``"rewired"``; or ``"collapsed"``, all of the runs whose backbone is. Without
+        regions in the metric's name, the verdict of the whole brain counts.
 
     Returns
     -------
     DataFrame
         Columns of `by`, then measure, step, mean, std (of the sample; NaN for one value) and n. Without
         ``roi`` in `by`, values are those of the whole brain; without ``subject``, means over subjects.
+        Codes of verdicts are also in words, as ``verdict``: ``"rewired"``, or ``"rewired 2, unchanged 1"``.
 
     Raises
     ------
@@ -75,8 +90,19 @@ def query(
         by = [column.strip() for column in by.split(",")]
     _check_columns(by, (*TAGS, *columns, "measure"))
     measure = measure or STAGES[kind].shown
-    curves = metric_curves(kind, study=study, measure=measure, runs_dir=Path(runs_dir), interpolated=wise_ft)
-    return mean_curves(curves, by)
+    curves = metric_curves(
+        kind,
+        study=study,
+        measure=measure,
+        runs_dir=Path(runs_dir),
+        interpolated=wise_ft,
+        verdict=verdict,
+    )
+    # several subjects have verdicts of their own and none of their mean
+    if kind == "verdict" and "subject" not in by and not (curves["subject"] == "all").any():
+        curves = curves.assign(subject="all")
+    table = mean_curves(curves, by)
+    return _add_words(table, curves) if kind == "verdict" else table
 
 
 def metric_curves(
@@ -86,6 +112,7 @@ def metric_curves(
     measure: str | None = None,
     runs_dir: Path = Path("runs"),
     interpolated: bool = False,
+    verdict: str | None = None,
 ) -> pd.DataFrame:
     """Every value of a kind of metric, one per row; parameters and errors as for `query`.
 
@@ -98,6 +125,8 @@ def metric_curves(
         ``"all"`` too.
     """
     places, stage = place_columns(kind), f"{INTERPOLATED}{kind}" if interpolated else kind
+    if verdict is not None and verdict not in JUDGEMENTS:
+        raise unknown_name("verdict", verdict, JUDGEMENTS)
     records = []
     measures = set()
 
@@ -105,14 +134,19 @@ def metric_curves(
         first, *_, last = name.split("/")
         if first == stage:
             measures.add(last)
-        return first == stage and measure in (None, last)
+        return (first == stage and measure in (None, last)) or (verdict is not None and _is_verdict(name))
 
     for tags, rows in read_histories(tracking_uri(runs_dir), study, wanted):
         run = {column: tags.get(tag, "") for column, tag in TAGS.items()}
+        judged = None if verdict is None else _find_judged(rows, verdict)
         for row in rows:
-            _, *where, last = row["name"].split("/")
+            first, *where, last = row["name"].split("/")
+            if first != stage or measure not in (None, last):
+                continue
             # stage/place/subject/measure; place and subject may be missing
             found = dict(zip(places, [*where, "all", "all"], strict=False))
+            if judged is not None and (found.get("roi", "all"), found.get("subject", "all")) not in judged:
+                continue
             records.append({**run, **found, "measure": last, "step": row["step"], "value": row["value"]})
     if interpolated and not measures:
         raise InputError(f"{kind} of WiSE-FT: found no curve, expected runs measured by palimpsest wise-ft")
@@ -121,6 +155,58 @@ def metric_curves(
     frame = pd.DataFrame(records, columns=[*TAGS, *places, "measure", "step", "value"])
     frame = frame.astype({"step": "int64", "value": "float64"})
     return frame.sort_values([*TAGS, *places, "measure", "step"], ignore_index=True)
+
+
+def _is_verdict(name: str) -> bool:
+    parts = split_name(name)
+    return not parts.interpolated and (parts.stage, parts.measure) in (
+        ("verdict", "kind"),
+        ("collapse", "collapsed"),
+    )
+
+
+class _Everything:
+    """All places and subjects of a run."""
+
+    def __contains__(self, item: object) -> bool:
+        return True
+
+
+def _find_judged(rows: Sequence[Row], verdict: str) -> set[tuple[str, str]] | _Everything:
+    """Find the (place, subject) of a run with this verdict at its last snapshot; a collapse is of all."""
+    judged = [row for row in rows if _is_verdict(row["name"])]
+    last = max((row["step"] for row in judged), default=0)
+    found: set[tuple[str, str]] = set()
+    for row in judged:
+        parts = split_name(row["name"])
+        if row["step"] != last:
+            continue
+        if parts.stage == "collapse":
+            if verdict == COLLAPSED and row["value"]:
+                return _Everything()
+        elif name_verdict(row["value"]) == verdict:
+            # the mean over subjects is shown where any of them has the verdict
+            found |= {(parts.place, parts.subject or "all"), (parts.place, "all")}
+    return found
+
+
+def _add_words(table: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """Add the verdicts behind the means of codes, in words, the strongest first."""
+    keys = [column for column in table.columns if column not in ("mean", "std", "n")]
+    chosen = curves[curves["measure"] == "kind"]
+    for column in ("roi", "subject"):
+        if column not in keys:
+            chosen = chosen[chosen[column] == "all"]
+
+    def write(codes: pd.Series) -> str:
+        counts = codes.round().astype(int).value_counts().sort_index(ascending=False)
+        names = {name_verdict(float(code)): n for code, n in counts.items()}
+        return next(iter(names)) if len(names) == 1 else ", ".join(f"{k} {n}" for k, n in names.items())
+
+    if chosen.empty:
+        return table
+    words = chosen.groupby(keys, as_index=False)["value"].agg(verdict=write)
+    return table.merge(words, how="left", on=keys)
 
 
 def mean_curves(curves: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

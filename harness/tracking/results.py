@@ -16,6 +16,7 @@ from harness.finetuning import (
 )
 from harness.mappings import load_mapping
 from harness.measures import (
+    is_collapsed,
     measure_brain,
     name_probes,
     name_sequence,
@@ -30,6 +31,7 @@ from harness.storage import read_json
 from harness.tracking.across_subjects import combine_subjects
 from harness.tracking.evidence import EvidenceFiles
 from harness.tracking.mlflow_store import TrackedRun
+from harness.tracking.verdict_tags import read_tags
 from harness.tracking.work_items import plan_work
 from tasks import Task
 
@@ -62,7 +64,7 @@ def derive_rows(
     """Derive the metrics of every snapshot by name, from mappings and probes on disk."""
     probes = {step: read_json(probes_file(run, step)) for step in steps}
     tasks = [task.name for task in tasks_in_order(config.task)]
-    collapsed: set[int] = set()
+    collapsed = {step for step in steps if is_collapsed(probes[step], probes[0], tasks)}
     measured: dict[str, dict[int, dict[str, float]]] = {}
     for subject in brains.subjects:
         items = plan_work(config, [subject], steps)
@@ -80,5 +82,6 @@ def derive_rows(
 def forward_rows(config: Config, run: Path) -> None:
     """Send the rows of a run's journal to MLflow."""
     manifest = read_json(run / "manifest.json")
-    with TrackedRun(config, run, {"code_version": manifest["code_version"]}) as tracked:
+    tags = {"code_version": manifest["code_version"]} | read_tags(config, run)
+    with TrackedRun(config, run, tags) as tracked:
         tracked.forward()

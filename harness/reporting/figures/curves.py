@@ -36,11 +36,9 @@ from harness.reporting.comparison import (
     task_measures,
 )
 from harness.reporting.figures.panels import (
-    ALPHA,
     COLUMNS,
     Line,
     are_measured,
-    choose_test,
     draw_curves,
     draw_legend,
     make_panels,
@@ -49,7 +47,9 @@ from harness.reporting.figures.panels import (
 )
 from harness.runs import name_of_subject
 
-FLOOR = "floor: range of one more refit of step 0, 95 %"
+FLOOR = "one more refit of step 0, 95 %"
+BESIDE = ("r2_change", "confidence_change")
+"""Changes that stand beside every distance: a loss of signal moves distances too."""
 
 
 def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
@@ -104,6 +104,9 @@ def _delta(lines: Sequence[Line], probe: str, kind: ProbeKind) -> str:
 def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "wasserstein") -> Figure:
     """Draw excess rewiring over steps: the whole brain, and a small panel for every place.
 
+    Below the whole brain are its ΔR² and Δconfidence: where they fall, distances grow by noise alone. Points
+    are filled where the verdict is rewired, and crosses where the backbone is collapsed.
+
     Parameters
     ----------
     lines : sequence of Line
@@ -113,34 +116,37 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
         A measure with a noise floor.
     """
     with figure_style():
-        n_rows = max(2, math.ceil(len(places) / COLUMNS))
+        n_rows = max(3, math.ceil(len(places) / COLUMNS))
         layout = ConstrainedLayoutEngine(wspace=0.02, hspace=0.02)
         figure = Figure(figsize=(WIDTH, 0.5 + 1.65 * n_rows), layout=layout)
         grid = figure.add_gridspec(n_rows, COLUMNS + 2)
-        whole = figure.add_subplot(grid[:3, :2])
+        whole = figure.add_subplot(grid[:2, :2])
+        beside = {figure.add_subplot(grid[2, column]): name for column, name in enumerate(BESIDE)}
         axes = [
             figure.add_subplot(grid[index // COLUMNS, 2 + index % COLUMNS]) for index in range(len(places))
         ]
         for ax, place in zip([whole, *axes], ["all", *places], strict=True):
             name = f"rewiring/{place}/{measure}"
-            p = f"{name}_p" if place == "all" else f"{name}_p_fdr"
             title = f"Whole brain: {describe(f'{name}_excess').title}" if place == "all" else place
-            _draw_panel(ax, lines, f"{name}_excess", title, p)
+            _draw_panel(ax, lines, f"{name}_excess", title, place)
             for line in lines:
-                margin = _floor_margin(line, name)
-                if margin is not None:
-                    _draw_floor(ax, line, 0.0, margin)
-        mark_zero([whole, *axes])
+                floor = _floor_ends(line, name)
+                if floor is not None:
+                    _draw_floor(ax, line, *floor)
+        for ax, change in beside.items():
+            name = f"rewiring/all/{change}"
+            _draw_panel(ax, lines, name, describe(name).heading)
+            ax.set_xlabel("")
+            ax.margins(y=0.2)
+        mark_zero([whole, *axes, *beside])
         share_limits([whole, *axes])
         for index, ax in enumerate(axes):
             ax.tick_params(labelleft=index % COLUMNS == 0)
             ax.set_xlabel("")
-        over = any(line.subjects for line in lines)
-        points = [
-            _point(f"p < {ALPHA:g}" + (" over subjects" if over else "")),
-            _point("p ≥ 0.05" if over else "within the floor", "none"),
-        ]
-        draw_legend(figure, lines, [*points, _floor_patch()])
+        points = []
+        if any(len(line.rewired(place)) for line in lines for place in ("all", *places)):
+            points = [_point("rewired"), _point("any other verdict", "none")]
+        draw_legend(figure, lines, [*points, *_collapse_mark(lines), _floor_patch()])
     return figure
 
 
@@ -156,7 +162,8 @@ def draw_alignment(lines: Sequence[Line]) -> Figure:
                 n_fits = 1 + line.runs[0].config.mapping.floor_refits
                 margin = stats.t.ppf(0.975, n_fits - 1) * math.sqrt(1 + 1 / n_fits)
                 middle, spread = float(centre["mean"].iloc[0]), float(sd["mean"].iloc[0])
-                _draw_floor(axes[0, 0], line, middle, float(margin) * spread)
+                reach = float(margin) * spread
+                _draw_floor(axes[0, 0], line, middle - reach, middle + reach)
         mark_zero([axes[0, 0]])
         r2 = "brain/all/r2"
         _draw_panel(axes[0, 1], lines, r2, f"{write_title(r2)}, held-out stimuli")
@@ -168,7 +175,7 @@ def draw_alignment(lines: Sequence[Line]) -> Figure:
 def draw_depths(lines: Sequence[Line], places: Sequence[str]) -> Figure:
     """Draw the expected depth of every place at step 0 and at the last snapshot, a panel per line.
 
-    The bar between the two is strong if the shift is outside the floor.
+    The bar between the two is strong if the last snapshot's verdict is rewired; without verdicts, all are.
     """
     with figure_style():
         n_columns = min(max(len(lines), 2), COLUMNS)
@@ -181,48 +188,57 @@ def draw_depths(lines: Sequence[Line], places: Sequence[str]) -> Figure:
                 continue
             line = lines[index]
             curves = [line.curve(f"selectors/{place}/expected_depth")["mean"] for place in places]
-            tests = [choose_test(line, f"rewiring/{place}/depth_shift_p_fdr") for place in places]
-            p = [line.curve(test)["max"] for test in tests]
-            for height, curve, value in zip(heights, curves, p, strict=True):
+            verdicts = [line.rewired(place) for place in places]
+            judged = any(len(one) for one in verdicts) or any(run.collapsed for run in line.runs)
+            for height, curve, rewired in zip(heights, curves, verdicts, strict=True):
                 if len(curve):
-                    significant = len(value) > 0 and value.iloc[-1] < ALPHA
+                    strong = bool(rewired.iloc[-1]) if len(rewired) else not judged
                     ends = [curve.iloc[0], curve.iloc[-1]]
                     ax.plot(
                         ends,
                         [height, height],
                         color=line.colour,
-                        alpha=1.0 if significant else 0.3,
-                        linewidth=2.4 if significant else 1.2,
+                        alpha=1.0 if strong else 0.3,
+                        linewidth=2.4 if strong else 1.2,
                         zorder=1,
                     )
                     ax.plot(ends[0], height, "o", color=line.colour, markerfacecolor="white", markersize=6)
                     ax.plot(ends[1], height, "o", color=line.colour, markersize=6)
-            ax.set_title(line.label)
+            ax.set_title(line.title)
             ax.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(places) - 0.4))
             ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
             ax.set_xlabel("expected depth: 0 first layer, 1 last")
             ax.set_yticks(heights, places if index % n_columns == 0 else [""] * len(places))
             ax.grid(axis="x")
-        strong = Line2D([], [], color=FAINT, linewidth=2.4, label=f"shift outside the floor, p < {ALPHA:g}")
-        weak = Line2D([], [], color=FAINT, alpha=0.4, linewidth=1.2, label="within the floor")
-        draw_legend(figure, [], [_point("step 0", "none"), _point("last snapshot"), strong, weak])
+        bars = []
+        if any(len(line.rewired(place)) for line in lines for place in places):
+            bars = [
+                Line2D([], [], color=FAINT, linewidth=2.4, label="verdict: rewired"),
+                Line2D([], [], color=FAINT, alpha=0.4, linewidth=1.2, label="any other"),
+            ]
+        draw_legend(figure, [], [_point("step 0", "none"), _point("last snapshot"), *bars])
     return figure
 
 
-def _floor_margin(line: Line, metric: str) -> float | None:
-    """How far one more refit of step 0 goes in 95 % of cases; with several subjects, their average."""
+def _floor_ends(line: Line, metric: str) -> tuple[float, float] | None:
+    """Range of the excess of one more refit of step 0, 95 %; with several subjects, their average."""
     names = [name_of_subject(metric, label) for label in line.subjects] or [metric]
-    pairs = [
-        (line.curve(f"{name}_excess")["mean"], line.curve(f"{name}_excess_high")["mean"]) for name in names
-    ]
-    # the floor belongs to step 0, so it is the same at every step
-    margins = [float((high - excess).iloc[-1]) for excess, high in pairs if len(excess)]
-    return float(np.mean(margins)) if margins else None
+    ends = []
+    for name in names:
+        excess = line.curve(f"{name}_excess")["mean"]
+        if len(excess):
+            low, high = (line.curve(f"{name}_excess_{end}")["mean"] for end in ("low", "high"))
+            # it belongs to step 0; the voxels that count differ a little between snapshots
+            ends.append((float((excess - high).iloc[-1]), float((excess - low).iloc[-1])))
+    if not ends:
+        return None
+    lowest, highest = np.mean(ends, axis=0)
+    return float(lowest), float(highest)
 
 
-def _draw_panel(ax: Axes, lines: Sequence[Line], metric: str, title: str, p: str | None = None) -> Axes:
+def _draw_panel(ax: Axes, lines: Sequence[Line], metric: str, title: str, judged: str | None = None) -> Axes:
     """Draw a metric of every line over optimizer steps; see `draw_curves`."""
-    draw_curves(ax, lines, metric, title, p)
+    draw_curves(ax, lines, metric, title, judged)
     ax.set_xlabel("optimizer step")
     ends = sorted({step for line in lines for run in line.runs for step in run.task_ends})
     if ends:
@@ -232,12 +248,19 @@ def _draw_panel(ax: Axes, lines: Sequence[Line], metric: str, title: str, p: str
     return ax
 
 
-def _draw_floor(ax: Axes, line: Line, centre: float, margin: float) -> None:
-    ax.axhspan(centre - margin, centre + margin, color=line.colour, alpha=0.11, linewidth=0, zorder=0)
+def _draw_floor(ax: Axes, line: Line, low: float, high: float) -> None:
+    ax.axhspan(low, high, color=line.colour, alpha=0.11, linewidth=0, zorder=0)
 
 
 def _point(label: str, fill: Literal["full", "none"] = "full") -> Line2D:
     return Line2D([], [], color=FAINT, marker="o", linestyle="", fillstyle=fill, label=label)
+
+
+def _collapse_mark(lines: Sequence[Line]) -> list[Line2D]:
+    """Legend of the crosses, if there are any."""
+    if not any(line.collapsed().any() for line in lines):
+        return []
+    return [Line2D([], [], color=FAINT, marker="X", linestyle="", fillstyle="none", label="collapsed")]
 
 
 def _floor_patch() -> Patch:

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from harness.measures import split_name
 from harness.plot import figure_style
-from harness.reporting.columns import describe_metric
 from harness.reporting.comparison import choose_interpolated
 from harness.reporting.figures.panels import (
     COLUMNS,
@@ -29,8 +28,8 @@ def draw_interpolation(lines: Sequence[Line]) -> Figure:
         figure, axes = make_panels(math.ceil(len(metrics) / COLUMNS), COLUMNS, 2.3)
         deltas = []
         for ax, (metric, title) in zip(axes.flat, metrics.items(), strict=False):
-            stage, excess = split_name(metric).stage, describe_metric(metric).ending == "_excess"
-            draw_curves(ax, lines, metric, title, metric.replace("_excess", "_p") if excess else None)
+            stage = split_name(metric).stage
+            draw_curves(ax, lines, metric, title)
             ax.set_xlim(-4, 104)
             ax.set_xticks([0, 50, 100], ["0", "0.5", "1"])
             ax.set_xlabel("α: 0 pretrained, 1 fine-tuned")
@@ -38,7 +37,7 @@ def draw_interpolation(lines: Sequence[Line]) -> Figure:
                 ax.set_ylim(0, 1.02)
             elif stage == "forgetting":
                 deltas.append(ax)
-            elif excess:
+            elif stage == "rewiring":
                 mark_zero([ax])
             else:
                 ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))

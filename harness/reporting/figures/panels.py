@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,12 +14,17 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from harness.measures import (
+    INTERPOLATED,
+    VERDICTS,
+    split_name,
+)
 from harness.plot import WIDTH
 from harness.reporting.run_results import RunResult
 from harness.runs import name_of_subject
 
 COLUMNS = 4  # of small multiples
-ALPHA = 0.05  # p below this is drawn as outside the floor
+REWIRED = VERDICTS.index("rewired")
 
 Dash = Literal["-", "--", ":", "-."]
 
@@ -65,6 +69,23 @@ class Line:
         return self.runs[0].subjects
 
     @property
+    def title(self) -> str:
+        """The label, and whether the backbone has collapsed by the last snapshot of any seed."""
+        return f"{self.label} (collapsed)" if any(run.collapsed for run in self.runs) else self.label
+
+    def collapsed(self, interpolated: bool = False) -> pd.Series:
+        """Whether the backbone is collapsed in any seed, by step; empty if it is not known."""
+        prefix = INTERPOLATED if interpolated else ""
+        return self.curve(f"{prefix}collapse/all/collapsed")["max"] > 0
+
+    def rewired(self, place: str) -> pd.Series:
+        """Whether a place is rewired in every seed and subject that has a verdict, by step."""
+        name = f"verdict/{place}/kind"
+        names = [name_of_subject(name, label) for label in self.subjects] or [name]
+        kinds = pd.concat([run.curve(one) for run in self.runs for one in names], axis=1)
+        return kinds.min(axis=1).sort_index() == REWIRED
+
+    @property
     def steps(self) -> list[int]:
         """Steps of the snapshots."""
         return sorted({step for run in self.runs for step in run.steps})
@@ -80,7 +101,7 @@ def make_panels(n_rows: int, n_columns: int, height: float) -> tuple[Figure, np.
 def draw_legend(figure: Figure, lines: Sequence[Line], more: Sequence[Line2D | Patch] = ()) -> None:
     """Draw a legend of all lines above the panels, with `more` after them."""
     handles = [
-        Line2D([], [], color=line.colour, linestyle=line.dash, marker="o", label=line.label) for line in lines
+        Line2D([], [], color=line.colour, linestyle=line.dash, marker="o", label=line.title) for line in lines
     ]
     figure.legend(
         handles=[*handles, *more], loc="outside upper left", ncols=len(handles) + len(more), handlelength=1.8
@@ -92,17 +113,12 @@ def are_measured(lines: Sequence[Line], metric: str) -> bool:
     return any(len(line.curve(metric)) for line in lines)
 
 
-def choose_test(line: Line, p: str) -> str:
-    """Name of the p value that judges a line: with several subjects, that of their mean."""
-    return re.sub(r"_p(_fdr)?$", r"_excess_subjects_p\1", p) if line.subjects else p
-
-
-def draw_curves(ax: Axes, lines: Sequence[Line], metric: str, title: str, p: str | None = None) -> None:
+def draw_curves(ax: Axes, lines: Sequence[Line], metric: str, title: str, judged: str | None = None) -> None:
     """Draw a metric of every line, with a band of one standard deviation over seeds.
 
     With several subjects, the band is the interval over subjects, clipped where it would dwarf the lines, and
-    thin lines are single subjects. Points are filled; given a metric `p`, only where it is below .05 for
-    every seed.
+    thin lines are single subjects. Points are filled; given a place that is `judged`, only where its verdict
+    is rewired, as far as there are verdicts. A cross is a snapshot whose backbone is collapsed.
     """
     bands = []
     for line in lines:
@@ -117,12 +133,24 @@ def draw_curves(ax: Axes, lines: Sequence[Line], metric: str, title: str, p: str
             bands.append((line, over))
         elif sd.any():
             ax.fill_between(steps, mean - sd, mean + sd, color=line.colour, alpha=0.2, linewidth=0)
-        filled = np.full(len(steps), True)
-        if p is not None:
-            filled = (line.curve(choose_test(line, p))["max"].reindex(curve.index) < ALPHA).to_numpy()
-        for chosen, face in ((filled, line.colour), (~filled, "white")):
+        rewired = pd.Series(dtype=bool) if judged is None else line.rewired(judged)
+        filled = (
+            rewired.reindex(curve.index, fill_value=False) if len(rewired) else pd.Series(True, curve.index)
+        )
+        broken = line.collapsed(split_name(metric).interpolated).reindex(curve.index, fill_value=False)
+        for chosen, marker, face in (
+            (filled & ~broken, "o", line.colour),
+            (~filled & ~broken, "o", "white"),
+            (broken, "X", "white"),
+        ):
+            where = chosen.to_numpy(dtype=bool)
             ax.plot(
-                steps[chosen], mean[chosen], "o", color=line.colour, markerfacecolor=face, markeredgewidth=1.1
+                steps[where],
+                mean[where],
+                marker,
+                color=line.colour,
+                markerfacecolor=face,
+                markeredgewidth=1.1,
             )
     _draw_bands(ax, bands)
     ax.set_title(title)

@@ -1,0 +1,162 @@
+"""Verdicts in words: a cell of the comparison, and the two sentences that a report begins with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from harness.measures import (
+    VERDICTS,
+    Verdict,
+)
+
+SHOWN_NAMES = 4
+"""Regions that a cell names before it counts the rest."""
+
+PHRASES = {
+    "rewired": ("is rewired", "are rewired"),
+    "reweighted": ("is reweighted", "are reweighted"),
+    "loss of signal": ("has lost signal", "have lost signal"),
+}
+
+CERTAINTY = (
+    "Rewired means that another layer has overtaken the one a region read before, with p ≤ 0.05 against "
+    "controls that lose as much signal; reweighted does not say so, since some kinds of noise reweight "
+    "layers too, and unchanged means that nothing was found, not that nothing has changed."
+)
+
+NO_VERDICT = (
+    "These runs have no verdict, so whether anything was rewired cannot be said.",
+    "Distances between fits describe how far voxels have moved, but noise alone moves them too, and an "
+    "excess over the floor is no evidence.",
+)
+
+
+def write_cell(verdicts: Sequence[Verdict]) -> str:
+    """Write the verdict of runs that differ in seed or subject: ``rewired: V4 3/3, LO2 1/3``.
+
+    The strongest verdict that any region has, with its regions. Without verdicts, an empty text.
+    """
+    if not verdicts:
+        return ""
+    n_collapsed = sum(one.collapsed for one in verdicts)
+    if len(verdicts) == 1 or n_collapsed == len(verdicts):
+        return _shorten(verdicts[0])
+    parts = []
+    for kind in reversed(VERDICTS[1:]):
+        places = _count_regions(verdicts, kind)
+        if places:
+            names = [f"{place} {count}/{len(verdicts)}" for place, count in places.items()]
+            parts.append(f"{kind}: {_cut(names)}")
+            break
+    else:
+        parts.append(_shorten(next(one for one in verdicts if not one.collapsed)))
+    if n_collapsed:
+        parts.append(f"collapsed {n_collapsed}/{len(verdicts)}")
+    return "; ".join(parts)
+
+
+def _shorten(verdict: Verdict) -> str:
+    """Write a verdict in one line, with no more than a few names."""
+    kind, colon, names = verdict.summarise().partition(": ")
+    return f"{kind}: {_cut(names.split(', '))}" if colon else kind
+
+
+def _cut(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN_NAMES
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:SHOWN_NAMES])} +{more}"
+
+
+def _count_regions(verdicts: Sequence[Verdict], kind: str) -> dict[str, int]:
+    """How many verdicts call a region this, by region in order."""
+    regions = (place for one in verdicts for place in one.kinds if place != "all")
+    counts = Counter(place for one in verdicts for place in one.regions(kind))
+    return {place: counts[place] for place in dict.fromkeys(regions) if counts[place]}
+
+
+def write_findings(verdicts: Mapping[str, Sequence[Verdict]], units: str = "seeds") -> tuple[str, str]:
+    """Write what a study found, and with what certainty: two sentences.
+
+    Parameters
+    ----------
+    verdicts : dict of label to sequence of Verdict
+        Of the last snapshot, by line of the report: a verdict for every seed and subject.
+    units : str
+        What the verdicts of one line differ in: "seeds", "subjects", "subjects and seeds".
+
+    Returns
+    -------
+    tuple of two str
+        What was found; what that means, and what cannot be said.
+    """
+    clauses = {label: _write_clause(found, units) for label, found in verdicts.items() if found}
+    if not clauses:
+        return NO_VERDICT
+    first = "; ".join(f"in {label}, {clause}" for label, clause in clauses.items()) + "."
+    only_collapsed = all(one.collapsed for found in verdicts.values() for one in found)
+    collapsed = "A collapsed backbone gets no verdict: what its voxels read says nothing about rewiring."
+    return first[:1].upper() + first[1:], collapsed if only_collapsed else CERTAINTY
+
+
+def _write_clause(verdicts: Sequence[Verdict], units: str) -> str:
+    """Write what was found in the runs of one line, beginning in lower case."""
+    n = len(verdicts)
+    judged = [one for one in verdicts if not one.collapsed]
+    if not judged:
+        reasons = dict.fromkeys(reason for one in verdicts for reason in one.reasons)
+        return f"the backbone collapsed ({'; '.join(reasons)}), so there is no verdict"
+    parts = []
+    named: set[str] = set()
+    for kind in reversed(VERDICTS[1:]):
+        places = _count_regions(judged, kind)
+        named |= set(places)
+        if places:
+            names = [_write_region(place, kind, count, judged, n, units) for place, count in places.items()]
+            parts.append(f"{enumerate_names(names)} {PHRASES[kind][len(places) > 1]}")
+        elif kind == "rewired":
+            parts.append("no region is rewired")
+    every = {place for one in judged for place in one.kinds if place != "all"}
+    n_left = len(every - named)
+    if n_left:
+        other = "other " if named else ""
+        parts.append(f"{n_left} {other}region{'s are' if n_left > 1 else ' is'} unchanged")
+    if not every:
+        kinds = Counter(one.kinds["all"] for one in judged)
+        parts = [f"the brain is judged {enumerate_names(list(kinds))}"]
+    change = _mean_change(judged)
+    text = enumerate_names(parts) + ("" if change is None else f" (ΔR² of the brain {_signed(change)})")
+    collapsed = n - len(judged)
+    return f"{text}, and the backbone collapsed in {collapsed} of {n} {units}" if collapsed else text
+
+
+def _write_region(place: str, kind: str, count: int, judged: Sequence[Verdict], n: int, units: str) -> str:
+    """Name a region, with its p for a single run or the number of runs."""
+    if n > 1:
+        return f"{place} (in {count} of {n} {units})"
+    p, before, after = (
+        values.get(place) for values in (judged[0].p, judged[0].r2_before, judged[0].r2_after)
+    )
+    notes = [f"p = {p:.3f}"] if p is not None and kind != "loss of signal" else []
+    if before is not None and after is not None:
+        notes.append(f"R² {before:.2f} → {after:.2f}".replace("-", "−"))
+    return f"{place} ({', '.join(notes)})" if notes else place
+
+
+def _mean_change(judged: Sequence[Verdict]) -> float | None:
+    """Change of the brain's R², mean over runs."""
+    changes = [
+        one.r2_after["all"] - one.r2_before["all"]
+        for one in judged
+        if "all" in one.r2_after and "all" in one.r2_before
+    ]
+    return sum(changes) / len(changes) if changes else None
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def enumerate_names(names: Sequence[str]) -> str:
+    """``a, b and c``."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
