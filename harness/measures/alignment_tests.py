@@ -1,13 +1,13 @@
 """Does depth rise with rank by more than a smooth map does by chance? Tests of hierarchy alignment.
 
 The statistic is Spearman's ρ between the ranks of regions and their mean expected depth. Three null
-hypotheses, from the weakest to the one that is reported:
+hypotheses:
 
 - permutation: regions are exchangeable. They are not: neighbours read alike and have neighbouring ranks;
 - Moran: the map is one of those with its own spatial autocorrelation (`MoranSurrogates`);
 - smooth: the map is a draw from the Gaussian process that fits it best (`SmoothProcess`).
 
-`benchmarks/alignment_level.py` measures how often each calls a random smooth map hierarchical.
+The reported p is the larger of the last two: each alone is called too often on some maps. `benchmarks/alignment_level.py` measures how often each calls a random smooth map hierarchical.
 """
 
 from __future__ import annotations
@@ -50,11 +50,12 @@ class RegionAlignment:
     hierarchy : float in [−1, 1]
         Spearman's ρ of rank and mean expected depth, one point per region.
     p : float
-        Against the smooth process: the p to report.
-    p_permutation, p_moran : float
-        Against permuted ranks, and against Moran surrogates.
+        The p to report: the larger of `p_moran` and `p_smooth`.
+    p_permutation, p_moran, p_smooth : float
+        Against permuted ranks, Moran surrogates, and the smooth process.
     slope_p : float
-        Of the voxels' least-squares slope, as a share of their spread, against the smooth process.
+        Of the voxels' least-squares slope, as a share of their spread: the larger of its p against Moran
+        surrogates and against the smooth process.
     n_rois : int
         Regions that count.
     """
@@ -63,6 +64,7 @@ class RegionAlignment:
     p: float
     p_permutation: float
     p_moran: float
+    p_smooth: float
     slope_p: float
     n_rois: int
 
@@ -109,28 +111,52 @@ class AlignmentTest:
             self._means[row, own] = 1 / len(own)
             total[own] += rank
             count[own] += 1
-        self._voxel_ranks = total / count
+        self._voxel_ranks = total / count - (total / count).mean()
 
-    def test(self, depth: Float[np.ndarray, " n_voxels"], seed: int) -> RegionAlignment | None:
-        """Test one map of expected depths; None with too few regions or ranks, or if all depths are equal."""
+    def correlate(self, depth: Float[np.ndarray, " n_voxels"]) -> float | None:
+        """Spearman's ρ over regions; None with too few regions or ranks, or if all depths are equal."""
+        means = self._average(depth)
+        return None if means is None else float(_spearman(means[None], self.ranks)[0])
+
+    def _average(self, depth: Float[np.ndarray, " n_voxels"]) -> Float[np.ndarray, " n_rois"] | None:
         if not self.defined:
             return None
         means = np.array([depth[voxels].mean(dtype=np.float64) for voxels in self._voxels_of])
-        if np.ptp(means) < ROUNDING:
+        return None if np.ptp(means) < ROUNDING else means
+
+    def test(
+        self,
+        depth: Float[np.ndarray, " n_voxels"],
+        seed: int,
+        n_surrogates: int = N_SURROGATES,
+        n_permutations: int = N_PERMUTATIONS,
+    ) -> RegionAlignment | None:
+        """Test one map of expected depths; None where `correlate` is."""
+        means = self._average(depth)
+        if means is None:
             return None
         chosen = np.asarray(depth[self._chosen], dtype=np.float64)
-        drawn = self._process.draw(self._process.fit(chosen), N_SURROGATES, seed).T
-        moran = self._moran.draw(chosen, N_SURROGATES, seed).T
-        slope, slopes = (float(_pearson(chosen, self._voxel_ranks)), _pearson(drawn, self._voxel_ranks))
+        n_chosen, n_rois = len(chosen), len(means)
+        # means over regions, the product with the voxels' ranks, and the mean of all voxels
+        weights = np.vstack([self._means, self._voxel_ranks, np.full(n_chosen, 1 / n_chosen)])
+        drawn, squares = self._process.draw(self._process.fit(chosen), weights, n_surrogates, seed)
+        drawn[:, -2] /= np.sqrt(squares - n_chosen * drawn[:, -1] ** 2)
+        moran = self._moran.draw(chosen, weights, n_surrogates, seed)
+        moran[:, -2] /= np.linalg.norm(chosen - chosen.mean())  # that of every surrogate too
         # surrogates are of the thinned map, which has means of its own
-        thinned = float(_spearman(self._means @ chosen, self.ranks))
+        thinned = float(_spearman((self._means @ chosen)[None], self.ranks)[0])
+        slope = float(self._voxel_ranks @ chosen / np.linalg.norm(chosen - chosen.mean()))
+        p_moran, p_smooth = (
+            _share_beyond(thinned, _spearman(each[:, :n_rois], self.ranks)) for each in (moran, drawn)
+        )
         return RegionAlignment(
-            hierarchy=float(_spearman(means, self.ranks)),
-            p=_share_beyond(thinned, _spearman(drawn @ self._means.T, self.ranks)),
-            p_permutation=permute_ranks(means, self.ranks, seed),
-            p_moran=_share_beyond(thinned, _spearman(moran @ self._means.T, self.ranks)),
-            slope_p=_share_beyond(slope, slopes),
-            n_rois=len(means),
+            hierarchy=float(_spearman(means[None], self.ranks)[0]),
+            p=max(p_moran, p_smooth),
+            p_permutation=permute_ranks(means, self.ranks, seed, n_permutations),
+            p_moran=p_moran,
+            p_smooth=p_smooth,
+            slope_p=max(_share_beyond(slope, each[:, -2]) for each in (moran, drawn)),
+            n_rois=n_rois,
         )
 
 
@@ -141,25 +167,30 @@ def whole_areas(rois: Sequence[Roi]) -> list[Roi]:
         roi
         for roi in ranked
         if not any(
-            other.rank == roi.rank and len(other.voxels) > len(roi.voxels) and np.isin(roi.voxels, other.voxels).all()
+            other.rank == roi.rank
+            and len(other.voxels) > len(roi.voxels)
+            and np.isin(roi.voxels, other.voxels).all()
             for other in ranked
         )
     ]
 
 
 def permute_ranks(
-    means: Float[np.ndarray, " n_rois"], ranks: Float[np.ndarray, " n_rois"], seed: int
+    means: Float[np.ndarray, " n_rois"],
+    ranks: Float[np.ndarray, " n_rois"],
+    seed: int,
+    n_permutations: int = N_PERMUTATIONS,
 ) -> float:
     """Two-sided p of Spearman's ρ over permutations of ranks: exact up to eight regions.
 
-    With more regions, `N_PERMUTATIONS` random permutations and the observed one.
+    With more regions, `n_permutations` random permutations and the observed one.
     """
     exhaustive = factorial(len(ranks)) <= MOST_ORDERS
     x, y = rankdata(ranks), rankdata(means)
 
     def correlate(permuted: np.ndarray, axis: int = -1) -> np.ndarray:
-        # rounding must not tell equal correlations apart
-        return np.abs(np.round(_pearson(np.moveaxis(permuted, axis, -1), y), 12))
+        rows = np.moveaxis(permuted, axis, -1)
+        return np.abs(_pearson(rows.reshape(-1, len(y)), y)).reshape(rows.shape[:-1])
 
     return float(
         permutation_test(
@@ -167,21 +198,26 @@ def permute_ranks(
             correlate,
             permutation_type="pairings",
             vectorized=True,
-            n_resamples=MOST_ORDERS if exhaustive else N_PERMUTATIONS,
+            n_resamples=MOST_ORDERS if exhaustive else n_permutations,
             alternative="greater",
             rng=np.random.default_rng(seed),
         ).pvalue
     )
 
 
-def _spearman(means: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+def _spearman(
+    means: Float[np.ndarray, "n n_rois"], ranks: Float[np.ndarray, " n_rois"]
+) -> Float[np.ndarray, " n"]:
     """Spearman's ρ of every row of means with the ranks."""
-    return np.round(_pearson(rankdata(means, axis=-1), rankdata(ranks)), 12)
+    return _pearson(rankdata(means, axis=-1), rankdata(ranks))
 
 
-def _pearson(rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _pearson(
+    rows: Float[np.ndarray, "n n_rois"], values: Float[np.ndarray, " n_rois"]
+) -> Float[np.ndarray, " n"]:
     rows, values = rows - rows.mean(axis=-1, keepdims=True), values - values.mean()
-    return rows @ values / (np.linalg.norm(rows, axis=-1) * np.linalg.norm(values))
+    found = rows @ values / (np.linalg.norm(rows, axis=-1) * np.linalg.norm(values))
+    return found.round(12)  # rounding errors must not tell equal correlations apart
 
 
 def _share_beyond(found: float, surrogates: np.ndarray) -> float:

@@ -68,17 +68,23 @@ class MoranSurrogates:
             self._parts.append(Eigenbasis(voxels, *np.linalg.eigh((weight + weight.T) / 2)))
 
     def draw(
-        self, values: Float[np.ndarray, " n_voxels"], n_surrogates: int, seed: int
-    ) -> Float[np.ndarray, "n_voxels n_surrogates"]:
-        """Draw surrogates of a map."""
+        self,
+        values: Float[np.ndarray, " n_voxels"],
+        weights: Float[np.ndarray, "n_sums n_voxels"],
+        n_surrogates: int,
+        seed: int,
+    ) -> Float[np.ndarray, "n_surrogates n_sums"]:
+        """Draw weighted sums of surrogates of a map, such as means over regions."""
         rng = np.random.default_rng(seed)
-        drawn = np.empty((len(values), n_surrogates))
+        sums = np.zeros((n_surrogates, len(weights)))
         for part in self._parts:
             own = np.asarray(values[part.voxels], dtype=np.float64)
             coefficients = part.vectors.T @ (own - own.mean())
-            signs = rng.choice((-1.0, 1.0), size=(len(coefficients), n_surrogates))
-            drawn[part.voxels] = own.mean() + part.vectors @ (coefficients[:, None] * signs)
-        return drawn
+            signs = 2.0 * rng.integers(0, 2, size=(n_surrogates, len(coefficients))) - 1
+            # no surrogate is built voxel by voxel: weights go to the eigenvectors
+            projected = weights[:, part.voxels] @ part.vectors
+            sums += signs @ (coefficients * projected).T + own.mean() * weights[:, part.voxels].sum(axis=1)
+        return sums
 
 
 @dataclass(frozen=True)
@@ -155,16 +161,22 @@ class SmoothProcess:
         return best[1]
 
     def draw(
-        self, smoothness: Smoothness, n_surrogates: int, seed: int
-    ) -> Float[np.ndarray, "n_voxels n_surrogates"]:
-        """Draw maps of mean 0 and variance 1 from a fitted process."""
+        self,
+        smoothness: Smoothness,
+        weights: Float[np.ndarray, "n_sums n_voxels"],
+        n_surrogates: int,
+        seed: int,
+    ) -> tuple[Float[np.ndarray, "n_surrogates n_sums"], Float[np.ndarray, " n_surrogates"]]:
+        """Draw maps of mean 0 and variance 1 from a fitted process: weighted sums, and the sums of squares."""
         rng = np.random.default_rng(seed)
-        drawn = np.empty((self._n_voxels, n_surrogates))
+        sums, squares = np.zeros((n_surrogates, len(weights))), np.zeros(n_surrogates)
         for part in self._kernels[smoothness.kernel, smoothness.length]:
             deviation = np.sqrt((1 - smoothness.nugget) * part.values + smoothness.nugget)
-            noise = rng.standard_normal((len(deviation), n_surrogates))
-            drawn[part.voxels] = part.vectors @ (deviation[:, None] * noise)
-        return drawn
+            coefficients = deviation * rng.standard_normal((n_surrogates, len(deviation)))
+            # in the eigenbasis: no map is built voxel by voxel
+            sums += coefficients @ (weights[:, part.voxels] @ part.vectors).T
+            squares += np.square(coefficients).sum(axis=1)
+        return sums, squares
 
 
 def _correlate(

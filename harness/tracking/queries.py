@@ -12,9 +12,9 @@ from typing import get_args
 import pandas as pd
 
 from harness.measures import (
-    INTERPOLATED,
     STAGES,
     Kind,
+    split_name,
 )
 from harness.storage import (
     InputError,
@@ -51,7 +51,8 @@ def query(
     study : str, optional
         Default: all studies in the store.
     measure : str, optional
-        Last part of the metrics' names. Default: ``wasserstein_excess`` for rewiring, else all.
+        Last part of the metrics' names; ``"layer"`` for the shares of all layers, ``"layer/block 3"`` for one.
+        Default: ``wasserstein_excess`` for rewiring, else all.
     runs_dir : path
         Folder of the default store; ``MLFLOW_TRACKING_URI`` overrides it.
     wise_ft : bool
@@ -97,23 +98,26 @@ def metric_curves(
         index 0, 1, …. With several subjects, subject ``"all"`` is their mean; a run's only subject is
         ``"all"`` too.
     """
-    places, stage = place_columns(kind), f"{INTERPOLATED}{kind}" if interpolated else kind
+    places = place_columns(kind)
     records = []
     measures = set()
 
     def wanted(name: str) -> bool:
-        first, *_, last = name.split("/")
-        if first == stage:
-            measures.add(last)
-        return first == stage and measure in (None, last)
+        parts = split_name(name)
+        if (parts.stage, parts.interpolated) != (kind, interpolated):
+            return False
+        # "layer" stands for the shares of all layers
+        own = {parts.measure, parts.measure.partition("/")[0]}
+        measures.update(own)
+        return measure is None or measure in own
 
     for tags, rows in read_histories(tracking_uri(runs_dir), study, wanted):
         run = {column: tags.get(tag, "") for column, tag in TAGS.items()}
         for row in rows:
-            _, *where, last = row["name"].split("/")
-            # stage/place/subject/measure; place and subject may be missing
-            found = dict(zip(places, [*where, "all", "all"], strict=False))
-            records.append({**run, **found, "measure": last, "step": row["step"], "value": row["value"]})
+            parts = split_name(row["name"])
+            found = dict(zip(places, (parts.place, parts.subject or "all"), strict=False))
+            values = {"measure": parts.measure, "step": row["step"], "value": row["value"]}
+            records.append({**run, **found, **values})
     if interpolated and not measures:
         raise InputError(f"{kind} of WiSE-FT: found no curve, expected runs measured by palimpsest wise-ft")
     if measure is not None and measure not in measures:

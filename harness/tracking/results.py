@@ -14,7 +14,10 @@ from harness.finetuning import (
     last_steps,
     plan_sequence,
 )
-from harness.mappings import load_mapping
+from harness.mappings import (
+    load_mapping,
+    load_split,
+)
 from harness.measures import (
     measure_brain,
     name_probes,
@@ -25,6 +28,7 @@ from harness.runs import (
     Inputs,
     Journal,
     probes_file,
+    split_file,
 )
 from harness.storage import read_json
 from harness.tracking.across_subjects import combine_subjects
@@ -66,7 +70,9 @@ def derive_rows(
         items = plan_work(config, [subject], steps)
         mappings = {item.step: load_mapping(item.mapping) for item in items if not item.refit}
         refits = [load_mapping(item.mapping) for item in items if item.refit]
-        found = dict(measure_brain(mappings, refits, brains.load(subject), config.seed))
+        brain = brains.load(subject)
+        split = load_split(split_file(subject.folder), brain.stimulus_ids)
+        found = dict(measure_brain(mappings, refits, brain.score_on(split.held_out), config.seed))
         measured[subject.label or "all"] = found
     for step in steps:
         rows = {label: values[step] for label, values in measured.items()}
