@@ -47,21 +47,21 @@ def test_a_voxel_in_two_regions_of_a_group_counts_once() -> None:
 
 
 def test_names_with_a_layer() -> None:
-    name = "selectors/V1/layer/block 1"
-    assert split_name(name) == ("selectors", "V1", "layer/block 1", None, False)
+    name = "selectors/V1/layer/block-1"
+    assert split_name(name) == ("selectors", "V1", "layer/block-1", None, False)
     own = name_of_subject(name, "subj01")
-    assert own == "selectors/V1/subj01/layer/block 1"
-    assert split_name(f"wise_ft.{own}") == ("selectors", "V1", "layer/block 1", "subj01", True)
+    assert own == "selectors/V1/subj01/layer/block-1"
+    assert split_name(f"wise_ft.{own}") == ("selectors", "V1", "layer/block-1", "subj01", True)
     assert describe(name) is describe(own) is describe("wise_ft.selectors/all/layer/stages.0.blocks_1")
     assert describe(name).pattern == "selectors/<place>/layer/<layer>"
     assert describe(f"{name}_subjects_low").ending == "_subjects_low"
 
 
 def test_headlines_are_the_whole_brain_and_groups_of_areas() -> None:
-    assert is_headline("selectors/all/layer/block 1") and is_headline("selectors/high_areas/layer/block 1")
-    assert not is_headline("selectors/V1/layer/block 1")
-    assert not is_headline("selectors/all/subj01/layer/block 1")
-    assert not is_headline("wise_ft.selectors/high_areas/layer/block 1")
+    assert is_headline("selectors/all/layer/block-1") and is_headline("selectors/high_areas/layer/block-1")
+    assert not is_headline("selectors/V1/layer/block-1")
+    assert not is_headline("selectors/all/subj01/layer/block-1")
+    assert not is_headline("wise_ft.selectors/high_areas/layer/block-1")
 
 
 def test_subjects_combine_like_other_rows() -> None:

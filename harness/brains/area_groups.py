@@ -15,9 +15,9 @@ AREA_GROUPS = ("early_areas", "middle_areas", "high_areas")
 def group_areas(rois: Sequence[Roi]) -> dict[str, tuple[Roi, ...]]:
     """Divide ranked regions at the tertiles of the brain's distinct ranks.
 
-    With ranks 1 to 6, as in the simulated subject, early areas are V1 and V2, middle areas V3 and V4, and high
-    areas all others. Tertiles are of distinct ranks, not of regions, so no group is empty because one rank
-    has many regions.
+    With ranks 1 to 6, as in the simulated subject, early areas are V1 and V2, middle areas V3 and V4, and
+    high areas all others. Tertiles are of distinct ranks, not of regions, so no group is empty because one
+    rank has many regions.
 
     Parameters
     ----------

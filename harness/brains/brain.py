@@ -80,8 +80,8 @@ class Brain:
     hemisphere : str array [n_voxels], "L" or "R"
     rois : tuple of Roi; they may overlap
     noise_ceiling : float32 array [n_voxels] or None
-        Share of the variance over all rows that a perfect model could explain, 0 to 1; None: unknown. Rows with
-        other numbers of repeats have another ceiling: `score_on`.
+        Share of the variance over all rows that a perfect model could explain, 0 to 1; None: unknown. Rows
+        with other numbers of repeats have another ceiling: `score_on`.
     surface : Surface or None
         Flat cortex to draw on; None: voxels are drawn at their coordinates.
     fingerprint : str

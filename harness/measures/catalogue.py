@@ -18,7 +18,7 @@ from collections.abc import (
 from functools import cache
 from typing import NamedTuple
 
-from harness.brains.area_groups import AREA_GROUPS
+from harness.brains import AREA_GROUPS
 from harness.measures.endings import (
     FLOOR,
     SPREAD,
@@ -177,9 +177,10 @@ the few to look at first. A metric without a unit is a fraction, a correlation o
 reasons: [definitions.md](definitions.md).
 
 Placeholders: `<task>` a task or probe, `<layer>` a layer, `<roi>` a region of the brain, `<place>` a region
-or `all`, the whole brain; layers also have the places `early_areas`, `middle_areas` and `high_areas`. With several subjects, `brain/V1/r2` is the mean over subjects and
-`brain/V1/subj01/r2` is one subject's. The prefix `wise_ft.` marks weights between a run's first and last
-snapshot (`palimpsest wise-ft`); their step is α in percent."""
+or `all`, the whole brain; layers also have the places `early_areas`, `middle_areas` and `high_areas`. With
+several subjects, `brain/V1/r2` is the mean over subjects and `brain/V1/subj01/r2` is one subject's. The prefix
+`wise_ft.` marks weights between a run's first and last snapshot (`palimpsest wise-ft`); their step is α in
+percent."""
 
 _HEAD = (
     "| metric | range | better | headline | definition |",

@@ -398,9 +398,9 @@ def _selectors() -> Iterator[Metric]:
         Metric(
             "selectors/<place>/layer/<layer>",
             "share of layer",
-            "Mean share of a layer in the layer distribution ω, over predicted voxels; those of a place sum to 1. "
-            "Absent with fewer than 5 predicted voxels. Places include early, middle and high areas: thirds of "
-            "the ranks.",
+            "Mean share of a layer in the layer distribution ω, over predicted voxels; those of a place sum to "
+            "1. Absent with fewer than 5 predicted voxels. Early, middle and high areas are thirds of the "
+            "ranks.",
             "harness.measures.layer_rows.name_layers",
             low=0.0,
             high=1.0,
@@ -536,8 +536,8 @@ def _alignment() -> Iterator[Metric]:
     regions = Metric(
         "alignment/all/hierarchy_rois",
         "hierarchy alignment of regions",
-        "Spearman correlation of rank and mean expected depth, one point per region: 1 if depth rises with rank. "
-        "Over predicted voxels; absent with fewer than 4 ranked regions.",
+        "Spearman correlation of rank and mean expected depth of predicted voxels, one point per region: 1 if "
+        "depth rises with rank. Absent with fewer than 4 ranked regions.",
         of_regions,
         "after Nonaka et al. 2021",
         low=-1.0,
@@ -549,9 +549,9 @@ def _alignment() -> Iterator[Metric]:
     )
     yield from expand(regions, SPREAD)
 
-    def p(of: str, ending: str, title: str, definition: str, compared: bool = False) -> Metric:
+    def p(ending: str, title: str, definition: str, compared: bool = False) -> Metric:
         return Metric(
-            f"alignment/all/{of}_p{ending}",
+            f"alignment/all/hierarchy_rois_p{ending}",
             title,
             definition,
             of_regions,
@@ -563,30 +563,26 @@ def _alignment() -> Iterator[Metric]:
         )
 
     yield p(
-        "hierarchy_rois",
         "",
         "p of hierarchy alignment",
-        "Two-sided p of `hierarchy_rois` against maps as smooth as this one: the larger of `_moran` and `_smooth`. "
-        "Of single subjects.",
+        "Two-sided p of `hierarchy_rois` against maps as smooth as this one: the larger of `_moran` and "
+        "`_smooth`. Of single subjects.",
         compared=True,
     )
     yield p(
-        "hierarchy_rois",
         "_permutation",
         "p of hierarchy alignment, permuted ranks",
         "Two-sided p of `hierarchy_rois` over permutations of ranks; too small for smooth maps.",
     )
     yield p(
-        "hierarchy_rois",
         "_moran",
         "p of hierarchy alignment, Moran",
-        "Two-sided p of `hierarchy_rois` against 999 maps by Moran spectral randomisation within hemispheres.",
+        "Two-sided p of `hierarchy_rois` against 999 maps by Moran spectral randomisation in hemispheres.",
     )
     yield p(
-        "hierarchy_rois",
         "_smooth",
         "p of hierarchy alignment, smooth process",
-        "Two-sided p of `hierarchy_rois` against 999 draws from the Gaussian process that fits the map best.",
+        "Two-sided p of `hierarchy_rois` against 999 draws of the Gaussian process that fits the map best.",
     )
     hierarchy = Metric(
         "alignment/all/hierarchy",
@@ -629,23 +625,14 @@ def _alignment() -> Iterator[Metric]:
         "higher",
         main=True,
     )
-    yield p(
-        "slope",
-        "",
-        "p of the slope",
-        "Two-sided p of the slope, as a share of the spread of depths, against the same maps: the larger of two. "
-        "Of single subjects.",
-        compared=True,
-    )
     yield from line("intercept_low", "b0", "The fitted line at the lowest rank.", "lower")
     yield from line("intercept_high", "b1", "The fitted line at the highest rank: b0 + slope.", "higher")
     for name, title, what in (
         ("n_predicted", "predicted voxels", "Predicted voxels of ranked regions, which alignment is over."),
         ("n_rois", "regions", "Ranked regions with at least 5 predicted voxels, parts of others left out."),
     ):
-        yield from expand(
-            Metric(f"alignment/all/{name}", title, what, of_regions, low=0.0, over_subjects="mean")
-        )
+        place = f"alignment/all/{name}"
+        yield from expand(Metric(place, title, what, of_regions, low=0.0, over_subjects="mean"))
 
 
 def _brain() -> Iterator[Metric]:
@@ -666,8 +653,8 @@ def _brain() -> Iterator[Metric]:
         Metric(
             "brain/<place>/r2_normalised",
             "brain R² over the noise ceiling",
-            "ΣR² / Σceiling over voxels with a noise ceiling of at least .05, which is that of the held-out stimuli; "
-            "absent without a ceiling, or with fewer than 10 such voxels.",
+            "ΣR² / Σceiling over voxels with a noise ceiling of at least .05, that of the held-out stimuli; absent "
+            "with fewer than 10 such voxels.",
             "harness.measures.rows.name_normalised",
             better="higher",
             over_subjects="interval",

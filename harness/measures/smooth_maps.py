@@ -48,8 +48,8 @@ def _distances(
 class MoranSurrogates:
     """Moran spectral randomisation within hemispheres (Wagner & Dray 2015, Methods Ecol. Evol. 6:1169).
 
-    A map is written in the eigenvectors of the doubly centred matrix of inverse distances. Random signs of its
-    coefficients ("singleton") keep its mean, variance and Moran's I exactly.
+    A map is written in the eigenvectors of the doubly centred matrix of inverse distances. Random signs of
+    its coefficients ("singleton") keep its mean, variance and Moran's I exactly.
 
     Parameters
     ----------
@@ -166,17 +166,16 @@ class SmoothProcess:
         weights: Float[np.ndarray, "n_sums n_voxels"],
         n_surrogates: int,
         seed: int,
-    ) -> tuple[Float[np.ndarray, "n_surrogates n_sums"], Float[np.ndarray, " n_surrogates"]]:
-        """Draw maps of mean 0 and variance 1 from a fitted process: weighted sums, and the sums of squares."""
+    ) -> Float[np.ndarray, "n_surrogates n_sums"]:
+        """Draw weighted sums of maps of mean 0 and variance 1 from a fitted process."""
         rng = np.random.default_rng(seed)
-        sums, squares = np.zeros((n_surrogates, len(weights))), np.zeros(n_surrogates)
+        sums = np.zeros((n_surrogates, len(weights)))
         for part in self._kernels[smoothness.kernel, smoothness.length]:
             deviation = np.sqrt((1 - smoothness.nugget) * part.values + smoothness.nugget)
-            coefficients = deviation * rng.standard_normal((n_surrogates, len(deviation)))
-            # in the eigenbasis: no map is built voxel by voxel
-            sums += coefficients @ (weights[:, part.voxels] @ part.vectors).T
-            squares += np.square(coefficients).sum(axis=1)
-        return sums, squares
+            # weights go to the eigenbasis: no map is built voxel by voxel
+            projected = deviation * (weights[:, part.voxels] @ part.vectors)
+            sums += rng.standard_normal((n_surrogates, len(deviation))) @ projected.T
+        return sums
 
 
 def _correlate(
@@ -189,7 +188,7 @@ def _correlate(
 
 
 def spread_over(groups: Sequence[Int[np.ndarray, " _"]], most: int) -> Int[np.ndarray, " n_chosen"]:
-    """Choose at most `most` voxels, about in proportion to the groups' sizes but at least five of each.
+    """Choose about `most` voxels, in proportion to the groups' sizes but at least five of each.
 
     Within a group, every k-th voxel is taken in the given order, so the choice needs no seed.
     """
