@@ -40,9 +40,10 @@ TESTS = {
     "p_permutation": "ROI permutation",
     "p_moran": "Moran",
     "p_smooth": "smooth process",
-    "p": "reported: the larger of both",
+    "p": "ρ: the larger of both",
+    "slope_p": "slope, likewise",
 }
-"""Tests with their names in tables."""
+"""Tests with their names in tables; the last two are those that are reported."""
 
 LEVEL = 0.05
 SURROGATES = 199
@@ -139,7 +140,7 @@ def name_map(row: dict[str, Any]) -> str:
 def draw(rows: Sequence[dict[str, Any]]) -> Figure:
     """Draw the share of maps called hierarchical: null maps beside planted ones."""
     colours = dict(
-        zip(TESTS, ("#b5b5b5", "#de8f05", "#56b4e9", "#029e73", "#0173b2"), strict=True)
+        zip(TESTS, ("#b5b5b5", "#de8f05", "#56b4e9", "#029e73", "#0173b2", "#222222"), strict=True)
     )
     parts = [
         ("Random maps: called hierarchical", [row for row in rows if not row["strength"]]),

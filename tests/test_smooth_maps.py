@@ -64,10 +64,20 @@ def test_a_fit_does_not_depend_on_scale_or_the_hemispheres_means() -> None:
     assert process.fit(values) == process.fit(7 * values + np.where(HEMISPHERE == "L", 3, -40))
 
 
+def test_a_longer_process_is_one_step_of_the_grid() -> None:
+    process = SmoothProcess(COORDS, HEMISPHERE)
+    fit = process.fit(draw(15, 0.1, 1)[:, 0])
+    longer = process.lengthen(fit)
+    assert longer.length == pytest.approx(fit.length * 50 ** (1 / 17))
+    assert (longer.kernel, longer.nugget) == (fit.kernel, fit.nugget)
+
+
 def test_drawn_maps_have_the_fitted_covariance() -> None:
     process = SmoothProcess(COORDS, HEMISPHERE)
     smoothness = process.fit(draw(20, 0.2, 1)[:, 0])
-    found = np.cov(process.draw(smoothness, np.eye(160), 4000, seed=2).T)
+    sums, squares = process.draw(smoothness, np.eye(160), 4000, seed=2)
+    np.testing.assert_allclose(np.square(sums).sum(axis=1), squares)
+    found = np.cov(sums.T)
     assert np.diag(found).mean() == pytest.approx(1, abs=0.05)
     assert np.abs(found[:80, 80:]).max() < 0.1
     distance = cdist(COORDS[:80], COORDS[:80])

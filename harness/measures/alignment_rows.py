@@ -52,6 +52,7 @@ class AlignmentRows:
                 "hierarchy_rois_p_permutation": tested.p_permutation,
                 "hierarchy_rois_p_moran": tested.p_moran,
                 "hierarchy_rois_p_smooth": tested.p_smooth,
+                "slope_p": tested.slope_p,
                 "n_rois": tested.n_rois,
             }
         return {f"alignment/all/{name}": float(value) for name, value in values.items()}

@@ -5,7 +5,7 @@ hypotheses:
 
 - permutation: regions are exchangeable. They are not: neighbours read alike and have neighbouring ranks;
 - Moran: the map is one of those with its own spatial autocorrelation (`MoranSurrogates`);
-- smooth: the map is a draw from the Gaussian process that fits it best (`SmoothProcess`).
+- smooth: the map is a draw from a Gaussian process fitted to it (`SmoothProcess`).
 
 The reported p is the larger of the last two, which holds its level where each alone may not:
 `benchmarks/alignment_level.py` measures how often each calls a random smooth map hierarchical.
@@ -54,6 +54,8 @@ class RegionAlignment:
         The p to report: the larger of `p_moran` and `p_smooth`.
     p_permutation, p_moran, p_smooth : float
         Against permuted ranks, Moran surrogates, and the smooth process.
+    slope_p : float
+        Of the voxels' least-squares slope, as a share of their spread: the larger of two, likewise.
     n_rois : int
         Regions that count.
     """
@@ -63,6 +65,7 @@ class RegionAlignment:
     p_permutation: float
     p_moran: float
     p_smooth: float
+    slope_p: float
     n_rois: int
 
 
@@ -102,9 +105,13 @@ class AlignmentTest:
         self._moran, self._process = MoranSurrogates(*places), SmoothProcess(*places)
         place = {voxel: index for index, voxel in enumerate(self._chosen.tolist())}
         self._means = np.zeros((len(kept), len(self._chosen)))
-        for row, voxels in enumerate(self._voxels_of):
+        total, count = np.zeros(len(self._chosen)), np.zeros(len(self._chosen))
+        for row, (rank, voxels) in enumerate(zip(self.ranks, self._voxels_of, strict=True)):
             own = [place[voxel] for voxel in voxels.tolist() if voxel in place]
             self._means[row, own] = 1 / len(own)
+            total[own] += rank
+            count[own] += 1
+        self._centred = total / count - (total / count).mean()
 
     def correlate(self, depth: Float[np.ndarray, " n_voxels"]) -> float | None:
         """Spearman's ρ over regions; None with too few regions or ranks, or if all depths are equal."""
@@ -129,18 +136,28 @@ class AlignmentTest:
         if means is None:
             return None
         chosen = np.asarray(depth[self._chosen], dtype=np.float64)
-        drawn = self._process.draw(self._process.fit(chosen), self._means, n_surrogates, seed)
-        moran = self._moran.draw(chosen, self._means, n_surrogates, seed)
+        n_chosen, n_rois = len(chosen), len(means)
+        # means over regions, the product with the voxels' ranks, and the mean of all voxels
+        weights = np.vstack([self._means, self._centred, np.full(n_chosen, 1 / n_chosen)])
+        smoothness = self._process.lengthen(self._process.fit(chosen))
+        drawn, squares = self._process.draw(smoothness, weights, n_surrogates, seed)
+        moran = self._moran.draw(chosen, weights, n_surrogates, seed)
+        # slopes as shares of a map's spread, which is that of the map itself in Moran surrogates
+        spread = np.linalg.norm(chosen - chosen.mean())
+        slopes = (moran[:, -2] / spread, drawn[:, -2] / np.sqrt(squares - n_chosen * drawn[:, -1] ** 2))
         # surrogates are of the thinned map, which has means of its own
         thinned = float(_spearman((self._means @ chosen)[None], self.ranks)[0])
-        p_moran, p_smooth = (_share_beyond(thinned, _spearman(each, self.ranks)) for each in (moran, drawn))
+        p_moran, p_smooth = (
+            _share_beyond(thinned, _spearman(each[:, :n_rois], self.ranks)) for each in (moran, drawn)
+        )
         return RegionAlignment(
             hierarchy=float(_spearman(means[None], self.ranks)[0]),
             p=max(p_moran, p_smooth),
             p_permutation=permute_ranks(means, self.ranks, seed, n_permutations),
             p_moran=p_moran,
             p_smooth=p_smooth,
-            n_rois=len(means),
+            slope_p=max(_share_beyond(float(self._centred @ chosen) / spread, each) for each in slopes),
+            n_rois=n_rois,
         )
 
 

@@ -549,9 +549,9 @@ def _alignment() -> Iterator[Metric]:
     )
     yield from expand(regions, SPREAD)
 
-    def p(ending: str, title: str, definition: str, compared: bool = False) -> Metric:
+    def p(name: str, title: str, definition: str, compared: bool = False) -> Metric:
         return Metric(
-            f"alignment/all/hierarchy_rois_p{ending}",
+            f"alignment/all/{name}",
             title,
             definition,
             of_regions,
@@ -563,26 +563,26 @@ def _alignment() -> Iterator[Metric]:
         )
 
     yield p(
-        "",
+        "hierarchy_rois_p",
         "p of hierarchy alignment",
         "Two-sided p of `hierarchy_rois` against maps as smooth as this one: the larger of `_moran` and "
         "`_smooth`. Of single subjects.",
         compared=True,
     )
     yield p(
-        "_permutation",
+        "hierarchy_rois_p_permutation",
         "p of hierarchy alignment, permuted ranks",
         "Two-sided p of `hierarchy_rois` over permutations of ranks; too small for smooth maps.",
     )
     yield p(
-        "_moran",
+        "hierarchy_rois_p_moran",
         "p of hierarchy alignment, Moran",
         "Two-sided p of `hierarchy_rois` against 999 maps by Moran spectral randomisation in hemispheres.",
     )
     yield p(
-        "_smooth",
+        "hierarchy_rois_p_smooth",
         "p of hierarchy alignment, smooth process",
-        "Two-sided p of `hierarchy_rois` against 999 draws of the Gaussian process that fits the map best.",
+        "Two-sided p of `hierarchy_rois` against 999 draws of a Gaussian process fitted to the map.",
     )
     hierarchy = Metric(
         "alignment/all/hierarchy",
@@ -624,6 +624,13 @@ def _alignment() -> Iterator[Metric]:
         "Least-squares slope of expected depth on ROI rank scaled to [0, 1], over predicted voxels.",
         "higher",
         main=True,
+    )
+    yield p(
+        "slope_p",
+        "p of the slope",
+        "Two-sided p of the slope, as a share of the spread of depths, against maps as smooth as this one: the "
+        "larger of two. Of single subjects.",
+        compared=True,
     )
     yield from line("intercept_low", "b0", "The fitted line at the lowest rank.", "lower")
     yield from line("intercept_high", "b1", "The fitted line at the highest rank: b0 + slope.", "higher")
