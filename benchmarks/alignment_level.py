@@ -83,7 +83,8 @@ def list_conditions(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         for width, strength in PLANTED
         for voxels in arguments.voxels[:1]
     ]
-    return nulls + planted
+    n_main = 2 * len(arguments.voxels)
+    return nulls[:n_main] + planted + nulls[n_main:]
 
 
 def measure(condition: dict[str, Any]) -> dict[str, Any]:

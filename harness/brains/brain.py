@@ -155,7 +155,7 @@ class Brain:
         roi_ranks : dict of name to float, optional
             Place in the visual hierarchy, 1 for V1.
         noise_ceiling : float array [n_voxels], optional
-            Explainable share of the variance, 0 to 1.
+            Explainable share of the variance over all rows, 0 to 1.
         hemisphere : array [n_voxels] of "L" and "R", optional
             By default L where x < 0.
         stimulus_ids : int or str array [n_images], optional
