@@ -49,7 +49,7 @@ def make_brain(n_repeats: list[int] | None, ceiling: float | None) -> Brain:
 
 
 def test_the_ceiling_of_held_out_rows_has_their_repeats() -> None:
-    """Seven images once and one three times: (7 + 1/3)/8 of .25 is .214; three times alone, .25/(.25 + 1/3)."""
+    """Seven images once, one three times: .25/(.25 + (7 + 1/3)/8) = .214; alone, .25/(.25 + 1/3) = .429."""
     n_repeats = [1, 1, 1, 3, 1, 1, 1, 1]
     (all_rows,) = ceiling_from_ncsnr(np.array([0.5]), np.array(n_repeats))
     assert all_rows == pytest.approx(0.214, abs=5e-4)

@@ -178,9 +178,9 @@ reasons: [definitions.md](definitions.md).
 
 Placeholders: `<task>` a task or probe, `<layer>` a layer, `<roi>` a region of the brain, `<place>` a region
 or `all`, the whole brain; layers also have the places `early_areas`, `middle_areas` and `high_areas`. With
-several subjects, `brain/V1/r2` is the mean over subjects and `brain/V1/subj01/r2` is one subject's. The prefix
-`wise_ft.` marks weights between a run's first and last snapshot (`palimpsest wise-ft`); their step is α in
-percent."""
+several subjects, `brain/V1/r2` is the mean over subjects and `brain/V1/subj01/r2` is one subject's. The
+prefix `wise_ft.` marks weights between a run's first and last snapshot (`palimpsest wise-ft`); their step is
+α in percent."""
 
 _HEAD = (
     "| metric | range | better | headline | definition |",

@@ -398,9 +398,8 @@ def _selectors() -> Iterator[Metric]:
         Metric(
             "selectors/<place>/layer/<layer>",
             "share of layer",
-            "Mean share of a layer in the layer distribution ω, over predicted voxels; those of a place sum to "
-            "1. Absent with fewer than 5 predicted voxels. Early, middle and high areas are thirds of the "
-            "ranks.",
+            "Mean share of a layer in the layer distribution ω over predicted voxels; those of a place sum to "
+            "1. Absent with fewer than 5 such voxels. Early, middle and high areas are thirds of the ranks.",
             "harness.measures.layer_rows.name_layers",
             low=0.0,
             high=1.0,
@@ -536,8 +535,8 @@ def _alignment() -> Iterator[Metric]:
     regions = Metric(
         "alignment/all/hierarchy_rois",
         "hierarchy alignment of regions",
-        "Spearman correlation of rank and mean expected depth of predicted voxels, one point per region: 1 if "
-        "depth rises with rank. Absent with fewer than 4 ranked regions.",
+        "Spearman correlation of rank and mean expected depth of predicted voxels, one point per region: 1 "
+        "if depth rises with rank. Absent with fewer than 4 ranked regions.",
         of_regions,
         "after Nonaka et al. 2021",
         low=-1.0,
@@ -577,7 +576,8 @@ def _alignment() -> Iterator[Metric]:
     yield p(
         "hierarchy_rois_p_moran",
         "p of hierarchy alignment, Moran",
-        "Two-sided p of `hierarchy_rois` against 999 maps by Moran spectral randomisation in hemispheres.",
+        "Two-sided p of `hierarchy_rois` against 999 maps by Moran spectral randomisation in each "
+        "hemisphere.",
     )
     yield p(
         "hierarchy_rois_p_smooth",
@@ -628,8 +628,8 @@ def _alignment() -> Iterator[Metric]:
     yield p(
         "slope_p",
         "p of the slope",
-        "Two-sided p of the slope, as a share of the spread of depths, against maps as smooth as this one: the "
-        "larger of two. Of single subjects.",
+        "Two-sided p of the slope, as a share of the spread of depths, against maps as smooth as this one: "
+        "the larger of two. Of single subjects.",
         compared=True,
     )
     yield from line("intercept_low", "b0", "The fitted line at the lowest rank.", "lower")
@@ -660,8 +660,8 @@ def _brain() -> Iterator[Metric]:
         Metric(
             "brain/<place>/r2_normalised",
             "brain R² over the noise ceiling",
-            "ΣR² / Σceiling over voxels with a noise ceiling of at least .05, that of the held-out stimuli; absent "
-            "with fewer than 10 such voxels.",
+            "ΣR² / Σceiling over voxels with a noise ceiling of at least .05, that of the held-out stimuli; "
+            "absent with fewer than 10 such voxels.",
             "harness.measures.rows.name_normalised",
             better="higher",
             over_subjects="interval",

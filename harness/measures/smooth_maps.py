@@ -177,7 +177,7 @@ class SmoothProcess:
         n_surrogates: int,
         seed: int,
     ) -> tuple[Float[np.ndarray, "n_surrogates n_sums"], Float[np.ndarray, " n_surrogates"]]:
-        """Draw maps of mean 0 and variance 1 from a process: weighted sums of each, and its sum of squares."""
+        """Draw maps of mean 0 and variance 1 from a process: weighted sums, and the sum of squares."""
         rng = np.random.default_rng(seed)
         sums, squares = np.zeros((n_surrogates, len(weights))), np.zeros(n_surrogates)
         for part in self._kernels[smoothness.kernel, smoothness.length]:

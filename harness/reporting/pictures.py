@@ -140,10 +140,10 @@ def draw_pictures(
         yield Picture(
             "What regions read",
             embed_svg(draw_layers(lines, places, areas)),
-            "Mean share of every layer in what predicted voxels read, over optimizer steps; the first layer is at "
-            "the bottom. Above: the whole brain, and early, middle and high areas (thirds of the ranks in the "
-            "hierarchy). Below: every region in order of the hierarchy, on the same axes. Regions with fewer "
-            f"than 5 predicted voxels are blank.{' Shares are means over seeds.' if seeded else ''}",
+            "Mean share of every layer in what predicted voxels read, over optimizer steps; the first layer is "
+            "at the bottom. Above: the whole brain, and early, middle and high areas (thirds of the ranks in "
+            "the hierarchy). Below: every region in order of the hierarchy, on the same axes. Regions with "
+            f"fewer than 5 predicted voxels are blank.{' Shares are means over seeds.' if seeded else ''}",
             ("selectors/<place>/layer/<layer>",),
         )
     yield _picture_alignment(lines, floor, of_brain)
@@ -184,9 +184,10 @@ def _picture_alignment(lines: Sequence[Line], floor: str, of_brain: str) -> Pict
     return Picture(
         "How brain-like the order of layers is",
         embed_svg(draw_alignment(lines)),
-        "Left: at 1, higher areas read from deeper layers; at 0, there is no order. Middle: how much deeper the "
-        "highest area reads than the lowest. Right: how well the brain is predicted at all. Shaded: where "
-        f"{floor}. Filled points have p < 0.05: maps as smooth as this one rarely have such an order.{of_brain}",
+        "Left: at 1, higher areas read from deeper layers; at 0, there is no order. Middle: how much deeper "
+        "the highest area reads than the lowest. Right: how well the brain is predicted at all. Shaded: "
+        f"where {floor}. Filled points on the left and in the middle have p < 0.05: maps as smooth as this "
+        f"one rarely have such an order.{of_brain}",
         (
             *(f"{metric}{end}" for metric in hierarchy for end in ("", "_null_mean", "_null_sd")),
             *_existing(lines, *(f"{metric}_p" for metric in hierarchy)),

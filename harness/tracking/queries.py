@@ -51,8 +51,8 @@ def query(
     study : str, optional
         Default: all studies in the store.
     measure : str, optional
-        Last part of the metrics' names; ``"layer"`` for the shares of all layers, ``"layer/blocks.3"`` for one
-        layer's. Default: ``wasserstein_excess`` for rewiring, else all.
+        Last part of the metrics' names; ``"layer"`` for the shares of all layers, ``"layer/blocks.3"`` for
+        one layer's. Default: ``wasserstein_excess`` for rewiring, else all.
     runs_dir : path
         Folder of the default store; ``MLFLOW_TRACKING_URI`` overrides it.
     wise_ft : bool
