@@ -398,8 +398,8 @@ def _selectors() -> Iterator[Metric]:
         Metric(
             "selectors/<place>/layer/<layer>",
             "share of layer",
-            "Mean share of a layer in the layer distribution ω over predicted voxels; those of a place sum to "
-            "1. Absent with fewer than 5 such voxels. Early, middle and high areas are thirds of the ranks.",
+            "Mean share of a layer in the layer distribution ω over predicted voxels; those of a place sum "
+            "to 1. Absent with fewer than 5 such voxels. Early, middle and high areas: thirds of the ranks.",
             "harness.measures.layer_rows.name_layers",
             low=0.0,
             high=1.0,
@@ -587,8 +587,8 @@ def _alignment() -> Iterator[Metric]:
     hierarchy = Metric(
         "alignment/all/hierarchy",
         "hierarchy alignment",
-        "Spearman correlation of a voxel's ROI rank and its expected depth, over predicted voxels: 1 if depth "
-        "rises with rank.",
+        "Spearman correlation of a voxel's ROI rank and its expected depth, over predicted voxels: 1 if "
+        "depth rises with rank.",
         code,
         "after the brain hierarchy score of Nonaka et al. 2021",
         low=-1.0,
