@@ -163,8 +163,8 @@ class SmoothProcess:
     def lengthen(self, smoothness: Smoothness) -> Smoothness:
         """Return the process with the next longer length of the grid, 1.26 times as long.
 
-        Surrogates of the best fit itself are too little smooth: its error counts only where it makes maps
-        rougher. `benchmarks/alignment_level.py` measured tests with it at 7 to 9 %.
+        Surrogates of the best fit ignore that its length is an estimate: with them, 6 to 10 % of random maps
+        had a slope with p ≤ .05 (600 to 800 maps of 10 and 20 mm).
         """
         lengths = sorted({length for _, length in self._kernels})
         place = min(lengths.index(smoothness.length) + 1, len(lengths) - 1)

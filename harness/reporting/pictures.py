@@ -142,8 +142,8 @@ def draw_pictures(
             embed_svg(draw_layers(lines, places, areas)),
             "Mean share of every layer in what predicted voxels read, over optimizer steps; the first layer "
             "is at the bottom. Above: the whole brain, and early, middle and high areas (thirds of the ranks "
-            "in the hierarchy). Below: every region in order of the hierarchy, on the same axes. Regions with "
-            f"fewer than 5 predicted voxels are blank.{' Shares are means over seeds.' if seeded else ''}",
+            "in the hierarchy). Below: every region in order of the hierarchy, on the same axes. Regions "
+            f"with fewer than 5 predicted voxels are blank.{' Shares are means over seeds.' if seeded else ''}",
             ("selectors/<place>/layer/<layer>",),
         )
     yield _picture_alignment(lines, floor, of_brain)
