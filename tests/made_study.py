@@ -38,7 +38,7 @@ from harness.storage.files import write_json
 from harness.tracking.across_subjects import combine_subjects
 
 STEPS = (0, 1, 4, 16, 64, 72)
-LAYERS = tuple(f"block {index}" for index in range(1, 9))
+LAYERS = tuple(f"block-{index}" for index in range(1, 9))
 
 
 def make_brain(n_rois: int = 3, n_voxels_per_roi: int = 16) -> Brain:

@@ -10,6 +10,7 @@ from harness.brains.brain import (
 from harness.mappings.mapping import Mapping
 from harness.measures.rows import (
     measure_brain,
+    name_normalised,
     name_probes,
 )
 
@@ -71,7 +72,7 @@ def test_rows_by_hand(brain):
     assert first["selectors/V1/expected_depth"] == 0 and first["selectors/FFC/expected_depth"] == 1
     assert first["selectors/all/scale"] == 0.25 and first["selectors/all/confidence"] == 1
     assert first["brain/all/r2"] == 0.5
-    assert first["brain/V1/r2_normalised"] == 0.5 and first["brain/FFC/r2_normalised"] == 1.0
+    assert not any("r2_normalised" in name for name in first)  # six voxels are too few
     assert first["alignment/all/hierarchy"] == pytest.approx(1.0)
     assert last["alignment/all/hierarchy"] == 0  # all depths are equal
     assert not any(name.startswith("rewiring/") for name in first)
@@ -123,6 +124,66 @@ def test_a_floor_is_of_the_voxels_that_count(brain):
     noisy = dict(measure_brain({0: step_0[0], 5: later}, step_0[1:], brain, 0))[5]
     assert noisy["rewiring/all/wasserstein_null"] == 0
     assert "rewiring/FFC/wasserstein" not in noisy
+
+
+def test_r2_over_the_ceiling_by_hand():
+    r2 = np.full(24, 0.3, np.float32)
+    r2[12:] = 0.1
+    ceiling = np.full(24, 0.6, np.float32)
+    ceiling[12:] = 0.2
+    ceiling[[0, 1]] = 0.04  # too low to be divided by: these two do not count
+    r2[[0, 1]] = -9
+    rois = (Roi("V1", np.arange(12), 1.0), Roi("V2", np.arange(12, 24), 2.0), Roi("V3", np.arange(9), 3.0))
+    found = name_normalised(r2, ceiling, rois)
+    assert found == {
+        "brain/all/r2_normalised": pytest.approx((10 * 0.3 + 12 * 0.1) / (10 * 0.6 + 12 * 0.2)),
+        "brain/all/r2_normalised_voxels": 22,
+        "brain/V1/r2_normalised": pytest.approx(0.5),
+        "brain/V1/r2_normalised_voxels": 10,
+        "brain/V2/r2_normalised": pytest.approx(0.5),
+        "brain/V2/r2_normalised_voxels": 12,
+    }
+
+
+def test_alignment_is_over_predicted_voxels(brain):
+    """The floor of ρ and slope stands at step 0; voxels that are never predicted do not count."""
+    rois = tuple(Roi(f"V{rank}", np.arange(6) + 6 * (rank - 1), float(rank)) for rank in range(1, 6))
+    places = np.random.default_rng(0).uniform(0, 90, (30, 3)).astype(np.float32)
+    large = replace(
+        brain,
+        coords=places,
+        hemisphere=np.repeat("L", 30),
+        rois=rois,
+        responses=np.zeros((0, 30), np.float32),
+        noise_ceiling=None,
+    )
+    depth = np.repeat(np.arange(5), 6) / 4
+    step_0 = [deep(depth + noise) for noise in (0.0, 0.01, -0.01)]
+    lost = replace(step_0[0], r2=np.where(np.arange(30) < 24, 0.3, 0.0).astype(np.float32))
+    values = dict(measure_brain({0: step_0[0], 5: lost}, step_0[1:], large, 0))
+    first, last = values[0], values[5]
+    assert first["alignment/all/hierarchy_rois"] == first["alignment/all/hierarchy"] == pytest.approx(1.0)
+    assert first["alignment/all/slope"] == pytest.approx(1.0, abs=0.02)
+    assert first["alignment/all/hierarchy_rois_p_permutation"] == pytest.approx(2 / 120)
+    assert (first["alignment/all/n_rois"], first["alignment/all/n_predicted"]) == (5, 30)
+    assert {"alignment/all/slope_null_sd", "alignment/all/hierarchy_rois_null_mean"} <= set(first)
+    # predicted at step 0: they still count
+    assert last["alignment/all/n_predicted"] == 30
+    never = [replace(fit, r2=lost.r2) for fit in step_0]
+    (_, values) = next(iter(measure_brain({0: never[0]}, never[1:], large, 0)))
+    assert (values["alignment/all/n_rois"], values["alignment/all/n_predicted"]) == (4, 24)
+    assert "selectors/V5/layer/a" not in values and "selectors/V4/layer/a" in values
+    nothing = [replace(fit, r2=np.zeros(30, np.float32)) for fit in step_0]
+    (_, values) = next(iter(measure_brain({0: nothing[0]}, nothing[1:], large, 0)))
+    assert not any(name.startswith("alignment/") or "/layer/" in name for name in values)
+
+
+def deep(depth):
+    """A mapping whose voxels read two layers, in shares that give these depths."""
+    share = depth.clip(0, 1)[:, None]
+    layer = np.concatenate([1 - share, share], axis=1).astype(np.float32)
+    r2 = np.full(len(depth), 0.3, np.float32)
+    return Mapping(layers=("a", "b"), layer=layer, r2=r2, correlation=r2, steps=0, family="layer_ridge")
 
 
 def test_null_of_the_hierarchy_is_over_all_fits_of_step_0(brain):

@@ -28,6 +28,7 @@ from harness.reporting.comparison import (
 from harness.reporting.page import (
     build_tables,
     choose_lines,
+    name_areas,
     order_places,
     write_report,
 )
@@ -202,6 +203,15 @@ def test_places_are_in_the_order_of_the_hierarchy(brain: Brain) -> None:
     unknown = replace(brain.rois[0], name="unranked", rank=None)
     shuffled = replace(brain, rois=(unknown, *reversed(brain.rois)))
     assert order_places([shuffled]) == ["V1", "V2", "V3", "unranked"]
+    # ranks hold across brains, in either order
+    without = replace(brain, rois=tuple(replace(roi, rank=None) for roi in brain.rois[:2]))
+    assert order_places([without, shuffled]) == order_places([shuffled, without])[:4]
+    assert order_places([shuffled, without]) == ["V1", "V2", "V3", "unranked"]
+    assert name_areas([without, shuffled]) == {
+        "early_areas": ["V1"],
+        "middle_areas": ["V2"],
+        "high_areas": ["V3"],
+    }
 
 
 @pytest.mark.parametrize("case", ["no surface, no ceiling", "one region, one snapshot", "no zero-shot"])

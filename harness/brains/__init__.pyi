@@ -1,3 +1,7 @@
+from .area_groups import (
+    AREA_GROUPS,
+    group_areas,
+)
 from .brain import (
     Brain,
     Roi,
@@ -18,11 +22,13 @@ from .simulated.truth import (
 )
 
 __all__ = [
+    "AREA_GROUPS",
     "HEMISPHERES",
     "Brain",
     "Roi",
     "Surface",
     "describe_brain",
+    "group_areas",
     "load_brain",
     "load_truth",
     "save_truth",

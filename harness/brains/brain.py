@@ -80,7 +80,8 @@ class Brain:
     hemisphere : str array [n_voxels], "L" or "R"
     rois : tuple of Roi; they may overlap
     noise_ceiling : float32 array [n_voxels] or None
-        Share of the variance that a perfect model could explain, 0 to 1; None: unknown.
+        Share of the variance over all rows that a perfect model could explain, 0 to 1; None: unknown. Rows
+        with other numbers of repeats have another ceiling: `score_on`.
     surface : Surface or None
         Flat cortex to draw on; None: voxels are drawn at their coordinates.
     fingerprint : str
@@ -154,7 +155,7 @@ class Brain:
         roi_ranks : dict of name to float, optional
             Place in the visual hierarchy, 1 for V1.
         noise_ceiling : float array [n_voxels], optional
-            Explainable share of the variance, 0 to 1.
+            Explainable share of the variance over all rows, 0 to 1.
         hemisphere : array [n_voxels] of "L" and "R", optional
             By default L where x < 0.
         stimulus_ids : int or str array [n_images], optional
@@ -208,6 +209,28 @@ class Brain:
     def n_voxels(self) -> int:
         """Number of voxels."""
         return int(self.coords.shape[0])
+
+    def score_on(self, rows: Int[np.ndarray, " n_rows"]) -> Brain:
+        """Return the brain with the noise ceiling of some rows, such as the held-out ones.
+
+        A row that averages n repeats has the ceiling p / (p + 1/n), p being the ratio of signal to noise
+        variance of single repeats. `noise_ceiling` gives p by the mean of 1/n over all rows; the mean over
+        `rows` then gives theirs (Allen et al. 2022, as in `harness.brains.ceilings`). Everything else stays;
+        without a ceiling or numbers of repeats, the ceiling does too.
+
+        Parameters
+        ----------
+        rows : int array [n_rows], 0 to n_images - 1, at least one
+        """
+        if self.noise_ceiling is None or self.n_repeats is None:
+            return self
+        all_rows, own = (float(np.mean(1 / each)) for each in (self.n_repeats, self.n_repeats[rows]))
+        if own == all_rows:
+            return self
+        ceiling = self.noise_ceiling.astype(np.float64)
+        # p / (p + own), with p = all_rows · ceiling / (1 − ceiling), without dividing by 0
+        scored = ceiling * all_rows / (ceiling * all_rows + (1 - ceiling) * own)
+        return replace(self, noise_ceiling=scored.astype(np.float32))
 
     def select_voxels(self, voxels: Int[np.ndarray, " n_chosen"]) -> Brain:
         """Return the brain with some of its voxels, in the given order.

@@ -18,6 +18,7 @@ from collections.abc import (
 from functools import cache
 from typing import NamedTuple
 
+from harness.brains import AREA_GROUPS
 from harness.measures.endings import (
     FLOOR,
     SPREAD,
@@ -38,11 +39,19 @@ from harness.storage import unknown_name
 INTERPOLATED = "wise_ft."
 """Prefix of the metrics of weights between a run's first and last snapshot (WiSE-FT)."""
 
+LAYER = "layer"
+"""First part of the measures of single layers, ``layer/<layer>``."""
+
 CATALOGUE: tuple[Metric, ...] = tuple(list_metrics())
 """All metrics, by stage; rows derived from a measure follow it."""
 
 _BY_KEY: dict[tuple[str, str], Metric] = {(metric.stage, metric.measure): metric for metric in CATALOGUE}
 _TERM = _BY_KEY["train", "<term>"]
+# the longest ending first: a layer's share has that of every ending it ends in
+_OF_LAYERS = sorted(
+    (metric for metric in CATALOGUE if metric.measure.startswith(f"{LAYER}/")),
+    key=lambda metric: -len(metric.ending),
+)
 
 
 class MetricName(NamedTuple):
@@ -68,6 +77,8 @@ class MetricName(NamedTuple):
 def split_name(name: str) -> MetricName:
     """Split the name of a metric, known or not, into its parts."""
     stage, *rest = name.removeprefix(INTERPOLATED).split("/")
+    if stage == "selectors" and len(rest) > 2 and rest[-2] == LAYER:
+        rest[-2:] = [f"{LAYER}/{rest[-1]}"]
     *where, measure = rest or [""]
     place, subject, *_ = (*where, None, None)
     return MetricName(stage, place or "all", measure, subject, name.startswith(INTERPOLATED))
@@ -89,6 +100,8 @@ def describe(name: str) -> Metric:
     """
     parts = split_name(name)
     found = _BY_KEY.get((parts.stage, parts.measure))
+    if parts.measure.startswith(f"{LAYER}/"):
+        found = next(metric for metric in _OF_LAYERS if parts.measure.endswith(metric.ending))
     if found is None and parts.stage == "train" and name.count("/") == 1:
         found = _TERM
     if found is None or not _fits(found, name, parts):
@@ -116,7 +129,8 @@ def _fits(metric: Metric, name: str, parts: MetricName) -> bool:
 def _list_names(parts: MetricName) -> Iterator[str]:
     """All names for the place of an unknown name, to suggest the nearest."""
     for metric in CATALOGUE:
-        stage, *where, measure = metric.pattern.split("/")
+        stage, *where = metric.pattern.removesuffix(f"/{metric.measure}").split("/")
+        measure = metric.measure
         prefix = INTERPOLATED if parts.interpolated and STAGES[metric.stage].interpolated else ""
         places = where
         if where == ["<scoring>"]:
@@ -134,8 +148,11 @@ def is_headline(name: str) -> bool:
     metric, parts = describe(name), split_name(name)
     if metric.headline == "never" or parts.subject is not None:
         return False
-    whole = parts.place == "all" or not STAGES[metric.stage].of_brain
-    return whole or (metric.headline == "every place" and not parts.interpolated)
+    if parts.place == "all" or not STAGES[metric.stage].of_brain:
+        return True
+    if metric.headline == "areas":
+        return parts.place in AREA_GROUPS and not parts.interpolated
+    return metric.headline == "every place" and not parts.interpolated
 
 
 # --- the page
@@ -160,9 +177,10 @@ the few to look at first. A metric without a unit is a fraction, a correlation o
 reasons: [definitions.md](definitions.md).
 
 Placeholders: `<task>` a task or probe, `<layer>` a layer, `<roi>` a region of the brain, `<place>` a region
-or `all`, the whole brain. With several subjects, `brain/V1/r2` is the mean over subjects and
-`brain/V1/subj01/r2` is one subject's. The prefix `wise_ft.` marks weights between a run's first and last
-snapshot (`palimpsest wise-ft`); their step is α in percent."""
+or `all`, the whole brain; layers also have the places `early_areas`, `middle_areas` and `high_areas`. With
+several subjects, `brain/V1/r2` is the mean over subjects and `brain/V1/subj01/r2` is one subject's. The
+prefix `wise_ft.` marks weights between a run's first and last snapshot (`palimpsest wise-ft`); their step is
+α in percent."""
 
 _HEAD = (
     "| metric | range | better | headline | definition |",
@@ -185,7 +203,7 @@ def _write_range(metric: Metric) -> str:
 
 def _write_headline(metric: Metric) -> str:
     """Write where a measure is a headline, and with which endings."""
-    places: dict[str, list[str]] = {"every place": [], "whole brain": []}
+    places: dict[str, list[str]] = {"every place": [], "areas": [], "whole brain": []}
     for one in CATALOGUE:
         if one.stage == metric.stage and metric.measure in (one.measure, one.base) and one.headline in places:
             places[one.headline].append(f"`{one.ending}`" if one.ending else "")
@@ -216,7 +234,11 @@ def _write_endings() -> str:
                 "Noise floor", f"Of every measure of rewiring, from snapshots after step 0. {sides}", FLOOR
             ),
             write("Noise ceiling", "Of voxel measures of rewiring.", WEIGHTED),
-            write("Spread of refits", "Of `alignment/all/hierarchy`.", SPREAD),
+            write(
+                "Spread of refits",
+                "Of `hierarchy`, `hierarchy_rois` and `slope`.",
+                SPREAD,
+            ),
             write(
                 "Several subjects",
                 "Of means over subjects. What describes a floor has a number of subjects only; tests and "

@@ -480,6 +480,20 @@ def _selectors() -> Iterator[Metric]:
         )
     )
 
+    yield from expand(
+        Metric(
+            "selectors/<place>/layer/<layer>",
+            "share of layer",
+            "Mean share of a layer in the layer distribution ω over predicted voxels; those of a place sum "
+            "to 1. Absent with fewer than 5 such voxels. Early, middle and high areas: thirds of the ranks.",
+            "harness.measures.layer_rows.name_layers",
+            low=0.0,
+            high=1.0,
+            headline="areas",
+            over_subjects="interval",
+        )
+    )
+
 
 def _rewiring() -> Iterator[Metric]:
     def entry(
@@ -630,10 +644,64 @@ def _rewiring() -> Iterator[Metric]:
 
 def _alignment() -> Iterator[Metric]:
     code = "harness.measures.alignment.hierarchy_alignment"
+    of_regions = "harness.measures.alignment_tests.AlignmentTest"
+    regions = Metric(
+        "alignment/all/hierarchy_rois",
+        "hierarchy alignment of regions",
+        "Spearman correlation of rank and mean expected depth of predicted voxels, one point per region: 1 "
+        "if depth rises with rank. Absent with fewer than 4 ranked regions.",
+        of_regions,
+        "after Nonaka et al. 2021",
+        low=-1.0,
+        high=1.0,
+        better="higher",
+        headline="whole brain",
+        compared=("start", "end"),
+        over_subjects="interval",
+    )
+    yield from expand(regions, SPREAD)
+
+    def p(name: str, title: str, definition: str, compared: bool = False) -> Metric:
+        return Metric(
+            f"alignment/all/{name}",
+            title,
+            definition,
+            of_regions,
+            low=0.0,
+            high=1.0,
+            headline="whole brain" if compared else "never",
+            form="p",
+            compared=("start", "end") if compared else (),
+        )
+
+    yield p(
+        "hierarchy_rois_p",
+        "p of hierarchy alignment",
+        "Two-sided p of `hierarchy_rois` against maps as smooth as this one: the larger of `_moran` and "
+        "`_smooth`. Of single subjects.",
+        compared=True,
+    )
+    yield p(
+        "hierarchy_rois_p_permutation",
+        "p of hierarchy alignment, permuted ranks",
+        "Two-sided p of `hierarchy_rois` over permutations of ranks; too small for smooth maps.",
+    )
+    yield p(
+        "hierarchy_rois_p_moran",
+        "p of hierarchy alignment, Moran",
+        "Two-sided p of `hierarchy_rois` against 999 maps by Moran spectral randomisation in each "
+        "hemisphere.",
+    )
+    yield p(
+        "hierarchy_rois_p_smooth",
+        "p of hierarchy alignment, smooth process",
+        "Two-sided p of `hierarchy_rois` against 999 draws of a Gaussian process fitted to the map.",
+    )
     hierarchy = Metric(
         "alignment/all/hierarchy",
         "hierarchy alignment",
-        "Spearman correlation of a voxel's ROI rank and its expected depth: 1 if depth rises with rank.",
+        "Spearman correlation of a voxel's ROI rank and its expected depth, over predicted voxels: 1 if "
+        "depth rises with rank.",
         code,
         "after the brain hierarchy score of Nonaka et al. 2021",
         low=-1.0,
@@ -645,17 +713,46 @@ def _alignment() -> Iterator[Metric]:
     )
     yield from expand(hierarchy, SPREAD, compared={"_null_sd": ("start",)})
 
-    def line(name: str, title: str, definition: str, better: Better) -> Iterator[Metric]:
-        place = f"alignment/all/{name}"
+    def line(name: str, title: str, definition: str, better: Better, main: bool = False) -> Iterator[Metric]:
         yield from expand(
-            Metric(place, title, definition, code, unit=_DEPTH, better=better, over_subjects="interval")
+            Metric(
+                f"alignment/all/{name}",
+                title,
+                definition,
+                code,
+                unit=_DEPTH,
+                better=better,
+                headline="whole brain" if main else "never",
+                above="slope of depth on rank" if main else "",
+                form="signed" if main else "number",
+                compared=("start", "end") if main else (),
+                over_subjects="interval",
+            ),
+            SPREAD if main else (),
         )
 
     yield from line(
-        "slope", "slope", "Least-squares slope of expected depth on ROI rank scaled to [0, 1].", "higher"
+        "slope",
+        "slope of depth on rank",
+        "Least-squares slope of expected depth on ROI rank scaled to [0, 1], over predicted voxels.",
+        "higher",
+        main=True,
+    )
+    yield p(
+        "slope_p",
+        "p of the slope",
+        "Two-sided p of the slope, as a share of the spread of depths, against maps as smooth as this one: "
+        "the larger of two. Of single subjects.",
+        compared=True,
     )
     yield from line("intercept_low", "b0", "The fitted line at the lowest rank.", "lower")
     yield from line("intercept_high", "b1", "The fitted line at the highest rank: b0 + slope.", "higher")
+    for name, title, what in (
+        ("n_predicted", "predicted voxels", "Predicted voxels of ranked regions, which alignment is over."),
+        ("n_rois", "regions", "Ranked regions with at least 5 predicted voxels, parts of others left out."),
+    ):
+        place = f"alignment/all/{name}"
+        yield from expand(Metric(place, title, what, of_regions, low=0.0, over_subjects="mean"))
 
 
 def _brain() -> Iterator[Metric]:
@@ -676,10 +773,21 @@ def _brain() -> Iterator[Metric]:
         Metric(
             "brain/<place>/r2_normalised",
             "brain R² over the noise ceiling",
-            "Mean R² over mean noise ceiling; absent without a ceiling.",
-            "harness.measures.rows.name_mapping",
+            "ΣR² / Σceiling over voxels with a noise ceiling of at least .05, that of the held-out stimuli; "
+            "absent with fewer than 10 such voxels.",
+            "harness.measures.rows.name_normalised",
             better="higher",
             over_subjects="interval",
+        )
+    )
+    yield from expand(
+        Metric(
+            "brain/<place>/r2_normalised_voxels",
+            "voxels with a noise ceiling",
+            "Number of voxels that `r2_normalised` is over.",
+            "harness.measures.rows.name_normalised",
+            low=0.0,
+            over_subjects="mean",
         )
     )
     yield from expand(

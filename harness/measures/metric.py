@@ -21,7 +21,7 @@ Kind = Literal[
     "brain",
 ]
 Better = Literal["higher", "lower", "neither"]
-Headline = Literal["every place", "whole brain", "never"]
+Headline = Literal["every place", "areas", "whole brain", "never"]
 Form = Literal["number", "signed", "p", "verdict"]
 At = Literal["start", "end"]
 Tail = Literal["greater", "less", "two-sided"]
@@ -75,8 +75,9 @@ class Metric:
     low, high : float
         Range.
     better : "higher", "lower" or "neither"
-    headline : "every place", "whole brain" or "never"
-        Where it is one of the few metrics to look at first.
+    headline : "every place", "areas", "whole brain" or "never"
+        Where it is one of the few metrics to look at first; "areas" are the whole brain and the groups of
+        areas (`harness.brains.AREA_GROUPS`).
     above, heading : str
         Headings in tables, of its group of columns and of its own column; ``{place}`` stands for the place.
         An empty `above` means the title, an empty `heading` "before" or "after".
@@ -118,8 +119,8 @@ class Metric:
 
     @property
     def measure(self) -> str:
-        """Last part of its name."""
-        return self.pattern.rpartition("/")[2]
+        """Last part of its name; the last two for a layer's share, ``layer/<layer>``."""
+        return self.pattern.split("/", 2)[-1]
 
     def contains(self, value: float) -> bool:
         """Whether a value is in range."""

@@ -12,17 +12,20 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from harness.brains import Brain
-from harness.mappings import Mapping
-from harness.measures.alignment import (
-    Hierarchy,
-    hierarchy_alignment,
-    voxel_ranks,
+from harness.brains import (
+    Brain,
+    Roi,
 )
+from harness.mappings import Mapping
+from harness.measures.alignment_rows import AlignmentRows
 from harness.measures.catalogue import describe
 from harness.measures.collapse import name_collapse
 from harness.measures.entries import name_auroc
 from harness.measures.forgetting import delta
+from harness.measures.layer_rows import (
+    name_layers,
+    places_of_layers,
+)
 from harness.measures.predicted import (
     counted_places,
     predicted_voxels,
@@ -42,6 +45,12 @@ from harness.measures.significance import noise_floor
 
 Summary = dict[str, dict[str, float]]
 
+MIN_CEILING = 0.05
+"""Voxels with a lower noise ceiling hold nothing that could be predicted."""
+
+MIN_NORMALISED = 10
+"""Fewest voxels of a place for its R² over the noise ceiling."""
+
 
 def measure_brain(
     mappings: dict[int, Mapping], refits: Sequence[Mapping], brain: Brain, seed: int
@@ -59,12 +68,15 @@ def measure_brain(
         Seed of the channel clusters.
     """
     step_0 = (mappings[0], *refits)
+    aligned = AlignmentRows(brain, seed)
     for step in sorted(mappings):
-        values = name_mapping(mappings[step], brain)
-        if step == 0 and "alignment/all/hierarchy" in values:
-            heights = [_hierarchy(fit, brain).hierarchy for fit in step_0]
-            values["alignment/all/hierarchy_null_mean"] = float(np.mean(heights))
-            values["alignment/all/hierarchy_null_sd"] = float(np.std(heights, ddof=1))
+        mapping = mappings[step]
+        values = name_mapping(mapping, brain)
+        predicted = predicted_voxels([fit.r2 for fit in step_0], mapping.r2)
+        values |= name_layers(mapping.layer, mapping.layers, places_of_layers(brain.rois, predicted))
+        values |= (alignment := aligned.name(mapping, predicted))
+        if step == 0 and alignment:
+            values |= aligned.name_floor(list(step_0), predicted)
         if step > 0:
             values |= compare_with_start(step_0, mappings[step], brain, seed)
         yield step, values
@@ -104,7 +116,7 @@ def name_probes(now: dict[str, Any], before: dict[str, Any], *tasks: str) -> dic
 
 
 def name_mapping(mapping: Mapping, brain: Brain) -> dict[str, float]:
-    """Name the measures of one mapping: prediction and selectors by place, and hierarchy alignment."""
+    """Name the measures of one mapping: prediction and selectors by place."""
     per_voxel = {
         "brain/{}/r2": mapping.r2,
         "brain/{}/correlation": mapping.correlation,
@@ -116,19 +128,28 @@ def name_mapping(mapping: Mapping, brain: Brain) -> dict[str, float]:
     summary = summarise_rois(per_voxel, brain.rois, None)
     values = {name.format(place): value for place, row in summary.items() for name, value in row.items()}
     if brain.noise_ceiling is not None:
-        ceiling = summarise_rois({"ceiling": brain.noise_ceiling}, brain.rois, None)
-        for place, row in ceiling.items():
-            if row["ceiling"] > 0:
-                # a ratio of means: a few voxels of low ceiling would dominate a mean of ratios
-                values[f"brain/{place}/r2_normalised"] = values[f"brain/{place}/r2"] / row["ceiling"]
-    if any(roi.rank is not None for roi in brain.rois):
-        found = vars(_hierarchy(mapping, brain))
-        values |= {f"alignment/all/{name}": value for name, value in found.items()}
+        values |= name_normalised(mapping.r2, brain.noise_ceiling, brain.rois)
     return values
 
 
-def _hierarchy(mapping: Mapping, brain: Brain) -> Hierarchy:
-    return hierarchy_alignment(expected_depth(mapping.layer), voxel_ranks(brain.rois, brain.n_voxels))
+def name_normalised(
+    r2: Float[np.ndarray, " n_voxels"],
+    noise_ceiling: Float[np.ndarray, " n_voxels"],
+    rois: Sequence[Roi],
+) -> dict[str, float]:
+    """Name ΣR² / Σceiling of every place, over voxels whose ceiling is at least `MIN_CEILING`.
+
+    A ratio of sums: a few voxels of low ceiling would dominate a mean of ratios. Places with fewer than
+    `MIN_NORMALISED` such voxels have no row.
+    """
+    values: dict[str, float] = {}
+    for place, voxels in {"all": np.arange(len(r2)), **{roi.name: roi.voxels for roi in rois}}.items():
+        counted = voxels[noise_ceiling[voxels] >= MIN_CEILING]
+        if len(counted) >= MIN_NORMALISED:
+            total = noise_ceiling[counted].sum(dtype=np.float64)
+            values[f"brain/{place}/r2_normalised"] = float(r2[counted].sum(dtype=np.float64) / total)
+            values[f"brain/{place}/r2_normalised_voxels"] = float(len(counted))
+    return values
 
 
 def compare_with_start(step_0: Sequence[Mapping], now: Mapping, brain: Brain, seed: int) -> dict[str, float]:

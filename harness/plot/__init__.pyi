@@ -6,6 +6,9 @@ from .cluster_maps import (
     draw_clusters,
     label_voxels,
 )
+from .flatmap import (
+    shade_layers,
+)
 from .interface import (
     brain,
     clusters,
@@ -64,6 +67,7 @@ __all__ = [
     "layers",
     "measure_shift",
     "save_png",
+    "shade_layers",
     "shift",
     "values",
 ]

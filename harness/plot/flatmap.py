@@ -148,6 +148,14 @@ def layer_colours(layer: Float[np.ndarray, "n_voxels n_layers"]) -> Float[np.nda
     return _colour(layer.argmax(axis=1), _entropy(layer), layer.shape[1])
 
 
+def shade_layers(n_layers: int) -> Float[np.ndarray, "n_layers 3"]:
+    """Return one colour per layer for areas, from blue (first) to red (last), as in `layer_colours`.
+
+    ColorBrewer's Spectral: neighbouring layers differ more evenly than hues of equal brightness do.
+    """
+    return np.asarray(colormaps["Spectral_r"](np.linspace(0.02, 0.98, n_layers)))[:, :3]
+
+
 def draw_layer_legend(ax: Axes, layers: tuple[str, ...]) -> None:
     """Draw the legend of `layer_colours`: a row per layer, the last on top; confidence 1 − e to the right."""
     entropy = np.linspace(1, 0, 48)

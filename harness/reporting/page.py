@@ -18,6 +18,7 @@ import pandas as pd
 
 from harness.brains import (
     Brain,
+    group_areas,
     load_brain,
 )
 from harness.config import BrainConfig
@@ -124,7 +125,7 @@ def render(runs: Sequence[RunResult], study: str, unfinished: Sequence[str]) -> 
         Names of the study's runs that have not finished.
     """
     brains = _load_brains(runs)
-    lines = choose_lines(runs)
+    lines, loaded = choose_lines(runs), list(brains.values())
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("harness.reporting"),
         autoescape=True,
@@ -141,13 +142,13 @@ def render(runs: Sequence[RunResult], study: str, unfinished: Sequence[str]) -> 
         tasks=names,
         sequences=any(len(run.tasks) > 1 for run in runs),
         trained={task for run in runs for task in run.tasks},
-        brains=list(brains.values()),
+        brains=loaded,
         ceilings=[brain.noise_ceiling for brain in brains.values() if brain.noise_ceiling is not None],
         several_seeds=any(len(line.runs) > 1 for line in lines),
         several_subjects=any(line.subjects for line in lines),
         zero_shot=any("/delta_zs" in metric for metric, _, _ in frame.columns),
         tables=list(build_tables(frame, lines)),
-        pictures=list(draw_pictures(lines, probe_tasks(runs), order_places(list(brains.values())))),
+        pictures=list(draw_pictures(lines, probe_tasks(runs), order_places(loaded), name_areas(loaded))),
         sections=list(draw_runs(lines, brains)),
         code_versions=sorted({manifest["code_version"] for manifest in manifests}),
         packages=manifests[-1]["packages"] | {"python": manifests[-1]["python"]},
@@ -205,9 +206,24 @@ def choose_lines(runs: Sequence[RunResult]) -> list[Line]:
 
 
 def order_places(brains: Sequence[Brain]) -> list[str]:
-    """Names of all ROIs in order of the hierarchy, unranked ones last."""
-    ranks = {roi.name: np.inf if roi.rank is None else roi.rank for brain in brains for roi in brain.rois}
+    """Names of all ROIs in order of the hierarchy, unranked ones last.
+
+    A region ranked in several brains has the lowest of its ranks, whatever the order of the brains.
+    """
+    ranks: dict[str, float] = {}
+    for roi in (roi for brain in brains for roi in brain.rois):
+        ranks[roi.name] = min(ranks.get(roi.name, np.inf), np.inf if roi.rank is None else roi.rank)
     return sorted(ranks, key=ranks.__getitem__)
+
+
+def name_areas(brains: Sequence[Brain]) -> dict[str, list[str]]:
+    """Names of the regions in each group of areas, in order of the hierarchy, over all brains."""
+    groups: dict[str, set[str]] = {}
+    for brain in brains:
+        for group, rois in group_areas(brain.rois).items():
+            groups.setdefault(group, set()).update(roi.name for roi in rois)
+    order = order_places(brains)
+    return {group: sorted(names, key=order.index) for group, names in groups.items()}
 
 
 def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.measures import (
@@ -25,6 +25,7 @@ from harness.reporting.figures.curves import (
     draw_depths,
     draw_forgetting,
     draw_rewiring,
+    find_alignment,
 )
 from harness.reporting.figures.drift import (
     DRAWN,
@@ -32,6 +33,10 @@ from harness.reporting.figures.drift import (
     find_layers,
 )
 from harness.reporting.figures.interpolation import draw_interpolation
+from harness.reporting.figures.layers import (
+    draw_layers,
+    find_groups,
+)
 from harness.reporting.figures.panels import (
     Line,
     are_measured,
@@ -62,8 +67,13 @@ class Picture:
     metrics: tuple[str, ...]
 
 
-def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence[str]) -> Iterator[Picture]:
-    """Draw the curves over all runs."""
+def draw_pictures(
+    lines: Sequence[Line],
+    probes: Sequence[str],
+    places: Sequence[str],
+    areas: Mapping[str, Sequence[str]],
+) -> Iterator[Picture]:
+    """Draw the curves over all runs: `probes` by name, `places` and groups of `areas` in panel order."""
     runs = [run for line in lines for run in line.runs]
     main, sequences = choose_measure(runs), [line for line in lines if line.runs[0].task_ends]
     tasks = task_measures(runs) if any(len(run.tasks) > 1 for run in runs) else [(TASK, main)]
@@ -132,14 +142,18 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
             f"norm of the loss’s gradient, averaged over the steps since the previous snapshot.{seeds}",
             tuple(f"drift/<layer>/{measure}" for measure in measures),
         )
-    hierarchy = ("hierarchy", "hierarchy_null_mean", "hierarchy_null_sd")
-    yield Picture(
-        "How brain-like the order of layers is",
-        embed_svg(draw_alignment(lines)),
-        "Left: at 1, higher areas read from deeper layers; at 0, there is no order. Shaded: where "
-        f"{floor}. Right: how well the brain is predicted at all.{of_brain}",
-        (*(f"alignment/all/{name}" for name in hierarchy), "brain/all/r2"),
-    )
+    if find_groups(lines):
+        yield Picture(
+            "What regions read",
+            embed_svg(draw_layers(lines, places, areas)),
+            "Mean share of every layer in what predicted voxels read, over optimizer steps; the first layer "
+            "is at the bottom. Above: the whole brain, and early, middle and high areas (thirds of the ranks "
+            "in the hierarchy). Below: every region in order of the hierarchy, on the same axes. Regions "
+            "with fewer than 5 predicted voxels are blank."
+            + (" Shares are means over seeds." if seeded else ""),
+            ("selectors/<place>/layer/<layer>",),
+        )
+    yield _picture_alignment(lines, floor, of_brain)
     yield Picture(
         "Depth of every region, before and after",
         embed_svg(draw_depths(lines, places)),
@@ -157,6 +171,31 @@ def draw_pictures(lines: Sequence[Line], probes: Sequence[str], places: Sequence
             f"at no cost.{of_brain}",
             tuple(choose_interpolated([run for line in interpolated for run in line.runs])),
         )
+
+
+def _picture_alignment(lines: Sequence[Line], floor: str, of_brain: str) -> Picture:
+    """Draw alignment beside prediction; prediction alone where no ranks are known."""
+    hierarchy = find_alignment(lines)
+    if not hierarchy:
+        return Picture(
+            "How well the brain is predicted",
+            embed_svg(draw_alignment(lines)),
+            f"Share of the variance of responses to held-out stimuli.{of_brain}",
+            ("brain/all/r2",),
+        )
+    return Picture(
+        "How brain-like the order of layers is",
+        embed_svg(draw_alignment(lines)),
+        "Left: at 1, higher areas read from deeper layers; at 0, there is no order. Middle: how much deeper "
+        "the highest area reads than the lowest. Right: how well the brain is predicted at all. Shaded: "
+        f"where {floor}. Filled points on the left and in the middle have p < 0.05: maps as smooth as this "
+        f"one rarely have such an order.{of_brain}",
+        (
+            *(f"{metric}{end}" for metric in hierarchy for end in ("", "_null_mean", "_null_sd")),
+            *_existing(lines, *(f"{metric}_p" for metric in hierarchy)),
+            "brain/all/r2",
+        ),
+    )
 
 
 def _picture_sequences(lines: Sequence[Line], seeds: str) -> Picture:

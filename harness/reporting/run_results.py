@@ -18,6 +18,7 @@ from harness.config import (
 from harness.measures import (
     At,
     Verdict,
+    describe,
     read_verdict,
 )
 from harness.reporting.columns import (
@@ -69,6 +70,15 @@ class RunResult:
     def steps(self) -> list[int]:
         """Optimizer steps of the tracked snapshots, in order."""
         return [int(step) for step in self.curve("brain/all/r2").index]
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """Layers whose shares were recorded, input first."""
+        names = (str(name) for name in self.rows["name"].unique())
+        start = "selectors/all/layer/"
+        own = (name.removeprefix(start) for name in names if name.startswith(start))
+        # derived rows, such as intervals over subjects, are no layers
+        return tuple(layer for layer in own if not describe(f"{start}{layer}").ending)
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ from typing import SupportsFloat, TypedDict
 
 from harness.storage import InputError
 
-# what MLflow accepts, without blanks: stage/measure, stage/place/measure or stage/place/subject/measure
-_METRIC_NAME = re.compile(r"[\w.\-]+(/[\w.\-]+){1,3}")
+# what MLflow accepts, without blanks: stage/measure up to stage/place/subject/layer/name
+_METRIC_NAME = re.compile(r"[\w.\-]+(/[\w.\-]+){1,4}")
 
 
 class Row(TypedDict):

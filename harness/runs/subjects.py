@@ -59,8 +59,8 @@ def label_subjects(config: BrainConfig) -> tuple[str, ...]:
 
 def name_of_subject(metric: str, label: str) -> str:
     """Name one subject's metric: ``rewiring/V1/wasserstein`` → ``rewiring/V1/subj01/wasserstein``."""
-    where, measure = metric.rsplit("/", 1)
-    return f"{where}/{label}/{measure}"
+    stage, place, measure = metric.split("/", 2)  # a measure may have two parts: layer/blocks.3
+    return f"{stage}/{place}/{label}/{measure}"
 
 
 class Brains:

@@ -12,7 +12,6 @@ from typing import get_args
 import pandas as pd
 
 from harness.measures import (
-    INTERPOLATED,
     STAGES,
     VERDICTS,
     Kind,
@@ -61,7 +60,8 @@ def query(
     study : str, optional
         Default: all studies in the store.
     measure : str, optional
-        Last part of the metrics' names. Default: ``wasserstein_excess`` for rewiring, else all.
+        Last part of the metrics' names; ``"layer"`` for the shares of all layers, ``"layer/blocks.3"`` for
+        one layer's. Default: ``wasserstein_excess`` for rewiring, else all.
     runs_dir : path
         Folder of the default store; ``MLFLOW_TRACKING_URI`` overrides it.
     wise_ft : bool
@@ -124,30 +124,36 @@ def metric_curves(
         index 0, 1, …. With several subjects, subject ``"all"`` is their mean; a run's only subject is
         ``"all"`` too.
     """
-    places, stage = place_columns(kind), f"{INTERPOLATED}{kind}" if interpolated else kind
+    places = place_columns(kind)
     if verdict is not None and verdict not in JUDGEMENTS:
         raise unknown_name("verdict", verdict, JUDGEMENTS)
     records = []
     measures = set()
 
     def wanted(name: str) -> bool:
-        first, *_, last = name.split("/")
-        if first == stage:
-            measures.add(last)
-        return (first == stage and measure in (None, last)) or (verdict is not None and _is_verdict(name))
+        parts = split_name(name)
+        judging = verdict is not None and _is_verdict(name)
+        if (parts.stage, parts.interpolated) != (kind, interpolated):
+            return judging
+        # "layer" stands for the shares of all layers
+        own = {parts.measure, parts.measure.partition("/")[0]}
+        measures.update(own)
+        return measure is None or measure in own or judging
 
     for tags, rows in read_histories(tracking_uri(runs_dir), study, wanted):
         run = {column: tags.get(tag, "") for column, tag in TAGS.items()}
         judged = None if verdict is None else _find_judged(rows, verdict)
         for row in rows:
-            first, *where, last = row["name"].split("/")
-            if first != stage or measure not in (None, last):
+            parts = split_name(row["name"])
+            if (parts.stage, parts.interpolated) != (kind, interpolated):
                 continue
-            # stage/place/subject/measure; place and subject may be missing
-            found = dict(zip(places, [*where, "all", "all"], strict=False))
+            if measure not in (None, parts.measure, parts.measure.partition("/")[0]):
+                continue
+            found = dict(zip(places, (parts.place, parts.subject or "all"), strict=False))
             if judged is not None and (found.get("roi", "all"), found.get("subject", "all")) not in judged:
                 continue
-            records.append({**run, **found, "measure": last, "step": row["step"], "value": row["value"]})
+            values = {"measure": parts.measure, "step": row["step"], "value": row["value"]}
+            records.append({**run, **found, **values})
     if interpolated and not measures:
         raise InputError(f"{kind} of WiSE-FT: found no curve, expected runs measured by palimpsest wise-ft")
     if measure is not None and measure not in measures:

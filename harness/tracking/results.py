@@ -14,7 +14,10 @@ from harness.finetuning import (
     last_steps,
     plan_sequence,
 )
-from harness.mappings import load_mapping
+from harness.mappings import (
+    load_mapping,
+    load_split,
+)
 from harness.measures import (
     is_collapsed,
     measure_brain,
@@ -26,6 +29,7 @@ from harness.runs import (
     Inputs,
     Journal,
     probes_file,
+    split_file,
 )
 from harness.storage import read_json
 from harness.tracking.across_subjects import combine_subjects
@@ -70,7 +74,9 @@ def derive_rows(
         items = plan_work(config, [subject], steps)
         mappings = {item.step: load_mapping(item.mapping) for item in items if not item.refit}
         refits = [load_mapping(item.mapping) for item in items if item.refit]
-        found = dict(measure_brain(mappings, refits, brains.load(subject), config.seed))
+        brain = brains.load(subject)
+        split = load_split(split_file(subject.folder), brain.stimulus_ids)
+        found = dict(measure_brain(mappings, refits, brain.score_on(split.held_out), config.seed))
         evidence = EvidenceFiles(subject, config.evidence, config.seed).name(steps, collapsed)
         measured[subject.label or "all"] = {step: found[step] | evidence[step] for step in steps}
     for step in steps:

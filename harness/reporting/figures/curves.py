@@ -36,6 +36,7 @@ from harness.reporting.comparison import (
     task_measures,
 )
 from harness.reporting.figures.panels import (
+    ALPHA,
     COLUMNS,
     Line,
     are_measured,
@@ -128,7 +129,7 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
         for ax, place in zip([whole, *axes], ["all", *places], strict=True):
             name = f"rewiring/{place}/{measure}"
             title = f"Whole brain: {describe(f'{name}_excess').title}" if place == "all" else place
-            _draw_panel(ax, lines, f"{name}_excess", title, place)
+            _draw_panel(ax, lines, f"{name}_excess", title, judged=place)
             for line in lines:
                 floor = _floor_ends(line, name)
                 if floor is not None:
@@ -150,25 +151,47 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
     return figure
 
 
+def find_alignment(lines: Sequence[Line]) -> list[str]:
+    """Measures of hierarchy alignment to draw: ρ over regions, or else over voxels, and the slope.
+
+    Empty if no line has any, as without known ranks.
+    """
+    over_rois, over_voxels, slope = (
+        f"alignment/all/{name}" for name in ("hierarchy_rois", "hierarchy", "slope")
+    )
+    first = over_rois if are_measured(lines, over_rois) else over_voxels
+    return [metric for metric in (first, slope) if are_measured(lines, metric)]
+
+
 def draw_alignment(lines: Sequence[Line]) -> Figure:
-    """Draw hierarchy alignment over steps, with the spread of step 0's refits, and brain R²."""
+    """Draw hierarchy alignment over steps, with the spread of step 0's refits, and brain R².
+
+    Points are filled where p < .05, for single subjects. Without known ranks, only R² is drawn.
+    """
+    hierarchy = find_alignment(lines)
     with figure_style():
-        figure, axes = make_panels(1, 2, 2.9)
-        hierarchy = "alignment/all/hierarchy"
-        _draw_panel(axes[0, 0], lines, hierarchy, write_title(hierarchy))
-        for line in lines:
-            centre, sd = line.curve(f"{hierarchy}_null_mean"), line.curve(f"{hierarchy}_null_sd")
-            if len(sd):
-                n_fits = 1 + line.runs[0].config.mapping.floor_refits
-                margin = stats.t.ppf(0.975, n_fits - 1) * math.sqrt(1 + 1 / n_fits)
-                middle, spread = float(centre["mean"].iloc[0]), float(sd["mean"].iloc[0])
-                reach = float(margin) * spread
-                _draw_floor(axes[0, 0], line, middle - reach, middle + reach)
-        mark_zero([axes[0, 0]])
-        r2 = "brain/all/r2"
-        _draw_panel(axes[0, 1], lines, r2, f"{write_title(r2)}, held-out stimuli")
-        axes[0, 1].set_ylim(bottom=min(0.0, axes[0, 1].get_ylim()[0]))
-        draw_legend(figure, lines, [_floor_patch()])
+        figure, axes = make_panels(1, 1 + len(hierarchy), 2.9)
+        for ax, metric in zip(axes[0], hierarchy, strict=False):
+            p = f"{metric}_p"
+            _draw_panel(ax, lines, metric, write_title(metric), p=p if are_measured(lines, p) else None)
+            for line in lines:
+                centre, sd = line.curve(f"{metric}_null_mean"), line.curve(f"{metric}_null_sd")
+                if len(sd):
+                    n_fits = 1 + line.runs[0].config.mapping.floor_refits
+                    margin = stats.t.ppf(0.975, n_fits - 1) * math.sqrt(1 + 1 / n_fits)
+                    middle, spread = float(centre["mean"].iloc[0]), float(sd["mean"].iloc[0])
+                    reach = float(margin) * spread
+                    _draw_floor(ax, line, middle - reach, middle + reach)
+            low, high = describe(metric).low, describe(metric).high
+            ends = ax.get_ylim()
+            ax.set_ylim(max(ends[0], 1.06 * low), min(ends[1], 1.06 * high))
+        mark_zero(axes[0, : len(hierarchy)])
+        r2, ax = "brain/all/r2", axes[0, -1]
+        _draw_panel(ax, lines, r2, f"{write_title(r2)}, held-out stimuli")
+        ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
+        points = [_point(f"p < {ALPHA:g}"), _point(f"p ≥ {ALPHA:g}", "none")]
+        tested = any(are_measured(lines, f"{metric}_p") for metric in hierarchy)
+        draw_legend(figure, lines, [*(points if tested else []), *([_floor_patch()] if hierarchy else [])])
     return figure
 
 
@@ -236,9 +259,17 @@ def _floor_ends(line: Line, metric: str) -> tuple[float, float] | None:
     return float(lowest), float(highest)
 
 
-def _draw_panel(ax: Axes, lines: Sequence[Line], metric: str, title: str, judged: str | None = None) -> Axes:
+def _draw_panel(
+    ax: Axes,
+    lines: Sequence[Line],
+    metric: str,
+    title: str,
+    *,
+    judged: str | None = None,
+    p: str | None = None,
+) -> Axes:
     """Draw a metric of every line over optimizer steps; see `draw_curves`."""
-    draw_curves(ax, lines, metric, title, judged)
+    draw_curves(ax, lines, metric, title, judged=judged, p=p)
     ax.set_xlabel("optimizer step")
     ends = sorted({step for line in lines for run in line.runs for step in run.task_ends})
     if ends:

@@ -29,6 +29,10 @@ REWIRED = VERDICTS.index("rewired")
 Dash = Literal["-", "--", ":", "-."]
 
 
+ALPHA = 0.05
+"""Tests below this level are drawn filled."""
+
+
 @dataclass(frozen=True)
 class Line:
     """One line in every panel: runs that differ only in their seed.
@@ -113,12 +117,21 @@ def are_measured(lines: Sequence[Line], metric: str) -> bool:
     return any(len(line.curve(metric)) for line in lines)
 
 
-def draw_curves(ax: Axes, lines: Sequence[Line], metric: str, title: str, judged: str | None = None) -> None:
+def draw_curves(
+    ax: Axes,
+    lines: Sequence[Line],
+    metric: str,
+    title: str,
+    *,
+    judged: str | None = None,
+    p: str | None = None,
+) -> None:
     """Draw a metric of every line, with a band of one standard deviation over seeds.
 
     With several subjects, the band is the interval over subjects, clipped where it would dwarf the lines, and
     thin lines are single subjects. Points are filled; given a place that is `judged`, only where its verdict
-    is rewired, as far as there are verdicts. A cross is a snapshot whose backbone is collapsed.
+    is rewired, as far as there are verdicts; given a metric `p`, only where it is below `ALPHA` for every
+    seed. A cross is a snapshot whose backbone is collapsed.
     """
     bands = []
     for line in lines:
@@ -137,6 +150,8 @@ def draw_curves(ax: Axes, lines: Sequence[Line], metric: str, title: str, judged
         filled = (
             rewired.reindex(curve.index, fill_value=False) if len(rewired) else pd.Series(True, curve.index)
         )
+        if p is not None:
+            filled &= line.curve(p)["max"].reindex(curve.index) < ALPHA
         broken = line.collapsed(split_name(metric).interpolated).reindex(curve.index, fill_value=False)
         for chosen, marker, face in (
             (filled & ~broken, "o", line.colour),
