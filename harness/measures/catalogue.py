@@ -77,7 +77,7 @@ class MetricName(NamedTuple):
 def split_name(name: str) -> MetricName:
     """Split the name of a metric, known or not, into its parts."""
     stage, *rest = name.removeprefix(INTERPOLATED).split("/")
-    if stage == "selectors" and len(rest) > 2 and rest[-2] == LAYER:
+    if stage in ("selectors", "evidence") and len(rest) > 2 and rest[-2] == LAYER:
         rest[-2:] = [f"{LAYER}/{rest[-1]}"]
     *where, measure = rest or [""]
     place, subject, *_ = (*where, None, None)
@@ -101,7 +101,8 @@ def describe(name: str) -> Metric:
     parts = split_name(name)
     found = _BY_KEY.get((parts.stage, parts.measure))
     if parts.measure.startswith(f"{LAYER}/"):
-        found = next(metric for metric in _OF_LAYERS if parts.measure.endswith(metric.ending))
+        of_stage = (metric for metric in _OF_LAYERS if metric.stage == parts.stage)
+        found = next((metric for metric in of_stage if parts.measure.endswith(metric.ending)), None)
     if found is None and parts.stage == "train" and name.count("/") == 1:
         found = _TERM
     if found is None or not _fits(found, name, parts):

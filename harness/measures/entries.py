@@ -62,10 +62,16 @@ STAGES: dict[Kind, Stage] = {
         shown="collapsed",
     ),
     "selectors": Stage("Selectors", "Where voxels read: means over the voxels of a place.", True),
+    "evidence": Stage(
+        "Evidence per layer",
+        "What leave-one-out ridge regressions say about layers "
+        "([definitions.md](definitions.md#evidence-per-layer)).",
+        True,
+    ),
     "verdict": Stage(
         "Verdict",
         "What can be said about a region or the brain, by evidence per layer against degraded controls "
-        "([definitions.md](definitions.md#rewiring)). Absent for collapsed snapshots.",
+        "([definitions.md](definitions.md#the-verdict)). Absent for collapsed snapshots.",
         True,
         "kind",
     ),
@@ -419,28 +425,65 @@ def _collapse() -> Iterator[Metric]:
 
 
 def _verdict() -> Iterator[Metric]:
+    yield from expand(
+        Metric(
+            "evidence/<place>/layer/<layer>",
+            "weight of layer",
+            "Weight of a layer in the stack of ridge regressions that predicts a region best; those of a place "
+            "sum to 1.",
+            "harness.mappings.layer_evidence.stacked_weights",
+            "after Breiman 1996",
+            low=0.0,
+            high=1.0,
+            over_subjects="interval",
+        )
+    )
+
     def entry(measure: str, title: str, definition: str, low: float = 0.0, **more: Any) -> Metric:
-        code = "harness.measures.verdict_rows.read_verdict"
+        code = "harness.measures.verdict.RegionVerdict"
         return Metric(f"verdict/<place>/{measure}", title, definition, code, low=low, **more)
 
     yield entry(
         "kind",
         "verdict",
-        "0 unchanged, 1 loss of signal, 2 reweighted, 3 rewired.",
+        "0 unchanged, 1 loss of signal, 2 reweighted, 3 rewired; of the whole brain, the largest of its "
+        "regions'.",
         high=3.0,
         headline="every place",
         heading="verdict",
         form="verdict",
         compared=("end",),
     )
-    yield entry("p", "p of the verdict", "The largest p over kinds of controls.", high=1.0, form="p")
-    r2: dict[str, Any] = {"high": 1.0, "better": "higher"}
-    yield entry("r2_before", "R² at step 0", "R² of the best layer at step 0.", -math.inf, **r2)
-    yield entry("r2_after", "R² at the snapshot", "R² of the best layer at the snapshot.", -math.inf, **r2)
-    depth: dict[str, Any] = {"unit": _DEPTH, "high": 1.0}
+    yield from expand(
+        entry(
+            "rewired",
+            "rewired",
+            "1 if the verdict is rewired, else 0; over subjects, their share.",
+            high=1.0,
+            over_subjects="mean",
+        )
+    )
+    yield entry(
+        "p",
+        "p of the verdict",
+        "p of no change beyond the degraded controls, corrected for regions and layers.",
+        high=1.0,
+        form="p",
+    )
+    r2 = {"high": 1.0, "better": "higher"}
+    yield entry("r2_before", "R² at step 0", "Leave-one-out R² of the best layer at step 0.", -math.inf, **r2)
+    yield entry("r2_after", "R² at the snapshot", "The same at the snapshot.", -math.inf, **r2)
+    depth = {"unit": _DEPTH, "high": 1.0}
+    yield entry("preferred_before", "best layer at step 0", "Depth of the best layer at step 0.", **depth)
+    yield entry("preferred_after", "best layer at the snapshot", "The same at the snapshot.", **depth)
     yield entry("depth_before", "depth at step 0", "Mean depth of the stacked weights at step 0.", **depth)
     yield entry("depth_after", "depth at the snapshot", "The same at the snapshot.", **depth)
-    yield entry("depth_control", "depth of controls", "The same, mean over controls.", **depth)
+    yield entry(
+        "depth_control",
+        "depth of controls",
+        "The same, mean over the kinds of controls at the snapshot's R².",
+        **depth,
+    )
 
 
 def _selectors() -> Iterator[Metric]:

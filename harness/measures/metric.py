@@ -15,6 +15,7 @@ Kind = Literal[
     "drift",
     "collapse",
     "selectors",
+    "evidence",
     "verdict",
     "rewiring",
     "alignment",

@@ -185,7 +185,7 @@ def draw_alignment(lines: Sequence[Line]) -> Figure:
             low, high = describe(metric).low, describe(metric).high
             ends = ax.get_ylim()
             ax.set_ylim(max(ends[0], 1.06 * low), min(ends[1], 1.06 * high))
-        mark_zero(axes[0, : len(hierarchy)])
+        mark_zero(list(axes[0, : len(hierarchy)]))
         r2, ax = "brain/all/r2", axes[0, -1]
         _draw_panel(ax, lines, r2, f"{write_title(r2)}, held-out stimuli")
         ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
