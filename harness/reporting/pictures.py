@@ -143,7 +143,8 @@ def draw_pictures(
             "Mean share of every layer in what predicted voxels read, over optimizer steps; the first layer "
             "is at the bottom. Above: the whole brain, and early, middle and high areas (thirds of the ranks "
             "in the hierarchy). Below: every region in order of the hierarchy, on the same axes. Regions "
-            f"with fewer than 5 predicted voxels are blank.{' Shares are means over seeds.' if seeded else ''}",
+            "with fewer than 5 predicted voxels are blank."
+            f"{' Shares are means over seeds.' if seeded else ''}",
             ("selectors/<place>/layer/<layer>",),
         )
     yield _picture_alignment(lines, floor, of_brain)
