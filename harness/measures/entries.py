@@ -429,8 +429,8 @@ def _verdict() -> Iterator[Metric]:
         Metric(
             "evidence/<place>/layer/<layer>",
             "weight of layer",
-            "Weight of a layer in the stack of ridge regressions that predicts a region best; those of a place "
-            "sum to 1.",
+            "Weight of a layer in the stack of ridge regressions that predicts a region best; those of a "
+            "place sum to 1.",
             "harness.mappings.layer_evidence.stacked_weights",
             "after Breiman 1996",
             low=0.0,
