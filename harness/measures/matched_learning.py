@@ -51,7 +51,7 @@ def accuracy_to_reach(start: float, best: float, share: float) -> float:
 
 
 def value_at_accuracy(
-    accuracy: Float[np.ndarray, " n_snapshots"], values: Float[np.ndarray, " n_snapshots"], level: float
+    accuracy: Float[np.ndarray, "_"], values: Float[np.ndarray, "_"], level: float
 ) -> float:
     """Value at the point of a trajectory where accuracy first reaches a level.
 
