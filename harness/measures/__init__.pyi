@@ -20,7 +20,13 @@ from .entries import (
     STAGES,
     name_auroc,
 )
+from .image_bootstrap import (
+    Change,
+    mean_delta_interval,
+    read_change,
+)
 from .label_scores import (
+    LabelScores,
     score_labels,
 )
 from .matched_learning import (
@@ -45,7 +51,9 @@ from .probes.linear import (
 )
 from .probes.probed_task import (
     ProbedTask,
+    name_scores,
     probe_features,
+    score_probes,
 )
 from .projection import (
     N_COLOURS,
@@ -80,8 +88,10 @@ __all__ = [
     "SCORINGS",
     "STAGES",
     "At",
+    "Change",
     "Form",
     "Kind",
+    "LabelScores",
     "Metric",
     "ProbeKind",
     "ProbedTask",
@@ -97,17 +107,21 @@ __all__ = [
     "is_headline",
     "leading_directions",
     "match_clusters",
+    "mean_delta_interval",
     "mean_over_subjects",
     "measure_brain",
     "name_auroc",
     "name_probes",
+    "name_scores",
     "name_sequence",
     "open_reader",
     "probe_features",
     "project_tokens",
+    "read_change",
     "representation_drift",
     "rewiring_measures",
     "score_labels",
+    "score_probes",
     "split_name",
     "value_at_accuracy",
     "values_at_shares",

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from harness.measures.endings import (
     FLOOR,
+    IMAGES,
     SPREAD,
     WEIGHTED,
     expand,
@@ -176,6 +177,14 @@ def _scores() -> Iterator[Metric]:
             headline="every place" if main else "never",
             above=f"{{place}}: {score.title}",
         )
+    yield Metric(
+        "probe/<task>/n_test",
+        "number of test images",
+        "Number of test images: accuracies on the task, those of the fine-tuned head too, are shares of it.",
+        "harness.measures.rows.name_probes",
+        unit="images",
+        low=1.0,
+    )
     for kind in PROBE_KINDS:
         for name, score in _SCORES.items():
             main = name in ("accuracy", "auroc") and kind.on_task
@@ -199,7 +208,7 @@ def _forgetting(kind: ProbeKind) -> Iterator[Metric]:
         ("Accuracy", kind.delta, ""),
         ("AUROC", name_auroc(kind.delta), " (AUROC)"),
     ):
-        yield Metric(
+        change = Metric(
             f"forgetting/<task>/{name}",
             kind.symbol + more,
             f"{score} after − before, of {kind.definition}; negative is forgetting.",
@@ -214,6 +223,7 @@ def _forgetting(kind: ProbeKind) -> Iterator[Metric]:
             form="signed",
             compared=("end",) if kind.in_tables else (),
         )
+        yield from expand(change, IMAGES)
 
 
 def _sequence() -> Iterator[Metric]:
