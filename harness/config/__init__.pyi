@@ -61,6 +61,7 @@ from .method import (
 )
 from .run import (
     Config,
+    ContrastConfig,
     FinetuneConfig,
     SnapshotsConfig,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "BitFitConfig",
     "BrainConfig",
     "Config",
+    "ContrastConfig",
     "EmbeddedTaskConfig",
     "EwcConfig",
     "ExternalTaskConfig",

@@ -73,6 +73,10 @@ from .rows import (
 from .sequences import (
     name_sequence,
 )
+from .sign_flips import (
+    flip_signs,
+    seed_interval,
+)
 from .significance import (
     correct_over_rois,
     mean_over_subjects,
@@ -104,6 +108,7 @@ __all__ = [
     "describe",
     "expected_depth",
     "fit_linear_layers",
+    "flip_signs",
     "is_headline",
     "leading_directions",
     "match_clusters",
@@ -122,6 +127,7 @@ __all__ = [
     "rewiring_measures",
     "score_labels",
     "score_probes",
+    "seed_interval",
     "split_name",
     "value_at_accuracy",
     "values_at_shares",

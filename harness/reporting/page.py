@@ -49,6 +49,16 @@ from harness.reporting.comparison import (
     group_runs,
     probe_tasks,
 )
+from harness.reporting.contrast import (
+    Contrast,
+    answer_questions,
+)
+from harness.reporting.contrast_text import (
+    HEADINGS,
+    explain,
+    summarise,
+    write_sections,
+)
 from harness.reporting.figures.panels import (
     Dash,
     Line,
@@ -97,14 +107,20 @@ def write_report(study: Path) -> Path:
     """
     study = Path(study)
     runs = read_runs(study)
-    page = render(runs, study.resolve().name, unfinished_runs(study))
+    page = render(runs, study.resolve().name, unfinished_runs(study), *answer_questions(study, runs))
     path = study / "report.html"
     with write_atomically(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
-def render(runs: Sequence[RunResult], study: str, unfinished: Sequence[str]) -> str:
+def render(
+    runs: Sequence[RunResult],
+    study: str,
+    unfinished: Sequence[str],
+    contrasts: Sequence[Contrast] = (),
+    unanswered: Sequence[str] = (),
+) -> str:
     """Render the page as HTML.
 
     Parameters
@@ -115,6 +131,10 @@ def render(runs: Sequence[RunResult], study: str, unfinished: Sequence[str]) -> 
         Its name.
     unfinished : sequence of str
         Names of the study's runs that have not finished.
+    contrasts : sequence of Contrast
+        A against B, as the study or a user asked.
+    unanswered : sequence of str
+        Questions that the runs cannot answer, with the reason.
     """
     brains = _load_brains(runs)
     lines = choose_lines(runs)
@@ -146,6 +166,18 @@ def render(runs: Sequence[RunResult], study: str, unfinished: Sequence[str]) -> 
         packages=manifests[-1]["packages"] | {"python": manifests[-1]["python"]},
         simulated=any(run.config.brain.name == "simulated" for run in runs),
         unfinished=unfinished,
+        contrasts=[
+            {
+                "title": one.title,
+                "factor": one.factor,
+                "summary": summarise(one),
+                "explained": explain(one),
+                "sections": write_sections(one),
+            }
+            for one in contrasts
+        ],
+        headings=HEADINGS,
+        unanswered=unanswered,
     )
 
 

@@ -59,6 +59,11 @@ class RunResult:
         """Values of a metric by optimizer step, in order; empty if there are none."""
         return self._curves.get(name, pd.Series(dtype="float64"))
 
+    @property
+    def names(self) -> list[str]:
+        """Names of all its metrics."""
+        return list(self._curves)
+
     @cached_property
     def _curves(self) -> dict[str, pd.Series]:
         # with several subjects there are tens of thousands of rows, and a report asks a thousand times
