@@ -30,6 +30,9 @@ LEARNING = "learning/all/step"
 REWIRED = 3  # code of "rewired" in verdict/<place>/kind
 
 
+_NONE = pd.Series(dtype="float64")
+
+
 @dataclass(frozen=True)
 class Measured:
     """What is compared: a row of the results, or its change since step 0.
@@ -39,7 +42,7 @@ class Measured:
     metric : str
         Its name in ``results.jsonl``, with placeholders for the run's task and main measure; ``learning/…``
         for the step at which a share is learned.
-    form : "value", "change" (since step 0), "excess" (0 at step 0) or "rewired" (1 or 0)
+    form : "value", "mean" (over probes), "change" (since step 0), "excess" (0 at step 0), "rewired" (1 or 0)
     title : str
         What its row is called.
     """
@@ -61,6 +64,10 @@ class Measured:
 
     def trajectory(self, run: RunResult) -> pd.Series:
         """Values by step; empty where the run has none."""
+        if self.form == "mean":
+            ending = f"/{split_name(self.metric).measure}"
+            names = [name for name in run.names if name.startswith("forgetting/") and name.endswith(ending)]
+            return pd.concat([run.curve(name) for name in names], axis=1).mean(axis=1) if names else _NONE
         curve = run.curve(run.resolve(self.metric))
         if self.form == "change" and len(curve):
             return curve - curve.iloc[0]
@@ -71,19 +78,23 @@ class Measured:
 
 def list_measures(pairs: Sequence[Pair]) -> Iterator[Measured]:
     """What is compared, of what the runs of both sides have: probes, then the brain, whole and by region."""
-    names = [set.intersection(*({*run.names} for run in side)) for side in zip(*_both(pairs), strict=True)]
     single = all(len(run.tasks) == 1 for pair in pairs for run in (pair.a, pair.b))
     if single:
         yield Measured(f"task/{TASK}/{MAIN}", "value", "score of the head")
         yield Measured(f"probe/{TASK}/linear_{MAIN}", "value", "score of the linear probe")
         yield Measured(LEARNING, "value", "optimizer step")
-    shared = sorted(set().union(*names))
+    shared = sorted(set().union(*({*pair.a.names} & {*pair.b.names} for pair in pairs)))
     for kind in PROBE_KINDS:
         for change in (kind.delta, name_auroc(kind.delta)):
-            for name in shared:
-                parts = split_name(name)
-                if (parts.stage, parts.measure) == ("forgetting", change) and not parts.interpolated:
-                    yield Measured(name, "value", f"{kind.symbol} {parts.place}")
+            found = [
+                name
+                for name, parts in zip(shared, map(split_name, shared), strict=True)
+                if (parts.stage, parts.measure) == ("forgetting", change) and not parts.interpolated
+            ]
+            if len(found) > 1:
+                yield Measured(f"forgetting/all/{change}", "mean", f"{kind.symbol}, mean of probes")
+            for name in found:
+                yield Measured(name, "value", f"{kind.symbol} {split_name(name).place}")
     for stage, measure, form, title in (
         ("rewiring", "wasserstein_excess", "excess", "excess rewiring"),
         ("verdict", "kind", "rewired", "rewired"),
