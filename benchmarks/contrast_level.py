@@ -231,8 +231,8 @@ def tabulate_learning(n_replicates: int) -> Iterator[str]:
 TABLES = (
     (
         "Shuffled labels",
-        "Percent of replicates with p ≤ .05 where A and B are exchangeable, with 95 % intervals; it should be "
-        "5 ± 1. *Attainable* is the exact level of a test with so many pairs: five pairs cannot reach .05 at all, "
+        "Percent of replicates with p ≤ .05 where A and B are exchangeable, with 95 % intervals; 5 ± 1 is "
+        "right. *Attainable* is the exact level of a test with so many pairs: five cannot reach .05 at all, "
         "six reach .031. Ties, as of hits, make it smaller.",
         tabulate_level,
     ),

@@ -17,7 +17,7 @@ from harness.reporting.paired_measures import (
 )
 from harness.tracking import log_table
 
-HEADINGS = ("", "at", "A", "B", "A − B", "95 % interval", "pairs", "p", "corrected")
+HEADINGS = ("", "at", "A", "B", "A − B", "95 % interval", "pairs", "p", "corrected", "p, seeds")
 SECTIONS = (
     ("Learned", ("task", "probe", "learning")),
     ("Forgotten", ("forgetting",)),
@@ -74,6 +74,7 @@ def _write_row(row: pd.Series) -> tuple[str, ...]:
         str(row["n"]),
         _write_p(row["p"]),
         _write_p(row["p_family"]),
+        _write_p(row["p_seeds"]),
     )
 
 
@@ -115,6 +116,12 @@ def explain(contrast: Contrast) -> list[str]:
     if n > 1:
         lines.append(
             "p is corrected over all places and moments of a measure (largest statistic over joint flips)."
+        )
+    if len(tasks) > 1 and len(seeds) > 1:
+        lines.append(
+            "p takes pairs as independent, but the tasks of a seed are measured against one step 0. In p, "
+            f"seeds, all tasks of a seed are exchanged together: it holds either way, and {len(seeds)} seeds "
+            f"cannot reach less than {2.0 ** (1 - min(len(seeds), 16)):.2g}."
         )
     lines.append(
         "The test is about these two networks on these tasks; whether a kind of network differs takes "

@@ -29,6 +29,11 @@ TAGS = {"study": "study", "run": "palimpsest.run"} | {
     tag: tag for tag in ("backbone", "objective", "task", "method", "brain", "seed")
 }
 
+APART = ("method", "brain")
+"""Columns whose values are averaged only on request: their means would say nothing about either."""
+COUNTED = ("run", "study", "backbone", "task", "method", "brain", "seed", "place")
+NOT_AVERAGED = r"_(?:low|high|p|p_fdr)$"
+
 
 def query(
     kind: Kind,
@@ -38,6 +43,7 @@ def query(
     measure: str | None = None,
     runs_dir: str | Path = "runs",
     wise_ft: bool = False,
+    over: Sequence[str] | str = (),
 ) -> pd.DataFrame:
     """Mean, standard deviation and number of values of a kind of metric at every optimizer step.
 
@@ -47,7 +53,8 @@ def query(
         First part of the metrics' names: ``"rewiring"``, ``"forgetting"``, …
     by : sequence of str, or str with commas, optional
         Columns to keep apart, from those of `metric_curves`; means are over the rest. Default: backbone, and
-        roi for metrics of the brain or place for the others.
+        roi for metrics of the brain or place for the others. Methods and brains are kept apart too where
+        there are several.
     study : str, optional
         Default: all studies in the store.
     measure : str, optional
@@ -56,12 +63,16 @@ def query(
         Folder of the default store; ``MLFLOW_TRACKING_URI`` overrides it.
     wise_ft : bool
         Curves over α of WiSE-FT instead: step is α in percent.
+    over : sequence of str, or str with commas
+        ``method`` or ``brain``, to average over them.
 
     Returns
     -------
     DataFrame
-        Columns of `by`, then measure, step, mean, std (of the sample; NaN for one value) and n. Without
-        ``roi`` in `by`, values are those of the whole brain; without ``subject``, means over subjects.
+        Columns kept apart, then measure, step, mean, std (of the sample; NaN for one value), n, and counts:
+        what n counts, such as ``6 runs (2 tasks, 3 seeds)``. Without ``roi`` in `by`, values are those of the
+        whole brain; without ``subject``, means over subjects. Ends of intervals and p values are never
+        averaged: they have rows only where n is 1.
 
     Raises
     ------
@@ -73,10 +84,13 @@ def query(
         by = ["backbone", columns[0]]
     elif isinstance(by, str):
         by = [column.strip() for column in by.split(",")]
+    if isinstance(over, str):
+        over = [column.strip() for column in over.split(",")]
     _check_columns(by, (*TAGS, *columns, "measure"))
+    _check_columns(over, APART)
     measure = measure or STAGES[kind].shown
     curves = metric_curves(kind, study=study, measure=measure, runs_dir=Path(runs_dir), interpolated=wise_ft)
-    return mean_curves(curves, by)
+    return mean_curves(curves, by, over)
 
 
 def metric_curves(
@@ -123,12 +137,12 @@ def metric_curves(
     return frame.sort_values([*TAGS, *places, "measure", "step"], ignore_index=True)
 
 
-def mean_curves(curves: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Mean, standard deviation (of the sample; NaN for one value) and n, for every group and step.
+def mean_curves(curves: pd.DataFrame, by: Sequence[str], over: Sequence[str] = ()) -> pd.DataFrame:
+    """Mean, standard deviation (of the sample; NaN for one value), n and what it counts, by group and step.
 
     Without ``roi`` in `by`, the whole brain's values (``roi == "all"``) are used: ROIs overlap and differ in
     size, so a mean over them means nothing. The same holds for ``subject``, whose ``"all"`` is the mean over
-    subjects. Measures are never mixed.
+    subjects. Measures are never mixed; methods and brains only if `over` names them.
 
     Parameters
     ----------
@@ -136,15 +150,38 @@ def mean_curves(curves: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         As `metric_curves` returns it.
     by : sequence of str
         Columns to keep apart.
+    over : sequence of str
+        Of ``method`` and ``brain``: those to average over.
     """
     known = [column for column in curves.columns if column not in ("step", "value")]
     _check_columns(by, known)
     for column in ("roi", "subject"):
         if column in known and column not in by:
             curves = curves[curves[column] == "all"]
-    keys = list(dict.fromkeys([*by, "measure", "step"]))
-    grouped = curves.groupby(keys, as_index=False)["value"]
-    return grouped.agg(["mean", "std", "count"]).rename(columns={"count": "n"})
+    apart = [
+        column
+        for column in APART
+        if column in known and column not in (*by, *over) and curves[column].nunique() > 1
+    ]
+    keys = list(dict.fromkeys([*by, *apart, "measure", "step"]))
+    grouped = curves.groupby(keys, as_index=False)
+    table = grouped["value"].agg(["mean", "std", "count"]).rename(columns={"count": "n"})
+    counted = [column for column in COUNTED if column in known and column not in keys]
+    different = grouped[counted].nunique() if counted else table[[]]
+    table["counts"] = [_say_counts(row) for row in different[counted].to_dict("records")]
+    single = ~table["measure"].str.contains(NOT_AVERAGED, regex=True)
+    return table[single | (table["n"] == 1)].reset_index(drop=True)
+
+
+def _say_counts(different: dict[str, int]) -> str:
+    """Say what a mean is over: the number of runs, and of whatever differs among them."""
+    runs = different.get("run", 1)
+    more = [
+        f"{n} {column}s" for column, n in different.items() if n > 1 and column not in ("run", "objective")
+    ]
+    text = f"{runs} run{'s' * (runs != 1)}"
+    # "3 studys" is no word
+    return (f"{text} ({', '.join(more)})" if more else text).replace("studys", "studies")
 
 
 def _check_columns(by: Sequence[str], known: Sequence[str]) -> None:
