@@ -9,7 +9,7 @@ from scipy import stats
 from harness.measures import flip_signs, seed_interval
 
 
-@pytest.mark.parametrize("n_pairs", [1, 2, 5, 9])
+@pytest.mark.parametrize("n_pairs", [2, 5, 9])
 def test_p_is_that_of_scipys_exact_test(n_pairs: int) -> None:
     values = np.random.default_rng(n_pairs).standard_normal((n_pairs, 3)) + 0.4
     found = flip_signs(values)

@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Print curves of one kind of metric over optimizer steps: means over everything not named in --by,\n"
         "but never over methods or brains unless --over names them. n is the number of values, and counts\n"
         "says of what. Columns for --by: study, run, backbone, objective, task, method, brain, seed,\n"
-        "measure; roi and subject for metrics of the brain, place for the others. docs/metrics.md lists the metrics.",
+        "measure; roi and subject for metrics of the brain, place for the others. docs/metrics.md lists\n"
+        "the metrics.",
         (
             "query rewiring --by backbone,roi",
             "query forgetting --study demo --format csv --output curves.csv",
