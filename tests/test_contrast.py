@@ -197,6 +197,13 @@ def test_runs_without_a_partner_are_counted() -> None:
     assert contrast.notes == ("1 run of mini_clip without a partner, left out",)
 
 
+def test_collapsed_runs_are_named() -> None:
+    runs = make_both()
+    runs[1].rows.loc[len(runs[1].rows)] = ("collapse/all/collapsed", 40, 1.0)
+    (contrast,) = contrast_runs(runs, QUESTION)
+    assert contrast.notes == ("1 of 1 runs of mini_supervised collapsed: their rewiring says nothing",)
+
+
 def test_one_pair_carries_no_p() -> None:
     (contrast,) = contrast_runs(make_both(a={"lost": (0.0, -0.5, -0.5, -0.5)}), QUESTION)
     row = look_up(contrast, "forgetting/shapes/delta_lp", "last snapshot")

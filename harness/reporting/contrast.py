@@ -25,6 +25,7 @@ from harness.reporting.paired_measures import (
 from harness.reporting.pairs import (
     Pair,
     find_pairs,
+    name_collapsed,
     name_differences,
 )
 from harness.reporting.run_results import RunResult
@@ -55,7 +56,7 @@ class Contrast:
         one pair), p_family (corrected over the family), p_smallest (that so many pairs can reach), p_seeds
         (the same test with one sign per seed for all its tasks; NaN for one task or one seed).
     notes : tuple of str
-        What else differs between A and B, and runs without a partner.
+        What else differs between A and B, collapsed runs, and runs without a partner.
     """
 
     factor: str
@@ -92,7 +93,11 @@ def contrast_runs(runs: Sequence[RunResult], question: ContrastConfig) -> list[C
             within,
             pairs,
             _tabulate(pairs),
-            (*name_differences(pairs, found.factor), *found.alone),
+            (
+                *name_differences(pairs, found.factor),
+                *name_collapsed(pairs, question.a, question.b),
+                *found.alone,
+            ),
         )
         for within, pairs in found.strata.items()
     ]

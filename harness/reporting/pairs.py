@@ -175,3 +175,11 @@ def name_differences(pairs: Sequence[Pair], factor: str) -> Iterator[str]:
     if ends:
         values = " and ".join(f"{one} against {other}" for one, other in sorted(ends))
         yield f"also different: the last step, {values}; the last snapshot is the last they share"
+
+
+def name_collapsed(pairs: Sequence[Pair], a: str, b: str) -> Iterator[str]:
+    """Say how many runs of either side had collapsed at their last snapshot."""
+    for value, runs in ((a, [pair.a for pair in pairs]), (b, [pair.b for pair in pairs])):
+        n = sum((run.find("collapse/all/collapsed", "end")[2] or 0.0) > 0 for run in runs)
+        if n:
+            yield f"{n} of {len(runs)} runs of {value} collapsed: their rewiring says nothing"
