@@ -168,7 +168,7 @@ def test_what_else_differs_is_named() -> None:
     assert "also different: mapping.steps, " in notes and "backbone.image_size, 32 against null" in notes
     # what says which network it is does not count
     assert "objective" not in notes and "checkpoint" not in notes and len(contrast.notes) == 3
-    assert notes.partition("\n")[0][1:] in format_contrasts([contrast])
+    assert notes.partition("\n")[0][1:] in " ".join(format_contrasts([contrast]).split())
     shorter = make_run(["backbone=mini_clip"], *[(0.1, 0.2)] * 2, (0.01,), (0, 10))
     (contrast,) = contrast_runs([shorter, make_both()[1]], QUESTION)
     assert "the last step, 10 against 40" in contrast.notes[-1]
@@ -210,6 +210,8 @@ def test_one_pair_carries_no_p() -> None:
     assert np.isnan(row["p"]) and np.isnan(row["p_family"]) and np.isnan(row["low"])
     assert "One pair cannot carry a p" in " ".join(explain(contrast))
     assert summarise(contrast) == "Nothing can be tested with one pair."
+    text = format_contrasts([contrast])
+    assert "95 %" not in text and "corrected" not in text and max(map(len, text.splitlines())) <= 120
 
 
 def test_few_pairs_say_what_they_cannot_reach() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ SECTIONS = (
     ("Predicted", ("brain",)),
 )
 ALPHA = 0.05
+WIDTH = 120  # characters of a terminal
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,26 @@ def choose_rows(contrast: Contrast) -> pd.DataFrame:
     return table[(table["at"] == END) | (whole & table["at"].str.endswith("learned"))]
 
 
-def write_sections(contrast: Contrast) -> list[Section]:
-    """Write the rows of `choose_rows` by kind of measure; kinds without rows are left out."""
+def write_sections(contrast: Contrast) -> tuple[tuple[str, ...], list[Section]]:
+    """Write the rows of `choose_rows` by kind of measure, and the columns' headings.
+
+    Kinds without rows and columns without numbers are left out.
+    """
     shown = choose_rows(contrast)
     found = []
     for title, stages in SECTIONS:
         rows = [_write_row(row) for _, row in shown.iterrows() if row["family"].partition("/")[0] in stages]
         if rows:
             found.append(Section(title, tuple(rows)))
-    return found
+    kept = [
+        column
+        for column in range(len(HEADINGS))
+        if any(row[column] != ABSENT for section in found for row in section.rows)
+    ]
+    cut = [
+        Section(one.title, tuple(tuple(row[column] for column in kept) for row in one.rows)) for one in found
+    ]
+    return tuple(HEADINGS[column] for column in kept), cut
 
 
 def _write_row(row: pd.Series) -> tuple[str, ...]:
@@ -124,10 +137,10 @@ def explain(contrast: Contrast) -> list[str]:
             f"cannot reach less than {2.0 ** (1 - min(len(seeds), 16)):.2g}."
         )
     lines.append(
-        "The test is about these two networks on these tasks; whether a kind of network differs takes "
-        "several networks of each kind."
+        "This is about these two networks on these tasks; whether a kind of network differs takes several "
+        "networks of each kind."
         if contrast.factor.startswith("backbone.")
-        else "The test is about these runs' backbones and tasks, and other seeds of them."
+        else "This is about the backbones and tasks of these runs."
     )
     return [*lines, *(f"{note[:1].upper()}{note[1:]}." for note in contrast.notes)]
 
@@ -174,12 +187,13 @@ def format_contrasts(contrasts: Sequence[Contrast]) -> str:
 
 
 def _format(contrast: Contrast) -> str:
-    sections = write_sections(contrast)
-    rows = [HEADINGS, *(row for section in sections for row in section.rows)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    lines = [contrast.title, *explain(contrast), summarise(contrast)]
+    headings, sections = write_sections(contrast)
+    rows = [headings, *(row for section in sections for row in section.rows)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(headings))]
+    words = [contrast.title, *explain(contrast), summarise(contrast)]
+    lines = [textwrap.fill(text, WIDTH) for text in words]
     for section in sections:
-        lines += ["", _align((section.title, *HEADINGS[1:]), widths)]
+        lines += ["", _align((section.title, *headings[1:]), widths)]
         lines += [_align(row, widths) for row in section.rows]
     return "\n".join(lines)
 

@@ -54,7 +54,6 @@ from harness.reporting.contrast import (
     answer_questions,
 )
 from harness.reporting.contrast_text import (
-    HEADINGS,
     explain,
     summarise,
     write_sections,
@@ -166,19 +165,20 @@ def render(
         packages=manifests[-1]["packages"] | {"python": manifests[-1]["python"]},
         simulated=any(run.config.brain.name == "simulated" for run in runs),
         unfinished=unfinished,
-        contrasts=[
-            {
-                "title": one.title,
-                "factor": one.factor,
-                "summary": summarise(one),
-                "explained": explain(one),
-                "sections": write_sections(one),
-            }
-            for one in contrasts
-        ],
-        headings=HEADINGS,
+        contrasts=[_describe_contrast(one) for one in contrasts],
         unanswered=unanswered,
     )
+
+
+def _describe_contrast(contrast: Contrast) -> dict[str, Any]:
+    headings, sections = write_sections(contrast)
+    return {
+        "title": contrast.title,
+        "summary": summarise(contrast),
+        "explained": explain(contrast),
+        "headings": headings,
+        "sections": sections,
+    }
 
 
 def _load_brains(runs: Sequence[RunResult]) -> dict[BrainConfig, Brain]:
