@@ -2,7 +2,8 @@
 
     nice python benchmarks/contrast_level.py [--replicates 5000] [--output docs/validity_contrast.md]
 
-Synthetic numbers only: no network is trained. Every table is drawn anew from seeds, so it can be repeated.
+Synthetic numbers only: no network is trained. Every table is drawn from seeds, so it can be repeated. Tables
+that the output already has are kept.
 """
 
 from __future__ import annotations
@@ -92,9 +93,8 @@ def tabulate_shared(n_replicates: int) -> Iterator[str]:
                 values, tasks, seeds = draw_pairs(rng, n_tasks, n_seeds, NOISES["normal"], shared)
                 by_pair.append(values)
                 by_seed.append([values[np.array(seeds) == seed].sum() for seed in range(n_seeds)])
-                if replicate < 2000:
-                    low, high = seed_interval(values, tasks, replicate, 1000) or (0.0, 0.0)
-                    missed.append(not low <= 0 <= high)
+                low, high = seed_interval(values, tasks, replicate, 1000) or (0.0, 0.0)
+                missed.append(not low <= 0 <= high)
             cells = [rate(flip_signs(np.array(one).T).p <= ALPHA) for one in (by_pair, by_seed)]
             yield f"| {n_tasks} × {n_seeds} | {shared:.0%} | " + " | ".join([*cells, rate(missed)]) + " |"
 
@@ -118,7 +118,6 @@ def tabulate_family(n_replicates: int) -> Iterator[str]:
 
 def tabulate_coverage(n_replicates: int) -> Iterator[str]:
     """Write how often the interval over seeds holds the true difference, which differs between tasks."""
-    n_replicates = min(n_replicates, 2000)
     yield "| tasks × seeds | " + " | ".join(NOISES) + " | a plain percentile interval, normal |"
     yield "| --- |" + " --- |" * (len(NOISES) + 1)
     for n_tasks, n_seeds in ((1, 3), (1, 5), (1, 10), (3, 2), (3, 3), (3, 5)):
@@ -155,7 +154,6 @@ def draw_change(
 
 def tabulate_images(n_replicates: int) -> Iterator[str]:
     """Write how often the interval of one run's Δ holds the truth."""
-    n_replicates = min(n_replicates, 2000)
     changes = ((0.0, 0.0), (0.02, 0.02), (0.05, 0.02), (0.15, 0.05), (0.4, 0.1))
     yield "| test images | " + " | ".join(f"lost {a:.0%}, gained {b:.0%}" for a, b in changes) + " |"
     yield "| --- |" + " --- |" * len(changes)
@@ -177,7 +175,7 @@ def tabulate_seeds_and_images(n_replicates: int) -> Iterator[str]:
     spreads = (0.0, 0.03, 0.08)
     yield "| seeds | test images | " + " | ".join(f"sd over seeds {spread}" for spread in spreads) + " |"
     yield "| --- | --- |" + " --- |" * len(spreads)
-    n_images, n_replicates = 150, min(n_replicates, 1000)
+    n_images = 150
     for n_seeds in (2, 3, 5):
         for same in (False, True):
             cells = []
@@ -228,12 +226,18 @@ def tabulate_learning(n_replicates: int) -> Iterator[str]:
         yield f"| {faster:g} times as fast | " + " | ".join(cells) + " |"
 
 
+INTRODUCTION = """# A against B: level and coverage
+
+Made by `python benchmarks/contrast_level.py --output docs/validity_contrast.md` from data whose truth is known.
+Brackets are 95 % binomial intervals."""
+
 TABLES = (
     (
         "Shuffled labels",
-        "Percent of replicates with p ≤ .05 where A and B are exchangeable, with 95 % intervals; 5 ± 1 is "
-        "right. *Attainable* is the exact level of a test with so many pairs: five cannot reach .05 at all, "
-        "six reach .031. Ties, as of hits, make it smaller.",
+        "Percent of replicates with p ≤ .05 where A and B are exchangeable. *Attainable* is the exact level of "
+        "a test with so many pairs: five cannot reach .05 at all, six reach .031. Ties, as of hits, make it "
+        "smaller.",
+        5_000,
         tabulate_level,
     ),
     (
@@ -241,34 +245,40 @@ TABLES = (
         "All tasks of a seed are measured against the same step 0, so their differences may have variance in "
         "common; then signs of pairs are not independent. Signs of whole seeds stay exact, and three seeds "
         "cannot reach less than .25.",
+        2_000,
         tabulate_shared,
     ),
     (
         "Many measures",
         "Nine pairs, no difference in any measure: percent of replicates that call any of them different.",
+        2_000,
         tabulate_family,
     ),
     (
         "Intervals over seeds",
-        "Percent of 95 % intervals that hold the true mean difference (at most 2,000 replicates). The last "
+        "Percent of 95 % intervals that hold the true mean difference. The last "
         "column is the bootstrap without its two corrections for few seeds.",
+        1_000,
         tabulate_coverage,
     ),
     (
         "Intervals of Δ over test images",
-        "Percent of 95 % intervals of one run's Δ that hold the truth (at most 2,000 replicates).",
+        "Percent of 95 % intervals of one run's Δ that hold the truth.",
+        1_000,
         tabulate_images,
     ),
     (
         "Intervals of Δ over seeds and test images",
-        "The same for the mean over seeds (at most 1,000 replicates), 150 test images each, the same or "
+        "The same for the mean over seeds, 150 test images each, the same or "
         "others for every seed. The mean Δ is −.12; one run's standard error over images is about .04.",
+        500,
         tabulate_seeds_and_images,
     ),
     (
         "Equal step and equal learning",
         "A and B forget equally for what they have learned, but A learns faster; nine pairs. Percent of "
         "replicates with p ≤ .05.",
+        1_000,
         tabulate_learning,
     ),
 )
@@ -280,16 +290,20 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=5000)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    parts = [
-        "# A against B: level and coverage",
-        "Made by `python benchmarks/contrast_level.py --output docs/validity_contrast.md` "
-        f"({arguments.replicates:,} replicates a cell).",
-    ]
-    for title, text, tabulate in TABLES:
-        parts += [f"## {title}", text, "\n".join(tabulate(arguments.replicates))]
-        print("\n\n".join(parts[-3:]), end="\n\n", flush=True)
+    parts = [INTRODUCTION]
+    before = ""
+    if arguments.output is not None and arguments.output.exists():
+        before = arguments.output.read_text(encoding="utf-8")
+    known = {part.partition("\n")[0]: part.strip() for part in before.split("\n## ")[1:]}
+    for title, text, most, tabulate in TABLES:
+        n = min(arguments.replicates, most)
+        part = known.get(title)
+        if part is None:
+            part = f"{title}\n\n{text} {n:,} replicates a cell.\n\n" + "\n".join(tabulate(n))
+        parts.append(part)
+        print(f"## {part}\n", flush=True)
         if arguments.output is not None:
-            arguments.output.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+            arguments.output.write_text("\n\n## ".join(parts) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
