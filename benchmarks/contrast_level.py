@@ -228,15 +228,15 @@ def tabulate_learning(n_replicates: int) -> Iterator[str]:
 
 INTRODUCTION = """# A against B: level and coverage
 
-Made by `python benchmarks/contrast_level.py --output docs/validity_contrast.md` from data whose truth is known.
-Brackets are 95 % binomial intervals."""
+Made by `python benchmarks/contrast_level.py --output docs/validity_contrast.md` from data whose truth is
+known. Brackets are 95 % binomial intervals."""
 
 TABLES = (
     (
         "Shuffled labels",
-        "Percent of replicates with p ≤ .05 where A and B are exchangeable. *Attainable* is the exact level of "
-        "a test with so many pairs: five cannot reach .05 at all, six reach .031. Ties, as of hits, make it "
-        "smaller.",
+        "Percent of replicates with p ≤ .05 where A and B are exchangeable. *Attainable* is the exact level "
+        "of a test with so many pairs: five cannot reach .05 at all, six reach .031. Ties, as of hits, make "
+        "it smaller.",
         5_000,
         tabulate_level,
     ),
