@@ -48,6 +48,7 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
                             journal.log(step, {f"rewiring/{place}/wasserstein_excess": value})
                             journal.log(step, {f"rewiring/{place}/wasserstein": 9.0})
                         journal.log(step, {"train/loss": 1.0, "forgetting/shapes/delta_lp": -0.5})
+                        journal.log(step, {"probe/shapes/n_test": 150 - seed})
                     journal.log(50, {"wise_ft.forgetting/shapes/delta_lp": -0.1})
     return runs_dir
 
@@ -91,6 +92,14 @@ def test_means_are_over_what_is_not_named(runs_dir: Path) -> None:
     np.testing.assert_allclose(table["std"], 0.2 / np.sqrt(2))
     assert set(table["n"]) == {2}
     assert set(table["counts"]) == {"2 runs (2 seeds)"}
+
+
+def test_scores_say_how_many_test_images(runs_dir: Path) -> None:
+    table = query("forgetting", runs_dir=runs_dir)
+    assert list(table.columns)[-3:] == ["n", "counts", "n_test"]
+    assert set(table["n_test"]) == {149} and set(table["n"]) == {2}
+    assert set(query("forgetting", ["run"], runs_dir=runs_dir)["n_test"]) == {149, 150}
+    assert "n_test" not in query("rewiring", runs_dir=runs_dir)
 
 
 def make_curves() -> pd.DataFrame:

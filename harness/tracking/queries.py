@@ -32,6 +32,8 @@ TAGS = {"study": "study", "run": "palimpsest.run"} | {
 APART = ("method", "brain")
 """Columns whose values are averaged only on request: their means would say nothing about either."""
 COUNTED = ("run", "study", "backbone", "task", "method", "brain", "seed", "place")
+SCORED = ("task", "probe", "forgetting")
+"""Kinds whose values are scores on test images, or changes of them."""
 NOT_AVERAGED = r"_(?:low|high|p|p_fdr)$"
 
 
@@ -70,7 +72,8 @@ def query(
     -------
     DataFrame
         Columns kept apart, then measure, step, mean, std (of the sample; NaN for one value), n, and counts:
-        what n counts, such as ``6 runs (2 tasks, 3 seeds)``. Without ``roi`` in `by`, values are those of the
+        what n counts, such as ``6 runs (2 tasks, 3 seeds)``; for scores and their changes also n_test, the
+        number of test images, the smallest where it differs. Without ``roi`` in `by`, values are those of the
         whole brain; without ``subject``, means over subjects. Ends of intervals and p values are never
         averaged: they have rows only where n is 1.
 
@@ -90,7 +93,20 @@ def query(
     _check_columns(over, APART)
     measure = measure or STAGES[kind].shown
     curves = metric_curves(kind, study=study, measure=measure, runs_dir=Path(runs_dir), interpolated=wise_ft)
+    if kind in SCORED and not wise_ft:
+        curves = _add_images(curves, study, Path(runs_dir))
     return mean_curves(curves, by, over)
+
+
+def _add_images(curves: pd.DataFrame, study: str | None, runs_dir: Path) -> pd.DataFrame:
+    """Add a column n_test, the number of test images; runs of older versions have no such rows."""
+    try:
+        counts = metric_curves("probe", study=study, measure="n_test", runs_dir=runs_dir)
+    except InputError:
+        return curves
+    keys = ["study", "run", "place", "step"]
+    found = counts[[*keys, "value"]].rename(columns={"value": "n_test"})
+    return curves.merge(found, on=keys, how="left")
 
 
 def metric_curves(
@@ -147,13 +163,13 @@ def mean_curves(curves: pd.DataFrame, by: Sequence[str], over: Sequence[str] = (
     Parameters
     ----------
     curves : DataFrame
-        As `metric_curves` returns it.
+        As `metric_curves` returns it, perhaps with a column n_test.
     by : sequence of str
         Columns to keep apart.
     over : sequence of str
         Of ``method`` and ``brain``: those to average over.
     """
-    known = [column for column in curves.columns if column not in ("step", "value")]
+    known = [column for column in curves.columns if column not in ("step", "value", "n_test")]
     _check_columns(by, known)
     for column in ("roi", "subject"):
         if column in known and column not in by:
@@ -169,6 +185,8 @@ def mean_curves(curves: pd.DataFrame, by: Sequence[str], over: Sequence[str] = (
     counted = [column for column in COUNTED if column in known and column not in keys]
     different = grouped[counted].nunique() if counted else table[[]]
     table["counts"] = [_say_counts(row) for row in different[counted].to_dict("records")]
+    if "n_test" in curves:
+        table["n_test"] = grouped["n_test"].min()["n_test"]
     single = ~table["measure"].str.contains(NOT_AVERAGED, regex=True)
     return table[single | (table["n"] == 1)].reset_index(drop=True)
 
