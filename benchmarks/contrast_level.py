@@ -245,40 +245,40 @@ TABLES = (
         "All tasks of a seed are measured against the same step 0, so their differences may have variance in "
         "common; then signs of pairs are not independent. Signs of whole seeds stay exact, and three seeds "
         "cannot reach less than .25.",
-        2_000,
+        1_000,
         tabulate_shared,
     ),
     (
         "Many measures",
         "Nine pairs, no difference in any measure: percent of replicates that call any of them different.",
-        2_000,
+        1_000,
         tabulate_family,
     ),
     (
         "Intervals over seeds",
         "Percent of 95 % intervals that hold the true mean difference. The last "
         "column is the bootstrap without its two corrections for few seeds.",
-        1_000,
+        600,
         tabulate_coverage,
     ),
     (
         "Intervals of Δ over test images",
         "Percent of 95 % intervals of one run's Δ that hold the truth.",
-        1_000,
+        600,
         tabulate_images,
     ),
     (
         "Intervals of Δ over seeds and test images",
         "The same for the mean over seeds, 150 test images each, the same or "
         "others for every seed. The mean Δ is −.12; one run's standard error over images is about .04.",
-        500,
+        200,
         tabulate_seeds_and_images,
     ),
     (
         "Equal step and equal learning",
         "A and B forget equally for what they have learned, but A learns faster; nine pairs. Percent of "
         "replicates with p ≤ .05.",
-        1_000,
+        600,
         tabulate_learning,
     ),
 )
@@ -287,7 +287,9 @@ TABLES = (
 def main() -> None:
     """Write all tables as they are made."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--replicates", type=int, default=5000)
+    parser.add_argument(
+        "--replicates", type=int, default=5000, help="at most; tables of intervals take fewer"
+    )
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     parts = [INTRODUCTION]

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.measures import (
+    PROBE_KINDS,
+    name_auroc,
+)
 from harness.reporting.columns import ABSENT
 from harness.reporting.contrast import Contrast
 from harness.reporting.paired_measures import (
@@ -41,9 +45,16 @@ class Section:
 def choose_rows(contrast: Contrast) -> pd.DataFrame:
     """Choose the rows to show: the last snapshot everywhere, equal learning of probes and the whole brain.
 
-    The table has all rows, also of single regions at equal learning and of every common step.
+    Kinds of probes that tables do not show are left out. The contrast's own table has all rows, also of
+    single regions at equal learning and of every common step.
     """
-    table = contrast.table
+    hidden = {
+        f"forgetting/{change}"
+        for kind in PROBE_KINDS
+        if not kind.in_tables
+        for change in (kind.delta, name_auroc(kind.delta))
+    }
+    table = contrast.table[~contrast.table["family"].isin(hidden)]
     whole = ~table["family"].str.startswith(("rewiring", "verdict", "selectors", "brain")) | (
         table["place"] == "all"
     )
