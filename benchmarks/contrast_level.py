@@ -287,9 +287,7 @@ TABLES = (
 def main() -> None:
     """Write all tables as they are made."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--replicates", type=int, default=5000, help="at most; tables of intervals take fewer"
-    )
+    parser.add_argument("--replicates", type=int, default=5000, help="at most; some tables take fewer")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     parts = [INTRODUCTION]

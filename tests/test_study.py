@@ -27,7 +27,7 @@ def test_finished_runs_are_skipped_and_failed_ones_counted(monkeypatch, tmp_path
 
     monkeypatch.setattr(study, "launch", lambda name, combination: started.append(combination[-1]) or 1)
     monkeypatch.setattr(study, "write_report", lambda folder: folder / "report.html")
-    monkeypatch.setattr(study, "read_runs", lambda folder: folder)
+    monkeypatch.setattr(study, "read_runs", lambda folder: [])
     monkeypatch.setattr(study, "compare_runs", lambda runs: runs)
     monkeypatch.setattr(study, "format_table", lambda frame: "the table")
     asked = []
