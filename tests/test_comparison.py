@@ -348,7 +348,7 @@ def test_headings_say_how_many_test_images(studies: Path) -> None:
     columns = {(column.metric, column.at): column for column in columns_of(frame)}
     assert columns["forgetting/counts/delta_lp", "end"].heading == "counts, n 100"
     assert columns["probe/digits/linear_accuracy", "end"].above == "digits: linear probe, n 100"
-    assert describe_column("task/a/accuracy", "end").with_images([80, 90.0]).above == "a: accuracy, n 80–90"
+    assert describe_column("task/a/accuracy", "end").with_images([80.0, 90.0]).above == "a: accuracy, n 80–90"
     assert "counts, n 100" in format_table(frame) and "n: test images" in format_table(frame)
 
 
