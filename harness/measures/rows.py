@@ -96,7 +96,7 @@ def name_probes(now: dict[str, Any], before: dict[str, Any], *tasks: str) -> dic
         values |= {f"task/{task}/{measure}": value for measure, value in scores.items()}
     for layer, moved in now.get("drift", {}).items():
         values |= {f"drift/{layer}/{measure}": value for measure, value in moved.items()}
-    values |= {f"probe/{task}/n_test": found["n"] for task, found in now.get("images", {}).items()}
+    values |= {f"probe/{task}/n_test": float(found["n"]) for task, found in now.get("images", {}).items()}
     for name, scores in now["probe"].items():
         values |= {f"probe/{name}/{measure}": value for measure, value in scores.items()}
         if name not in tasks:
