@@ -141,7 +141,7 @@ def test_intervals_of_forgetting_and_numbers_of_images_are_rows():
     content = {
         when: {
             "task": {"accuracy": 0.5},
-            "probe": {"shapes": {"linear_accuracy": right.mean(), "knn_accuracy": 0.5}},
+            "probe": {"shapes": {"linear_accuracy": float(right.mean()), "knn_accuracy": 0.5}},
             "images": {"shapes": {"n": 50, "hash": "x", "right": {"linear": hits[when]}}},
         }
         for when, right in (("before", before), ("after", after))
