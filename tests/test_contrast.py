@@ -126,6 +126,12 @@ def test_what_a_run_does_not_reach_is_left_out() -> None:
     assert look_up(contrast, metric, "last snapshot")["n"] == 2
 
 
+def test_it_is_said_where_no_learning_is_equal() -> None:
+    (contrast,) = contrast_runs(make_both(a={"learned": (0.85, 0.86, 0.9, 0.9)}), QUESTION)
+    assert not contrast.table["at"].str.endswith("learned").any()
+    assert "Nothing is compared at equal learning" in explain(contrast)[-1]
+
+
 def test_changes_since_step_0_are_compared() -> None:
     (contrast,) = contrast_runs(make_both(a={"excess": (0.0, 0.0, 0.1)}), QUESTION)
     depth = look_up(contrast, "selectors/V1/expected_depth", "last snapshot")
