@@ -157,8 +157,8 @@ def explain(contrast: Contrast) -> list[str]:
         lines.append(
             "Nothing is compared at equal learning: runs on several tasks have no single task to learn."
             if any(len(pair.a.tasks) > 1 for pair in pairs)
-            else "Nothing is compared at equal learning: a probe of one side starts at or above the best that "
-            "the other side reaches."
+            else "Nothing is compared at equal learning: a probe of one side starts at or above the best "
+            "that the other side reaches."
         )
     return [*lines, *(f"{note[:1].upper()}{note[1:]}." for note in contrast.notes)]
 
