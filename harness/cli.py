@@ -49,6 +49,7 @@ COMMANDS = {
     ),
     "Results": (
         Command("report", "write the report of a study"),
+        Command("contrast", "compare A with B in pairs of runs"),
         Command("query", "print curves of rewiring, forgetting and other metrics as a table"),
         Command("readout", "draw what the regions of a brain read of images"),
         Command("forward", "send journals to MLflow"),

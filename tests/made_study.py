@@ -24,6 +24,7 @@ from harness.mappings.mapping import (
     Mapping,
     save_mapping,
 )
+from harness.measures.per_image import Hits
 from harness.measures.rows import (
     measure_brain,
     name_probes,
@@ -31,6 +32,7 @@ from harness.measures.rows import (
 from harness.runs.journal import Journal
 from harness.runs.layout import (
     mapping_folder,
+    probes_file,
     run_folder,
 )
 from harness.runs.subjects import list_subjects
@@ -118,7 +120,22 @@ def make_probes(config: Config, progress: float, strength: float) -> dict[str, A
         "linear_ece": 0.05,
         "knn_accuracy": 0.6,
     }
-    return {"task": {"accuracy": 0.1 + 0.85 * progress, "ece": 0.1}, "probe": probe}
+    return {
+        "task": {"accuracy": 0.1 + 0.85 * progress, "ece": 0.1},
+        "probe": probe,
+        "images": {task: make_images(task, config.seed, scores) for task, scores in probe.items()},
+    }
+
+
+def make_images(task: str, seed: int, scores: dict[str, float], n: int = 100) -> dict[str, Any]:
+    """Make the record of a task's test images: the first of an order are right, as accuracy says."""
+    order = np.random.default_rng(seed).permutation(n)
+    right = {
+        name.removesuffix("_accuracy"): Hits(order < round(n * value)).encode()
+        for name, value in scores.items()
+        if name.endswith("_accuracy")
+    }
+    return {"n": n, "hash": f"{task} {seed}", "right": right}
 
 
 def write_run(
@@ -146,6 +163,8 @@ def write_run(
         for refit, mapping in enumerate(refits, 1):
             save_mapping(mapping, mapping_folder(subject.folder, 0, refit))
         measured[subject.label or "all"] = dict(measure_brain(mappings, refits, brain, config.seed))
+    for step in steps:
+        write_json(probes_file(folder, step), probes[step])
     with Journal(folder / "results.jsonl") as journal:
         for step in steps:
             rows = {label: values[step] for label, values in measured.items()}

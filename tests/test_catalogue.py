@@ -143,10 +143,10 @@ EXPECTED = {
     "brain/V1/r2_normalised": (ANY, "higher", False, "number"),
     "brain/V1/r2_normalised_voxels": (UP, "neither", False, "number"),
     "brain/V1/correlation": (SIGNED, "higher", False, "number"),
-    "evidence/V1/layer/blocks.3": (SHARE, "neither", False, "number"),
-    "verdict/V1/rewired": (SHARE, "neither", False, "number"),
-    "verdict/V1/preferred_before": (SHARE, "neither", False, "number"),
-    "verdict/V1/preferred_after": (SHARE, "neither", False, "number"),
+    "evidence/V1/layer/blocks.3": ((0.0, 1.0), "neither", False, "number"),
+    "verdict/V1/rewired": ((0.0, 1.0), "neither", False, "number"),
+    "verdict/V1/preferred_before": ((0.0, 1.0), "neither", False, "number"),
+    "verdict/V1/preferred_after": ((0.0, 1.0), "neither", False, "number"),
 }
 
 

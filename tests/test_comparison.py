@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from made_study import make_brain, write_run
 
 from harness.config.compose import load_config
+from harness.measures import mean_delta_interval
 from harness.reporting.columns import (
     describe_column,
     stack,
@@ -366,3 +368,54 @@ def test_one_subject_and_several_are_variants(tmp_path: Path) -> None:
     ]
     variants = {group.variant: len(alike) for group, alike in group_runs(runs).items()}
     assert variants == {"brain.subjects=null": 3, "brain.subjects=[0, 1]": 1}
+
+
+def test_changes_have_intervals_over_test_images(studies: Path) -> None:
+    runs = [run for run in read_runs(studies / "one") if run.config.backbone.name == "mini_clip"]
+    frame = compare_runs(runs)
+    metric = "forgetting/counts/delta_lp"
+    for end in ("low", "high"):
+        expected = look_up(runs[0].folder, f"{metric}_{end}", 8)
+        assert frame[metric, "end", end].iloc[0] == expected
+    assert frame[metric, "end", "low"].iloc[0] < frame[metric, "end", "value"].iloc[0]
+    # at step 0, nothing has changed
+    assert look_up(runs[0].folder, f"{metric}_low", 0) == look_up(runs[0].folder, f"{metric}_high", 0) == 0
+    text = format_table(frame)
+    column = describe_column(metric, "end")
+    low, high = (frame[metric, "end", end].iloc[0] for end in ("low", "high"))
+    assert column.write_interval(low, high) in text
+    assert "95 % interval over test images (paired bootstrap)" in text
+
+
+def test_changes_of_several_seeds_have_intervals_over_seeds_too(studies: Path) -> None:
+    runs = read_runs(studies / "seeds")
+    frame = compare_runs(runs)
+    metric = "forgetting/counts/delta_lp"
+    changes = [run.read_change(metric, "end") for run in runs if run.config.finetune.lr == 5e-4]
+    assert len(changes) == 3
+    found = [frame[metric, "end", end].iloc[0] for end in ("low", "high")]
+    assert found == list(mean_delta_interval(changes))
+    assert "interval over test images and seeds" in format_table(frame)
+
+
+def test_headings_say_how_many_test_images(studies: Path) -> None:
+    frame = compare_runs(read_runs(studies / "one"))
+    assert (frame["forgetting/counts/delta_lp", "end", "n_test"] == 100).all()
+    assert frame["brain/all/r2", "end", "n_test"].isna().all()
+    columns = {(column.metric, column.at): column for column in columns_of(frame)}
+    assert columns["forgetting/counts/delta_lp", "end"].heading == "counts, n 100"
+    assert columns["probe/digits/linear_accuracy", "end"].above == "digits: linear probe, n 100"
+    assert describe_column("task/a/accuracy", "end").with_images([80.0, 90.0]).above == "a: accuracy, n 80–90"
+    assert "counts, n 100" in format_table(frame) and "n: test images" in format_table(frame)
+
+
+def test_runs_without_records_of_images_have_no_intervals(studies: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "old" / "run"
+    shutil.copytree(next((studies / "one").glob("mini_clip*")), folder)
+    shutil.rmtree(folder / "probes")
+    rows = (folder / "results.jsonl").read_text().splitlines(keepends=True)
+    old = [row for row in rows if not re.search(r"n_test|delta_\w+_(low|high)", row)]
+    (folder / "results.jsonl").write_text("".join(old))
+    frame = compare_runs(read_runs(tmp_path / "old"))
+    assert np.isnan(frame["forgetting/counts/delta_lp", "end", "low"].iloc[0])
+    assert "test images" not in format_table(frame)

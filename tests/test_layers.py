@@ -33,6 +33,7 @@ ENTRY_POINTS = {
     "__main__",
     "cli",
     "conformance",
+    "contrast",
     "finetune",
     "pretrain",
     "query",

@@ -8,11 +8,18 @@ from harness.brains.brain import (
     Roi,
 )
 from harness.mappings.mapping import Mapping
+from harness.measures.catalogue import describe
+from harness.measures.image_bootstrap import (
+    Change,
+    delta_interval,
+)
+from harness.measures.per_image import Hits
 from harness.measures.rows import (
     measure_brain,
     name_normalised,
     name_probes,
 )
+from harness.storage.errors import InputError
 
 N_VOXELS = 12
 
@@ -219,3 +226,30 @@ def test_forgetting_is_of_probes_only():
     assert values["task/digits/accuracy"] == 0.9
     assert values["probe/digits/linear_accuracy"] == 1.0
     assert "forgetting/digits/delta_lp" not in values
+
+
+def test_intervals_of_forgetting_and_numbers_of_images_are_rows():
+    before, after = np.arange(50) < 40, np.arange(50) < 25
+    hits = {name: Hits(right).encode() for name, right in (("before", before), ("after", after))}
+    content = {
+        when: {
+            "task": {"accuracy": 0.5},
+            "probe": {"shapes": {"linear_accuracy": float(right.mean()), "knn_accuracy": 0.5}},
+            "images": {"shapes": {"n": 50, "hash": "x", "right": {"linear": hits[when]}}},
+        }
+        for when, right in (("before", before), ("after", after))
+    }
+    values = name_probes(content["after"], content["before"], "digits")
+    assert values["probe/shapes/n_test"] == 50
+    low, high = delta_interval(Change(Hits(before), Hits(after)))
+    assert [values[f"forgetting/shapes/delta_lp_{end}"] for end in ("low", "high")] == [low, high]
+    assert values["forgetting/shapes/delta_lp"] == pytest.approx(-0.3)
+    assert low < -0.3 < high
+    # nearest neighbours left no record of images
+    assert "forgetting/shapes/delta_knn" in values and "forgetting/shapes/delta_knn_low" not in values
+    at_start = name_probes(content["before"], content["before"], "digits")
+    assert at_start["forgetting/shapes/delta_lp_low"] == at_start["forgetting/shapes/delta_lp_high"] == 0
+    assert all(describe(name).contains(value) for name, value in values.items())
+    content["after"]["images"]["shapes"]["hash"] = "y"
+    with pytest.raises(InputError, match="probes of shapes: found other test images"):
+        name_probes(content["after"], content["before"], "digits")

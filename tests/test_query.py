@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from io import StringIO
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,7 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
                             journal.log(step, {f"rewiring/{place}/wasserstein_excess": value})
                             journal.log(step, {f"rewiring/{place}/wasserstein": 9.0})
                         journal.log(step, {"train/loss": 1.0, "forgetting/shapes/delta_lp": -0.5})
+                        journal.log(step, {"probe/shapes/n_test": 150 - seed})
                     journal.log(16, verdict_rows(backbone, seed))
                     journal.log(50, {"wise_ft.forgetting/shapes/delta_lp": -0.1})
     return runs_dir
@@ -96,13 +98,55 @@ def test_a_metric_without_place_is_of_the_whole(runs_dir: Path) -> None:
 
 def test_means_are_over_what_is_not_named(runs_dir: Path) -> None:
     table = query("rewiring", ["backbone", "roi"], runs_dir=runs_dir)
-    assert list(table.columns) == ["backbone", "roi", "measure", "step", "mean", "std", "n"]
+    assert list(table.columns) == ["backbone", "roi", "measure", "step", "mean", "std", "n", "counts"]
     expected = [
         value + 0.1 for places in EXCESS.values() for place in ("V1", "all") for value in places[place]
     ]
     np.testing.assert_allclose(table["mean"], expected)
     np.testing.assert_allclose(table["std"], 0.2 / np.sqrt(2))
     assert set(table["n"]) == {2}
+    assert set(table["counts"]) == {"2 runs (2 seeds)"}
+
+
+def test_scores_say_how_many_test_images(runs_dir: Path) -> None:
+    table = query("forgetting", runs_dir=runs_dir)
+    assert list(table.columns)[-3:] == ["n", "counts", "n_test"]
+    assert set(table["n_test"]) == {149} and set(table["n"]) == {2}
+    assert set(query("forgetting", ["run"], runs_dir=runs_dir)["n_test"]) == {149, 150}
+    assert "n_test" not in query("rewiring", runs_dir=runs_dir)
+
+
+def make_curves() -> pd.DataFrame:
+    """Make two seeds and two tasks of two methods, in one brain."""
+    rows = [
+        {"run": f"{task}-{method}-{seed}", "backbone": "a", "task": task, "method": method, "brain": "x"}
+        | {"seed": str(seed), "place": "shapes", "measure": "delta_lp", "step": 8, "value": float(place)}
+        for place, (task, method, seed) in enumerate(product("tu", ("full", "lora"), (0, 1)))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_methods_and_brains_are_averaged_only_on_request() -> None:
+    curves = make_curves()
+    table = mean_curves(curves, ["backbone"])
+    assert list(table["method"]) == ["full", "lora"]
+    assert list(table["mean"]) == [2.5, 4.5] and list(table["n"]) == [4, 4]
+    assert set(table["counts"]) == {"4 runs (2 tasks, 2 seeds)"}
+    asked = mean_curves(curves, ["backbone"], over=["method"])
+    assert list(asked["mean"]) == [3.5]
+    assert list(asked["counts"]) == ["8 runs (2 tasks, 2 methods, 2 seeds)"]
+    curves.loc[:3, "brain"] = "y"
+    assert len(mean_curves(curves, ["backbone"])) == 4
+    # a single brain or method needs no column
+    assert "brain" not in table.columns
+
+
+def test_intervals_and_p_values_are_not_averaged() -> None:
+    curves = pd.concat([make_curves().assign(measure=name) for name in ("delta_lp", "delta_lp_low", "w_p")])
+    assert set(mean_curves(curves, ["backbone"])["measure"]) == {"delta_lp"}
+    by_run = mean_curves(curves, ["run"])
+    assert set(by_run["measure"]) == {"delta_lp", "delta_lp_low", "w_p"}
+    assert set(by_run["counts"]) == {"1 run"}
 
 
 def test_without_regions_the_whole_brain_counts(runs_dir: Path) -> None:

@@ -1,5 +1,7 @@
 import pytest
 
+from harness.config import ContrastConfig
+from harness.reporting import read_questions
 from harness.storage.errors import InputError
 from harness.storage.files import write_json
 from harness.studies import study
@@ -26,13 +28,36 @@ def test_finished_runs_are_skipped_and_failed_ones_counted(monkeypatch, tmp_path
 
     monkeypatch.setattr(study, "launch", lambda name, combination: started.append(combination[-1]) or 1)
     monkeypatch.setattr(study, "write_report", lambda folder: folder / "report.html")
-    monkeypatch.setattr(study, "read_runs", lambda folder: folder)
+    monkeypatch.setattr(study, "read_runs", lambda folder: [])
     monkeypatch.setattr(study, "compare_runs", lambda runs: runs)
     monkeypatch.setattr(study, "format_table", lambda frame: "the table")
+    asked = []
+    monkeypatch.setattr(study, "contrast_runs", lambda runs, question: asked.append(question) or ["one"])
+    monkeypatch.setattr(study, "log_contrast", lambda folder, contrast: asked.append(contrast))
+    monkeypatch.setattr(study, "format_contrasts", lambda contrasts: "A against B")
     assert study.run_study(overrides) == 2
+    # the demo ends in a contrast, which its report finds too
+    question = ContrastConfig(a="mini_clip", b="mini_supervised")
+    assert asked == [question, "one"] and read_questions(folders[0].parent, []) == [question]
     assert started == ["backbone=mini_supervised", "finetune.lr=0.0001"]
     said = capsys.readouterr()
     assert "already finished" in said.out and "the table" in said.out and said.err.count("failed") == 2
+    assert "A against B" in said.out
+
+
+def test_a_contrast_that_runs_cannot_answer_is_one_line(tmp_path, capsys):
+    study.print_contrast(tmp_path, [], ContrastConfig(a="mini_clip", b="mini_supervised"))
+    assert capsys.readouterr().out.startswith("\nno contrast: unknown setting 'backbone.name'")
+    study.print_contrast(tmp_path, [], None)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["clip_vs_imagenet", "demo"])
+def test_a_study_ends_in_a_contrast_of_its_own_backbones(name):
+    configs = [config for _, config in expand_grid([f"study={name}", "task=digits"])]
+    question = configs[0].study.contrast
+    assert question.factor == "backbone.name"
+    assert {question.a, question.b} <= {config.backbone.name for config in configs}
 
 
 def test_study_without_a_finished_run_says_so(monkeypatch, tmp_path):

@@ -35,9 +35,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print curves of one kind of metric over optimizer steps: means over everything not named in --by."""
     parser = CommandParser(
         "query",
-        "Print curves of one kind of metric over optimizer steps: means over everything not named in --by.\n"
-        "Columns for --by: study, run, backbone, objective, task, method, brain, seed, measure; roi and\n"
-        "subject for metrics of the brain, place for the others. docs/metrics.md lists the metrics.",
+        "Print curves of one kind of metric over optimizer steps: means over everything not named in --by,\n"
+        "but never over methods or brains unless --over names them. n is the number of values, and counts\n"
+        "says of what. Columns for --by: study, run, backbone, objective, task, method, brain, seed,\n"
+        "measure; roi and subject for metrics of the brain, place for the others. docs/metrics.md lists\n"
+        "the metrics.",
         (
             "query rewiring --by backbone,roi",
             "query forgetting --study demo --format csv --output curves.csv",
@@ -49,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--by", help="columns to keep apart, comma-separated (default: backbone,roi or backbone,place)"
     )
+    parser.add_argument("--over", default="", help="method, brain: average over these too (default: never)")
     parser.add_argument("--study", help="only this study (default: all)")
     parser.add_argument(
         "--measure", help="only this measure (default: wasserstein_excess for rewiring, else all)"
@@ -80,5 +83,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         runs_dir=arguments.runs_dir,
         wise_ft=arguments.wise_ft,
         verdict=arguments.verdict,
+        over=arguments.over.split(",") if arguments.over else (),
     )
     write_table(table, arguments.format, arguments.output)

@@ -4,7 +4,9 @@ from .backbone import (
     PreprocessingConfig,
     PythonBackboneConfig,
 )
-from .base import Section
+from .base import (
+    Section,
+)
 from .brain import (
     Algonauts2023Config,
     ArraysConfig,
@@ -61,6 +63,7 @@ from .method import (
 )
 from .run import (
     Config,
+    ContrastConfig,
     EvidenceConfig,
     FinetuneConfig,
     SnapshotsConfig,
@@ -92,6 +95,7 @@ __all__ = [
     "BitFitConfig",
     "BrainConfig",
     "Config",
+    "ContrastConfig",
     "EmbeddedTaskConfig",
     "EvidenceConfig",
     "EwcConfig",

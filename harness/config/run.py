@@ -22,6 +22,14 @@ from harness.config.task import (
 )
 
 
+class ContrastConfig(Section):
+    """A against B: runs of one value of a setting against those of another, in pairs of task and seed."""
+
+    factor: str = Field("backbone.name", min_length=1, description="setting that tells A from B")
+    a: str = Field(min_length=1, description="its value in A")
+    b: str = Field(min_length=1, description="its value in B; differences are A − B")
+
+
 class StudyConfig(Section):
     """A name for runs that belong together, and the grid of those runs."""
 
@@ -32,6 +40,9 @@ class StudyConfig(Section):
         "several settings together, the axis included",
     )
     leave_out: list[Any] = Field([], description="values of the grid to skip")
+    contrast: ContrastConfig | None = Field(
+        None, description="what the study ends in: A against B; null: only the comparison"
+    )
 
 
 class FinetuneConfig(Section):

@@ -30,8 +30,21 @@ from .entries import (
     STAGES,
     name_auroc,
 )
+from .image_bootstrap import (
+    Change,
+    mean_delta_interval,
+    read_change,
+)
 from .label_scores import (
+    LabelScores,
     score_labels,
+)
+from .matched_learning import (
+    LEARNED_SHARES,
+    accuracy_to_reach,
+    common_best,
+    value_at_accuracy,
+    values_at_shares,
 )
 from .metric import (
     At,
@@ -48,7 +61,9 @@ from .probes.linear import (
 )
 from .probes.probed_task import (
     ProbedTask,
+    name_scores,
     probe_features,
+    score_probes,
 )
 from .projection import (
     N_COLOURS,
@@ -67,6 +82,10 @@ from .rows import (
 )
 from .sequences import (
     name_sequence,
+)
+from .sign_flips import (
+    flip_signs,
+    seed_interval,
 )
 from .significance import (
     correct_over_rois,
@@ -87,6 +106,7 @@ from .verdict_rows import (
 __all__ = [
     "CATALOGUE",
     "INTERPOLATED",
+    "LEARNED_SHARES",
     "N_CLUSTERS",
     "N_COLOURS",
     "PROBE_KINDS",
@@ -94,10 +114,12 @@ __all__ = [
     "STAGES",
     "VERDICTS",
     "At",
+    "Change",
     "Controls",
     "Degraded",
     "Form",
     "Kind",
+    "LabelScores",
     "Metric",
     "ProbeKind",
     "ProbedTask",
@@ -105,33 +127,43 @@ __all__ = [
     "Reader",
     "Verdict",
     "VerdictKind",
+    "accuracy_to_reach",
     "cluster_channels",
+    "common_best",
     "correct_over_rois",
     "degrade",
     "describe",
     "describe_features",
     "expected_depth",
     "fit_linear_layers",
+    "flip_signs",
     "is_collapsed",
     "is_headline",
     "leading_directions",
     "match_clusters",
+    "mean_delta_interval",
     "mean_over_subjects",
     "measure_brain",
     "name_auroc",
     "name_collapse",
     "name_evidence",
     "name_probes",
+    "name_scores",
     "name_sequence",
     "name_verdict",
     "open_reader",
     "probe_features",
     "project_tokens",
+    "read_change",
     "read_verdict",
     "representation_drift",
     "rewiring_measures",
     "score_labels",
+    "score_probes",
+    "seed_interval",
     "split_name",
     "tag_verdicts",
+    "value_at_accuracy",
+    "values_at_shares",
     "weight_distance",
 ]

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from harness.brains import AREA_GROUPS
 from harness.measures.endings import (
     FLOOR,
+    IMAGES,
     SPREAD,
     SUBJECTS,
     WEIGHTED,
@@ -234,6 +235,7 @@ def _write_endings() -> str:
             write(
                 "Noise floor", f"Of every measure of rewiring, from snapshots after step 0. {sides}", FLOOR
             ),
+            write("Test images", "Of every measure of forgetting.", IMAGES),
             write("Noise ceiling", "Of voxel measures of rewiring.", WEIGHTED),
             write(
                 "Spread of refits",

@@ -169,6 +169,28 @@ SPREAD = (
     ),
 )
 
+_IMAGES = "harness.measures.image_bootstrap.delta_interval"
+
+IMAGES = (
+    Ending(
+        "_low",
+        "{}, lower end over test images",
+        "Lower end of its 95 % interval over test images: a paired bootstrap.",
+        "same",
+        _IMAGES,
+        heading="low, images",
+    ),
+    Ending(
+        "_high",
+        "{}, upper end over test images",
+        "Upper end of the same interval.",
+        "same",
+        _IMAGES,
+        heading="high, images",
+    ),
+)
+"""Rows of a change of a probe's score."""
+
 # by what a row says of several subjects
 SUBJECTS: dict[OverSubjects, tuple[Ending, ...]] = {
     "mean": (

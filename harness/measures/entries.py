@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from harness.measures.endings import (
     FLOOR,
+    IMAGES,
     SPREAD,
     WEIGHTED,
     expand,
@@ -198,6 +199,14 @@ def _scores() -> Iterator[Metric]:
             headline="every place" if main else "never",
             above=f"{{place}}: {score.title}",
         )
+    yield Metric(
+        "probe/<task>/n_test",
+        "number of test images",
+        "Number of test images: accuracies on the task, those of the fine-tuned head too, are shares of it.",
+        "harness.measures.rows.name_probes",
+        unit="images",
+        low=1.0,
+    )
     for kind in PROBE_KINDS:
         for name, score in _SCORES.items():
             main = name in ("accuracy", "auroc") and kind.on_task
@@ -221,7 +230,7 @@ def _forgetting(kind: ProbeKind) -> Iterator[Metric]:
         ("Accuracy", kind.delta, ""),
         ("AUROC", name_auroc(kind.delta), " (AUROC)"),
     ):
-        yield Metric(
+        change = Metric(
             f"forgetting/<task>/{name}",
             kind.symbol + more,
             f"{score} after − before, of {kind.definition}; negative is forgetting.",
@@ -236,6 +245,7 @@ def _forgetting(kind: ProbeKind) -> Iterator[Metric]:
             form="signed",
             compared=("end",) if kind.in_tables else (),
         )
+        yield from expand(change, IMAGES)
 
 
 def _sequence() -> Iterator[Metric]:
@@ -470,10 +480,10 @@ def _verdict() -> Iterator[Metric]:
         high=1.0,
         form="p",
     )
-    r2 = {"high": 1.0, "better": "higher"}
+    r2: dict[str, Any] = {"high": 1.0, "better": "higher"}
     yield entry("r2_before", "R² at step 0", "Leave-one-out R² of the best layer at step 0.", -math.inf, **r2)
     yield entry("r2_after", "R² at the snapshot", "The same at the snapshot.", -math.inf, **r2)
-    depth = {"unit": _DEPTH, "high": 1.0}
+    depth: dict[str, Any] = {"unit": _DEPTH, "high": 1.0}
     yield entry("preferred_before", "best layer at step 0", "Depth of the best layer at step 0.", **depth)
     yield entry("preferred_after", "best layer at the snapshot", "The same at the snapshot.", **depth)
     yield entry("depth_before", "depth at step 0", "Mean depth of the stacked weights at step 0.", **depth)

@@ -5,13 +5,18 @@ Pure functions of probabilities and labels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.stats import rankdata
 
+from harness.measures.per_image import (
+    Hits,
+    PerImage,
+    Ranks,
+)
 from harness.storage import InputError
 from tasks import LabelArray
 
@@ -40,6 +45,9 @@ class LabelScores:
     auroc_left_out : int or None
         Labels skipped in AUROC and balanced accuracy because all test images have them, or none; None for
         single-label tasks.
+    images : Hits or Ranks or None
+        What is right, image by image: what `accuracy` or, for multi-label tasks, `auroc` can be resampled
+        from. None if it is not known.
     """
 
     accuracy: float | None
@@ -47,10 +55,12 @@ class LabelScores:
     auroc: float | None
     ece: float | None
     auroc_left_out: int | None = None
+    images: PerImage | None = field(default=None, compare=False, repr=False)
 
     def named(self, prefix: str = "") -> dict[str, float]:
         """Scores that are defined, by name."""
-        return {f"{prefix}{name}": float(value) for name, value in vars(self).items() if value is not None}
+        scores = {name: value for name, value in vars(self).items() if name != "images"}
+        return {f"{prefix}{name}": float(value) for name, value in scores.items() if value is not None}
 
 
 def score_labels(probabilities: Float[np.ndarray, "n_images n_classes"], labels: LabelArray) -> LabelScores:
@@ -78,6 +88,7 @@ def score_labels(probabilities: Float[np.ndarray, "n_images n_classes"], labels:
             balanced_accuracy=float((true[there] / support[there]).mean()),
             auroc=auroc,
             ece=calibration_error(probabilities, labels),
+            images=Hits(probabilities.argmax(axis=1) == labels),
         )
     scored = _of_both_kinds(labels)
     sensitivity = true[scored] / support[scored]
@@ -89,6 +100,7 @@ def score_labels(probabilities: Float[np.ndarray, "n_images n_classes"], labels:
         auroc=auroc,
         ece=float(np.mean(errors)),
         auroc_left_out=left_out,
+        images=Ranks.of_scores(probabilities, labels),
     )
 
 

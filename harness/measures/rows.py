@@ -22,6 +22,10 @@ from harness.measures.catalogue import describe
 from harness.measures.collapse import name_collapse
 from harness.measures.entries import name_auroc
 from harness.measures.forgetting import delta
+from harness.measures.image_bootstrap import (
+    delta_interval,
+    read_change,
+)
 from harness.measures.layer_rows import (
     name_layers,
     places_of_layers,
@@ -30,7 +34,10 @@ from harness.measures.predicted import (
     counted_places,
     predicted_voxels,
 )
-from harness.measures.probes.kinds import PROBE_KINDS
+from harness.measures.probes.kinds import (
+    PROBE_KINDS,
+    ProbeKind,
+)
 from harness.measures.rewiring import (
     RoiChannels,
     compare_channels,
@@ -91,8 +98,10 @@ def name_probes(now: dict[str, Any], before: dict[str, Any], *tasks: str) -> dic
     ----------
     now, before : dicts
         Probes files of the snapshot and of step 0: ``{"task": {measure: value}, "probe": {task: {measure:
-        value}}, "multi_label": [task], "drift": {layer: {measure: value}}, "health": …}``; for a sequence
-        ``{"heads": {task: {measure: value}}, …}``.
+        value}}, "multi_label": [task], "drift": {layer: {measure: value}}, "images": {task: {"n": value,
+        "hash": value, "right": {scoring: record}}}, "health": …}``; for a sequence ``{"heads": {task:
+        {measure: value}}, …}``. Without records of images, as in older files, there are no intervals and
+        numbers of images.
     *tasks : str
         Fine-tuned tasks: changes there are no forgetting of pretraining.
     """
@@ -101,6 +110,7 @@ def name_probes(now: dict[str, Any], before: dict[str, Any], *tasks: str) -> dic
         values |= {f"task/{task}/{measure}": value for measure, value in scores.items()}
     for layer, moved in now.get("drift", {}).items():
         values |= {f"drift/{layer}/{measure}": value for measure, value in moved.items()}
+    values |= {f"probe/{task}/n_test": float(found["n"]) for task, found in now.get("images", {}).items()}
     for name, scores in now["probe"].items():
         values |= {f"probe/{name}/{measure}": value for measure, value in scores.items()}
         if name not in tasks:
@@ -108,11 +118,22 @@ def name_probes(now: dict[str, Any], before: dict[str, Any], *tasks: str) -> dic
             for kind in PROBE_KINDS:
                 measure = kind.prefix + ("auroc" if several else "accuracy")
                 if measure in scores:
-                    change = name_auroc(kind.delta) if several else kind.delta
-                    values[f"forgetting/{name}/{change}"] = delta(
-                        before["probe"][name][measure], scores[measure]
-                    )
+                    change = f"forgetting/{name}/{name_auroc(kind.delta) if several else kind.delta}"
+                    values[change] = delta(before["probe"][name][measure], scores[measure])
+                    values |= name_interval(change, now, before, name, kind)
     return values | name_collapse(now, before, tasks)
+
+
+def name_interval(
+    change: str, now: dict[str, Any], before: dict[str, Any], task: str, kind: ProbeKind
+) -> dict[str, float]:
+    """Name the ends of a Δ's interval over test images; empty where images are not on record."""
+    found = read_change(now, before, task, kind.name)
+    if found is None:
+        return {}
+    # where nothing differs, not even the features, Δ is 0 by definition
+    ends = (0.0, 0.0) if now == before else delta_interval(found)
+    return {} if ends is None else {f"{change}_low": ends[0], f"{change}_high": ends[1]}
 
 
 def name_mapping(mapping: Mapping, brain: Brain) -> dict[str, float]:

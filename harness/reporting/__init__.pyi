@@ -5,6 +5,17 @@ from .comparison import (
     choose_interpolated,
     compare_runs,
 )
+from .contrast import (
+    Contrast,
+    answer_questions,
+    contrast_runs,
+    read_questions,
+    record_question,
+)
+from .contrast_text import (
+    format_contrasts,
+    log_contrast,
+)
 from .page import (
     write_report,
 )
@@ -22,12 +33,19 @@ from .text_table import (
 
 __all__ = [
     "ABSENT",
+    "Contrast",
     "RunResult",
+    "answer_questions",
     "choose_interpolated",
     "compare_runs",
+    "contrast_runs",
+    "format_contrasts",
     "format_table",
+    "log_contrast",
+    "read_questions",
     "read_run",
     "read_runs",
+    "record_question",
     "write_readout",
     "write_report",
 ]

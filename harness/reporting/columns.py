@@ -64,8 +64,18 @@ class Column:
         text = "0.000" if float(text) == 0 else text
         return text.replace("-", "−") + ("" if pd.isna(sd) else f" ±{sd:.3f}")
 
+    def with_images(self, counts: Sequence[float]) -> Column:
+        """Return this column with numbers of test images in its heading, that of the group if it has one."""
+        if not len(counts):
+            return self
+        low, high = round(min(counts)), round(max(counts))
+        n_test = f"n {low}" if low == high else f"n {low}–{high}"
+        if describe_metric(self.metric).heading:
+            return replace(self, heading=f"{self.heading}, {n_test}")
+        return replace(self, above=f"{self.above}, {n_test}")
+
     def write_interval(self, low: float, high: float) -> str:
-        """Text of an interval; empty if there is none."""
+        """Text of an interval over subjects, refits or test images; empty if there is none."""
         return "" if pd.isna(low) else f"[{self.write(low)}, {self.write(high)}]"
 
     def summarise(self, values: Sequence[float]) -> tuple[float, float]:

@@ -21,7 +21,9 @@ from harness.measures import (
     At,
     Kind,
     Metric,
+    mean_delta_interval,
     name_auroc,
+    split_name,
 )
 from harness.reporting.columns import (
     MAIN,
@@ -104,9 +106,11 @@ def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
     DataFrame
         Index: backbone, task, method, variant and seeds (their number). Columns: metric (its name in
         ``results.jsonl``), at ("start" or "end") and statistic: "value" is the mean over seeds, for p values
-        largest; "sd" the sample's standard deviation, NaN for one seed; "low" and "high" the interval
-        over subjects or, for the excess of one subject, that of one more refit, also means over seeds, NaN
-        without one. NaN without a value. The value of a verdict is a text.
+        the largest; "sd" the sample's standard deviation, NaN for one seed; "low" and "high" of forgetting
+        the interval over test images and, with several seeds, over seeds (`mean_delta_interval`), else the
+        interval over subjects or, for the excess of one subject, that of one more refit, a mean over seeds;
+        "n_test" the number of test images, the smallest over seeds. NaN without a value. The value of a
+        verdict is a text.
     """
     groups = group_runs(runs)
     columns = choose_columns(runs)
@@ -116,9 +120,8 @@ def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
         for column in columns:
             key = (column.metric, column.at)
             record[*key, "value"], record[*key, "sd"] = summarise(column, alike)
-            for end in ("low", "high"):
-                values = find_interval(alike, column.metric, column.at, end)
-                record[*key, end] = statistics.fmean(values) if values else float("nan")
+            record[*key, "low"], record[*key, "high"] = find_interval(alike, *key)
+            record[*key, "n_test"] = count_images(alike, *key)
         records.append(record)
     index = [(*group, len(alike)) for group, alike in groups.items()]
     return pd.DataFrame(
@@ -135,16 +138,37 @@ def summarise(column: Column, runs: Sequence[RunResult]) -> tuple[float | str, f
     return column.summarise(find_all(runs, column.metric, column.at))
 
 
+def find_interval(runs: Sequence[RunResult], metric: str, at: At) -> tuple[float, float]:
+    """Interval of a metric's mean over seeds, as `compare_runs` says; NaN without one."""
+    nan = float("nan")
+    if metric.startswith("forgetting/"):
+        if len(runs) == 1:
+            ends = [find_all(runs, f"{metric}_{end}", at) for end in ("low", "high")]
+            return (ends[0][0], ends[1][0]) if all(ends) else (nan, nan)
+        having = [run for run in runs if find_all([run], metric, at)]
+        changes = [run.read_change(metric, at) for run in having]
+        known = [change for change in changes if change is not None]
+        return (mean_delta_interval(known) if known and len(known) == len(having) else None) or (nan, nan)
+    endings = ["_subjects", *([""] if metric.endswith("_excess") else [])]
+    for ending in endings:
+        low, high = (find_all(runs, f"{metric}{ending}_{end}", at) for end in ("low", "high"))
+        if low and high:
+            return statistics.fmean(low), statistics.fmean(high)
+    return nan, nan
+
+
+def count_images(runs: Sequence[RunResult], metric: str, at: At) -> float:
+    """Number of test images behind a score or its change, the smallest over seeds; NaN for other metrics."""
+    name = split_name(metric)
+    if name.stage not in ("task", "probe", "forgetting"):
+        return float("nan")
+    return min(find_all(runs, f"probe/{name.place}/n_test", at), default=float("nan"))
+
+
 def find_all(runs: Sequence[RunResult], metric: str, at: At) -> list[float]:
     """Values of a metric at the first or last snapshot, of the runs that have one."""
     found = [run.find(metric, at)[2] for run in runs]
     return [value for value in found if value is not None]
-
-
-def find_interval(runs: Sequence[RunResult], metric: str, at: At, end: str) -> list[float]:
-    """Ends ("low" or "high") of a metric's interval over subjects, or of an excess over its floor."""
-    over = find_all(runs, f"{metric}_subjects_{end}", at)
-    return over or (find_all(runs, f"{metric}_{end}", at) if metric.endswith("_excess") else [])
 
 
 def choose_columns(runs: Sequence[RunResult]) -> list[Column]:
@@ -251,6 +275,9 @@ def choose_interpolated(runs: Sequence[RunResult]) -> dict[str, str]:
 
 
 def columns_of(frame: pd.DataFrame) -> list[Column]:
-    """Columns of a frame from `compare_runs`."""
-    pairs = dict.fromkeys((metric, at) for metric, at, _ in frame.columns)
-    return [describe_column(metric, at) for metric, at in pairs]
+    """Columns of a frame from `compare_runs`; headings of scores and changes say how many test images."""
+    pairs = dict.fromkeys((metric, at) for metric, at, *_ in frame.columns)
+    return [
+        describe_column(metric, at).with_images(frame[metric, at, "n_test"].dropna().tolist())
+        for metric, at in pairs
+    ]

@@ -6,7 +6,6 @@ Finished runs are shown, unfinished ones listed.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,6 +51,15 @@ from harness.reporting.comparison import (
     find_interval,
     group_runs,
     probe_tasks,
+)
+from harness.reporting.contrast import (
+    Contrast,
+    answer_questions,
+)
+from harness.reporting.contrast_text import (
+    explain,
+    summarise,
+    write_sections,
 )
 from harness.reporting.figures.panels import (
     Dash,
@@ -105,14 +113,20 @@ def write_report(study: Path) -> Path:
     """
     study = Path(study)
     runs = read_runs(study)
-    page = render(runs, study.resolve().name, unfinished_runs(study))
+    page = render(runs, study.resolve().name, unfinished_runs(study), *answer_questions(study, runs))
     path = study / "report.html"
     with write_atomically(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
-def render(runs: Sequence[RunResult], study: str, unfinished: Sequence[str]) -> str:
+def render(
+    runs: Sequence[RunResult],
+    study: str,
+    unfinished: Sequence[str],
+    contrasts: Sequence[Contrast] = (),
+    unanswered: Sequence[str] = (),
+) -> str:
     """Render the page as HTML.
 
     Parameters
@@ -123,6 +137,10 @@ def render(runs: Sequence[RunResult], study: str, unfinished: Sequence[str]) -> 
         Its name.
     unfinished : sequence of str
         Names of the study's runs that have not finished.
+    contrasts : sequence of Contrast
+        A against B, as the study or a user asked.
+    unanswered : sequence of str
+        Questions that the runs cannot answer, with the reason.
     """
     brains = _load_brains(runs)
     lines, loaded = choose_lines(runs), list(brains.values())
@@ -155,6 +173,8 @@ def render(runs: Sequence[RunResult], study: str, unfinished: Sequence[str]) -> 
         findings=write_findings({line.label: list_verdicts(line) for line in lines}, name_units(lines)),
         simulated=any(run.config.brain.name == "simulated" for run in runs),
         unfinished=unfinished,
+        contrasts=[_describe_contrast(one) for one in contrasts],
+        unanswered=unanswered,
     )
 
 
@@ -167,6 +187,17 @@ def name_units(lines: Sequence[Line]) -> str:
     """What the verdicts of one line differ in."""
     seeds, subjects = any(len(line.runs) > 1 for line in lines), any(line.subjects for line in lines)
     return "subjects and seeds" if seeds and subjects else "subjects" if subjects else "seeds"
+
+
+def _describe_contrast(contrast: Contrast) -> dict[str, Any]:
+    headings, sections = write_sections(contrast)
+    return {
+        "title": contrast.title,
+        "summary": summarise(contrast),
+        "explained": explain(contrast),
+        "headings": headings,
+        "sections": sections,
+    }
 
 
 def _load_brains(runs: Sequence[RunResult]) -> dict[BrainConfig, Brain]:
@@ -304,9 +335,7 @@ def _build_own_cell(column: Column, line: Line, label: str) -> dict[str, str]:
     if column.form == "verdict":
         value = write_cell([run.verdicts[label] for run in line.runs if label in run.verdicts])
     text, spread = _split_spread(column.write(value, sd))
-    ends = (find_interval(line.runs, metric, column.at, end) for end in ("low", "high"))
-    low, high = (statistics.fmean(values) if values else math.nan for values in ends)
-    interval = column.write_interval(low, high)
+    interval = column.write_interval(*find_interval(line.runs, metric, column.at))
     return {"text": text, "sd": spread, "interval": interval, "where": _say_where(column, metric, line)}
 
 

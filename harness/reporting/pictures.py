@@ -80,6 +80,7 @@ def draw_pictures(
     seeded = any(len(line.runs) > 1 for line in lines)
     several = any(line.subjects for line in lines)
     seeds = " Lines are means over seeds, their bands one standard deviation." if seeded else ""
+    over_images = "" if seeded else " Bands around Δ are its 95 % interval over test images."
     of_brain = seeds
     if several:
         of_brain = " Lines are means over seeds." if seeded else ""
@@ -98,7 +99,7 @@ def draw_pictures(
         f"As {describe_metric(f'task/{TASK}/{main}').title} on the task rises, a curve below 0 means that "
         "the backbone’s features serve a task it was not fine-tuned on less well than before. All Δ share "
         "one axis."
-        f"{' Dotted: the next task of a sequence starts.' if sequences else ''}{seeds}",
+        f"{' Dotted: the next task of a sequence starts.' if sequences else ''}{seeds}{over_images}",
         _existing(
             lines,
             *(f"task/{task}/{measure}" for task, measure in tasks),

@@ -16,10 +16,15 @@ from harness.config import (
     tasks_in_order,
 )
 from harness.measures import (
+    PROBE_KINDS,
     At,
+    Change,
     Verdict,
     describe,
+    name_auroc,
+    read_change,
     read_verdict,
+    split_name,
 )
 from harness.reporting.columns import (
     MAIN,
@@ -27,10 +32,12 @@ from harness.reporting.columns import (
 )
 from harness.runs import (
     label_subjects,
+    probes_file,
     read_rows,
 )
 from harness.storage import (
     InputError,
+    read_json,
     unknown_name,
 )
 
@@ -54,6 +61,11 @@ class RunResult:
     def curve(self, name: str) -> pd.Series:
         """Values of a metric by optimizer step, in order; empty if there are none."""
         return self._curves.get(name, pd.Series(dtype="float64"))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all its metrics."""
+        return list(self._curves)
 
     @cached_property
     def _curves(self) -> dict[str, pd.Series]:
@@ -108,6 +120,20 @@ class RunResult:
         """Fill in a metric's name: `TASK` with the run's task, `MAIN` with its main measure."""
         name = metric.replace(TASK, self.config.task.name)
         return name.replace(MAIN, main_measure(tasks_in_order(self.config.task)[0]))
+
+    def read_change(self, metric: str, at: At) -> Change | None:
+        """Read what a probe got right, image by image, behind a metric of forgetting.
+
+        None for another metric, or where the probes files lack it.
+        """
+        name, step, _ = self.find(metric, at)
+        parts = split_name(name)
+        kinds = [kind for kind in PROBE_KINDS if parts.measure in (kind.delta, name_auroc(kind.delta))]
+        files = [probes_file(self.folder, one) for one in (step, self.steps[0])]
+        if parts.stage != "forgetting" or not kinds or not all(file.exists() for file in files):
+            return None
+        now, before = map(read_json, files)
+        return read_change(now, before, parts.place, kinds[0].name)
 
     def find(self, metric: str, at: At) -> tuple[str, int, float | None]:
         """Name, step and value of a metric at the first or last snapshot; value None if there is none."""

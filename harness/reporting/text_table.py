@@ -24,7 +24,7 @@ def format_table(frame: pd.DataFrame) -> str:
     """Format a frame from `compare_runs` for a terminal, in stacked tables of at most 120 characters.
 
     Numbers are means over seeds with their standard deviation and, with several subjects, the interval over
-    subjects; p is the largest over seeds.
+    subjects; p is the largest over seeds. Δ has the interval over test images. A last line says so.
     """
     groups = [Group(*index[:-1]) for index in frame.index]
     seeds = [index[-1] for index in frame.index]
@@ -32,14 +32,42 @@ def format_table(frame: pd.DataFrame) -> str:
     if max(seeds) > 1:
         names = [f"{name} ({n} seed{'s' * (n > 1)})" for name, n in zip(names, seeds, strict=True)]
     first = _pad(["", "backbone", *names])
-    columns = columns_of(frame)
+    columns, room = columns_of(frame), WIDTH - len(first[0]) - GAP
     parts = [
-        _write_part(frame, above, [columns[place] for place in places])
+        part
         for above, places in group_by_heading(columns).items()
+        for part in _split(frame, above, [columns[place] for place in places], room)
     ]
     tables = stack([GAP + len(part[0]) for part in parts], WIDTH - len(first[0]))
     blocks = [zip(first, *(parts[place] for place in places), strict=True) for places in tables]
-    return "\n\n".join("\n".join((GAP * " ").join(line).rstrip() for line in block) for block in blocks)
+    text = "\n\n".join("\n".join((GAP * " ").join(line).rstrip() for line in block) for block in blocks)
+    note = _explain(frame, max(seeds) > 1)
+    return f"{text}\n\n{note}" if note else text
+
+
+def _explain(frame: pd.DataFrame, several_seeds: bool) -> str:
+    """Say what n and the brackets of Δ are, if there are any."""
+    counted = not frame.xs("n_test", axis=1, level="statistic").isna().all(axis=None)
+    lows = frame.xs("low", axis=1, level="statistic")
+    bracketed = any(
+        metric.startswith("forgetting/") and lows[metric, at].notna().any() for metric, at in lows
+    )
+    notes = ["n: test images"] * counted
+    if bracketed:
+        over = "test images and seeds" if several_seeds else "test images"
+        notes.append(f"brackets after Δ: 95 % interval over {over} (paired bootstrap)")
+    return "; ".join(notes)
+
+
+def _split(frame: pd.DataFrame, above: str, columns: Sequence[Column], room: int) -> list[list[str]]:
+    """Parts of a group of columns, each as wide as there is room, at least one column."""
+    parts: list[list[Column]] = []
+    for column in columns:
+        if parts and len(_write_part(frame, above, [*parts[-1], column])[0]) <= room:
+            parts[-1].append(column)
+        else:
+            parts.append([column])
+    return [_write_part(frame, above, part) for part in parts]
 
 
 def _write_part(frame: pd.DataFrame, above: str, columns: Sequence[Column]) -> list[str]:

@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from harness.config import Config
+from harness.config import (
+    Config,
+    ContrastConfig,
+)
 from harness.reporting import (
+    RunResult,
     compare_runs,
+    contrast_runs,
+    format_contrasts,
     format_table,
+    log_contrast,
     read_runs,
+    record_question,
     write_report,
 )
 from harness.runs import (
@@ -40,6 +49,20 @@ def check_files(configs: Iterable[Config]) -> None:
     if missing:
         found = "; ".join(missing)
         raise InputError(f"missing input files; study not started: {found}; to skip: study.leave_out=[…]")
+
+
+def print_contrast(study: Path, runs: Sequence[RunResult], question: ContrastConfig | None) -> None:
+    """Print what the study ends in, and log it in MLflow; one line if its finished runs cannot say."""
+    if question is None:
+        return
+    try:
+        found = contrast_runs(runs, question)
+    except InputError as error:
+        print(f"\nno contrast: {error}")
+        return
+    for contrast in found:
+        log_contrast(study, contrast)
+    print(f"\n{format_contrasts(found)}")
 
 
 def run_study(overrides: list[str]) -> int:
@@ -70,8 +93,13 @@ def run_study(overrides: list[str]) -> int:
     study = run_folder(runs[0][1]).parent
     if not any(is_finished(run_folder(config)) for _, config in runs):
         raise InputError(f"{study}: none of the {len(runs)} runs has finished; no report written")
+    question = runs[0][1].study.contrast
+    if question is not None:
+        record_question(study, question)
     report = write_report(study)
-    print(format_table(compare_runs(read_runs(study))))
+    finished = read_runs(study)
+    print(format_table(compare_runs(finished)))
+    print_contrast(study, finished, question)
     print(f"\nreport: {report}")
     print(f"curves: mlflow ui --backend-store-uri sqlite:///{study.parent / 'mlflow.db'}")
     return failed

@@ -1,6 +1,7 @@
 from .mlflow_store import (
     Status,
     TrackedRun,
+    log_table,
     tracking_uri,
 )
 from .queries import (
@@ -25,6 +26,7 @@ __all__ = [
     "ALPHAS",
     "Status",
     "TrackedRun",
+    "log_table",
     "measure_curve",
     "metric_curves",
     "plan_work",

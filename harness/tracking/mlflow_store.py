@@ -161,6 +161,51 @@ class TrackedRun:
             self.forward("FAILED" if issubclass(kind, Exception) else "KILLED")
 
 
+def log_table(
+    study: Path, name: str, table: str, metrics: Mapping[str, float], tags: Mapping[str, str] | None = None
+) -> bool:
+    """Log a table of a whole study as ``<name>.csv``, with a few metrics, beside its runs; replace an old.
+
+    It has an MLflow run of its own in the study's experiment, without the tag of runs, so queries skip it.
+    A store that does not answer costs a warning.
+
+    Parameters
+    ----------
+    study : Path
+        The study's folder, ``{runs_dir}/{study}``.
+    name : str
+        Of the MLflow run; tag ``palimpsest.table``.
+    table : str
+        As CSV.
+    metrics : mapping of str to float
+        Finite values.
+    tags : mapping of str to str
+
+    Returns
+    -------
+    bool
+        Whether it worked.
+    """
+    folder = study.resolve()
+    uri = tracking_uri(folder.parent)
+    try:
+        client = connect(uri)
+        experiment = _find_or_create_experiment(client, folder.name, folder.parent)
+        found = client.search_runs([experiment], f"tags.`palimpsest.table` = '{name}'", max_results=1)
+        own = {"palimpsest.table": name, "study": folder.name, **(tags or {})}
+        run = found[0] if found else client.create_run(experiment, tags=own, run_name=name)
+        run_id = run.info.run_id
+        client.log_text(run_id, table, f"{name}.csv")
+        for metric, value in metrics.items():
+            client.log_metric(run_id, metric, value)
+        client.set_terminated(run_id)
+    except _tracking_errors() as error:
+        reason = " ".join(str(error).split())[:200]
+        log.warning("warning: MLflow at %s does not answer (%s); not logged: %s", uri, reason, name)
+        return False
+    return True
+
+
 def tracking_uri(runs_dir: Path) -> str:
     """``MLFLOW_TRACKING_URI``, or the SQLite store ``{runs_dir}/mlflow.db``."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_dir.resolve()}/mlflow.db"

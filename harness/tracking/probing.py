@@ -20,11 +20,13 @@ from harness.finetuning import (
     TunedModel,
 )
 from harness.measures import (
+    LabelScores,
     ProbedTask,
     describe_features,
-    probe_features,
+    name_scores,
     representation_drift,
     score_labels,
+    score_probes,
     weight_distance,
 )
 from harness.runs import (
@@ -68,7 +70,7 @@ class Prober:
         """
         multi_label = [task.name for task in (*self._tasks, *self._probes) if task.multi_label]
         single = len(self._tasks) == 1
-        found: dict[str, Any] = {"probe": {}, "multi_label": multi_label}
+        found: dict[str, Any] = {"probe": {}, "multi_label": multi_label, "images": {}}
         health: dict[str, Any] = {"n_test": {}, "chance": {}}
         seen: dict[str, Float[np.ndarray, "n_images n_channels"]] = {}
         for place, task in enumerate([*self._tasks, *self._probes]):
@@ -83,17 +85,26 @@ class Prober:
             # a sequence's later tasks are not trained yet: zero-shot says something about them
             text = None if tuned and single else self._pretrained.text
             probed = ProbedTask(features[0], labels[0], features[1], labels[1], task, text)
-            found["probe"][task.name] = probe_features(probed, self._config)
+            scored = score_probes(probed, self._config)
+            found["probe"][task.name] = name_scores(scored)
             if tuned:
                 if not task.multi_label:
                     health["n_test"][task.name] = len(labels[1])
                     health["chance"][task.name] = float(np.bincount(labels[1]).max() / len(labels[1]))
                 model.choose_head(place)
-                scores = score_head(model, features[1], labels[1])
+                scored["head"] = score_head(model, features[1], labels[1])
+                scores = scored["head"].named()
                 if single:
                     found["task"] = scores
                 else:
                     found.setdefault("heads", {})[task.name] = scores
+            found["images"][task.name] = {
+                "n": len(labels[1]),
+                "hash": task.image_hashes[1],
+                "right": {
+                    name: one.images.encode() for name, one in scored.items() if one.images is not None
+                },
+            }
         now = self._layer_means(backbone, f"{name}, drift")
         health["features"] = describe_features(now["features"])
         health["weights_finite"] = measure_finite(backbone.encoder)
@@ -147,9 +158,9 @@ def score_head(
     model: TunedModel,
     features: Float[np.ndarray, "n_images n_channels"],
     labels: Int[np.ndarray, "n_images *n_labels"],
-) -> dict[str, float]:
+) -> LabelScores:
     """Score the fine-tuned head on a task's test images: accuracy, AUROC, calibration."""
     with torch.no_grad():
         logits = model.classify(torch.from_numpy(features)).numpy()
     probabilities = softmax(logits, axis=1) if labels.ndim == 1 else expit(logits)
-    return score_labels(probabilities, labels).named()
+    return score_labels(probabilities, labels)

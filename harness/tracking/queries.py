@@ -32,6 +32,15 @@ TAGS = {"study": "study", "run": "palimpsest.run"} | {
     tag: tag for tag in ("backbone", "objective", "task", "method", "brain", "seed")
 }
 
+APART = ("method", "brain")
+"""Columns whose values are averaged only on request: their means would say nothing about either."""
+COUNTED = ("run", "study", "backbone", "task", "method", "brain", "seed", "place")
+SCORED = ("task", "probe", "forgetting")
+"""Kinds whose values are scores on test images, or changes of them."""
+NOT_AVERAGED = r"_(?:low|high|p|p_fdr)$"
+
+
+STATISTICS = ("mean", "std", "n", "counts", "n_test")
 
 COLLAPSED = "collapsed"
 JUDGEMENTS = (*VERDICTS, COLLAPSED)
@@ -47,6 +56,7 @@ def query(
     runs_dir: str | Path = "runs",
     wise_ft: bool = False,
     verdict: str | None = None,
+    over: Sequence[str] | str = (),
 ) -> pd.DataFrame:
     """Mean, standard deviation and number of values of a kind of metric at every optimizer step.
 
@@ -56,7 +66,8 @@ def query(
         First part of the metrics' names: ``"rewiring"``, ``"forgetting"``, …
     by : sequence of str, or str with commas, optional
         Columns to keep apart, from those of `metric_curves`; means are over the rest. Default: backbone, and
-        roi for metrics of the brain or place for the others.
+        roi for metrics of the brain or place for the others. Methods and brains are kept apart too where
+        there are several.
     study : str, optional
         Default: all studies in the store.
     measure : str, optional
@@ -70,13 +81,18 @@ def query(
         Only regions with this verdict at a run's last snapshot: ``"unchanged"``, ``"loss of signal"``,
         ``"reweighted"``, ``"rewired"``; or ``"collapsed"``, all of the runs whose backbone is. Without
         regions in the metric's name, the verdict of the whole brain counts.
+    over : sequence of str, or str with commas
+        ``method`` or ``brain``, to average over them.
 
     Returns
     -------
     DataFrame
-        Columns of `by`, then measure, step, mean, std (of the sample; NaN for one value) and n. Without
-        ``roi`` in `by`, values are those of the whole brain; without ``subject``, means over subjects.
-        Codes of verdicts are also in words, as ``verdict``: ``"rewired"``, or ``"rewired 2, unchanged 1"``.
+        Columns kept apart, then measure, step, mean, std (of the sample; NaN for one value), n, and counts:
+        what n counts, such as ``6 runs (2 tasks, 3 seeds)``; for scores and their changes also n_test, the
+        number of test images, the smallest where it differs. Without ``roi`` in `by`, values are those of the
+        whole brain; without ``subject``, means over subjects. Ends of intervals and p values are never
+        averaged: they have rows only where n is 1. Codes of verdicts are also in words, as ``verdict``:
+        ``"rewired"``, or ``"rewired 2, unchanged 1"``.
 
     Raises
     ------
@@ -88,7 +104,10 @@ def query(
         by = ["backbone", columns[0]]
     elif isinstance(by, str):
         by = [column.strip() for column in by.split(",")]
+    if isinstance(over, str):
+        over = [column.strip() for column in over.split(",")]
     _check_columns(by, (*TAGS, *columns, "measure"))
+    _check_columns(over, APART)
     measure = measure or STAGES[kind].shown
     curves = metric_curves(
         kind,
@@ -101,8 +120,21 @@ def query(
     # several subjects have verdicts of their own and none of their mean
     if kind == "verdict" and "subject" not in by and not (curves["subject"] == "all").any():
         curves = curves.assign(subject="all")
-    table = mean_curves(curves, by)
+    if kind in SCORED and not wise_ft:
+        curves = _add_images(curves, study, Path(runs_dir))
+    table = mean_curves(curves, by, over)
     return _add_words(table, curves) if kind == "verdict" else table
+
+
+def _add_images(curves: pd.DataFrame, study: str | None, runs_dir: Path) -> pd.DataFrame:
+    """Add a column n_test, the number of test images; runs of older versions have no such rows."""
+    try:
+        counts = metric_curves("probe", study=study, measure="n_test", runs_dir=runs_dir)
+    except InputError:
+        return curves
+    keys = ["study", "run", "place", "step"]
+    found = counts[[*keys, "value"]].rename(columns={"value": "n_test"})
+    return curves.merge(found, on=keys, how="left")
 
 
 def metric_curves(
@@ -198,7 +230,7 @@ def _find_judged(rows: Sequence[Row], verdict: str) -> set[tuple[str, str]] | _E
 
 def _add_words(table: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     """Add the verdicts behind the means of codes, in words, the strongest first."""
-    keys = [column for column in table.columns if column not in ("mean", "std", "n")]
+    keys = [column for column in table.columns if column not in STATISTICS]
     chosen = curves[curves["measure"] == "kind"]
     for column in ("roi", "subject"):
         if column not in keys:
@@ -215,28 +247,53 @@ def _add_words(table: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     return table.merge(words, how="left", on=keys)
 
 
-def mean_curves(curves: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Mean, standard deviation (of the sample; NaN for one value) and n, for every group and step.
+def mean_curves(curves: pd.DataFrame, by: Sequence[str], over: Sequence[str] = ()) -> pd.DataFrame:
+    """Mean, standard deviation (of the sample; NaN for one value), n and what it counts, by group and step.
 
     Without ``roi`` in `by`, the whole brain's values (``roi == "all"``) are used: ROIs overlap and differ in
     size, so a mean over them means nothing. The same holds for ``subject``, whose ``"all"`` is the mean over
-    subjects. Measures are never mixed.
+    subjects. Measures are never mixed; methods and brains only if `over` names them.
 
     Parameters
     ----------
     curves : DataFrame
-        As `metric_curves` returns it.
+        As `metric_curves` returns it, perhaps with a column n_test.
     by : sequence of str
         Columns to keep apart.
+    over : sequence of str
+        Of ``method`` and ``brain``: those to average over.
     """
-    known = [column for column in curves.columns if column not in ("step", "value")]
+    known = [column for column in curves.columns if column not in ("step", "value", "n_test")]
     _check_columns(by, known)
     for column in ("roi", "subject"):
         if column in known and column not in by:
             curves = curves[curves[column] == "all"]
-    keys = list(dict.fromkeys([*by, "measure", "step"]))
-    grouped = curves.groupby(keys, as_index=False)["value"]
-    return grouped.agg(["mean", "std", "count"]).rename(columns={"count": "n"})
+    apart = [
+        column
+        for column in APART
+        if column in known and column not in (*by, *over) and curves[column].nunique() > 1
+    ]
+    keys = list(dict.fromkeys([*by, *apart, "measure", "step"]))
+    grouped = curves.groupby(keys, as_index=False)
+    table = grouped["value"].agg(["mean", "std", "count"]).rename(columns={"count": "n"})
+    counted = [column for column in COUNTED if column in known and column not in keys]
+    different = grouped[counted].nunique() if counted else table[[]]
+    table["counts"] = [_say_counts(row) for row in different[counted].to_dict("records")]
+    if "n_test" in curves:
+        table["n_test"] = grouped["n_test"].min()["n_test"]
+    single = ~table["measure"].str.contains(NOT_AVERAGED, regex=True)
+    return table[single | (table["n"] == 1)].reset_index(drop=True)
+
+
+def _say_counts(different: dict[str, int]) -> str:
+    """Say what a mean is over: the number of runs, and of whatever differs among them."""
+    runs = different.get("run", 1)
+    more = [
+        f"{n} {column}s" for column, n in different.items() if n > 1 and column not in ("run", "objective")
+    ]
+    text = f"{runs} run{'s' * (runs != 1)}"
+    # "3 studys" is no word
+    return (f"{text} ({', '.join(more)})" if more else text).replace("studys", "studies")
 
 
 def _check_columns(by: Sequence[str], known: Sequence[str]) -> None:

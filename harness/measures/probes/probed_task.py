@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -57,11 +58,26 @@ class ProbeResult:
 
 def probe_features(probed: ProbedTask, config: Config) -> dict[str, float]:
     """Scores of every kind of probe that applies to the task, by name: ``linear_accuracy`` and so on."""
-    scores: dict[str, float] = {}
-    for kind in PROBE_KINDS:
-        found = import_module(f"harness.measures.probes.{kind.name}").probe(probed, config)
-        scores |= {} if found is None else found.named(kind.prefix)
-    return scores
+    return name_scores(score_probes(probed, config))
+
+
+def score_probes(probed: ProbedTask, config: Config) -> dict[str, LabelScores]:
+    """Scores of every kind of probe that applies to the task, by the kind's name."""
+    found = {
+        kind.name: import_module(f"harness.measures.probes.{kind.name}").probe(probed, config)
+        for kind in PROBE_KINDS
+    }
+    return {name: scores for name, scores in found.items() if scores is not None}
+
+
+def name_scores(scored: Mapping[str, LabelScores]) -> dict[str, float]:
+    """Name the scores of kinds of probes, such as ``linear_accuracy``; other names are left out."""
+    return {
+        name: value
+        for kind in PROBE_KINDS
+        if kind.name in scored
+        for name, value in scored[kind.name].named(kind.prefix).items()
+    }
 
 
 def check_features(name: str, features: np.ndarray, labels: np.ndarray) -> None:

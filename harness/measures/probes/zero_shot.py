@@ -13,6 +13,7 @@ from harness.measures.label_scores import (
     mean_auroc,
     score_labels,
 )
+from harness.measures.per_image import Ranks
 from harness.measures.probes.probed_task import (
     ProbedTask,
     ProbeResult,
@@ -44,7 +45,8 @@ def zero_shot(
     similarity = normalize(image_features) @ normalize(class_text_features).T
     if labels.ndim == 2:
         auroc, left_out = mean_auroc(similarity, labels)
-        return ProbeResult(LabelScores(None, None, auroc, None, left_out))
+        images = Ranks.of_scores(similarity, labels)
+        return ProbeResult(LabelScores(None, None, auroc, None, left_out, images))
     return ProbeResult(score_labels(softmax(logit_scale * similarity.astype(np.float64), axis=1), labels))
 
 

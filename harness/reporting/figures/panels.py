@@ -63,8 +63,14 @@ class Line:
         ).sort_index()
 
     def interval(self, metric: str) -> pd.DataFrame:
-        """Ends of the 95 % interval over subjects, mean over seeds, by step; empty for one subject."""
-        ends = {end: self.curve(f"{metric}_subjects_{end}")["mean"] for end in ("low", "high")}
+        """Ends of the 95 % interval by step; empty without one.
+
+        Over subjects, mean over seeds; of forgetting over test images, for one seed.
+        """
+        over = "_subjects"
+        if metric.startswith("forgetting/"):
+            over = "" if len(self.runs) == 1 else over
+        ends = {end: self.curve(f"{metric}{over}_{end}")["mean"] for end in ("low", "high")}
         return pd.DataFrame(ends)
 
     @property
@@ -129,9 +135,10 @@ def draw_curves(
     """Draw a metric of every line, with a band of one standard deviation over seeds.
 
     With several subjects, the band is the interval over subjects, clipped where it would dwarf the lines, and
-    thin lines are single subjects. Points are filled; given a place that is `judged`, only where its verdict
-    is rewired, as far as there are verdicts; given a metric `p`, only where it is below `ALPHA` for every
-    seed. A cross is a snapshot whose backbone is collapsed.
+    thin lines are single subjects; of forgetting, with one seed, it is the interval over test images. Points
+    are filled; given a place that is `judged`, only where its verdict is rewired, as far as there are
+    verdicts; given a metric `p`, only where it is below `ALPHA` for every seed. A cross is a snapshot whose
+    backbone is collapsed.
     """
     bands = []
     for line in lines:
