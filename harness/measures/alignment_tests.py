@@ -156,7 +156,7 @@ class AlignmentTest:
             p_permutation=permute_ranks(means, self.ranks, seed, n_permutations),
             p_moran=p_moran,
             p_smooth=p_smooth,
-            slope_p=max(_share_beyond(float(self._centred @ chosen) / spread, each) for each in slopes),
+            slope_p=max(_share_beyond(float(self._centred @ chosen / spread), each) for each in slopes),
             n_rois=n_rois,
         )
 
