@@ -45,6 +45,7 @@ from tasks.shapes import render_scenes, sample_scenes
 WORLD = 77  # seed of the scenes, as in recovery.py
 N_TRAIN, N_HELD_OUT = 640, 500
 CHANGED = "V4"
+KEYS = ("kind", "voxels", "layout", "backbone", "variant", "ceiling", "seed")
 VARIANTS: dict[str, dict[str, Any]] = {
     "none": {"anchor": "none"},
     "frozen": {"anchor": "frozen"},

@@ -106,7 +106,8 @@ class FactorTopyConfig(TrainedMappingConfig):
     anchor_coupling: float = Field(
         1.0,
         ge=0,
-        description="log odds that each of a voxel's 6 nearest neighbours adds to its own layer in the evidence",
+        description="log odds that each of a voxel's 6 nearest neighbours adds to its own layer in the "
+        "evidence",
     )
 
 
