@@ -231,9 +231,7 @@ def tabulate(rows: list[dict[str, Any]]) -> str:
         groups.setdefault((row["kind"], row["voxels"], case, row["variant"]), []).append(row)
     lines = []
     for key, members in groups.items():
-        names = [
-            n for n in members[0] if n not in ("kind", "voxels", "layout", "backbone", "variant", "seed")
-        ]
+        names = [name for name in members[0] if name not in KEYS]
         values = [f"{name} {np.mean([row[name] for row in members]):.3f}" for name in names]
         lines.append(" | ".join([*map(str, key), f"n {len(members)}", *values]))
     return "\n".join(lines)

@@ -93,9 +93,9 @@ class FactorTopyConfig(TrainedMappingConfig):
 
     family: Literal["factortopy"] = "factortopy"
     anchor: Literal["none", "frozen", "prior", "pull"] = Field(
-        "prior",
-        description="how layer selectors use closed-form evidence for layers: none; frozen: they are it; "
-        "prior: it adds to their logits; pull: a penalty draws them to it",
+        "none",
+        description="how layer selectors use closed-form evidence for layers: not at all; frozen: they are "
+        "it; prior: it adds to their logits; pull: a penalty draws them to it",
     )
     anchor_strength: float = Field(
         1.0,
