@@ -200,9 +200,11 @@ def test_pull_has_the_gradient_of_the_cross_entropy() -> None:
     pull = anchor_layers(model, sample, planted.coords, config)
     logits = torch.randn(len(planted.layer), 3, requires_grad=True)
     shares = logits.softmax(dim=1)
-    pull(SelectorTensors(torch.zeros(1), shares, torch.zeros(1)), slice(None)).backward()
+    n_voxels = len(shares)
+    selectors = SelectorTensors(torch.zeros(n_voxels, 2), shares, torch.zeros(n_voxels))
+    pull(selectors, slice(None)).backward()
     posterior = agree_with_neighbours(planted_evidence(), planted.coords, config.anchor_coupling)
-    torch.testing.assert_close(logits.grad, 0.3 * (shares.detach() - posterior) / len(shares))
+    torch.testing.assert_close(logits.grad, 0.3 * (shares.detach() - posterior) / n_voxels)
 
 
 @pytest.mark.parametrize("kind", ["frozen", "prior"])
