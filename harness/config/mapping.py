@@ -92,6 +92,23 @@ class FactorTopyConfig(TrainedMappingConfig):
     """Selectors are smooth functions of the voxel's coordinates (`harness.mappings.factortopy`)."""
 
     family: Literal["factortopy"] = "factortopy"
+    anchor: Literal["none", "frozen", "prior", "pull"] = Field(
+        "none",
+        description="how layer selectors use closed-form evidence for layers: not at all; frozen: they are "
+        "it; prior: it adds to their logits; pull: a penalty draws them to it",
+    )
+    anchor_strength: float = Field(
+        1.0,
+        gt=0,
+        description="frozen, prior: multiplies the log evidence; pull: weight of the cross-entropy (nats) in "
+        "the loss",
+    )
+    anchor_coupling: float = Field(
+        1.0,
+        ge=0,
+        description="log odds that each of a voxel's 6 nearest neighbours adds to its own layer in the "
+        "evidence",
+    )
 
 
 class FreeSelectorsConfig(TrainedMappingConfig):

@@ -99,12 +99,39 @@ class FittedModel(Generic[Fitted]):
         return found
 
 
+@dataclass(frozen=True)
+class FitSample:
+    """What one fit is trained on.
+
+    Attributes
+    ----------
+    tokens : StandardTokens
+        Of all stimuli.
+    targets : float tensor [n_images, n_voxels]
+        Responses to all stimuli.
+    rows : int array [n_rows]
+        Rows to train on, with the repeats of a bootstrap sample.
+    pictures : int array [n_rows]
+        Number of the picture that each of `rows` shows.
+    """
+
+    tokens: StandardTokens
+    targets: Float[Tensor, "n_images n_voxels"]
+    rows: Int[np.ndarray, " n_rows"]
+    pictures: Int[np.ndarray, " n_rows"]
+
+
+Pull = Callable[[Any, slice], Float[Tensor, ""]]
+"""A term of the loss, a mean over voxels, from the selectors of some voxels and which they are."""
+
+
 def fit_model(
     build: Callable[[list[int]], Model],
     rates: Callable[[Model], dict[nn.Parameter, float]],
     data: FitData,
     config: TrainedMappingConfig,
     options: FitOptions,
+    prepare: Callable[[Model, FitSample], Pull | None] = lambda model, sample: None,
 ) -> FittedModel[Model]:
     """Train any model of voxels as `factortopy.fit.fit` describes, and score it.
 
@@ -117,6 +144,9 @@ def fit_model(
     data : FitData
     config : TrainedMappingConfig
     options : FitOptions
+    prepare : function of the model and a `FitSample`, optional
+        Called once before the first step, with the drawn sample. It may change the model, and may return a
+        term to add to the loss.
     """
     split, device = data.split, options.device
     generator = torch.Generator().manual_seed(options.seed)
@@ -138,8 +168,10 @@ def fit_model(
     model = model.to(device)
     if options.bootstrap:
         train = train[torch.randint(len(train), (len(train),), generator=generator)]
+    rows = train.numpy()
+    pull = prepare(model, FitSample(standard, targets, rows, split.shown_in(rows)))
     samples = _Samples(standard, targets, train, validation)
-    steps = _train(model, rates(model), samples, config, generator, options.progress)
+    steps = _train(model, rates(model), samples, config, generator, options.progress, pull)
     held_out = torch.from_numpy(split.held_out)
     prediction = predict(model, standard, held_out, config.batch_size, config.voxels_per_pass)
     r2, correlation = score(prediction, np.asarray(data.responses)[split.held_out])
@@ -230,6 +262,7 @@ def _train(
     config: TrainedMappingConfig,
     generator: torch.Generator,
     progress: str | None,
+    pull: Pull | None,
 ) -> int:
     """Train and return the steps to the selected state: the best on validation stimuli, or the last."""
     tokens, targets, validation = samples.tokens, samples.targets, samples.validation
@@ -251,7 +284,10 @@ def _train(
             prediction = model(stimuli.local, stimuli.global_, selectors, voxels)
             error = F.smooth_l1_loss(prediction, truth[:, voxels], beta=config.beta)
             share = prediction.shape[1] / truth.shape[1]
-            (share * (error + decay * model.regularizer(selectors))).backward()
+            objective = error + decay * model.regularizer(selectors)
+            if pull is not None:
+                objective = objective + pull(selectors, voxels)
+            (share * objective).backward()
             loss += share * error.detach()
         optimizer.step()
         schedule.step()

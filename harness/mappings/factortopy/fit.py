@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from harness.config import FactorTopyConfig
 from harness.mappings.data import (
     FitData,
     FitOptions,
 )
+from harness.mappings.factortopy.anchor import agree_with_neighbours, layer_evidence
 from harness.mappings.factortopy.model import FactorTopy
-from harness.mappings.factortopy.selectors import SelectorModel
+from harness.mappings.factortopy.selectors import SelectorModel, SelectorTensors
 from harness.mappings.mapping import Mapping
 from harness.mappings.training import (
+    FitSample,
     FittedModel,
+    Pull,
     fit_model,
 )
 
 LAYER_RATE = 4.0  # learning rate of the layer selector's logits, which start at zero and move slowly
+SMALLEST_SHARE = 1e-6  # of a layer in the evidence, so that its logarithm is finite
 
 
 def fit(data: FitData, config: FactorTopyConfig, options: FitOptions) -> Mapping:
@@ -55,8 +61,46 @@ def fit(data: FitData, config: FactorTopyConfig, options: FitOptions) -> Mapping
         # saturates, and then all voxels have the same selectors
         return {model.weight: float(config.n_channels), logits: LAYER_RATE}
 
-    fitted = fit_model(build, rates, data, config, options)
+    def prepare(model: FactorTopy, sample: FitSample) -> Pull | None:
+        return anchor_layers(model, sample, data.coords, config)
+
+    fitted = fit_model(build, rates, data, config, options, prepare)
     return mapping_of(fitted, data.tokens.layers, config.family)
+
+
+@torch.no_grad()
+def anchor_layers(
+    model: FactorTopy, sample: FitSample, coords: Float[np.ndarray, "n_voxels 3"], config: FactorTopyConfig
+) -> Pull | None:
+    """Anchor a model's layer selectors in the evidence of a sample, as `mapping.anchor` says.
+
+    With q the posterior of `agree_with_neighbours` and s the strength:
+
+    - frozen: ω_n ∝ q_n^s throughout; the layer selector's network is not trained;
+    - prior: ω_n = softmax(network(p_n) + s log q_n);
+    - pull: the loss has the term s · mean over voxels of −Σ_l q_nl log ω_nl.
+
+    Returns
+    -------
+    A term of the loss, or None
+    """
+    if config.anchor == "none" or len(sample.tokens.layers) == 1:
+        return None
+    evidence = layer_evidence(sample.tokens, sample.targets, sample.rows, sample.pictures)
+    posterior = agree_with_neighbours(evidence, coords, config.anchor_coupling)
+    log_posterior = posterior.clamp(min=SMALLEST_SHARE).log()
+    if config.anchor == "pull":
+
+        def pull(selectors: SelectorTensors, voxels: slice) -> Float[Tensor, ""]:
+            shares = selectors.layer.clamp(min=torch.finfo(selectors.layer.dtype).tiny)
+            cross_entropy = -(posterior[voxels] * shares.log()).sum(dim=1).mean()
+            return config.anchor_strength * cross_entropy
+
+        return pull
+    model.layer_prior = config.anchor_strength * log_posterior
+    if config.anchor == "frozen":
+        model.layer_selector.requires_grad_(False)
+    return None
 
 
 def mapping_of(fitted: FittedModel[SelectorModel], layers: tuple[str, ...], family: str) -> Mapping:

@@ -41,6 +41,11 @@ class FactorTopy(SelectorModel):
     n_channels : int
         D, number of bottleneck channels.
 
+    Attributes
+    ----------
+    layer_prior : float tensor [n_voxels, n_layers] or None
+        Added to the layer selector's logits. None, as in the published model: nothing.
+
     Raises
     ------
     InputError
@@ -50,6 +55,7 @@ class FactorTopy(SelectorModel):
     places: Tensor
     expansion: Tensor
     bounding_box: Tensor
+    layer_prior: Tensor | None
 
     def __init__(
         self,
@@ -64,6 +70,7 @@ class FactorTopy(SelectorModel):
         self.register_buffer("places", torch.cat([places.new_ones(len(places), 1), places], dim=1))
         self.register_buffer("expansion", expansion)
         self.register_buffer("bounding_box", bounding_box.clone())
+        self.register_buffer("layer_prior", None, persistent=False)
         n_features = expansion.shape[1]
         self.space_selector = _selector_network(n_features, 2)
         self.layer_selector = _selector_network(n_features, len(layer_widths))
@@ -78,9 +85,12 @@ class FactorTopy(SelectorModel):
     def selectors(self, voxels: slice = EVERY) -> SelectorTensors:
         """Compute the selectors of all or some voxels; differentiable."""
         places = self.places[voxels]
+        logits = self._select(self.layer_selector, places)
+        if self.layer_prior is not None:
+            logits = logits + self.layer_prior[voxels]
         return SelectorTensors(
             space=self._select(self.space_selector, places).tanh(),
-            layer=self._select(self.layer_selector, places).softmax(dim=-1),
+            layer=logits.softmax(dim=-1),
             scale=self._select(self.scale_selector, places).squeeze(-1).sigmoid(),
         )
 
