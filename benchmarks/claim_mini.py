@@ -1,0 +1,116 @@
+"""Does a family of mini backbones bear out "brain-like networks forget less"? A preregistered test, end to end.
+
+1. Pretrains 16 backbones on scenes of the shapes world: two objectives × two widths × two lengths × two seeds.
+2. Writes the plan of the test. Its hash goes into every run's manifest before the run starts.
+3. Fine-tunes each backbone on digits and on textures, and tracks the runs (`palimpsest finetune`).
+4. Runs the test (`palimpsest claim`) and copies plan, result and figure.
+
+Everything is resumable: the same command continues where it stopped. The weights stay in the folder.
+
+    OMP_NUM_THREADS=1 python benchmarks/claim_mini.py --folder runs/claim_mini --output benchmarks/results
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from safetensors.torch import save_file
+
+from harness.finetuning import PretrainConfig, pretrain
+from harness.storage import read_weights, write_atomically
+
+OBJECTIVES = {"sup": "supervised", "clip": "contrastive"}
+WIDTHS = (64, 96)
+IMAGES_SEEN = {"short": 1_600, "long": 6_400}
+SEEDS = (0, 1)
+TRUNK = "visual.trunk."
+
+
+@dataclass(frozen=True)
+class Member:
+    """One backbone of the family."""
+
+    objective: str
+    width: int
+    length: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """As in results."""
+        return f"{self.objective}_{self.width}_{self.length}_{self.seed}"
+
+
+def list_family() -> list[Member]:
+    """List the backbones of the family."""
+    return [Member(*parts) for parts in itertools.product(OBJECTIVES, WIDTHS, IMAGES_SEEN, SEEDS)]
+
+
+def pretrain_member(member: Member, folder: Path) -> Path:
+    """Train a backbone, unless that is done; return the file of its vision tower's weights."""
+    path = folder / "weights" / f"{member.name}.safetensors"
+    if path.exists():
+        return path
+    config = PretrainConfig(
+        objective=OBJECTIVES[member.objective],
+        width=member.width,
+        images_seen=IMAGES_SEEN[member.length],
+        seed=member.seed,
+        n_scenes=3_200,
+        n_validation=50,
+        batch_size=32,
+        warmup_images=640,
+        cooldown_fraction=0.25,
+        checkpoint_every=50,
+        validate_every=10_000,
+        folder=folder / "pretrain",
+    )
+    own = folder / "pretrain" / member.name
+    pretrain(config, "benchmarks/claim_mini.py", own)
+    (whole,) = own.glob("*.safetensors")
+    tensors = read_weights(whole)
+    tower = {name.removeprefix(TRUNK): part for name, part in tensors.items() if name.startswith(TRUNK)}
+    with write_atomically(path) as temporary:
+        save_file(tower or tensors, temporary)
+    return path
+
+
+def write_configs(folder: Path) -> Path:
+    """Write one option of `backbone` per member; return the folder of options."""
+    for member in list_family():
+        option = {
+            "name": member.name,
+            "library": "timm",
+            "model": f"palimpsest_mini_{member.width}",
+            "checkpoint": str(folder / "weights" / f"{member.name}.safetensors"),
+            "objective": OBJECTIVES[member.objective],
+            "size": f"w{member.width}",
+        }
+        with write_atomically(folder / "configs" / "backbone" / f"{member.name}.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(option, sort_keys=False), encoding="utf-8")
+    return folder / "configs"
+
+
+def main() -> None:
+    """Run the steps that are not done yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/claim_mini"))
+    parser.add_argument("--output", type=Path, help="folder for plan, result and figure")
+    parser.add_argument("--pretrain-only", action="store_true")
+    arguments = parser.parse_args()
+    for member in list_family():
+        start = time.process_time()
+        pretrain_member(member, arguments.folder)
+        print(f"{member.name}: {time.process_time() - start:.0f} s of one processor", flush=True)
+    if arguments.pretrain_only:
+        return
+    write_configs(arguments.folder)
+
+
+if __name__ == "__main__":
+    main()
