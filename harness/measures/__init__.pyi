@@ -23,6 +23,13 @@ from .entries import (
 from .label_scores import (
     score_labels,
 )
+from .matched_learning import (
+    LEARNED_SHARES,
+    accuracy_to_reach,
+    common_best,
+    value_at_accuracy,
+    values_at_shares,
+)
 from .metric import (
     At,
     Form,
@@ -66,6 +73,7 @@ from .significance import (
 __all__ = [
     "CATALOGUE",
     "INTERPOLATED",
+    "LEARNED_SHARES",
     "N_CLUSTERS",
     "N_COLOURS",
     "PROBE_KINDS",
@@ -79,7 +87,9 @@ __all__ = [
     "ProbedTask",
     "Projection",
     "Reader",
+    "accuracy_to_reach",
     "cluster_channels",
+    "common_best",
     "correct_over_rois",
     "describe",
     "expected_depth",
@@ -99,5 +109,7 @@ __all__ = [
     "rewiring_measures",
     "score_labels",
     "split_name",
+    "value_at_accuracy",
+    "values_at_shares",
     "weight_distance",
 ]
