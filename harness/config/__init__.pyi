@@ -15,6 +15,10 @@ from .brain import (
     SimulatedConfig,
     one_by_one,
 )
+from .claim import (
+    ClaimPlan,
+    read_plan,
+)
 from .compose import (
     config_hash,
     flatten,
@@ -90,6 +94,7 @@ __all__ = [
     "BackboneConfig",
     "BitFitConfig",
     "BrainConfig",
+    "ClaimPlan",
     "Config",
     "EmbeddedTaskConfig",
     "EwcConfig",
@@ -138,6 +143,7 @@ __all__ = [
     "one_by_one",
     "probe_tasks",
     "read_config",
+    "read_plan",
     "tasks_in_order",
     "to_yaml",
 ]

@@ -32,6 +32,12 @@ class StudyConfig(Section):
         "several settings together, the axis included",
     )
     leave_out: list[Any] = Field([], description="values of the grid to skip")
+    plan: str | None = Field(
+        None,
+        min_length=1,
+        description="file of a preregistered test (palimpsest claim), whose hash each run's manifest gets; "
+        "null: none",
+    )
 
 
 class FinetuneConfig(Section):

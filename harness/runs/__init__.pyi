@@ -1,3 +1,6 @@
+from .claim_plan import (
+    bind_to_plan,
+)
 from .inputs import (
     Inputs,
     load_inputs,
@@ -40,6 +43,7 @@ __all__ = [
     "Journal",
     "Row",
     "Subject",
+    "bind_to_plan",
     "describe_run",
     "figure_file",
     "hold_run",
