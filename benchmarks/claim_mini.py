@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +23,38 @@ from pathlib import Path
 import yaml
 from safetensors.torch import save_file
 
+from harness.commands.finetune import run
+from harness.config import add_config_folder, load_config
 from harness.finetuning import PretrainConfig, pretrain
+from harness.runs import is_finished, run_folder
 from harness.storage import read_weights, write_atomically
 
 OBJECTIVES = {"sup": "supervised", "clip": "contrastive"}
 WIDTHS = (64, 96)
-IMAGES_SEEN = {"short": 1_600, "long": 6_400}
+IMAGES_SEEN = {"short": 800, "long": 3_200}
 SEEDS = (0, 1)
 TRUNK = "visual.trunk."
+TASKS = ("digits", "textures")
+STUDY = "claim_mini"
+SETTINGS = {
+    "task.n_train": 200,
+    "task.n_test": 200,
+    "finetune.lr": 5e-4,
+    "finetune.batch_size": 20,
+    "finetune.max_steps": 40,
+    "snapshots.first": 5,
+    "snapshots.at_epoch_ends": False,
+    "probes.n_train": 200,
+    "probes.n_test": 200,
+    "probes.n_drift": 100,
+    "brain.n_voxels": 300,
+    "brain.n_stimuli": 400,
+    "mapping.family": "factortopy",
+    "mapping.steps": 80,
+    "mapping.regularization_steps": 40,
+    "mapping.token_size": 4,
+    "mapping.floor_refits": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -61,10 +87,10 @@ def pretrain_member(member: Member, folder: Path) -> Path:
         width=member.width,
         images_seen=IMAGES_SEEN[member.length],
         seed=member.seed,
-        n_scenes=3_200,
+        n_scenes=1_600,
         n_validation=50,
-        batch_size=32,
-        warmup_images=640,
+        batch_size=16,
+        warmup_images=320,
         cooldown_fraction=0.25,
         checkpoint_every=50,
         validate_every=10_000,
@@ -96,20 +122,62 @@ def write_configs(folder: Path) -> Path:
     return folder / "configs"
 
 
+def write_plan(folder: Path) -> Path:
+    """Write the plan of the test, unless it is there; return its file."""
+    path = folder / "plan.yaml"
+    plan = {
+        "study": STUDY,
+        "backbones": {member.name: f"w{member.width}" for member in list_family()},
+        "tasks": list(TASKS),
+        "method": "full",
+        "seeds": [0],
+        "probes": ["shapes", "counts"],
+        "level": 0.75,
+        "score": "alignment/all/slope",
+        "alpha": 0.05,
+        "permutations": 10_000,
+        "seed": 0,
+        "settings": SETTINGS,
+    }
+    if not path.exists():
+        with write_atomically(path) as temporary:
+            temporary.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def run_study(folder: Path, plan: Path) -> None:
+    """Fine-tune every backbone on every task, in this process: starting one per run would take longer."""
+    fixed = [f"{name}={value}" for name, value in SETTINGS.items() if name != "mapping.family"]
+    fixed += [f"study.name={STUDY}", f"runs_dir={folder / 'runs'}", f"study.plan={plan}"]
+    fixed += ["probes.tasks=[shapes,counts]"]
+    for member, task in itertools.product(list_family(), TASKS):
+        config = load_config([f"backbone={member.name}", f"task={task}", *fixed])
+        if not is_finished(run_folder(config)):
+            start = time.process_time()
+            run(config)
+            took = time.process_time() - start
+            print(f"{member.name} on {task}: {took:.0f} s of one processor", flush=True)
+
+
 def main() -> None:
     """Run the steps that are not done yet."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", type=Path, default=Path("runs/claim_mini"))
     parser.add_argument("--output", type=Path, help="folder for plan, result and figure")
-    parser.add_argument("--pretrain-only", action="store_true")
+    parser.add_argument("--pretrain-only", action="store_true", help="stop before the plan is written")
     arguments = parser.parse_args()
+    folder = arguments.folder.resolve()
     for member in list_family():
         start = time.process_time()
-        pretrain_member(member, arguments.folder)
+        pretrain_member(member, folder)
         print(f"{member.name}: {time.process_time() - start:.0f} s of one processor", flush=True)
     if arguments.pretrain_only:
         return
-    write_configs(arguments.folder)
+    add_config_folder(write_configs(folder))
+    plan = write_plan(folder)
+    run_study(folder, plan)
 
 
 if __name__ == "__main__":

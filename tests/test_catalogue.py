@@ -109,6 +109,8 @@ EXPECTED = {
     "alignment/all/hierarchy_null_mean": (SIGNED, "neither", False, "number"),
     "alignment/all/hierarchy_null_sd": ((0.0, 2.0), "neither", False, "number"),
     "alignment/all/slope": (ANY, "higher", False, "number"),
+    "alignment/all/slope_null_mean": (ANY, "neither", False, "number"),
+    "alignment/all/slope_null_sd": ((0.0, math.inf), "neither", False, "number"),
     "alignment/all/intercept_low": (ANY, "lower", False, "number"),
     "alignment/all/intercept_high": (ANY, "higher", False, "number"),
     "brain/all/r2": ((-math.inf, 1.0), "higher", True, "number"),
@@ -189,6 +191,8 @@ def test_what_rows_say_of_several_subjects() -> None:
             "alignment/all/hierarchy_null_mean",
             "alignment/all/hierarchy_null_sd",
             "alignment/all/slope",
+            "alignment/all/slope_null_mean",
+            "alignment/all/slope_null_sd",
             "brain/V1/r2",
             "selectors/V1/scale",
         )
@@ -196,7 +200,7 @@ def test_what_rows_say_of_several_subjects() -> None:
     assert list(found.values()) == [
         *("nothing", "nothing", "interval", "interval", "mean", "test"),
         *("nothing", "nothing", "nothing", "nothing"),
-        *("interval", "mean", "mean", "interval", "interval", "interval"),
+        *("interval", "mean", "mean", "interval", "mean", "mean", "interval", "interval"),
     ]
 
 

@@ -216,7 +216,7 @@ def _write_endings() -> str:
                 "Noise floor", f"Of every measure of rewiring, from snapshots after step 0. {sides}", FLOOR
             ),
             write("Noise ceiling", "Of voxel measures of rewiring.", WEIGHTED),
-            write("Spread of refits", "Of `alignment/all/hierarchy`.", SPREAD),
+            write("Spread of refits", "Of `alignment/all/hierarchy` and `alignment/all/slope`.", SPREAD),
             write(
                 "Several subjects",
                 "Of means over subjects. What describes a floor has a number of subjects only; tests and "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from harness.measures.endings import (
     FLOOR,
     SPREAD,
     WEIGHTED,
+    Ending,
     expand,
 )
 from harness.measures.metric import (
@@ -532,15 +533,17 @@ def _alignment() -> Iterator[Metric]:
     )
     yield from expand(hierarchy, SPREAD, compared={"_null_sd": ("start",)})
 
-    def line(name: str, title: str, definition: str, better: Better) -> Iterator[Metric]:
+    def line(
+        name: str, title: str, definition: str, better: Better, endings: Sequence[Ending] = ()
+    ) -> Iterator[Metric]:
         place = f"alignment/all/{name}"
         yield from expand(
-            Metric(place, title, definition, code, unit=_DEPTH, better=better, over_subjects="interval")
+            Metric(place, title, definition, code, unit=_DEPTH, better=better, over_subjects="interval"),
+            endings,
         )
 
-    yield from line(
-        "slope", "slope", "Least-squares slope of expected depth on ROI rank scaled to [0, 1].", "higher"
-    )
+    slope = "Least-squares slope of expected depth on ROI rank scaled to [0, 1]."
+    yield from line("slope", "slope", slope, "higher", SPREAD)
     yield from line("intercept_low", "b0", "The fitted line at the lowest rank.", "lower")
     yield from line("intercept_high", "b1", "The fitted line at the highest rank: b0 + slope.", "higher")
 

@@ -60,9 +60,11 @@ def measure_brain(
     for step in sorted(mappings):
         values = name_mapping(mappings[step], brain)
         if step == 0 and "alignment/all/hierarchy" in values:
-            heights = [_hierarchy(fit.mapping, brain).hierarchy for fit in step_0]
-            values["alignment/all/hierarchy_null_mean"] = float(np.mean(heights))
-            values["alignment/all/hierarchy_null_sd"] = float(np.std(heights, ddof=1))
+            fits = [_hierarchy(fit.mapping, brain) for fit in step_0]
+            for measure in ("hierarchy", "slope"):
+                heights = [getattr(fit, measure) for fit in fits]
+                values[f"alignment/all/{measure}_null_mean"] = float(np.mean(heights))
+                values[f"alignment/all/{measure}_null_sd"] = float(np.std(heights, ddof=1))
         if step > 0:
             raw = compare_all(step_0, [describe_fit(mappings[step], brain, seed)], brain)
             values |= name_rewiring(raw, between)
