@@ -37,23 +37,23 @@ TRUNK = "visual.trunk."
 TASKS = ("digits", "textures")
 STUDY = "claim_mini"
 SETTINGS = {
-    "task.n_train": 200,
-    "task.n_test": 200,
+    "task.n_train": 160,
+    "task.n_test": 150,
     "finetune.lr": 5e-4,
     "finetune.batch_size": 20,
     "finetune.max_steps": 40,
-    "snapshots.first": 5,
+    "snapshots.first": 10,
     "snapshots.at_epoch_ends": False,
-    "probes.n_train": 200,
-    "probes.n_test": 200,
-    "probes.n_drift": 100,
-    "brain.n_voxels": 300,
-    "brain.n_stimuli": 400,
+    "probes.n_train": 150,
+    "probes.n_test": 150,
+    "probes.n_drift": 60,
+    "brain.n_voxels": 200,
+    "brain.n_stimuli": 250,
     "mapping.family": "factortopy",
-    "mapping.steps": 80,
-    "mapping.regularization_steps": 40,
+    "mapping.steps": 60,
+    "mapping.regularization_steps": 30,
     "mapping.token_size": 4,
-    "mapping.floor_refits": 2,
+    "mapping.floor_refits": 3,
 }
 
 

@@ -50,6 +50,7 @@ COMMANDS = {
     "Results": (
         Command("report", "write the report of a study"),
         Command("query", "print curves of rewiring, forgetting and other metrics as a table"),
+        Command("claim", "test by a preregistered plan whether brain-like networks forget less"),
         Command("readout", "draw what the regions of a brain read of images"),
         Command("forward", "send journals to MLflow"),
     ),

@@ -96,12 +96,14 @@ def fit_mixed_model(
     dof = len(names) - 2 - n_controls
     if dof < 1:
         return None
+    scale = float(np.std(outcome))
     codes = np.array([names.index(name) for name in backbones])
     with warnings.catch_warnings(record=True):
         # a variance of 0 is a possible estimate; `converged` says what else went wrong
         warnings.simplefilter("always")
-        found = MixedLM(outcome, np.stack(columns, axis=1), codes).fit(reml=True, method=["lbfgs", "powell"])
-    effect, error = float(found.fe_params[1]), float(found.bse_fe[1])
+        # statsmodels' default, L-BFGS, ends in a singular matrix in half of such small samples
+        found = MixedLM(outcome / scale, np.stack(columns, axis=1), codes).fit(reml=True, method="powell")
+    effect, error = scale * float(found.fe_params[1]), scale * float(found.bse_fe[1])
     if not np.isfinite([effect, error]).all() or error <= 0:
         return None
     margin = float(stats.t.ppf(0.975, dof)) * error
@@ -111,8 +113,8 @@ def fit_mixed_model(
         high=effect + margin,
         p=2 * float(stats.t.sf(abs(effect) / error, dof)),
         dof=dof,
-        sd_backbones=float(np.sqrt(max(float(np.asarray(found.cov_re)[0, 0]), 0.0))),
-        sd_runs=float(np.sqrt(found.scale)),
+        sd_backbones=scale * float(np.sqrt(max(float(np.asarray(found.cov_re)[0, 0]), 0.0))),
+        sd_runs=scale * float(np.sqrt(found.scale)),
         dropped=tuple(dropped),
         converged=bool(found.converged),
     )

@@ -7,6 +7,7 @@ small arrays.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -90,8 +91,8 @@ def rank_test(
         sums = np.zeros(1)
         for name in dict.fromkeys(classes):
             inside = found == name
-            orders = np.array(list(itertools.permutations(first[inside])))
-            sums = np.add.outer(sums, orders @ second[inside]).ravel()
+            orders = _all_orders(int(inside.sum()))
+            sums = np.add.outer(sums, first[inside][orders] @ second[inside]).ravel()
     else:
         sums = first[draw_permutations(classes, n_permutations, seed)] @ second
     null = np.abs(sums) / scale
@@ -178,7 +179,12 @@ def detectable_rho(
         middle = (low + high) // 2
         enough = power_of_rank_test(middle * step, classes, alpha, seed=seed) >= power
         low, high = (low, middle) if enough else (middle, high)
-    return high * step
+    return round(high * step, 6)
+
+
+@functools.lru_cache(maxsize=4)
+def _all_orders(n: int) -> Int[np.ndarray, "n_orders n"]:
+    return np.array(list(itertools.permutations(range(n))), dtype=np.int8)
 
 
 def _centre(

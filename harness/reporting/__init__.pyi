@@ -1,3 +1,7 @@
+from .claim_page import (
+    describe_plan,
+    write_claim,
+)
 from .columns import (
     ABSENT,
 )
@@ -25,9 +29,11 @@ __all__ = [
     "RunResult",
     "choose_interpolated",
     "compare_runs",
+    "describe_plan",
     "format_table",
     "read_run",
     "read_runs",
+    "write_claim",
     "write_readout",
     "write_report",
 ]
