@@ -1,4 +1,4 @@
-"""Level and power of the test of "brain-like networks forget less" (`palimpsest claim`), on data of known truth.
+"""Level and power of the test of "brain-like networks forget less" (`palimpsest claim`).
 
     OMP_NUM_THREADS=1 python benchmarks/claim_level.py --output benchmarks/results/claim_level
 
@@ -118,7 +118,7 @@ def attainable_level(n_backbones: int) -> float:
     """Largest level up to ALPHA of the exact test of n backbones of one class, without ties."""
     first = np.arange(n_backbones) - (n_backbones - 1) / 2
     sums = np.abs(np.array([np.dot(order, first) for order in itertools.permutations(first)]).round(6))
-    values, counts = np.unique(sums, return_counts=True)
+    _, counts = np.unique(sums, return_counts=True)
     p = counts[::-1].cumsum()[::-1] / len(sums)
     return float(p[p <= ALPHA].max())
 
@@ -128,8 +128,7 @@ def measure_power(n_replicates: int) -> Iterator[dict[str, Any]]:
     for n_backbones in POWER_AT:
         classes = ["one"] * n_backbones
         found = {
-            str(rho): power_of_rank_test(rho, classes, ALPHA, n_replicates, N_POWER)
-            for rho in CORRELATIONS
+            str(rho): power_of_rank_test(rho, classes, ALPHA, n_replicates, N_POWER) for rho in CORRELATIONS
         }
         places = np.arange(n_backbones, dtype=float)
         critical = rank_test(places, places, classes, ALPHA, 100_000).critical
@@ -155,10 +154,11 @@ def draw(figures: dict[str, Any]) -> Figure:
                     continue
                 shares = np.array([row[test]["share"] for row in rows])
                 ends = np.array([[row[test]["low"], row[test]["high"]] for row in rows]).T
+                name = "permuted within classes" if test == "permutation" else "Spearman’s p"
                 left.errorbar(
                     np.arange(len(rows)) + 0.16 * (shift - 1), shares, abs(ends - shares),
                     fmt=marker, color=f"C{shift}", alpha=alpha, markersize=4.5, linewidth=1,
-                    label=f"{design}, {'permuted within classes' if test == 'permutation' else 'Spearman’s p'}",
+                    label=f"{design}, {name}",
                 )  # fmt: skip
         left.set_yscale("log")
         left.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5, 1], [".02", ".05", ".1", ".2", ".5", "1"])

@@ -1,4 +1,4 @@
-"""Does a family of mini backbones bear out "brain-like networks forget less"? A preregistered test, end to end.
+"""Does a family of mini backbones bear out "brain-like networks forget less"? A preregistered test.
 
 1. Pretrains 12 backbones on scenes of the shapes world: two objectives × three lengths × two seeds.
 2. Writes the plan of the test. Its hash goes into every run's manifest before the run starts.
@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path

@@ -126,7 +126,11 @@ def test_the_level_is_kept_where_size_goes_with_both() -> None:
     classes = [str(place) for place in size]
     p = [
         rank_test(
-            size + rng.standard_normal(14), size + rng.standard_normal(14), classes, n_permutations=199, seed=i
+            size + rng.standard_normal(14),
+            size + rng.standard_normal(14),
+            classes,
+            n_permutations=199,
+            seed=i,
         ).p
         for i in range(600)
     ]

@@ -1,4 +1,4 @@
-"""The plan of a preregistered test of "brain-like networks forget less": what will be run and how it is judged.
+"""The plan of a preregistered test of "brain-like networks forget less": what is run, and how it is judged.
 
 The plan's hash stands in the manifest of every run from before the run starts (`harness.runs.bind_to_plan`),
 and `harness.claim` reads runs of that plan only.
@@ -27,7 +27,6 @@ from harness.storage import (
     content_hash,
     unknown_name,
 )
-
 
 
 class ClaimPlan(Section):
@@ -148,6 +147,6 @@ def _first_error(failure: ValidationError) -> str:
         return f"{setting}: found nothing, expected {ClaimPlan.model_fields[setting].description}"
     expected = re.sub("^(List|Dictionary) should have", "a collection with", error["msg"])
     expected = re.sub("^String should (have|match)", "a string with", expected)
-    return f"{setting}: found {json.dumps(error['input'])}, expected {expected.removeprefix('Input should be ')}"
-
-
+    return (
+        f"{setting}: found {json.dumps(error['input'])}, expected {expected.removeprefix('Input should be ')}"
+    )

@@ -34,9 +34,9 @@ class RankTest:
         The same with classes partialled out: correlation of ranks after their class's mean rank is taken
         off. With one class it is `rho`.
     p : float in (0, 1]
-        Two-sided: share of permutations within classes with \\|within\\| at least as large.
+        Two-sided: share of permutations within classes whose `within` is at least as far from 0.
     critical : float or None
-        Smallest \\|within\\| that would have p ≤ alpha; None if no permutation has.
+        Smallest size of `within` that would have p ≤ alpha; None if no permutation has.
     n_backbones, n_classes : int
     n_permutations : int
         How many the p value rests on.

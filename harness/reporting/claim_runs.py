@@ -115,7 +115,7 @@ def _check_hashes(plan: ClaimPlan, manifests: Mapping[Path, Mapping[str, Any]]) 
 
 
 def _check_settings(results: Sequence[RunResult]) -> None:
-    """Refuse runs that differ in anything but backbone, task and seed; runs of one task share its settings."""
+    """Refuse runs that differ in anything but backbone, task and seed."""
     models: dict[str, RunResult] = {}
     for run in results:
         for model, varied in (

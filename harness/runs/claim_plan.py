@@ -51,7 +51,7 @@ def bind_to_plan(config: Config, run: Path) -> dict[str, str]:
     if manifest.exists() and before != plan.hash:
         began = "without a plan" if before is None else f"under plan {before[:8]}"
         raise InputError(
-            f"{run}: began {began}, found plan {plan.hash[:8]} in {path}; a run keeps the plan it began with, "
-            "so give the plan another study"
+            f"{run}: began {began}, found plan {plan.hash[:8]} in {path}; a run keeps the plan it began "
+            "with, so give the plan another study"
         )
     return {"claim_plan": plan.hash}
