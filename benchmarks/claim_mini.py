@@ -22,25 +22,26 @@ import yaml
 from safetensors.torch import save_file
 
 from harness.commands.finetune import run
-from harness.config import add_config_folder, load_config
+from harness.config import add_config_folder, load_config, read_plan
 from harness.finetuning import PretrainConfig, pretrain
+from harness.reporting import describe_plan, write_claim
 from harness.runs import is_finished, run_folder
 from harness.storage import read_weights, write_atomically
 
 OBJECTIVES = {"sup": "supervised", "clip": "contrastive"}
 WIDTH = 64
-IMAGES_SEEN = (1_600, 4_800, 14_400)
+IMAGES_SEEN = (4_800, 9_600, 14_400)
 SEEDS = (0, 1)
 TRUNK = "visual.trunk."
 TASKS = ("digits", "textures")
 STUDY = "claim_mini"
 SETTINGS = {
-    "task.n_train": 160,
+    "task.n_train": 300,
     "task.n_test": 150,
     "finetune.lr": 5e-4,
     "finetune.batch_size": 20,
-    "finetune.max_steps": 40,
-    "snapshots.first": 10,
+    "finetune.max_steps": 100,
+    "snapshots.first": 12,
     "snapshots.at_epoch_ends": False,
     "probes.n_train": 150,
     "probes.n_test": 150,
@@ -174,7 +175,18 @@ def main() -> None:
         return
     add_config_folder(write_configs(folder))
     plan = write_plan(folder)
+    print(describe_plan(read_plan(plan)), flush=True)
     run_study(folder, plan)
+    outcome = write_claim(read_plan(plan), folder / "runs" / STUDY)
+    print(f"\n{outcome.text}\n\npage: {outcome.page}")
+    if arguments.output is not None:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        for source, name in (
+            (plan, "claim_mini_plan.yaml"),
+            (outcome.page.with_suffix(".json"), "claim_mini.json"),
+            (outcome.page.with_suffix(".png"), "claim_mini.png"),
+        ):
+            shutil.copy(source, arguments.output / name)
 
 
 if __name__ == "__main__":
