@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,8 @@ SETTINGS = {
     "finetune.lr": 5e-4,
     "finetune.batch_size": 20,
     "finetune.max_steps": 100,
-    "snapshots.first": 12,
+    "snapshots.first": 10,
+    "snapshots.ratio": 3.2,
     "snapshots.at_epoch_ends": False,
     "probes.n_train": 150,
     "probes.n_test": 150,
