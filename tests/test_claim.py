@@ -312,7 +312,7 @@ def test_a_claim_that_holds_is_found_and_said() -> None:
     assert [one.name for one in claim.backbones] == [f"n{place}" for place in range(8)][::-1]
     assert write_verdict(claim, 0.75) == (
         "Brain-like networks forget less: over 8 backbones, H and F(0.75) have a rank correlation of +1.00 "
-        "(p = <.001)."
+        "(p < .001)."
     )
     assert all(test.n_backbones == 7 and test.p <= 0.05 for test in claim.without.values())
     assert claim.mixed is not None and claim.mixed.effect > 0 and claim.mixed.p < 0.001

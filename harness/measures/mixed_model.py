@@ -103,7 +103,7 @@ def fit_mixed_model(
         warnings.simplefilter("always")
         # statsmodels' default, L-BFGS, ends in a singular matrix in half of such small samples
         found = MixedLM(outcome / scale, np.stack(columns, axis=1), codes).fit(reml=True, method="powell")
-    effect, error = scale * float(found.fe_params[1]), scale * float(found.bse_fe[1])
+        effect, error = scale * float(found.fe_params[1]), scale * float(found.bse_fe[1])
     if not np.isfinite([effect, error]).all() or error <= 0:
         return None
     margin = float(stats.t.ppf(0.975, dof)) * error

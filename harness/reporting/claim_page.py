@@ -96,7 +96,7 @@ def write_verdict(claim: Claim, level: float) -> str:
     inside = f", {test.within:+.2f} within size classes" if test.n_classes > 1 else ""
     said = (
         f"over {test.n_backbones} backbones, H and F({level:g}) have a rank correlation of "
-        f"{test.rho:+.2f}{inside} (p = {_write_p(test.p)})."
+        f"{test.rho:+.2f}{inside} ({_say_p(test.p)})."
     )
     if claim.holds:
         return f"Brain-like networks forget less: {said}"
@@ -124,7 +124,7 @@ def write_mixed(claim: Claim) -> str:
         return "Mixed model: not fitted (it needs two runs per backbone, and more backbones than predictors)."
     said = (
         f"Mixed model: F changes by {mixed.effect:+.3f} [{mixed.low:+.3f}, {mixed.high:+.3f}] per standard "
-        f"deviation of H (p = {_write_p(mixed.p)}, {mixed.dof} degrees of freedom), with log parameters, "
+        f"deviation of H ({_say_p(mixed.p)}, {mixed.dof} degrees of freedom), with log parameters, "
         "probe accuracy at step 0 and task in the model"
     )
     if mixed.dropped:
@@ -143,7 +143,8 @@ def write_without(claim: Claim) -> str:
     )
     if not changed:
         return f"{said}the verdict is the same without any of them."
-    return f"{said}the verdict changes without {', '.join(changed)}."
+    names = "any one of them" if len(changed) == len(claim.without) else ", ".join(changed)
+    return f"{said}the verdict changes without {names}."
 
 
 def write_reliability(claim: Claim) -> str:
@@ -153,6 +154,10 @@ def write_reliability(claim: Claim) -> str:
         names = "; ".join(f"{name} ({tasks})" for name, tasks in claim.left_out.items())
         said += f" Left out, since they never reach the level of learning: {names}."
     return said
+
+
+def _say_p(p: float) -> str:
+    return "p < .001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _write_p(p: float) -> str:
