@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from machine import describe_machine, write_figures
 from matplotlib.figure import Figure
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest, rankdata, t
 
 from harness.measures.mixed_model import fit_mixed_model
 from harness.measures.rank_tests import (
@@ -45,7 +45,7 @@ DESIGNS = {
     "three unequal classes": (0.5, 0.3, 0.2),
 }
 BACKBONES = (6, 8, 14, 16, 29)
-MIXED_AT = [*itertools.product(("one class", "two classes"), (8, 14))]
+MIXED_AT = (("one class", 14), ("two classes", 14))
 CORRELATIONS = (0.3, 0.5, 0.7, 0.9)
 POWER_AT = (6, 8, 10, 12, 14, 16, 20, 24, 29, 36, 44)
 REFERENCE = {14: 0.7, 29: 0.5}  # backbones: correlation that they show with 80 % power
@@ -57,14 +57,14 @@ def sizes(n_backbones: int, shares: tuple[float, ...]) -> list[int]:
     return np.repeat(np.arange(len(shares)), np.diff([0, *ends])).tolist()
 
 
-def share(hits: list[bool]) -> dict[str, Any]:
+def share(hits: int, n_replicates: int) -> dict[str, Any]:
     """Share of hits with its exact 95 % interval."""
-    interval = binomtest(int(sum(hits)), len(hits)).proportion_ci()
+    interval = binomtest(hits, n_replicates).proportion_ci()
     return {
-        "share": float(np.mean(hits)),
+        "share": hits / n_replicates,
         "low": interval.low,
         "high": interval.high,
-        "replicates": len(hits),
+        "replicates": n_replicates,
     }
 
 
@@ -73,39 +73,50 @@ def measure_level(n_backbones: int, design: str, n_replicates: int, n_mixed: int
     place = np.array(sizes(n_backbones, DESIGNS[design]))
     classes = [str(index) for index in place]
     rng = np.random.default_rng((n_backbones, len(set(classes))))
-    permuted, naive, mixed = [], [], []
-    attainable = None
-    for replicate in range(n_replicates):
-        score = STEP * place + rng.standard_normal(n_backbones)
-        forgetting = STEP * place + rng.standard_normal(n_backbones)
-        found = rank_test(score, forgetting, classes, ALPHA, N_PERMUTATIONS, replicate)
-        permuted.append(found.p <= ALPHA)
-        naive.append(found.rho)
-        if len(mixed) < n_mixed:
-            # log parameters rise with the class; probe accuracy goes with H
-            parameters = place + 0.1 * rng.standard_normal(n_backbones)
-            probe = score + 2 * rng.standard_normal(n_backbones)
-            by_task = forgetting[:, None] + rng.standard_normal((n_backbones, TASKS))
-            names = [str(index) for index in range(n_backbones)]
-            fitted = fit_mixed_model(
-                by_task.T.ravel(),
-                np.tile(score, TASKS),
-                {"log parameters": np.tile(parameters, TASKS), "probe accuracy": np.tile(probe, TASKS)},
-                [str(task) for task in range(TASKS) for _ in range(n_backbones)],
-                names * TASKS,
-            )
-            mixed.append(fitted is not None and fitted.p <= ALPHA)
-    if count_permutations(classes) <= MOST_EXACT and len(set(classes)) == 1:
-        attainable = attainable_level(n_backbones)
+    score, forgetting = STEP * place + rng.standard_normal((2, n_replicates, n_backbones))
+    rho = [np.corrcoef(*ranks)[0, 1] for ranks in zip(*map(rank_rows, (score, forgetting)), strict=True)]
+    n_orders = count_permutations(classes)
+    if n_orders > MOST_EXACT:
+        hits = power_of_rank_test(0.0, classes, ALPHA, n_replicates, N_PERMUTATIONS, n_backbones, STEP)
+        permuted = share(round(hits * n_replicates), n_replicates)
+    elif len(set(classes)) == 1:
+        # without ties, all samples have the same permutations
+        critical = rank_test(score[0], forgetting[0], classes, ALPHA).critical
+        permuted = share(int((np.abs(rho) >= (critical or np.inf) - 1e-9).sum()), n_replicates)
+    else:
+        tests = (rank_test(*pair, classes, ALPHA) for pair in zip(score, forgetting, strict=True))
+        permuted = share(sum(test.p <= ALPHA for test in tests), n_replicates)
+    mixed = [fit(score[index], forgetting[index], place, rng) for index in range(n_mixed)]
     return {
         "backbones": n_backbones,
         "design": design,
-        "permutation": share(permuted),
-        "spearman": share(list(spearman_p(np.array(naive), n_backbones) <= ALPHA)),
-        "mixed": share(mixed) if mixed else None,
-        "exact": count_permutations(classes) <= MOST_EXACT,
-        "attainable": attainable,
+        "permutation": permuted,
+        "spearman": share(int((spearman_p(np.array(rho), n_backbones) <= ALPHA).sum()), n_replicates),
+        "mixed": share(sum(mixed), n_mixed) if mixed else None,
+        "exact": n_orders <= MOST_EXACT,
+        "attainable": attainable_level(n_backbones) if n_orders <= MOST_EXACT and not place.any() else None,
     }
+
+
+def rank_rows(values: np.ndarray) -> np.ndarray:
+    """Rank every row."""
+    return rankdata(values, axis=1)
+
+
+def fit(score: np.ndarray, forgetting: np.ndarray, place: np.ndarray, rng: np.random.Generator) -> bool:
+    """Whether the mixed model finds an effect: two tasks, log parameters rise with the size class."""
+    n_backbones = len(score)
+    parameters = place + 0.1 * rng.standard_normal(n_backbones)
+    probe = score + 2 * rng.standard_normal(n_backbones)
+    by_task = forgetting[:, None] + rng.standard_normal((n_backbones, TASKS))
+    fitted = fit_mixed_model(
+        by_task.T.ravel(),
+        np.tile(score, TASKS),
+        {"log parameters": np.tile(parameters, TASKS), "probe accuracy": np.tile(probe, TASKS)},
+        [str(task) for task in range(TASKS) for _ in range(n_backbones)],
+        [str(index) for index in range(n_backbones)] * TASKS,
+    )
+    return fitted is not None and fitted.p <= ALPHA
 
 
 def spearman_p(rho: np.ndarray, n_backbones: int) -> np.ndarray:

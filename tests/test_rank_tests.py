@@ -144,6 +144,20 @@ def test_power_is_that_of_the_tables() -> None:
     assert power_of_rank_test(0.0, ONE * 14, n_replicates=2000) == pytest.approx(0.05, abs=0.015)
 
 
+def test_power_counts_what_the_test_finds() -> None:
+    # the samples of `power_of_rank_test`, one by one
+    classes = ["a"] * 4 + ["b"] * 3
+    rng = np.random.default_rng((5, 1))
+    first, second = rng.standard_normal((2, 60, 7))
+    pearson = 2 * np.sin(np.pi * 0.8 / 6)
+    shift = 3.0 * np.array([0] * 4 + [1] * 3)
+    mixed = pearson * first + (1 - pearson**2) ** 0.5 * second
+    hits = [rank_test(x + shift, y + shift, classes, 0.1).p <= 0.1 for x, y in zip(first, mixed, strict=True)]
+    found = power_of_rank_test(0.8, classes, 0.1, 60, 1999, seed=5, between=3.0)
+    assert found == pytest.approx(np.mean(hits), abs=0.07)
+    assert 0.1 < found < 1
+
+
 def test_the_detectable_correlation_has_the_power() -> None:
     classes = ["a"] * 8 + ["b"] * 8
     found = detectable_rho(classes)

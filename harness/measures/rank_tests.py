@@ -135,11 +135,12 @@ def power_of_rank_test(
     n_replicates: int = 1_000,
     n_permutations: int = 499,
     seed: int = 0,
+    between: float = 0.0,
 ) -> float:
-    """Share of samples in which `rank_test` finds a true correlation.
+    """Share of samples in which `rank_test` finds a true correlation; with a `rho` of 0, its level.
 
     Samples are bivariate normal within every class, with a Spearman correlation of `rho` in the population
-    (Pearson's is 2 sin(π ρ/6)), and classes do not differ.
+    (Pearson's is 2 sin(π ρ/6)).
 
     Parameters
     ----------
@@ -148,15 +149,19 @@ def power_of_rank_test(
         Class of each backbone.
     alpha : float
     n_replicates, n_permutations : int
-        Samples, and permutations in each.
+        Samples, and permutations in each, the same for all samples.
     seed : int
+    between : float
+        How much higher a class is than the one named before it, on both measures, in standard deviations:
+        with a `rho` of 0, classes are all that relates the two.
     """
     rng, found = np.random.default_rng((seed, 1)), np.asarray(classes)
     normal = rng.standard_normal((2, n_replicates, len(found)))
     pearson = 2 * math.sin(math.pi * rho / 6)
     mixed = pearson * normal[0] + math.sqrt(1 - pearson**2) * normal[1]
-    x = _centre(rankdata(normal[0], axis=1), found)
-    y = _centre(rankdata(mixed, axis=1), found)
+    shift = between * np.array([list(dict.fromkeys(classes)).index(name) for name in classes])
+    x = _centre(rankdata(normal[0] + shift, axis=1), found)
+    y = _centre(rankdata(mixed + shift, axis=1), found)
     observed = np.abs((x * y).sum(axis=1))
     as_extreme = np.ones(n_replicates)
     for order in draw_permutations(classes, n_permutations, seed):
