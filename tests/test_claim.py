@@ -230,9 +230,9 @@ def test_the_test_waits_for_all_runs(study) -> None:
         read_planned_runs(plan, folder / "absent")
 
 
-def test_runs_with_different_settings_are_refused(study, tmp_path: Path) -> None:
+def test_runs_with_different_settings_are_refused(study) -> None:
     plan, folder = study
-    first = first_of(folder, "dino_s16-digits")
+    first = first_of(folder, "mini_clip-digits")
     config = yaml.safe_load((first / "config.yaml").read_text())
     config["finetune"]["lr"] = 0.1
     (first / "config.yaml").write_text(yaml.safe_dump(config))
