@@ -69,7 +69,7 @@ def _label(figure: Figure, ax: Axes, points: Sequence[tuple[str, float, float]])
     figure.draw_without_rendering()  # so that places on the page are known
     dots = ax.transData.transform([(x, y) for _, x, y in points])
     radius = 4 * figure.dpi / 72
-    taken = [Bbox.from_bounds(*(dot - radius), 2 * radius, 2 * radius) for dot in dots]
+    taken = [Bbox([dot - radius, dot + radius]) for dot in dots]
     for name, x, y in points:
         options: list[tuple[float, Annotation]] = []
         for right, up, across, along in PLACES:
