@@ -51,6 +51,7 @@ COMMANDS = {
         Command("report", "write the report of a study"),
         Command("contrast", "compare A with B in pairs of runs"),
         Command("query", "print curves of rewiring, forgetting and other metrics as a table"),
+        Command("claim", "test by a preregistered plan whether brain-like networks forget less"),
         Command("readout", "draw what the regions of a brain read of images"),
         Command("forward", "send journals to MLflow"),
     ),

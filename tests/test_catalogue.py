@@ -135,6 +135,8 @@ EXPECTED = {
     "alignment/all/slope_p": (FRACTION, "neither", True, "p"),
     "alignment/all/n_rois": (UP, "neither", False, "number"),
     "alignment/all/n_predicted": (UP, "neither", False, "number"),
+    "alignment/all/slope_null_mean": (ANY, "neither", False, "signed"),
+    "alignment/all/slope_null_sd": ((0.0, math.inf), "neither", False, "signed"),
     "alignment/all/intercept_low": (ANY, "lower", False, "number"),
     "alignment/all/intercept_high": (ANY, "higher", False, "number"),
     "brain/all/r2": ((-math.inf, 1.0), "higher", True, "number"),
@@ -218,6 +220,8 @@ def test_what_rows_say_of_several_subjects() -> None:
             "alignment/all/hierarchy_null_mean",
             "alignment/all/hierarchy_null_sd",
             "alignment/all/slope",
+            "alignment/all/slope_null_mean",
+            "alignment/all/slope_null_sd",
             "brain/V1/r2",
             "selectors/V1/scale",
         )

@@ -31,6 +31,7 @@ FLOORS = (
 )
 ENTRY_POINTS = {
     "__main__",
+    "claim",
     "cli",
     "conformance",
     "contrast",

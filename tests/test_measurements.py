@@ -198,6 +198,9 @@ def test_null_of_the_hierarchy_is_over_all_fits_of_step_0(brain):
     (_, values) = next(iter(measure_brain({0: fits[0]}, fits[1:], brain, 0)))
     assert values["alignment/all/hierarchy_null_mean"] == pytest.approx(1 / 3)
     assert values["alignment/all/hierarchy_null_sd"] == pytest.approx(np.std([1, -1, 1], ddof=1))
+    # depth goes from 0 to 1, up or down, from the lowest to the highest rank
+    assert values["alignment/all/slope_null_mean"] == pytest.approx(1 / 3)
+    assert values["alignment/all/slope_null_sd"] == pytest.approx(np.std([1, -1, 1], ddof=1))
 
 
 def test_what_a_family_does_not_have_gives_no_rows(brain):

@@ -16,6 +16,8 @@ from .mini import (
     MEAN,
     MODEL_NAME,
     STD,
+    WIDTHS,
+    name_mini,
 )
 from .mini_clip import (
     build_tokenizer,
@@ -27,6 +29,7 @@ __all__ = [
     "MEAN",
     "MODEL_NAME",
     "STD",
+    "WIDTHS",
     "Backbone",
     "Preprocessing",
     "TextEncoder",
@@ -35,6 +38,7 @@ __all__ = [
     "encoder_hash",
     "load_backbone",
     "locate_checkpoint",
+    "name_mini",
     "register_clip_config",
     "tokenize",
     "without_remark_on_random_weights",

@@ -18,9 +18,16 @@ from torch import nn
 from tasks import IMAGE_SIZE
 
 MODEL_NAME = "palimpsest_mini"
+# narrower networks of the same architecture, for families of backbones (benchmarks/claim_mini.py)
+WIDTHS = (64, 96, 128)
 # half grey, half range: close to the statistics of the shapes world
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
+
+
+def name_mini(width: int) -> str:
+    """Return timm's name of the mini network of a width; `WIDTHS` lists the widths."""
+    return MODEL_NAME if width == 128 else f"{MODEL_NAME}_{width}"
 
 
 @register_model
@@ -30,21 +37,38 @@ def palimpsest_mini(pretrained: bool = False, **kwargs: Any) -> VisionTransforme
     The stem has no batch statistics: a frozen backbone stays bit for bit the same in training mode, and
     data-parallel runs agree with single ones.
     """
+    return _build(128, pretrained, **kwargs)
+
+
+@register_model
+def palimpsest_mini_96(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """`palimpsest_mini` of width 96: 1.0 M parameters."""
+    return _build(96, pretrained, **kwargs)
+
+
+@register_model
+def palimpsest_mini_64(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """`palimpsest_mini` of width 64: 0.4 M parameters."""
+    return _build(64, pretrained, **kwargs)
+
+
+def _build(width: int, pretrained: bool, **kwargs: Any) -> VisionTransformer:
     if pretrained:
         raise RuntimeError(f"{MODEL_NAME} has no hub weights; give weights= a local safetensors file")
     for name in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
         kwargs.pop(name, None)
-    stem = ConvStem(channels=(32, 64, 128), norm_layer=GroupNorm1, act_layer=nn.GELU)
+    stem = ConvStem(channels=(width // 4, width // 2, width), norm_layer=GroupNorm1, act_layer=nn.GELU)
     model: Any = VisionTransformer(
         img_size=IMAGE_SIZE,
         embed_layer=partial(HybridEmbed, backbone=stem, proj=False),
         patch_size=1,
-        embed_dim=128,
+        embed_dim=width,
         depth=8,
         num_heads=4,
         **kwargs,
     )
     model.default_cfg = model.pretrained_cfg = {
+        # of every width: tells our files of weights from published formats
         "architecture": MODEL_NAME,
         "input_size": (3, IMAGE_SIZE, IMAGE_SIZE),
         "mean": MEAN,

@@ -28,6 +28,7 @@ def run(config: Config) -> Path:
         fingerprint_method,
     )
     from harness.runs import (
+        bind_to_plan,
         describe_run,
         hold_run,
         list_snapshots,
@@ -39,8 +40,9 @@ def run(config: Config) -> Path:
     accelerator = build_accelerator(config.finetune)
     folder = run_folder(config)
     with hold_run(folder) if accelerator.is_main_process else nullcontext():
+        planned = bind_to_plan(config, folder)
         inputs = load_inputs(config, folder)
-        manifest = describe_run(inputs)  # checks the brains before hours of training
+        manifest = describe_run(inputs) | planned  # checks the brains before hours of training
         manifest["fingerprints"] |= fingerprint_method(config.method)
         if accelerator.is_main_process:
             with write_atomically(folder / "config.yaml") as temporary:

@@ -17,6 +17,10 @@ from .brain import (
     SimulatedConfig,
     one_by_one,
 )
+from .claim import (
+    ClaimPlan,
+    read_plan,
+)
 from .compose import (
     config_hash,
     flatten,
@@ -94,6 +98,7 @@ __all__ = [
     "BackboneConfig",
     "BitFitConfig",
     "BrainConfig",
+    "ClaimPlan",
     "Config",
     "ContrastConfig",
     "EmbeddedTaskConfig",
@@ -144,6 +149,7 @@ __all__ = [
     "one_by_one",
     "probe_tasks",
     "read_config",
+    "read_plan",
     "tasks_in_order",
     "to_yaml",
 ]

@@ -43,6 +43,12 @@ class StudyConfig(Section):
     contrast: ContrastConfig | None = Field(
         None, description="what the study ends in: A against B; null: only the comparison"
     )
+    plan: str | None = Field(
+        None,
+        min_length=1,
+        description="file of a preregistered test (palimpsest claim), whose hash each run's manifest gets; "
+        "null: none",
+    )
 
 
 class FinetuneConfig(Section):

@@ -31,6 +31,7 @@ from harness.backbones import (
     MODEL_NAME,
     STD,
     build_tokenizer,
+    name_mini,
     register_clip_config,
     tokenize,
 )
@@ -78,6 +79,7 @@ class PretrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     objective: Literal["contrastive", "supervised"]
+    width: Literal[64, 96, 128] = 128
     images_seen: int = Field(300_000, gt=0)
     n_scenes: int = Field(98_304, gt=0)
     n_validation: int = Field(1_200, gt=0)
@@ -130,12 +132,21 @@ def to_input(
     return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
-def build_model(objective: str) -> Any:
-    """Build an untrained model: timm's with the factor head, or open_clip's with a text tower."""
+def build_model(objective: str, width: int = 128) -> Any:
+    """Build an untrained model: timm's with the factor head, or open_clip's with a text tower.
+
+    Parameters
+    ----------
+    objective : {"supervised", "contrastive"}
+    width : int
+        Of the vision tower, channels. The text tower has one width.
+    """
     if objective == "supervised":
-        return timm.create_model(MODEL_NAME, num_classes=sum(FACTORS.values()))
+        return timm.create_model(name_mini(width), num_classes=sum(FACTORS.values()))
     register_clip_config()
-    return open_clip.create_model(f"{MODEL_NAME}_clip")
+    name = f"{MODEL_NAME}_clip"
+    vision = open_clip.get_model_config(name)["vision_cfg"] | {"timm_model_name": name_mini(width)}
+    return open_clip.create_model(name, vision_cfg=vision)
 
 
 def factor_loss(
@@ -232,7 +243,7 @@ def pretrain(config: PretrainConfig, command: str, weights_folder: Path = WEIGHT
     }
 
     torch.manual_seed(config.seed)
-    model = build_model(config.objective)
+    model = build_model(config.objective, config.width)
     # Muon for the blocks' matrices, AdamW for the rest: fewer images to the same loss
     matrices = [p for name, p in model.named_parameters() if "blocks." in name and p.ndim == 2]
     chosen = {id(p) for p in matrices}

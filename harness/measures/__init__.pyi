@@ -11,6 +11,12 @@ from .channels import (
     leading_directions,
     match_clusters,
 )
+from .claim import (
+    RIVALS,
+    Claim,
+    ClaimRun,
+    judge_claim,
+)
 from .collapse import (
     describe_features,
     is_collapsed,
@@ -72,6 +78,12 @@ from .projection import (
     open_reader,
     project_tokens,
 )
+from .rank_tests import (
+    RankTest,
+    detectable_rho,
+    power_of_rank_test,
+    rank_test,
+)
 from .rewiring import (
     expected_depth,
     rewiring_measures,
@@ -110,11 +122,14 @@ __all__ = [
     "N_CLUSTERS",
     "N_COLOURS",
     "PROBE_KINDS",
+    "RIVALS",
     "SCORINGS",
     "STAGES",
     "VERDICTS",
     "At",
     "Change",
+    "Claim",
+    "ClaimRun",
     "Controls",
     "Degraded",
     "Form",
@@ -124,6 +139,7 @@ __all__ = [
     "ProbeKind",
     "ProbedTask",
     "Projection",
+    "RankTest",
     "Reader",
     "Verdict",
     "VerdictKind",
@@ -134,11 +150,13 @@ __all__ = [
     "degrade",
     "describe",
     "describe_features",
+    "detectable_rho",
     "expected_depth",
     "fit_linear_layers",
     "flip_signs",
     "is_collapsed",
     "is_headline",
+    "judge_claim",
     "leading_directions",
     "match_clusters",
     "mean_delta_interval",
@@ -152,8 +170,10 @@ __all__ = [
     "name_sequence",
     "name_verdict",
     "open_reader",
+    "power_of_rank_test",
     "probe_features",
     "project_tokens",
+    "rank_test",
     "read_change",
     "read_verdict",
     "representation_drift",

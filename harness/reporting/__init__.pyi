@@ -1,3 +1,7 @@
+from .claim_page import (
+    describe_plan,
+    write_claim,
+)
 from .columns import (
     ABSENT,
 )
@@ -39,6 +43,7 @@ __all__ = [
     "choose_interpolated",
     "compare_runs",
     "contrast_runs",
+    "describe_plan",
     "format_contrasts",
     "format_table",
     "log_contrast",
@@ -46,6 +51,7 @@ __all__ = [
     "read_run",
     "read_runs",
     "record_question",
+    "write_claim",
     "write_readout",
     "write_report",
 ]

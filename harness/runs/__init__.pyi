@@ -1,3 +1,6 @@
+from .claim_plan import (
+    bind_to_plan,
+)
 from .inputs import (
     Inputs,
     load_inputs,
@@ -42,6 +45,7 @@ __all__ = [
     "Journal",
     "Row",
     "Subject",
+    "bind_to_plan",
     "controls_folder",
     "describe_run",
     "evidence_file",

@@ -52,6 +52,7 @@ def describe_run(inputs: Inputs) -> dict[str, Any]:
             "pretrained_encoder": encoder_hash(inputs.backbone),
             **inputs.brains.fingerprint(),
         },
+        "parameters": sum(part.numel() for part in inputs.backbone.encoder.parameters()),
         "tasks": {used.name: used.describe() for used in (*inputs.tasks, *inputs.probes)},
         "machine": {
             "system": platform.system(),
