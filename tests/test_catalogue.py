@@ -229,7 +229,7 @@ def test_what_rows_say_of_several_subjects() -> None:
     assert list(found.values()) == [
         *("nothing", "nothing", "interval", "interval", "mean", "test"),
         *("nothing", "nothing"),
-        *("interval", "mean", "mean", "interval", "interval", "interval"),
+        *("interval", "mean", "mean", "interval", "mean", "mean", "interval", "interval"),
     ]
 
 
