@@ -83,7 +83,7 @@ def test_every_number_is_in_the_results_by_its_name_and_step(studies: Path) -> N
         # the interval of one more refit
         for end in ("low", "high"):
             assert values[excess, "end", end] == look_up(alike[0].folder, f"{excess}_{end}", 8)
-    assert checked == 17 * 3 + 2  # Δ_ZS on two probes, for one backbone
+    assert checked == 19 * 3 + 2  # Δ_ZS on two probes, for one backbone
 
 
 def test_columns_of_the_comparison(studies: Path) -> None:
@@ -103,17 +103,11 @@ def test_columns_of_the_comparison(studies: Path) -> None:
         ("rewiring/all/wasserstein_excess", "end"),
         ("rewiring/all/confidence_change", "end"),
         ("rewiring/all/r2_change", "end"),
-        ("alignment/all/hierarchy_rois", "start"),
-        ("alignment/all/hierarchy_rois", "end"),
-        ("alignment/all/hierarchy_rois_p", "start"),
-        ("alignment/all/hierarchy_rois_p", "end"),
         ("alignment/all/hierarchy", "start"),
         ("alignment/all/hierarchy", "end"),
         ("alignment/all/hierarchy_null_sd", "start"),
         ("alignment/all/slope", "start"),
         ("alignment/all/slope", "end"),
-        ("alignment/all/slope_p", "start"),
-        ("alignment/all/slope_p", "end"),
         ("brain/all/r2", "start"),
         ("brain/all/r2", "end"),
     ]
