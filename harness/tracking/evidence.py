@@ -5,6 +5,7 @@ Stimuli, regions, penalties and controls of a subject are chosen once, at step 0
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,10 @@ from harness.storage import (
     write_json,
 )
 
+log = logging.getLogger(__name__)
+
 SMALLEST = 5  # predicted voxels that a region needs
+FEWEST = 20  # stimuli that evidence needs
 
 
 class EvidenceFiles:
@@ -76,8 +80,13 @@ class EvidenceFiles:
         if len(rows) > self._config.n_stimuli:
             rows = np.sort(generator.choice(rows, self._config.n_stimuli, replace=False))
         pooled, responses = self._read(data, rows)
-        penalties, r2 = choose_penalties(pooled, responses)
-        regions = self._choose_regions(brain, r2 > MINIMAL_R2, generator)
+        penalties: list[float] = []
+        regions: list[Region] = []
+        if len(rows) < FEWEST:
+            log.warning("evidence per layer: found %d stimuli, expected %d; no verdicts", len(rows), FEWEST)
+        else:
+            penalties, r2 = choose_penalties(pooled, responses)
+            regions = self._choose_regions(brain, r2 > MINIMAL_R2, generator)
         description = {
             "layers": list(pooled.layers),
             "penalties": penalties,
