@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -12,7 +14,11 @@ from harness.mappings.data import (
     FitData,
     FitOptions,
 )
-from harness.mappings.factortopy.anchor import agree_with_neighbours, layer_evidence
+from harness.mappings.factortopy.anchor import (
+    FEWEST_PICTURES,
+    agree_with_neighbours,
+    layer_evidence,
+)
 from harness.mappings.factortopy.model import FactorTopy
 from harness.mappings.factortopy.selectors import SelectorModel, SelectorTensors
 from harness.mappings.mapping import Mapping
@@ -22,6 +28,8 @@ from harness.mappings.training import (
     Pull,
     fit_model,
 )
+
+log = logging.getLogger(__name__)
 
 LAYER_RATE = 4.0  # learning rate of the layer selector's logits, which start at zero and move slowly
 SMALLEST_SHARE = 1e-6  # of a layer in the evidence, so that its logarithm is finite
@@ -80,11 +88,17 @@ def anchor_layers(
     - prior: ω_n = softmax(network(p_n) + s log q_n);
     - pull: the loss has the term s · mean over voxels of −Σ_l q_nl log ω_nl.
 
+    With fewer than 20 stimuli to fit on there is no evidence: nothing is anchored, with a warning.
+
     Returns
     -------
     A term of the loss, or None
     """
     if config.anchor == "none" or len(sample.tokens.layers) == 1:
+        return None
+    n_pictures = len(np.unique(sample.pictures))
+    if n_pictures < FEWEST_PICTURES:
+        log.warning("%d stimuli to fit on, %d needed: layers not anchored", n_pictures, FEWEST_PICTURES)
         return None
     evidence = layer_evidence(sample.tokens, sample.targets, sample.rows, sample.pictures)
     posterior = agree_with_neighbours(evidence, coords, config.anchor_coupling)
