@@ -79,7 +79,8 @@ def test_rows_by_hand(brain):
     assert first["selectors/V1/expected_depth"] == 0 and first["selectors/FFC/expected_depth"] == 1
     assert first["selectors/all/scale"] == 0.25 and first["selectors/all/confidence"] == 1
     assert first["brain/all/r2"] == 0.5
-    assert not any("r2_normalised" in name for name in first)  # six voxels are too few
+    # six voxels are too few, twelve are not
+    assert "brain/V1/r2_normalised" not in first and first["brain/all/r2_normalised_voxels"] == 12
     assert first["alignment/all/hierarchy"] == pytest.approx(1.0)
     assert last["alignment/all/hierarchy"] == 0  # all depths are equal
     assert not any(name.startswith("rewiring/") for name in first)
