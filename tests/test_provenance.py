@@ -48,7 +48,9 @@ def make_inputs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Inputs, 
 def test_a_run_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, brain = make_inputs(tmp_path, monkeypatch)
     found = json.loads(json.dumps(describe_run(inputs)))
-    assert found.keys() == {"code_version", "packages", "python", "fingerprints", "tasks", "machine"}
+    expected = {"code_version", "packages", "python", "fingerprints", "parameters", "tasks", "machine"}
+    assert found.keys() == expected
+    assert found["parameters"] == sum(weight.numel() for weight in inputs.backbone.encoder.parameters())
     assert found["fingerprints"] == {
         "task": inputs.tasks[0].fingerprint,
         "pretrained_encoder": encoder_hash(inputs.backbone),

@@ -106,7 +106,7 @@ def test_a_page_needs_nothing_beside_it(page: Page) -> None:
 
 def test_a_page_holds_curves_and_maps(page: Page) -> None:
     addresses = page.values("img", "src")
-    assert sum(address.startswith("data:image/svg") for address in addresses) == 4
+    assert sum(address.startswith("data:image/svg") for address in addresses) == 5
     # layers of every run, and clusters of each backbone's first seed
     assert sum(address.startswith("data:image/png") for address in addresses) == 3 + 2
     for heading in (
@@ -286,7 +286,7 @@ def test_several_subjects_have_means_intervals_and_maps_of_each(
     tables = list(build_tables(compare_runs([run]), choose_lines([run])))
     assert [table["title"] for table in tables][2:] == ["Rewired, every subject"]
     # with intervals, brain R² no longer fits beside the others
-    assert [list(part)[-1] for part in tables[1]["parts"]] == ["hierarchy alignment", "brain R²"]
+    assert [list(part)[-1] for part in tables[1]["parts"]] == ["change of fit", "brain R²"]
     assert [row["label"] for row in tables[2]["rows"]] == ["subj04", "subj05", "subj06"]
     for row in tables[2]["rows"]:
         for column, cell in zip(tables[2]["columns"], row["cells"], strict=True):
