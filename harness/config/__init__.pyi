@@ -43,6 +43,7 @@ from .mapping import (
     LayerRidgeConfig,
     MappingConfig,
     TokenPlace,
+    ThroughTimeConfig,
     TrainedMappingConfig,
 )
 from .method import (
@@ -125,6 +126,7 @@ __all__ = [
     "TableTaskConfig",
     "TaskConfig",
     "TokenPlace",
+    "ThroughTimeConfig",
     "TrainedMappingConfig",
     "add_config_folder",
     "config_hash",

@@ -1,5 +1,7 @@
 from .data import (
     FitData,
+    FitOptions,
+    Member,
 )
 from .factortopy.conformance import (
     compare_with_published,
@@ -30,7 +32,9 @@ __all__ = [
     "ARRAYS",
     "FAMILIES",
     "FitData",
+    "FitOptions",
     "Mapping",
+    "Member",
     "Split",
     "compare_with_published",
     "fit_mapping",

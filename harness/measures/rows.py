@@ -13,7 +13,10 @@ import numpy as np
 from jaxtyping import Float
 
 from harness.brains import Brain
-from harness.mappings import Mapping
+from harness.mappings import (
+    FAMILIES,
+    Mapping,
+)
 from harness.measures.alignment import (
     Hierarchy,
     hierarchy_alignment,
@@ -36,6 +39,10 @@ from harness.measures.significance import (
     correct_over_rois,
     noise_floor,
 )
+from harness.measures.velocity import (
+    change_steps,
+    region_velocity,
+)
 
 Summary = dict[str, dict[str, float]]
 
@@ -57,6 +64,7 @@ def measure_brain(
     """
     step_0 = [describe_fit(mapping, brain, seed) for mapping in (mappings[0], *refits)]
     between = compare_all(step_0, step_0, brain)
+    moving = name_velocity(mappings, refits, brain) if _fitted_together(mappings[0]) else {}
     for step in sorted(mappings):
         values = name_mapping(mappings[step], brain)
         if step == 0 and "alignment/all/hierarchy" in values:
@@ -66,7 +74,7 @@ def measure_brain(
         if step > 0:
             raw = compare_all(step_0, [describe_fit(mappings[step], brain, seed)], brain)
             values |= name_rewiring(raw, between)
-        yield step, values
+        yield step, values | moving.get(step, {})
 
 
 def name_probes(now: dict[str, Any], before: dict[str, Any], *tasks: str) -> dict[str, float]:
@@ -100,6 +108,31 @@ def name_probes(now: dict[str, Any], before: dict[str, Any], *tasks: str) -> dic
                         before["probe"][name][measure], scores[measure]
                     )
     return values
+
+
+def name_velocity(
+    mappings: dict[int, Mapping], refits: Sequence[Mapping], brain: Brain
+) -> dict[int, dict[str, float]]:
+    """Name by step how fast every place's layer distribution moves, and when it changes.
+
+    Only where snapshots share a fit: with separate fits, two snapshots differ by the noise of two fits.
+    """
+    layers = {step: mapping.layer for step, mapping in mappings.items()}
+    others = [mapping.layer for mapping in refits]
+    places: dict[str, Any] = {"all": slice(None)} | {roi.name: roi.voxels for roi in brain.rois}
+    values: dict[int, dict[str, float]] = {step: {} for step in mappings}
+    for place, voxels in places.items():
+        for measure, found in (
+            ("velocity", region_velocity(layers, voxels)),
+            ("change_step", change_steps(layers, others, voxels)),
+        ):
+            for step, value in found.items():
+                values[step][f"selectors/{place}/{measure}"] = value
+    return values
+
+
+def _fitted_together(mapping: Mapping) -> bool:
+    return FAMILIES[mapping.family].fit_together is not None
 
 
 def name_mapping(mapping: Mapping, brain: Brain) -> dict[str, float]:

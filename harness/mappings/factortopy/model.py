@@ -77,10 +77,20 @@ class FactorTopy(SelectorModel):
 
     def selectors(self, voxels: slice = EVERY) -> SelectorTensors:
         """Compute the selectors of all or some voxels; differentiable."""
+        return self.selectors_at(self.layer_selector[-1](self.layer_features(voxels)), voxels)
+
+    def layer_features(self, voxels: slice = EVERY) -> Float[Tensor, "n_voxels n_hidden"]:
+        """Compute the last hidden layer of the layer selector's network."""
+        return self._select(self.layer_selector[:-1], self.places[voxels])
+
+    def selectors_at(
+        self, layer_logits: Float[Tensor, "n_voxels n_layers"], voxels: slice = EVERY
+    ) -> SelectorTensors:
+        """Compute the selectors of all or some voxels with layer logits from elsewhere."""
         places = self.places[voxels]
         return SelectorTensors(
             space=self._select(self.space_selector, places).tanh(),
-            layer=self._select(self.layer_selector, places).softmax(dim=-1),
+            layer=layer_logits.softmax(dim=-1),
             scale=self._select(self.scale_selector, places).squeeze(-1).sigmoid(),
         )
 
