@@ -5,8 +5,8 @@
 
 Tokens come from a mini backbone and scenes of the shapes world (as in `recovery.py`), pooled to 4 × 4 and
 reduced to their first 64 principal axes per layer (more than 99 % of the variance). Layers follow the areas'
-hierarchy. Each replicate has its own wiring, noise and samples. It fits step 0 five times, and one snapshot of
-each kind:
+hierarchy. Each replicate has its own wiring, noise and samples. It fits step 0 five times, and one snapshot
+of each kind:
 
 - unchanged: step 0's tokens and responses;
 - V4 +1, V1–V4 +1: the responses of these areas come from the next layer, with the same noise;
@@ -294,18 +294,9 @@ def draw(figures: dict[str, Any]) -> Figure:
     with figure_style():
         figure = Figure(figsize=(13, 2.8), layout="constrained")
         for axes, (cell, name, title) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+            chosen = {(r["method"], r["stimuli"]): r[name] for r in rows if r["cell"] == cell}
             for place, method in enumerate(methods):
-                values = [
-                    next(
-                        (
-                            r[name]
-                            for r in rows
-                            if (r["stimuli"], r["method"], r["cell"]) == (n, method, cell)
-                        ),
-                        np.nan,
-                    )
-                    for n in stimuli
-                ]
+                values = [chosen.get((method, n), np.nan) for n in stimuli]
                 axes.bar(np.arange(len(stimuli)) + 0.4 * place, values, 0.38, label=method)
             axes.set_title(title)
             axes.set_xticks(np.arange(len(stimuli)) + 0.2, [str(n) for n in stimuli])

@@ -42,8 +42,8 @@ from .mapping import (
     FreeSelectorsConfig,
     LayerRidgeConfig,
     MappingConfig,
-    TokenPlace,
     ThroughTimeConfig,
+    TokenPlace,
     TrainedMappingConfig,
 )
 from .method import (
@@ -125,8 +125,8 @@ __all__ = [
     "SnapshotsConfig",
     "TableTaskConfig",
     "TaskConfig",
-    "TokenPlace",
     "ThroughTimeConfig",
+    "TokenPlace",
     "TrainedMappingConfig",
     "add_config_folder",
     "config_hash",

@@ -125,7 +125,7 @@ class ThroughTimeConfig(TrainedMappingConfig):
     )
     rotated: bool = Field(
         True,
-        description="rotate the channels of every snapshot's tokens onto step 0's (orthogonal Procrustes)",
+        description="rotate the channels of every snapshot's tokens onto step 0's (Procrustes)",
     )
 
     @model_validator(mode="after")

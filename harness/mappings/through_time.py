@@ -1,8 +1,8 @@
 """One FactorTopy for all snapshots of a run, in which only the layer selectors change with time.
 
 Separate fits of two snapshots differ in everything: bottlenecks, weights, places, layers. Most of their
-distance is that of two fits of one snapshot. Here bottlenecks, weights, places and scales are shared, and each
-snapshot t has layer logits and a gain of its own, both smooth functions of the voxel's coordinates:
+distance is that of two fits of one snapshot. Here bottlenecks, weights, places and scales are shared, and
+each snapshot t has layer logits and a gain of its own, both smooth functions of the voxel's coordinates:
 
     logits_t(n) = (W + Δ_t) h(n),    y_t(n) = exp(γ_t · h(n)) · FactorTopy(n; logits_t)
 
@@ -144,8 +144,8 @@ def fit_through_time(
 ) -> list[Mapping]:
     """Fit all members jointly, each on its own sample of the training stimuli.
 
-    Every step takes a batch of one member; each member has ``mapping.steps`` steps, in an order drawn anew for
-    each round. Losses, rates and schedule are FactorTopy's, and the loss has two more terms:
+    Every step takes a batch of one member. Each member has ``mapping.steps`` steps, in an order drawn anew
+    for each round. Losses, rates and schedule are FactorTopy's, and the loss has two more terms:
 
         change_penalty · mean over voxels and layers of δ_t² + (δ_t - δ_{t-1})²
         gain_penalty · mean over voxels of (γ_t · h)²

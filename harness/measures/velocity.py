@@ -50,8 +50,8 @@ def change_steps(
     """Find the step at which a region's layer distribution changes, as far as each snapshot can say.
 
     That is where its distance from step 0 first reaches half of the largest distance so far, interpolated
-    between snapshots. Steps up to which no snapshot is farther from step 0 than the farthest refit are absent:
-    nothing is known to have changed.
+    between snapshots. Steps up to which no snapshot is farther from step 0 than the farthest refit are
+    absent: nothing is known to have changed.
 
     Parameters
     ----------

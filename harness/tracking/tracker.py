@@ -2,8 +2,9 @@
 
 The work is cut into items, one folder or file each: a mapping and the probes of every snapshot, and the
 refits of step 0 that make the noise floor; with several subjects, mappings and refits of each. Processes
-share the items. A family that fits all snapshots together has one fit per subject instead, before the items. The main process then derives every row of ``results.jsonl`` from the files on disk and sends
-the rows to MLflow.
+share the items. A family that fits all snapshots together has one fit per subject instead, before the items.
+The main process then derives every row of ``results.jsonl`` from the files on disk and sends the rows to
+MLflow.
 """
 
 from __future__ import annotations
