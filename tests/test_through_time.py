@@ -1,4 +1,4 @@
-"""One mapping through time: members are FactorTopies of their own, rotations are undone, changes are found."""
+"""One mapping through time: each member is a FactorTopy, rotations are undone, changes are found."""
 
 from __future__ import annotations
 
@@ -133,11 +133,8 @@ def test_penalties_hold_snapshots_together() -> None:
 
 
 def test_states_are_not_selected() -> None:
-    with pytest.raises(
-        ValidationError, match="found validation 0.1 and warm_steps None, expected 0 and null"
-    ):
-        replace_config = {"validation": 0.1}
-        ThroughTimeConfig(**replace_config)
+    with pytest.raises(ValidationError, match=r"validation 0\.1 and warm_steps None, expected 0 and null"):
+        ThroughTimeConfig(validation=0.1)
     with pytest.raises(ValidationError, match="warm_steps 5"):
         ThroughTimeConfig(warm_steps=5)
 
