@@ -262,6 +262,8 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     tokens = LayerTokens(*torch.load(cache, weights_only=True))
     shared: dict[str, Any] = {
         "token_size": TOKEN_SIZE,
+        "n_channels": arguments.channels,
+        "batch_size": arguments.batch,
         "steps": arguments.steps,
         "regularization_steps": arguments.steps // 2,
     }
@@ -311,6 +313,8 @@ def main() -> None:
     parser.add_argument("--backbone", default="mini_supervised")
     parser.add_argument("--voxels", type=int, default=300)
     parser.add_argument("--steps", type=int, default=80, help="per fit of a snapshot")
+    parser.add_argument("--channels", type=int, default=16, help="of the bottleneck")
+    parser.add_argument("--batch", type=int, default=32, help="stimuli per step")
     parser.add_argument("--stimuli", type=int, nargs="+", default=[400, 800])
     parser.add_argument("--replicates", type=int, default=10)
     parser.add_argument("--first", type=int, default=100, help="seed of the first replicate")
@@ -323,7 +327,7 @@ def main() -> None:
     for row in rows:
         print(json.dumps(row))
     if arguments.output:
-        sizes = ("backbone", "voxels", "steps", "change_penalty")
+        sizes = ("backbone", "voxels", "steps", "channels", "batch", "change_penalty")
         figures = {
             "sizes": {name: getattr(arguments, name) for name in sizes},
             "machine": describe_machine(),
