@@ -64,8 +64,12 @@ def change_steps(
     """
     steps = np.array(sorted(layers))
     start = _means([layers[0]], voxels)
-    floor = wasserstein(start, _means(list(refits), voxels)).max()
-    distances = wasserstein(start, _means([layers[step] for step in steps], voxels))
+
+    def from_start(others: Sequence[Layers]) -> Float[np.ndarray, " n_fits"]:
+        return wasserstein(start.repeat(len(others), axis=0), _means(others, voxels))
+
+    floor = from_start(refits).max()
+    distances = from_start([layers[step] for step in steps])
     found = {}
     for last in range(1, len(steps)):
         largest = distances[: last + 1].max()
