@@ -66,7 +66,7 @@ from harness.tokens import (
 
 BATCH = 128  # stimuli at once when rotations are computed
 
-Rotations = tuple[Float[Tensor, "n_token_channels n_token_channels"], ...]
+Rotations = tuple[Float[Tensor, "_ _"], ...]
 """For each layer of a snapshot, the rotation R of its channels onto step 0's: x R resembles step 0's x."""
 
 
@@ -193,7 +193,8 @@ def fit_through_time(
     turned: dict[int, Rotations] = {}
     for one in tokens:  # refits share their tokens with step 0
         if id(one) not in turned:
-            turned[id(one)] = rotate_onto(tokens[0], one, train) if config.rotated else _no_rotation(one)
+            other = config.rotated and one is not tokens[0]
+            turned[id(one)] = rotate_onto(tokens[0], one, train) if other else _no_rotation(one)
     model = ThroughTime(base, [turned[id(one)] for one in tokens]).to(device)
     samples = [
         _draw_sample(torch.from_numpy(member.data.split.train), options.bootstrap, generator)
