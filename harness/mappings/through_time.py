@@ -119,8 +119,9 @@ class ThroughTime(nn.Module):
         """Return a member as a FactorTopy of its own, with its rotation, change and gain in its weights."""
         with torch.no_grad():
             found = copy.deepcopy(self.base)
-            found.weight *= (self.base.layer_features() @ self.log_gain[member]).exp()[:, None]
-            found.layer_selector[-1].weight += self.layer_change[member]
+            gain = (self.base.layer_features() @ self.log_gain[member]).exp()
+            found.weight.mul_(gain[:, None])
+            found.layer_weight.add_(self.layer_change[member])
             for name, weight in self._bottlenecks(member).items():
                 found.get_parameter(name).copy_(weight)
         return found
@@ -225,11 +226,10 @@ def _standardize(
     found: dict[int, StandardTokens] = {}
     for member in members:
         tokens = member.data.tokens
-        if id(tokens) not in found:
-            standard = isinstance(tokens, StandardTokens)
-            found[id(tokens)] = (
-                tokens if standard else standardize_tokens(tokens, train, config.token_size, device)
-            )
+        if isinstance(tokens, StandardTokens):
+            found[id(tokens)] = tokens
+        elif id(tokens) not in found:
+            found[id(tokens)] = standardize_tokens(tokens, train, config.token_size, device)
     return [found[id(member.data.tokens)] for member in members]
 
 
@@ -274,7 +274,7 @@ def _train(
     )
     rates = {
         base.weight: float(config.n_channels),
-        base.layer_selector[-1].weight: LAYER_RATE,
+        base.layer_weight: LAYER_RATE,
         model.layer_change: LAYER_RATE,
     }
     optimizer, schedule = optimize(list(model.parameters()), rates, config)

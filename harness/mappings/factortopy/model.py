@@ -79,6 +79,11 @@ class FactorTopy(SelectorModel):
         """Compute the selectors of all or some voxels; differentiable."""
         return self.selectors_at(self.layer_selector[-1](self.layer_features(voxels)), voxels)
 
+    @property
+    def layer_weight(self) -> nn.Parameter:
+        """Weight [n_layers, n_hidden] of the layer selector's last layer."""
+        return self.layer_selector.get_parameter(f"{len(self.layer_selector) - 1}.weight")
+
     def layer_features(self, voxels: slice = EVERY) -> Float[Tensor, "n_voxels n_hidden"]:
         """Compute the last hidden layer of the layer selector's network."""
         return self._select(self.layer_selector[:-1], self.places[voxels])
