@@ -92,8 +92,8 @@ class FactorTopyConfig(TrainedMappingConfig):
     """Selectors are smooth functions of the voxel's coordinates (`harness.mappings.factortopy`)."""
 
     family: Literal["factortopy"] = "factortopy"
-    anchor: Literal["frozen", "frozen", "prior", "pull"] = Field(
-        "none",
+    anchor: Literal["none", "frozen", "prior", "pull"] = Field(
+        "frozen",
         description="how layer selectors use closed-form evidence for layers: not at all; frozen: they are "
         "it; prior: it adds to their logits; pull: a penalty draws them to it",
     )
