@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -72,8 +73,13 @@ class Planted:
     near_border: np.ndarray
 
 
-def plant(tokens: StandardTokens, brain: Brain, seed: int, layout: str) -> Planted:
-    """Draw a wiring and compute its responses to all stimuli."""
+def plant(
+    tokens: StandardTokens, brain: Brain, seed: int, layout: str, shift: Mapping[str, int] | None = None
+) -> Planted:
+    """Draw a wiring and compute its responses to all stimuli.
+
+    `shift` moves regions by layers, as in ``{"V4": 1}``; places, scales and weights stay.
+    """
     rng = np.random.default_rng(seed)
     n_layers = len(tokens.layers)
     layer, scale = np.zeros(brain.n_voxels, dtype=int), np.zeros(brain.n_voxels, dtype=np.float32)
@@ -84,6 +90,7 @@ def plant(tokens: StandardTokens, brain: Brain, seed: int, layout: str) -> Plant
             if layout == "hierarchy":
                 highest = max(roi.rank for roi in brain.rois)
                 layer[there] = round((roi.rank - 1) / (highest - 1) * (n_layers - 1))
+        layer[roi.voxels] = np.clip(layer[roi.voxels] + (shift or {}).get(roi.name, 0), 0, n_layers - 1)
     fields = draw_smooth_fields(brain.coords, brain.coords, 2 + N_PLANTED, SMOOTHNESS, rng)
     space = np.tanh(0.6 * fields[:, :2]).astype(np.float32)
     generator = torch.Generator().manual_seed(seed)

@@ -8,7 +8,7 @@ from harness.config.compose import (
     group_options,
     load_config,
 )
-from harness.config.mapping import LayerRidgeConfig
+from harness.config.mapping import LayerRidgeConfig, ThroughTimeConfig
 from harness.finetuning.methods.ewc import Ewc
 from harness.finetuning.methods.l2_sp import L2Sp
 from harness.finetuning.methods.ldifs import Ldifs
@@ -111,6 +111,11 @@ def test_bytes_by_hand():
     # 2 bytes of float16, 9 places and the global token
     assert token_bytes(100, (8, 16), mapping) == 100 * 24 * 10 * 2
     assert token_bytes(100, (8, 16), LayerRidgeConfig(token_size=3)) == 100 * 24 * 10 * 4
+    # a family that fits all snapshots together holds the tokens of all
+    assert token_bytes(100, (8, 16), mapping, 5) == 100 * 24 * 10 * 2
+    together = ThroughTimeConfig(token_size=3)
+    assert token_bytes(100, (8, 16), together, 5) == 5 * 100 * 24 * 10 * 2
+    assert token_bytes(100, (8, 16), together) is None
     # layer 2, place 2, scale 1, weights 4, bias 1, scores 2; two projections of 24 to 4
     assert mapping_bytes(50, (8, 16), mapping) == 4 * (50 * 12 + 2 * 24 * 4)
     assert mapping_bytes(50, (8, 16), LayerRidgeConfig()) == 4 * 50 * 4

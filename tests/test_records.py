@@ -51,6 +51,7 @@ def test_what_the_records_say_of_families() -> None:
     assert bottlenecks == {
         "factortopy": "local_bottleneck",
         "free_selectors": "local_bottleneck",
+        "through_time": "local_bottleneck",
         "attention": "local_value",
         "layer_ridge": None,
     }
@@ -63,6 +64,7 @@ def test_what_the_records_say_of_families() -> None:
     assert sizes == {
         "factortopy": 4 * (trained + 2 * 5 * 3),
         "free_selectors": 4 * (trained + 2 * (1 + 2 + 1) + 2 * 5 * 3),
+        "through_time": 4 * (trained + 2 * 5 * 3),
         "attention": 4 * (trained + 2 * (1 + 3) + 4 * 5 * 3),
         "layer_ridge": 4 * 2 * 3,
     }

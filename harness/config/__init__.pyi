@@ -48,6 +48,7 @@ from .mapping import (
     FreeSelectorsConfig,
     LayerRidgeConfig,
     MappingConfig,
+    ThroughTimeConfig,
     TokenPlace,
     TrainedMappingConfig,
 )
@@ -135,6 +136,7 @@ __all__ = [
     "SnapshotsConfig",
     "TableTaskConfig",
     "TaskConfig",
+    "ThroughTimeConfig",
     "TokenPlace",
     "TrainedMappingConfig",
     "add_config_folder",

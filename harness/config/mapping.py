@@ -126,6 +126,35 @@ class AttentionConfig(TrainedMappingConfig):
     family: Literal["attention"] = "attention"
 
 
+class ThroughTimeConfig(TrainedMappingConfig):
+    """One mapping for all snapshots (`harness.mappings.through_time`)."""
+
+    family: Literal["through_time"] = "through_time"
+    steps: Count = Field(200, description="optimizer steps per snapshot and per refit, all in one fit")
+    change_penalty: float = Field(
+        0.01,
+        ge=0,
+        description="penalty on the mean squared change of the layer logits: from step 0's, and from one "
+        "snapshot to the next",
+    )
+    gain_penalty: float = Field(
+        0.01, ge=0, description="penalty on the mean squared log gain of a snapshot's predictions"
+    )
+    rotated: bool = Field(
+        True,
+        description="rotate the channels of every snapshot's tokens onto step 0's (Procrustes)",
+    )
+
+    @model_validator(mode="after")
+    def _no_state_is_selected(self) -> ThroughTimeConfig:
+        if self.validation or self.warm_steps is not None:
+            raise ValueError(
+                f"found validation {self.validation} and warm_steps {self.warm_steps}, expected 0 and null: "
+                "all snapshots share one fit"
+            )
+        return self
+
+
 class LayerRidgeConfig(BaseMappingConfig):
     """Ridge regression from every layer (`harness.mappings.layer_ridge`)."""
 
@@ -143,4 +172,6 @@ class LayerRidgeConfig(BaseMappingConfig):
     )
 
 
-MappingConfig = FactorTopyConfig | FreeSelectorsConfig | LayerRidgeConfig | AttentionConfig
+MappingConfig = (
+    FactorTopyConfig | FreeSelectorsConfig | ThroughTimeConfig | LayerRidgeConfig | AttentionConfig
+)

@@ -49,7 +49,8 @@ def fit(
     brain : Brain
         From `load_brain` or `Brain.from_arrays`.
     mapping : str
-        Family: "factortopy", "free_selectors", "attention" or "layer_ridge" (``docs/fitting.md``).
+        Family: "factortopy", "free_selectors", "attention" or "layer_ridge" (``docs/fitting.md``);
+        "through_time" fits a single snapshot like "factortopy".
     seed : int
         Of the initialisation, the batches and the bootstrap sample of training stimuli.
     split_seed : int

@@ -1,5 +1,7 @@
 from .data import (
     FitData,
+    FitOptions,
+    Member,
 )
 from .factortopy.conformance import (
     compare_with_published,
@@ -42,7 +44,9 @@ __all__ = [
     "MINIMAL_R2",
     "Evidence",
     "FitData",
+    "FitOptions",
     "Mapping",
+    "Member",
     "PooledTokens",
     "Region",
     "Split",

@@ -72,6 +72,22 @@ class FitData:
 
 
 @dataclass(frozen=True)
+class Member:
+    """A snapshot, or a refit of step 0 that poses as one.
+
+    Attributes
+    ----------
+    data : FitData
+        The snapshot's tokens, responses and split. Coordinates are those of the first member.
+    previous : int or None
+        Place in the list of the snapshot before; None for step 0 and its refits.
+    """
+
+    data: FitData
+    previous: int | None = None
+
+
+@dataclass(frozen=True)
 class FitOptions:
     """How one fit is run; the family's settings say what is fitted.
 

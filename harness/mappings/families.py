@@ -30,6 +30,10 @@ class Family:
         Projections of every layer's tokens to channels that a mapping keeps.
     learned_per_voxel : function of n_layers and n_channels
         Learned numbers per voxel that a mapping keeps beside its arrays.
+    fit_together : str or None
+        ``module:function`` of a family that fits all snapshots and the refits of step 0 in one fit. It takes
+        a list of `Member`, the settings and `FitOptions`, and returns one `Mapping` per member.
+        `fit` then fits a single snapshot.
     bottleneck : str or None
         Parameter of the model, one matrix per layer, that projects local tokens to the channels that voxels
         weight. None: the family has no channels.
@@ -40,6 +44,7 @@ class Family:
     arrays: tuple[str, ...] = ARRAYS
     n_projections: int = 0
     learned_per_voxel: Callable[[int, int], int] = lambda n_layers, n_channels: 0
+    fit_together: str | None = None
     bottleneck: str | None = None
 
     @property
@@ -57,6 +62,10 @@ class Family:
         found: Callable[..., Any] = pkgutil.resolve_name(self.fit)
         return found
 
+    def load_fit_together(self) -> Callable[..., Any] | None:
+        """Import the function that fits all snapshots at once; None if each is fitted by itself."""
+        return None if self.fit_together is None else pkgutil.resolve_name(self.fit_together)
+
 
 _RECORDS = (
     Family(
@@ -70,6 +79,13 @@ _RECORDS = (
         "harness.mappings.free_selectors:fit_free_selectors",
         n_projections=2,
         learned_per_voxel=lambda n_layers, n_channels: n_layers + 2 + 1,  # the selectors' logits
+        bottleneck="local_bottleneck",
+    ),
+    Family(
+        settings.ThroughTimeConfig,
+        "harness.mappings.through_time:fit_alone",
+        n_projections=2,
+        fit_together="harness.mappings.through_time:fit_through_time",
         bottleneck="local_bottleneck",
     ),
     Family(

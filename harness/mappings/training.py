@@ -228,7 +228,7 @@ def predict(
 ) -> Float[np.ndarray, "n_chosen n_voxels"]:
     """Predict the responses to some of the images."""
     found = np.empty((len(images), len(model.bias)), dtype=np.float32)
-    for voxels in _passes(len(model.bias), voxels_per_pass):
+    for voxels in cut_voxels(len(model.bias), voxels_per_pass):
         selectors = model.selectors(voxels)
         first = 0
         for stimuli in tokens.stream(images.split(batch_size)):
@@ -238,7 +238,7 @@ def predict(
     return found
 
 
-def _passes(n_voxels: int, voxels_per_pass: int) -> list[slice]:
+def cut_voxels(n_voxels: int, voxels_per_pass: int) -> list[slice]:
     """Cut the voxels into as few parts as the bound allows, as equal as possible."""
     n_passes = -(-n_voxels // voxels_per_pass)
     size = -(-n_voxels // n_passes)
@@ -267,9 +267,9 @@ def _train(
     """Train and return the steps to the selected state: the best on validation stimuli, or the last."""
     tokens, targets, validation = samples.tokens, samples.targets, samples.validation
     parameters = [parameter for _, parameter in model.named_parameters()]
-    optimizer, schedule = _optimize(parameters, rates, config)
-    batches = _draw_batches(samples.train, config.batch_size, config.steps, generator)
-    passes = _passes(targets.shape[1], config.voxels_per_pass)
+    optimizer, schedule = optimize(parameters, rates, config)
+    batches = draw_batches(samples.train, config.batch_size, config.steps, generator)
+    passes = cut_voxels(targets.shape[1], config.voxels_per_pass)
     check_every = -(-config.steps // CHECKS)
     best: _State | None = None
     bar = tqdm(batches, desc=progress, total=config.steps, disable=progress is None, leave=False)
@@ -325,9 +325,10 @@ class _State:
     parameters: list[Tensor]
 
 
-def _optimize(
+def optimize(
     parameters: Sequence[nn.Parameter], rates: dict[nn.Parameter, float], config: TrainedMappingConfig
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Make the optimizer and its schedule: a rise over `WARM_UP` of ``mapping.steps``, then a fall to 0."""
     groups = [([p for p in parameters if p not in rates], 1.0)]
     groups += [([p], rate) for p, rate in rates.items()]
     optimizer = torch.optim.AdamW(
@@ -349,7 +350,7 @@ def _optimize(
     return optimizer, schedule
 
 
-def _draw_batches(
+def draw_batches(
     train: Int[Tensor, " n_train"], batch_size: int, steps: int, generator: torch.Generator
 ) -> Sequence[Int[Tensor, " _"]]:
     """Draw passes over the stimuli, each in its own order; a batch may span two passes."""

@@ -532,6 +532,30 @@ def _selectors() -> Iterator[Metric]:
             over_subjects="interval",
         )
     )
+    yield from expand(
+        Metric(
+            "selectors/<place>/velocity",
+            "velocity of the layer distribution",
+            "Wasserstein-1 distance of the place's mean layer distribution from the snapshot before's, per "
+            "100 optimizer steps; family through_time only.",
+            "harness.measures.velocity.region_velocity",
+            unit="shares of the depth per 100 steps",
+            low=0.0,
+            over_subjects="interval",
+        )
+    )
+    yield from expand(
+        Metric(
+            "selectors/<place>/change_step",
+            "step of change",
+            "Step at which the place's mean layer distribution has moved half as far from step 0 as it moves "
+            "up to this snapshot; absent where it moves no farther than a refit. Family through_time only.",
+            "harness.measures.velocity.change_steps",
+            unit="steps",
+            low=0.0,
+            over_subjects="mean",
+        )
+    )
 
     yield from expand(
         Metric(

@@ -16,7 +16,10 @@ from harness.brains import (
     Brain,
     Roi,
 )
-from harness.mappings import Mapping
+from harness.mappings import (
+    FAMILIES,
+    Mapping,
+)
 from harness.measures.alignment_rows import AlignmentRows
 from harness.measures.catalogue import describe
 from harness.measures.collapse import name_collapse
@@ -49,6 +52,10 @@ from harness.measures.rewiring import (
     summarise_rois,
 )
 from harness.measures.significance import noise_floor
+from harness.measures.velocity import (
+    change_steps,
+    region_velocity,
+)
 
 Summary = dict[str, dict[str, float]]
 
@@ -76,6 +83,7 @@ def measure_brain(
     """
     step_0 = (mappings[0], *refits)
     aligned = AlignmentRows(brain, seed)
+    moving = name_velocity(mappings, refits, brain) if _fitted_together(mappings[0]) else {}
     for step in sorted(mappings):
         mapping = mappings[step]
         values = name_mapping(mapping, brain)
@@ -86,7 +94,7 @@ def measure_brain(
             values |= aligned.name_floor(list(step_0), predicted)
         if step > 0:
             values |= compare_with_start(step_0, mappings[step], brain, seed)
-        yield step, values
+        yield step, values | moving.get(step, {})
 
 
 def name_probes(now: dict[str, Any], before: dict[str, Any], *tasks: str) -> dict[str, float]:
@@ -134,6 +142,31 @@ def name_interval(
     # where nothing differs, not even the features, Δ is 0 by definition
     ends = (0.0, 0.0) if now == before else delta_interval(found)
     return {} if ends is None else {f"{change}_low": ends[0], f"{change}_high": ends[1]}
+
+
+def name_velocity(
+    mappings: dict[int, Mapping], refits: Sequence[Mapping], brain: Brain
+) -> dict[int, dict[str, float]]:
+    """Name by step how fast every place's layer distribution moves, and when it changes.
+
+    Only where snapshots share a fit: with separate fits, two snapshots differ by the noise of two fits.
+    """
+    layers = {step: mapping.layer for step, mapping in mappings.items()}
+    others = [mapping.layer for mapping in refits]
+    places: dict[str, Any] = {"all": slice(None)} | {roi.name: roi.voxels for roi in brain.rois}
+    values: dict[int, dict[str, float]] = {step: {} for step in mappings}
+    for place, voxels in places.items():
+        for measure, found in (
+            ("velocity", region_velocity(layers, voxels)),
+            ("change_step", change_steps(layers, others, voxels)),
+        ):
+            for step, value in found.items():
+                values[step][f"selectors/{place}/{measure}"] = value
+    return values
+
+
+def _fitted_together(mapping: Mapping) -> bool:
+    return FAMILIES[mapping.family].fit_together is not None
 
 
 def name_mapping(mapping: Mapping, brain: Brain) -> dict[str, float]:

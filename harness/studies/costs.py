@@ -108,10 +108,19 @@ def count_images_seen(config: Config, n_stimuli: int) -> int:
     return n_stimuli * len(list_subjects(config.brain, Path())) + of_probes + own
 
 
-def token_bytes(n_stimuli: int, widths: Sequence[int], mapping: MappingConfig) -> int:
-    """Size of one snapshot's tokens in bytes: token_size² local tokens and a global one per layer."""
+def token_bytes(
+    n_stimuli: int, widths: Sequence[int], mapping: MappingConfig, n_snapshots: int | None = None
+) -> int | None:
+    """Size of the tokens that are held at a time: token_size² local ones and a global one per layer.
+
+    One snapshot's, or those of all for a family that fits them together; None if their number is unknown.
+    """
+    if FAMILIES[mapping.family].fit_together is None:
+        n_snapshots = 1
+    if n_snapshots is None:
+        return None
     precision = getattr(mapping, "token_precision", "float32")
-    return n_stimuli * sum(widths) * (mapping.token_size**2 + 1) * BYTES[precision]
+    return n_snapshots * n_stimuli * sum(widths) * (mapping.token_size**2 + 1) * BYTES[precision]
 
 
 def mapping_bytes(n_voxels: int, widths: Sequence[int], mapping: MappingConfig) -> int:
@@ -196,7 +205,7 @@ class PlannedRun:
     n_steps, n_snapshots, n_fits : int or None
         Optimizer steps, snapshots, and fits of all subjects' mappings.
     weights, tokens, disk : int or None
-        Bytes of memory for weights while fine-tuning, of one snapshot's tokens, and of files.
+        Bytes of memory for weights while fine-tuning, of tokens (`token_bytes`), and of files.
     seconds : float or None
     """
 

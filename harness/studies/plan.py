@@ -60,7 +60,8 @@ from harness.studies.plan_table import (
 
 LEGEND = """\
 weights: pretrained and tuned weights, gradients, AdamW's moments and the method's own copies, without
-activations. tokens: of one snapshot. disk: snapshots and mappings. ?: unknown before the run."""
+activations. tokens: of one snapshot, or of all for mapping=through_time. disk: snapshots and mappings.
+?: unknown before the run."""
 ESTIMATE = """
 from a few passes of untrained networks and a short fit, without reading, decoding and fitting probes;
 ?: the network does not fit in memory, or the mapping is solved in closed form."""
@@ -163,6 +164,7 @@ def plan_run(config: Config, size: tuple[int, int] | None) -> PlannedRun:
     n_trained, stored = count_trained(config, network)
     n_steps, snapshots = plan_steps(config)
     n_fits = None if snapshots is None else count_fits(config, len(snapshots))
+    n_snapshots = None if snapshots is None else len(snapshots)
     disk = None
     if snapshots is not None and n_fits is not None and size is not None:
         disk = len(snapshots) * stored + n_fits * mapping_bytes(size[1], network.widths, config.mapping)
@@ -174,7 +176,7 @@ def plan_run(config: Config, size: tuple[int, int] | None) -> PlannedRun:
         None if snapshots is None else len(snapshots),
         n_fits,
         training_bytes(network.n_all, n_trained, kept),
-        None if size is None else token_bytes(size[0], network.widths, config.mapping),
+        None if size is None else token_bytes(size[0], network.widths, config.mapping, n_snapshots),
         disk,
     )
 

@@ -2,12 +2,14 @@
 
 The work is cut into items, one folder or file each: a mapping and the probes of every snapshot, and the
 refits of step 0 that make the noise floor; with several subjects, mappings and refits of each. Processes
-share the items. The main process then derives every row of ``results.jsonl`` from the files on disk and sends
-the rows to MLflow.
+share the items. A family that fits all snapshots together has one fit per subject instead, before the items.
+The main process then derives every row of ``results.jsonl`` from the files on disk and sends the rows to
+MLflow.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -25,8 +27,11 @@ from harness.finetuning import (
     tune,
 )
 from harness.mappings import (
+    FAMILIES,
     FitData,
+    FitOptions,
     Mapping,
+    Member,
     fit_mapping,
     load_mapping,
     load_split,
@@ -98,6 +103,7 @@ def measure(config: Config, run: Path, inputs: Inputs, accelerator: Accelerator)
     unfitted = [subject for subject in brains.subjects if any(item.subject == subject for item in missing)]
     for subject in unfitted[process::n_processes]:
         tracker.prepare(subject)
+        tracker.fit_together(subject, steps)
     accelerator.wait_for_everyone()
     # sorted by subject and step, so that a process computes the tokens of a snapshot once for all its refits
     place_of = {subject: place for place, subject in enumerate(brains.subjects)}
@@ -169,6 +175,36 @@ class _Tracker:
             self._open(item.step)
             name = f"tracking: {_name(subject)}step 0, start"
             save_mapping(self._fit(item, name, self._config.mapping, None), start_folder(subject.folder))
+
+    def fit_together(self, subject: Subject, steps: Sequence[int]) -> None:
+        """Fit a subject's missing mappings in one fit, if the family fits all snapshots together."""
+        config = self._config.mapping
+        fit, items = (
+            FAMILIES[config.family].load_fit_together(),
+            plan_work(self._config, [subject], steps),
+        )
+        if fit is None or all(item.mapping.exists() for item in items):
+            return
+        # step 0 first, then its refits, then the snapshots in order
+        items.sort(key=lambda item: (item.step, item.refit))
+        members: list[Member] = []
+        data: FitData | None = None
+        for item in items:
+            self._open(item.step)
+            if item.refit == 0:
+                data = self._see(subject, f"tracking: {_name(subject)}step {item.step}")
+                self._seen = None  # the next snapshot's tokens are stored beside these, not instead of them
+            assert data is not None
+            later = item.step > 0 and items[len(members) - 1].step > 0
+            members.append(Member(data, len(members) - 1 if later else None))
+        options = FitOptions(
+            items[0].seed(self._config),
+            config.bootstrap,
+            self._device,
+            self._label(f"tracking: {_name(subject)}all steps, mapping"),
+        )
+        for item, mapping in zip(items, fit(members, config, options), strict=True):
+            save_mapping(mapping, item.mapping)
 
     def _lacks_probes(self, item: WorkItem) -> bool:
         # probes belong to no subject: the first subject's items include them

@@ -84,13 +84,28 @@ class FactorTopy(SelectorModel):
 
     def selectors(self, voxels: slice = EVERY) -> SelectorTensors:
         """Compute the selectors of all or some voxels; differentiable."""
-        places = self.places[voxels]
-        logits = self._select(self.layer_selector, places)
+        logits = self.layer_selector[-1](self.layer_features(voxels))
         if self.layer_prior is not None:
             logits = logits + self.layer_prior[voxels]
+        return self.selectors_at(logits, voxels)
+
+    @property
+    def layer_weight(self) -> nn.Parameter:
+        """Weight [n_layers, n_hidden] of the layer selector's last layer."""
+        return self.layer_selector.get_parameter(f"{len(self.layer_selector) - 1}.weight")
+
+    def layer_features(self, voxels: slice = EVERY) -> Float[Tensor, "n_voxels n_hidden"]:
+        """Compute the last hidden layer of the layer selector's network."""
+        return self._select(self.layer_selector[:-1], self.places[voxels])
+
+    def selectors_at(
+        self, layer_logits: Float[Tensor, "n_voxels n_layers"], voxels: slice = EVERY
+    ) -> SelectorTensors:
+        """Compute the selectors of all or some voxels with layer logits from elsewhere."""
+        places = self.places[voxels]
         return SelectorTensors(
             space=self._select(self.space_selector, places).tanh(),
-            layer=logits.softmax(dim=-1),
+            layer=layer_logits.softmax(dim=-1),
             scale=self._select(self.scale_selector, places).squeeze(-1).sigmoid(),
         )
 
