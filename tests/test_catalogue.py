@@ -145,6 +145,8 @@ EXPECTED = {
     "brain/V1/r2_normalised": (ANY, "higher", False, "number"),
     "brain/V1/r2_normalised_voxels": (UP, "neither", False, "number"),
     "brain/V1/correlation": (SIGNED, "higher", False, "number"),
+    "selectors/V1/velocity": (UP, "neither", False, "number"),
+    "selectors/V1/change_step": (UP, "neither", False, "number"),
     "evidence/V1/layer/blocks.3": ((0.0, 1.0), "neither", False, "number"),
     "verdict/V1/rewired": ((0.0, 1.0), "neither", False, "number"),
     "verdict/V1/preferred_before": ((0.0, 1.0), "neither", False, "number"),

@@ -62,7 +62,7 @@ def test_snapshots_and_refits_share_all_but_their_layers_and_gain(tracked: tuple
 
 def test_rows_have_velocity(tracked: tuple[Config, Path]) -> None:
     _, folder = tracked
-    assert {"selectors/<place>/velocity", "rewiring/<roi>/wasserstein_p_fdr"} <= check_rows(folder)
+    assert {"selectors/<place>/velocity", "rewiring/<place>/n_predicted"} <= check_rows(folder)
     rows = {(row["name"], row["step"]): row["value"] for row in read_rows(folder / "results.jsonl")[0]}
     layers = {step: mappings_of(folder)[step, 0].layer for step in STEPS}
     for step, velocity in region_velocity(layers, slice(None)).items():
