@@ -118,10 +118,10 @@ def draw(cells: Sequence[dict[str, Any]]) -> Figure:
     with figure_style():
         figure = Figure(figsize=(12, 5.2), layout="constrained")
         axes = figure.subplots(1, 4, width_ratios=(3, 3, 3, 2.4))
-        _draw_shares(axes[0], spared, "rewired", "Nothing rewired: called rewired", legend=True)
-        _draw_shares(axes[1], spared, "reweighted", "Nothing rewired: called reweighted")
+        _draw_shares(axes[0], spared, "rewired", "Called rewired; none is", legend=True)
+        _draw_shares(axes[1], spared, "reweighted", "Called reweighted; none is")
         axes[1].set_yticklabels([])
-        _draw_shares(axes[2], moved, "found", "Rewired: found")
+        _draw_shares(axes[2], moved, "found", "Rewired, and found")
         _draw_shift(axes[3], here)
         figure.suptitle(size, x=0.01, ha="left", fontsize=9, color=FAINT)
     return figure

@@ -231,7 +231,8 @@ def test_repeats_of_a_picture_are_not_validated_on_what_they_were_fitted_on(
     monkeypatch.setattr(training, "predict", note_predicted)
     monkeypatch.setattr(StandardTokens, "stream", note_streamed)
     split = split_by_seed(np.arange(N_IMAGES) // 4, 0.2, seed=0)
-    steps = CONFIG.model_copy(update={"steps": 25, "validation": 0.3})
+    # the anchor would stream tokens too
+    steps = CONFIG.model_copy(update={"steps": 25, "validation": 0.3, "anchor": "none"})
     fit_family(planted, steps, bootstrap=bootstrap, split=split)
     validated, fitted = set(predicted[0]), set(streamed[0])
     assert predicted[-1] == split.held_out.tolist()

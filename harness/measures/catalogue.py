@@ -92,7 +92,7 @@ def describe(name: str) -> Metric:
     Parameters
     ----------
     name : str
-        As in ``results.jsonl``: ``rewiring/V4/wasserstein_p_fdr``.
+        As in ``results.jsonl``: ``rewiring/V4/wasserstein_excess``.
 
     Raises
     ------
