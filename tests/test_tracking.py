@@ -97,7 +97,7 @@ def test_journal_refuses_what_is_not_finite_and_writes_nothing_of_it(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "name", ["loss", "a/b/c/d/e", "brain/V1 (left)/r2", "brain//r2", "", "train/" + "x" * 250]
+    "name", ["loss", "a/b/c/d/e/f", "brain/V1 (left)/r2", "brain//r2", "", "train/" + "x" * 250]
 )
 def test_journal_refuses_names_that_mlflow_would(tmp_path: Path, name: str) -> None:
     with (

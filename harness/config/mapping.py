@@ -93,7 +93,7 @@ class FactorTopyConfig(TrainedMappingConfig):
 
     family: Literal["factortopy"] = "factortopy"
     anchor: Literal["none", "frozen", "prior", "pull"] = Field(
-        "frozen",
+        "none",
         description="how layer selectors use closed-form evidence for layers: not at all; frozen: they are "
         "it; prior: it adds to their logits; pull: a penalty draws them to it",
     )
