@@ -84,13 +84,13 @@ def test_every_row_is_finite_and_named_once(tracked):
     names = {row["name"] for row in rows}
     assert {"task/digits/accuracy", "probe/digits/linear_accuracy", "forgetting/shapes/delta_lp"} <= names
     assert "forgetting/digits/delta_lp" not in names  # a change there is learning
-    assert {"brain/V1/r2", "rewiring/V4/n_predicted", "alignment/all/hierarchy"} <= names
+    assert {"brain/V1/r2", "rewiring/V4/wasserstein_excess", "alignment/all/hierarchy"} <= names
     assert not any(name.endswith("zero_shot_accuracy") for name in names)  # no text tower
 
 
 def test_every_row_is_in_the_catalogue(tracked):
     patterns = check_rows(tracked[1])
-    assert {"train/loss", "drift/<layer>/cka", "rewiring/<place>/n_predicted_low"} < patterns
+    assert {"train/loss", "drift/<layer>/cka", "rewiring/<place>/wasserstein_excess_low"} < patterns
 
 
 def test_unchanged_backbone_does_not_forget_or_rewire(tracked):
