@@ -40,6 +40,8 @@ from harness.tracking.work_items import (
 def tracked(tmp_path_factory):
     """Track a linear probe: its backbone never changes, so no rewiring may be found."""
     overrides = [*TINY, *SMALL_TRACKING, "method=linear_probe", "finetune.lr=1e-2", "mapping.steps=30"]
+    # enough voxels that most regions have five predicted ones, which rewiring needs
+    overrides += ["brain.n_voxels=400"]
     config = load_config(
         [
             *overrides,
@@ -203,6 +205,8 @@ def several(tmp_path_factory):
     config = load_config(
         [
             *(*TINY, *SMALL_TRACKING, "method=linear_probe", "finetune.max_steps=1", "brain.subjects=[1,0]"),
+            "brain.n_voxels=600",  # most regions have five predicted ones, which rewiring needs
+            "mapping.steps=30",
             f"runs_dir={tmp_path_factory.mktemp('runs')}",
         ]
     )
@@ -244,7 +248,9 @@ def test_plain_rows_are_means_of_the_subjects_rows(several):
     assert "rewiring/<roi>/wasserstein_excess_subjects_p_fdr" in check_rows(folder)
     # for the backbone, not for a subject
     assert not any(name.startswith(("probe/", "task/", "forgetting/")) and "subj" in name for name, _ in rows)
-    assert ("rewiring/V1/wasserstein_p", 1) not in rows and ("rewiring/V1/subj01/wasserstein_p", 1) in rows
+    # a refit floor is a subject's own; the mean has an interval over subjects
+    assert ("rewiring/V1/wasserstein_excess_low", 1) not in rows
+    assert ("rewiring/V1/subj01/wasserstein_excess_low", 1) in rows
 
 
 def test_a_query_has_the_mean_and_every_subject(several):
