@@ -39,7 +39,7 @@ from validity_report import (
 )
 
 from harness.mappings.layer_evidence import (
-    MINIMAL_R2,
+    MIN_R2,
     Evidence,
     PooledTokens,
     Region,
@@ -47,6 +47,7 @@ from harness.mappings.layer_evidence import (
     measure_evidence,
 )
 from harness.measures.controls import degrade
+from harness.measures.predicted import MIN_VOXELS
 from harness.measures.verdict import (
     RegionVerdict,
     judge,
@@ -58,7 +59,6 @@ BEDS = tuple(
 GROUPS = ("level", "shift", "mixture", "other")
 FIRST_SEED = 1000  # smaller ones were used to choose the rule
 CEILING = 0.6
-SMALLEST = 5  # voxels of a region
 NOISES = (0.2, 0.5, 1.0, 2.0)
 
 
@@ -71,9 +71,9 @@ class Replicate:
         self._noise = self._draw_noise()
         self.responses = wired.respond(self._noise)
         self.penalties, r2 = choose_penalties(wired.pooled, self.responses)
-        predicted = r2 > MINIMAL_R2
+        predicted = r2 > MIN_R2
         areas = [np.flatnonzero((wired.area == area) & predicted) for area in range(len(wired.names))]
-        self.kept = [area for area, voxels in enumerate(areas) if len(voxels) >= SMALLEST]
+        self.kept = [area for area, voxels in enumerate(areas) if len(voxels) >= MIN_VOXELS]
         self.regions = [Region(wired.names[area], areas[area]) for area in self.kept]
         self.seconds = -time.process_time()
         self.controls = degrade(wired.pooled, self.responses, self.regions, self.penalties, seed)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
-from harness.measures.verdict import VerdictKind
+from harness.measures.verdict_rows import VerdictKind
 from harness.plot.style import (
     FAINT,
     INK,
@@ -116,20 +116,21 @@ def draw(cells: Sequence[dict[str, Any]]) -> Figure:
     spared = [cell for cell in here if "found" not in cell]
     moved = [cell for cell in here if "found" in cell and not cell["condition"].startswith(MIXTURE)]
     with figure_style():
-        figure = Figure(figsize=(12, 5.2), layout="constrained")
-        axes = figure.subplots(1, 4, width_ratios=(3, 3, 3, 2.4))
-        _draw_shares(axes[0], spared, "rewired", "Called rewired; none is", legend=True)
+        mixed = any(cell["condition"].startswith(MIXTURE) for cell in here)
+        figure = Figure(figsize=(12, 5.4), layout="constrained")
+        axes = figure.subplots(1, 3 + mixed, width_ratios=(3, 3, 3, 2.4)[: 3 + mixed])
+        _draw_shares(axes[0], spared, "rewired", "Called rewired; none is")
         _draw_shares(axes[1], spared, "reweighted", "Called reweighted; none is")
         axes[1].set_yticklabels([])
         _draw_shares(axes[2], moved, "found", "Rewired, and found")
-        _draw_shift(axes[3], here)
+        if mixed:
+            _draw_shift(axes[3], here)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
         figure.suptitle(size, x=0.01, ha="left", fontsize=9, color=FAINT)
     return figure
 
 
-def _draw_shares(
-    axes: Axes, cells: Sequence[dict[str, Any]], column: str, title: str, legend: bool = False
-) -> None:
+def _draw_shares(axes: Axes, cells: Sequence[dict[str, Any]], column: str, title: str) -> None:
     conditions = list(dict.fromkeys(cell["condition"] for cell in cells))
     beds = list(dict.fromkeys(cell["bed"] for cell in cells))
     for place, (bed, colour) in enumerate(choose_colours(dict.fromkeys(beds, True)).items()):
@@ -153,8 +154,6 @@ def _draw_shares(
     axes.set_xlim((-2, 102) if column == "found" else (-0.5, 25))
     axes.set_xlabel("% of brains")
     axes.set_title(title, loc="left", fontsize=9)
-    if legend:
-        axes.legend(loc="lower right", fontsize=7, frameon=True)
 
 
 def _draw_shift(axes: Axes, cells: Sequence[dict[str, Any]]) -> None:
@@ -175,5 +174,5 @@ def _draw_shift(axes: Axes, cells: Sequence[dict[str, Any]]) -> None:
             label=bed,
         )
     axes.axhline(1 / 7, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-    axes.set_xlabel("share of the next layer in V4, %")
-    axes.set_title("Estimated shift of depth (mean, sd)", loc="left", fontsize=9)
+    axes.set_xlabel("next layer's share in V4, %")
+    axes.set_title("Shift of depth (mean, sd)", loc="left", fontsize=9)

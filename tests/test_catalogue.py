@@ -22,12 +22,9 @@ from harness.measures.catalogue import (
     split_name,
     to_markdown,
 )
-from harness.measures.entries import (
-    SCORINGS,
-    STAGES,
-    name_auroc,
-)
+from harness.measures.entries import STAGES
 from harness.measures.metric import Kind
+from harness.measures.network_entries import SCORINGS, name_auroc
 from harness.measures.probes.kinds import PROBE_KINDS
 from harness.runs.journal import read_rows
 from harness.storage.errors import InputError
@@ -147,10 +144,10 @@ EXPECTED = {
     "brain/V1/correlation": (SIGNED, "higher", False, "number"),
     "selectors/V1/velocity": (UP, "neither", False, "number"),
     "selectors/V1/change_step": (UP, "neither", False, "number"),
-    "evidence/V1/layer/blocks.3": ((0.0, 1.0), "neither", False, "number"),
-    "verdict/V1/rewired": ((0.0, 1.0), "neither", False, "number"),
-    "verdict/V1/preferred_before": ((0.0, 1.0), "neither", False, "number"),
-    "verdict/V1/preferred_after": ((0.0, 1.0), "neither", False, "number"),
+    "evidence/V1/layer/blocks.3": (FRACTION, "neither", False, "number"),
+    "verdict/V1/rewired": (FRACTION, "neither", False, "number"),
+    "verdict/V1/preferred_before": (FRACTION, "neither", False, "number"),
+    "verdict/V1/preferred_after": (FRACTION, "neither", False, "number"),
 }
 
 

@@ -18,7 +18,8 @@ from harness.mappings.layer_evidence import (
 )
 from harness.measures.catalogue import describe
 from harness.measures.controls import Controls, contrast, degrade
-from harness.measures.verdict import VerdictKind, judge, name_evidence
+from harness.measures.verdict import judge, name_evidence
+from harness.measures.verdict_rows import VerdictKind
 
 N_STIMULI, N_FEATURES, N_VOXELS = 160, 24, 60
 PENALTIES = [1.0, 1.0, 1.0]

@@ -6,6 +6,7 @@ import pytest
 from catalogued import check_rows
 from equality import assert_equal
 from overrides import SMALL_TRACKING, TINY
+from safetensors.numpy import load_file, save_file
 
 from harness.commands.finetune import run
 from harness.config.compose import load_config
@@ -15,6 +16,7 @@ from harness.mappings.splits import load_split
 from harness.runs.inputs import load_inputs
 from harness.runs.journal import read_rows
 from harness.runs.layout import (
+    evidence_file,
     list_snapshots,
     mapping_folder,
     probes_file,
@@ -186,6 +188,22 @@ def test_split_is_kept_with_the_run(tracked):
     assert sorted([*split.train, *split.held_out]) == list(range(20))
     with pytest.raises(InputError, match=r"split\.json: made for other stimuli"):
         load_split(folder / "split.json", np.arange(20) + 1)
+
+
+def test_broken_evidence_is_named(tracked, tmp_path):
+    config, folder = copy_run(*tracked, tmp_path)
+    file = evidence_file(folder, 2)
+    whole = load_file(file)
+    for arrays, message in (
+        ({"cross": whole["cross"]}, r"step-000002\.safetensors: not evidence .*loss"),
+        ({**whole, "loss": whole["loss"][1:]}, r"step-000002\.safetensors: loss is .* expected"),
+    ):
+        save_file(arrays, file)
+        with pytest.raises(InputError, match=message):
+            run(config)
+    (folder / "evidence/controls/controls.json").write_text("{}")
+    with pytest.raises(InputError, match=r"controls: not evidence .*layers"):
+        run(config)
 
 
 def test_broken_probes_are_named(tracked, tmp_path):

@@ -17,7 +17,7 @@ from .fit import (
     prepare_tokens,
 )
 from .layer_evidence import (
-    MINIMAL_R2,
+    MIN_R2,
     Evidence,
     PooledTokens,
     Region,
@@ -41,7 +41,7 @@ from .splits import (
 __all__ = [
     "ARRAYS",
     "FAMILIES",
-    "MINIMAL_R2",
+    "MIN_R2",
     "Evidence",
     "FitData",
     "FitOptions",

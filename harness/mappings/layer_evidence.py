@@ -22,8 +22,8 @@ from harness.tokens import LayerTokens
 
 PENALTIES = (0.1, 0.2, 0.4, 0.7, 1.0, 1.4, 2.0, 4.0, 8.0, 16.0)
 """Ridge penalties to choose from. An image's features have mean square 1 in sum, so these suit all widths."""
-MINIMAL_R2 = 0.02
-"""Voxels that no layer predicts better than this say nothing about layers."""
+MIN_R2 = 0.02
+"""A voxel is predicted if its R² is above this; others say nothing about layers."""
 AT_ONCE = 128  # images pooled at once
 
 
@@ -167,7 +167,7 @@ def choose_penalties(
         scores.append(1 - torch.stack(errors))
     r2 = torch.stack(scores).cpu().numpy()  # layers, penalties, voxels
     r2[:, :, (targets == 0).all(dim=0).cpu().numpy()] = 0
-    predicted = r2.max(axis=(0, 1)) > MINIMAL_R2
+    predicted = r2.max(axis=(0, 1)) > MIN_R2
     chosen = r2[:, :, predicted if predicted.any() else slice(None)].mean(axis=2).argmax(axis=1)
     best = r2[np.arange(len(r2)), chosen].max(axis=0)
     return [PENALTIES[place] for place in chosen], best

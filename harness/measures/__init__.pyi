@@ -32,9 +32,7 @@ from .drift import (
     weight_distance,
 )
 from .entries import (
-    SCORINGS,
     STAGES,
-    name_auroc,
 )
 from .image_bootstrap import (
     Change,
@@ -57,6 +55,13 @@ from .metric import (
     Form,
     Kind,
     Metric,
+)
+from .network_entries import (
+    SCORINGS,
+    name_auroc,
+)
+from .predicted import (
+    counted_places,
 )
 from .probes.kinds import (
     PROBE_KINDS,
@@ -104,12 +109,12 @@ from .significance import (
     mean_over_subjects,
 )
 from .verdict import (
-    VerdictKind,
     name_evidence,
 )
 from .verdict_rows import (
     VERDICTS,
     Verdict,
+    VerdictKind,
     name_verdict,
     read_verdict,
     tag_verdicts,
@@ -147,6 +152,7 @@ __all__ = [
     "cluster_channels",
     "common_best",
     "correct_over_rois",
+    "counted_places",
     "degrade",
     "describe",
     "describe_features",

@@ -28,13 +28,13 @@ from harness.measures.endings import (
     Ending,
 )
 from harness.measures.entries import (
-    SCORINGS,
     STAGES,
     list_metrics,
 )
 from harness.measures.metric import (
     Metric,
 )
+from harness.measures.network_entries import SCORINGS
 from harness.storage import unknown_name
 
 INTERPOLATED = "wise_ft."

@@ -13,10 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from harness.brains import Roi
+from harness.mappings import MIN_R2
 from harness.storage import InputError
-
-MIN_R2 = 0.02
-"""A voxel is predicted if its held-out R² is above this."""
 
 MIN_VOXELS = 5
 """A place with fewer predicted voxels has no mean."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from harness.brains import (
     Brain,
@@ -23,7 +23,6 @@ from harness.mappings import (
 from harness.measures.alignment_rows import AlignmentRows
 from harness.measures.catalogue import describe
 from harness.measures.collapse import name_collapse
-from harness.measures.entries import name_auroc
 from harness.measures.forgetting import delta
 from harness.measures.image_bootstrap import (
     delta_interval,
@@ -33,6 +32,7 @@ from harness.measures.layer_rows import (
     name_layers,
     places_of_layers,
 )
+from harness.measures.network_entries import name_auroc
 from harness.measures.predicted import (
     counted_places,
     predicted_voxels,
@@ -93,7 +93,7 @@ def measure_brain(
         if step == 0 and alignment:
             values |= aligned.name_floor(list(step_0), predicted)
         if step > 0:
-            values |= compare_with_start(step_0, mappings[step], brain, seed)
+            values |= compare_with_start(step_0, mapping, predicted, brain, seed)
         yield step, values | moving.get(step, {})
 
 
@@ -206,7 +206,13 @@ def name_normalised(
     return values
 
 
-def compare_with_start(step_0: Sequence[Mapping], now: Mapping, brain: Brain, seed: int) -> dict[str, float]:
+def compare_with_start(
+    step_0: Sequence[Mapping],
+    now: Mapping,
+    predicted: Bool[np.ndarray, " n_voxels"],
+    brain: Brain,
+    seed: int,
+) -> dict[str, float]:
     """Name all measures of rewiring of one snapshot, over the voxels that are predicted at either end.
 
     Parameters
@@ -215,11 +221,12 @@ def compare_with_start(step_0: Sequence[Mapping], now: Mapping, brain: Brain, se
         All fits of step 0, at least three.
     now : Mapping
         Of the snapshot.
+    predicted : bool array [n_voxels]
+        From `predicted_voxels`.
     brain : Brain
     seed : int
         Seed of the channel clusters.
     """
-    predicted = predicted_voxels([fit.r2 for fit in step_0], now.r2)
     places = counted_places(brain.rois, predicted)
     before = [describe_fit(fit, places, seed) for fit in step_0]
     after = [describe_fit(now, places, seed)]

@@ -12,10 +12,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from harness.measures.entries import (
-    SCORINGS,
-    name_auroc,
-)
 from harness.measures.forgetting import (
     AccuracyMatrix,
     average_accuracy,
@@ -25,6 +21,10 @@ from harness.measures.forgetting import (
     forward_transfer,
     relative_forgetting,
     transfer,
+)
+from harness.measures.network_entries import (
+    SCORINGS,
+    name_auroc,
 )
 
 # measures of earlier tasks, in the order of the comparison

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -32,18 +31,10 @@ from harness.measures.controls import (
     Matched,
     contrast,
 )
+from harness.measures.verdict_rows import VerdictKind
 
 ALPHA = 0.05
 N_MULTIPLIERS = 2000
-
-
-class VerdictKind(IntEnum):
-    """What happened to a region, by severity; the numbers stand in results."""
-
-    UNCHANGED = 0
-    LOSS_OF_SIGNAL = 1
-    REWEIGHTED = 2
-    REWIRED = 3
 
 
 @dataclass(frozen=True)

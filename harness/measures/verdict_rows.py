@@ -8,11 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 from harness.measures.catalogue import split_name
 
-VERDICTS = ("unchanged", "loss of signal", "reweighted", "rewired")
-"""What ``verdict/<place>/kind`` means, by code."""
+
+class VerdictKind(IntEnum):
+    """What happened to a region, by severity; the numbers stand in results."""
+
+    UNCHANGED = 0
+    LOSS_OF_SIGNAL = 1
+    REWEIGHTED = 2
+    REWIRED = 3
+
+
+VERDICTS = tuple(kind.name.lower().replace("_", " ") for kind in VerdictKind)
+"""What ``verdict/<place>/kind`` means, by code: "unchanged", "loss of signal", "reweighted", "rewired"."""
 
 REASONS = {
     "probe_fell": "a fresh linear probe has lost what it knew of the task",

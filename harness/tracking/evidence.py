@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from harness.brains import Brain
 from harness.config import EvidenceConfig
 from harness.mappings import (
-    MINIMAL_R2,
+    MIN_R2,
     Evidence,
     FitData,
     PooledTokens,
@@ -33,6 +34,7 @@ from harness.mappings import (
 from harness.measures import (
     Controls,
     Degraded,
+    counted_places,
     degrade,
     name_evidence,
 )
@@ -42,6 +44,7 @@ from harness.runs import (
     evidence_file,
 )
 from harness.storage import (
+    InputError,
     read_arrays,
     read_json,
     write_atomically,
@@ -50,7 +53,6 @@ from harness.storage import (
 
 log = logging.getLogger(__name__)
 
-SMALLEST = 5  # predicted voxels that a region needs
 FEWEST = 20  # stimuli that evidence needs
 
 
@@ -86,7 +88,7 @@ class EvidenceFiles:
             log.warning("evidence per layer: found %d stimuli, expected %d; no verdicts", len(rows), FEWEST)
         else:
             penalties, r2 = choose_penalties(pooled, responses)
-            regions = self._choose_regions(brain, r2 > MINIMAL_R2, generator)
+            regions = self._choose_regions(brain, r2 > MIN_R2, generator)
         description = {
             "layers": list(pooled.layers),
             "penalties": penalties,
@@ -134,10 +136,7 @@ class EvidenceFiles:
         controls = plan.load_controls()
         rows: dict[int, dict[str, float]] = {}
         for step in steps:
-            after = None
-            if step:
-                arrays = read_arrays(evidence_file(self._folder, step))
-                after = Evidence(arrays["loss"], arrays["cross"])
+            after = plan.load_evidence(evidence_file(self._folder, step)) if step else None
             rows[step] = name_evidence(
                 controls, after, plan.regions, plan.layers, self._seed, judged=step not in collapsed
             )
@@ -147,14 +146,13 @@ class EvidenceFiles:
         self, brain: Brain, predicted: Bool[np.ndarray, " n_voxels"], generator: np.random.Generator
     ) -> list[Region]:
         """ROIs with enough predicted voxels; the whole brain if it has no ROIs."""
-        places = [(roi.name, roi.voxels) for roi in brain.rois] or [("all", np.arange(brain.n_voxels))]
         regions = []
-        for name, voxels in places:
-            chosen = voxels[predicted[voxels]]
-            if len(chosen) > self._config.n_voxels:
-                chosen = np.sort(generator.choice(chosen, self._config.n_voxels, replace=False))
-            if len(chosen) >= SMALLEST:
-                regions.append(Region(name, chosen))
+        for name, voxels in counted_places(brain.rois, predicted).items():
+            if name == "all" and brain.rois:
+                continue
+            if len(voxels) > self._config.n_voxels:
+                voxels = np.sort(generator.choice(voxels, self._config.n_voxels, replace=False))
+            regions.append(Region(name, voxels))
         return regions
 
     def _read(self, data: FitData, rows: Int[np.ndarray, " n_rows"]) -> tuple[PooledTokens, Tensor]:
@@ -167,29 +165,51 @@ class EvidenceFiles:
         return pooled, torch.as_tensor(responses, dtype=torch.float32, device=pooled.features[0].device)
 
     def _load_plan(self) -> _Plan:
-        folder = controls_folder(self._folder)
-        return _Plan(read_json(folder / "controls.json"), read_arrays(folder / "controls.safetensors"))
+        return _Plan(controls_folder(self._folder))
 
 
 class _Plan:
     """What was chosen at step 0, as it stands in the controls' files."""
 
-    def __init__(self, description: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        self._description, self._arrays = description, arrays
-        self.layers: tuple[str, ...] = tuple(description["layers"])
-        self.penalties: list[float] = description["penalties"]
-        self.rows = arrays["rows"]
-        self.regions = [Region(name, arrays[f"region.{name}"]) for name in description["regions"]]
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "controls.safetensors"
+        self._description: dict[str, Any] = read_json(folder / "controls.json")
+        self._arrays = read_arrays(self._file)
+        with _naming(folder):
+            self.layers: tuple[str, ...] = tuple(self._description["layers"])
+            self.penalties: list[float] = self._description["penalties"]
+            self.rows = self._arrays["rows"]
+            names = self._description["regions"]
+            self.regions = [Region(name, self._arrays[f"region.{name}"]) for name in names]
 
     def load_controls(self) -> Controls:
         """Rebuild the controls."""
         arrays = self._arrays
-        before = Evidence(arrays["loss"], arrays["cross"], arrays["noise_loss"], arrays["noise_cross"])
-        degraded = {
-            kind: Degraded(arrays[f"{kind}.loss"], arrays[f"{kind}.cross"], inflation)
-            for kind, inflation in self._description["inflation"].items()
-        }
+        with _naming(self._file):
+            before = Evidence(arrays["loss"], arrays["cross"], arrays["noise_loss"], arrays["noise_cross"])
+            degraded = {
+                kind: Degraded(arrays[f"{kind}.loss"], arrays[f"{kind}.cross"], inflation)
+                for kind, inflation in self._description["inflation"].items()
+            }
         return Controls(before, degraded)
+
+    def load_evidence(self, file: Path) -> Evidence:
+        """Read a snapshot's evidence, which has the controls' stimuli, regions and layers."""
+        arrays, expected = read_arrays(file), self._arrays["loss"].shape
+        with _naming(file):
+            found = Evidence(arrays["loss"], arrays["cross"])
+        if found.loss.shape != expected:
+            raise InputError(f"{file}: loss is {found.loss.shape}, expected {expected} as in {self._file}")
+        return found
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Name the file in which something is missing."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{file}: not evidence as tracking writes it ({error!r:.80})") from None
 
 
 def _distinct_pictures(split: Split) -> Int[np.ndarray, " n_pictures"]:
