@@ -9,6 +9,7 @@ import sys
 
 # set before torch, numpy or huggingface_hub is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # threads of runs in processes of their own
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["MPLBACKEND"] = "Agg"
 

@@ -8,6 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from made_claim import (
+    BACKBONES,
+    PLAN,
+    make_rows,
+    write_plan,
+    write_planned_run,
+    write_study,
+)
 
 from harness.commands import claim as command
 from harness.commands.finetune import run
@@ -24,15 +32,6 @@ from harness.reporting.claim_runs import read_planned_runs
 from harness.runs.claim_plan import bind_to_plan
 from harness.storage.errors import InputError
 from harness.storage.files import read_json, write_json
-
-from .made_claim import (
-    BACKBONES,
-    PLAN,
-    make_rows,
-    write_plan,
-    write_planned_run,
-    write_study,
-)
 
 # H falls and forgetting grows in this order
 SCORES = {name: 0.2 - 0.02 * place for place, name in enumerate(BACKBONES)}
@@ -290,10 +289,10 @@ def make_runs(
             backbone=f"n{place}",
             task=task,
             seed=0,
-            score=score,
+            score=float(score),
             score_sd=0.1,
             n_fits=4,
-            forgetting=forgot + 0.01 * (task == "b") + 0.002 * rng.standard_normal(),
+            forgetting=float(forgot) + 0.01 * (task == "b") + 0.002 * rng.standard_normal(),
             probe=0.5 + 0.01 * rng.standard_normal(),
             rivals=rivals | {"size": 1.0 + place % 2},
         )

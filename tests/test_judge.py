@@ -69,7 +69,7 @@ def test_an_unchanged_snapshot_is_unchanged() -> None:
     for region in found:
         assert region.verdict is VerdictKind.UNCHANGED and region.p == 1
         assert region.r2_before == region.r2_after > 0.3
-        assert region.depth_before == region.depth_after == region.depth_control
+        assert region.depth_before == region.depth_after == pytest.approx(region.depth_control)
     assert [region.preferred_before for region in found] == [0.0, 0.5]
 
 

@@ -80,7 +80,11 @@ def test_a_run_is_measured_between_its_ends(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     config = load_config(
-        [*TINY, *SMALL_TRACKING, "backbone=mini_clip", "finetune.max_steps=2", f"runs_dir={tmp_path}"]
+        [
+            *(*TINY, *SMALL_TRACKING, "backbone=mini_clip", "finetune.max_steps=2"),
+            *("brain.n_voxels=400", "mapping.steps=30"),  # enough predicted voxels for measures of rewiring
+            f"runs_dir={tmp_path}",
+        ]
     )
     folder = run_folder(config)
     folder.mkdir(parents=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
 import datasets
+import joblib
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -162,4 +162,4 @@ def count_workers(wanted: int | None, device: torch.device, n_processes: int) ->
     """
     if wanted is not None or device.type == "cpu":
         return wanted or 0
-    return min(MOST_WORKERS, max(1, (os.cpu_count() or 1) // n_processes - 1))
+    return min(MOST_WORKERS, max(1, joblib.cpu_count() // n_processes - 1))

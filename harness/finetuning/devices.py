@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 
+import joblib
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
@@ -15,11 +16,11 @@ from harness.storage import InputError
 
 
 def use_all_cores() -> None:
-    """Give torch this process's share of the machine's cores.
+    """Give torch this process's share of the cores that a job scheduler or container lets it use.
 
     `accelerate launch` sets one thread per process when it starts several.
     """
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("WORLD_SIZE", "1"))))
+    torch.set_num_threads(max(1, joblib.cpu_count() // int(os.environ.get("WORLD_SIZE", "1"))))
 
 
 def build_accelerator(settings: FinetuneConfig) -> Accelerator:

@@ -34,6 +34,7 @@ from harness.measures.controls import (
 from harness.measures.verdict_rows import VerdictKind
 
 ALPHA = 0.05
+ALPHA_REWIRED = 0.2  # overtaking is asked for as well, which rarely happens by chance
 N_MULTIPLIERS = 2000
 
 
@@ -65,7 +66,7 @@ class RegionVerdict:
     depth_control: float
 
 
-def judge(controls: Controls, after: Evidence, seed: int, alpha: float = ALPHA) -> list[RegionVerdict]:
+def judge(controls: Controls, after: Evidence, seed: int) -> list[RegionVerdict]:
     """Judge every region of a snapshot.
 
     z of a region and layer is its change of lead beyond a kind of control (`contrast`), divided by the kind's
@@ -81,7 +82,6 @@ def judge(controls: Controls, after: Evidence, seed: int, alpha: float = ALPHA) 
         Of the snapshot: the same stimuli, regions, layers and penalties.
     seed : int
         Seed of the bootstrap.
-    alpha : float
     """
     n_stimuli, n_regions, n_layers = after.loss.shape
     before = controls.before
@@ -114,9 +114,11 @@ def judge(controls: Controls, after: Evidence, seed: int, alpha: float = ALPHA) 
         here = [matched[kind][region] for kind in controls.kinds]
         usual = {int(control.loss.mean(axis=0).argmin()) for control in here}
         gained = (z[:, region, last[region]] > 0).all()
-        if p[region] <= alpha:
-            moved = last[region] != first[region] and int(last[region]) not in usual and gained
-            verdict = VerdictKind.REWIRED if moved else VerdictKind.REWEIGHTED
+        overtaken = last[region] != first[region] and int(last[region]) not in usual and gained
+        if overtaken and p[region] <= ALPHA_REWIRED:
+            verdict = VerdictKind.REWIRED
+        elif p[region] <= ALPHA:
+            verdict = VerdictKind.REWEIGHTED
         else:
             verdict = VerdictKind.LOSS_OF_SIGNAL if fell[region] else VerdictKind.UNCHANGED
         verdicts.append(

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import joblib
+
 from harness.config import (
     Config,
     ContrastConfig,
@@ -76,7 +78,7 @@ def run_study(overrides: list[str]) -> int:
     runs = list(expand_grid(overrides))
     check_files(config for _, config in runs if not is_finished(run_folder(config)))
     # accelerate launch would give a single process one thread
-    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+    os.environ.setdefault("OMP_NUM_THREADS", str(joblib.cpu_count()))
     failed = 0
     for place, (combination, config) in enumerate(runs, 1):
         title = f"[{place}/{len(runs)}] {run_name(config)}"

@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, BboxBase
 
 from harness.measures import Claim
 from harness.plot import (
@@ -88,6 +88,6 @@ def _label(figure: Figure, ax: Axes, points: Sequence[tuple[str, float, float]])
         taken.append(options[best][1].get_window_extent())
 
 
-def _overlap(one: Bbox, other: Bbox) -> float:
+def _overlap(one: BboxBase, other: BboxBase) -> float:
     shared = Bbox.intersection(one, other)
     return 0.0 if shared is None else float(shared.width * shared.height)
