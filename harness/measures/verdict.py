@@ -2,10 +2,10 @@
 
 The rule, for every region. a is the layer that predicts best at step 0, b the best one at the snapshot.
 
-- **rewired**: layers' leads over a changed beyond every kind of control (p ≤ α), b is not a, and b is no
+- **rewired**: layers' leads over a changed beyond every kind of control (p ≤ .05), b is not a, and b is no
   control's best layer either.
-- **reweighted**: p ≤ α, but the best layer is still a's, or a control's.
-- **loss of signal**: p > α, and the best layer's R² fell.
+- **reweighted**: not rewired, and p ≤ .01.
+- **loss of signal**: neither, and the best layer's R² fell.
 - **unchanged**: none of these.
 
 p is corrected for all regions and layers. The controls are noise in the responses, in the tokens and in the
@@ -33,8 +33,8 @@ from harness.measures.controls import (
 )
 from harness.measures.verdict_rows import VerdictKind
 
-ALPHA = 0.05
-ALPHA_REWIRED = 0.2  # overtaking is asked for as well, which rarely happens by chance
+ALPHA_REWIRED = 0.05
+ALPHA_REWEIGHTED = 0.01  # smaller, because nothing but p stands behind it
 N_MULTIPLIERS = 2000
 
 
@@ -117,7 +117,7 @@ def judge(controls: Controls, after: Evidence, seed: int) -> list[RegionVerdict]
         overtaken = last[region] != first[region] and int(last[region]) not in usual and gained
         if overtaken and p[region] <= ALPHA_REWIRED:
             verdict = VerdictKind.REWIRED
-        elif p[region] <= ALPHA:
+        elif p[region] <= ALPHA_REWEIGHTED:
             verdict = VerdictKind.REWEIGHTED
         else:
             verdict = VerdictKind.LOSS_OF_SIGNAL if fell[region] else VerdictKind.UNCHANGED
