@@ -49,11 +49,11 @@ KEYS = ("kind", "voxels", "layout", "backbone", "variant", "ceiling", "seed")
 VARIANTS: dict[str, dict[str, Any]] = {
     "none": {"anchor": "none"},
     "frozen": {"anchor": "frozen"},
+    "frozen, coupling 1.3": {"anchor": "frozen", "anchor_coupling": 1.3},
+    "frozen, strength 1": {"anchor": "frozen", "anchor_strength": 1.0},
+    "frozen, no neighbours": {"anchor": "frozen", "anchor_coupling": 0.0},
     "prior": {"anchor": "prior"},
-    "prior, no neighbours": {"anchor": "prior", "anchor_coupling": 0.0},
-    "prior × ¼": {"anchor": "prior", "anchor_strength": 0.25},
     "pull .1": {"anchor": "pull", "anchor_strength": 0.1},
-    "pull .01": {"anchor": "pull", "anchor_strength": 0.01},
 }
 
 

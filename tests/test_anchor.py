@@ -11,7 +11,7 @@ from planted import N_IMAGES, TOKEN_SIZE, fit_planted, make_planted
 
 from harness.config.mapping import FactorTopyConfig
 from harness.mappings.factortopy import anchor
-from harness.mappings.factortopy.anchor import agree_with_neighbours, layer_evidence
+from harness.mappings.factortopy.anchor import agree_with_neighbours, critical_coupling, layer_evidence
 from harness.mappings.factortopy.fit import anchor_layers
 from harness.mappings.factortopy.model import FactorTopy
 from harness.mappings.factortopy.selectors import SelectorTensors
@@ -146,10 +146,38 @@ def test_few_stimuli_are_refused() -> None:
 def test_neighbours_agree_by_the_mean_field_of_a_potts_model() -> None:
     evidence = torch.tensor([[1.0, 0.0], [0.0, 0.2]], dtype=torch.float64)
     coords = np.array([[0.0, 0, 0], [1, 0, 0]])
-    found = agree_with_neighbours(evidence, coords, 0.5)
+    assert critical_coupling(2, 1) == 2
+    found = agree_with_neighbours(evidence, coords, 0.25)
     torch.testing.assert_close(found, (evidence + 0.5 * found.flip(0)).softmax(dim=1))
     torch.testing.assert_close(agree_with_neighbours(evidence, coords, 0.0), evidence.softmax(dim=1))
     assert found[1, 0] > evidence.softmax(dim=1)[1, 0]
+
+
+@pytest.mark.parametrize("n_layers", [2, 3, 4, 8, 12, 24])
+def test_voxels_of_which_nothing_is_known_stay_undecided_below_the_critical_coupling(n_layers: int) -> None:
+    rng = np.random.default_rng(0)
+    evidence = torch.from_numpy(0.02 * rng.standard_normal((1000, n_layers)))
+    coords = np.stack(np.meshgrid(*[np.arange(10.0)] * 3), axis=-1).reshape(-1, 3)
+    largest = [agree_with_neighbours(evidence, coords, c).amax(dim=1).mean() * n_layers for c in (0.9, 0.0)]
+    assert largest[1] < largest[0] < 1.3
+    # far above it, they agree on anything
+    sure = agree_with_neighbours(evidence, coords, 1.2 * n_layers / 6 / critical_coupling(n_layers, 6))
+    assert sure.amax(dim=1).mean() > 0.6
+
+
+def test_the_critical_coupling_is_where_order_is_as_likely_as_disorder() -> None:
+    """Mean-field free energy per voxel: z K/2 · Σ m² − entropy, at shares (m, the rest equal)."""
+
+    def lowest(coupling: float, n_layers: int) -> float:
+        share = np.linspace(1 / n_layers, 1 - 1e-9, 20001)
+        rest = (1 - share) / (n_layers - 1)
+        energy = -3 * coupling * (share**2 + (n_layers - 1) * rest**2)
+        entropy = -share * np.log(share) - (n_layers - 1) * rest * np.log(rest)
+        return float(share[np.argmin(energy - entropy)] * n_layers)
+
+    for n_layers in (3, 4, 8, 12, 24):
+        critical = critical_coupling(n_layers, 6)
+        assert lowest(0.99 * critical, n_layers) < 1.01 < 1.5 < lowest(1.01 * critical, n_layers)
 
 
 def test_clear_evidence_stays_at_a_border_and_unclear_evidence_gives_way() -> None:
@@ -169,13 +197,13 @@ def test_one_voxel_has_no_neighbours() -> None:
 
 def test_frozen_selectors_are_the_evidence() -> None:
     planted = make_planted()
-    config = CONFIG.model_copy(update={"anchor": "frozen"})
+    config = CONFIG.model_copy(update={"anchor": "frozen", "anchor_strength": 1.0})
     mapping = fit_planted(planted, config)
     expected = agree_with_neighbours(planted_evidence(), planted.coords, config.anchor_coupling)
     np.testing.assert_allclose(mapping.layer, expected, atol=1e-4)
-    sharper = fit_planted(planted, config.model_copy(update={"anchor_strength": 0.5}))
+    flatter = fit_planted(planted, config.model_copy(update={"anchor_strength": 0.5}))
     roots = expected.clamp(min=1e-6).sqrt()
-    np.testing.assert_allclose(sharper.layer, roots / roots.sum(dim=1, keepdim=True), atol=1e-3)
+    np.testing.assert_allclose(flatter.layer, roots / roots.sum(dim=1, keepdim=True), atol=1e-3)
 
 
 def test_a_prior_adds_to_the_networks_logits() -> None:
@@ -212,7 +240,7 @@ def test_anchored_fits_find_layers_before_descent_does(kind: str) -> None:
     planted = make_planted()
     right = {}
     for name in ("none", kind):
-        mapping = fit_planted(planted, CONFIG.model_copy(update={"anchor": name}))
+        mapping = fit_planted(planted, CONFIG.model_copy(update={"anchor": name, "anchor_strength": 1.0}))
         right[name] = (mapping.layer.argmax(axis=1) == planted.layer).mean()
     assert right[kind] > 0.95
     assert right["none"] < 0.8

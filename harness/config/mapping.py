@@ -93,21 +93,21 @@ class FactorTopyConfig(TrainedMappingConfig):
 
     family: Literal["factortopy"] = "factortopy"
     anchor: Literal["none", "frozen", "prior", "pull"] = Field(
-        "none",
+        "frozen",
         description="how layer selectors use closed-form evidence for layers: not at all; frozen: they are "
         "it; prior: it adds to their logits; pull: a penalty draws them to it",
     )
     anchor_strength: float = Field(
-        1.0,
+        0.5,
         gt=0,
         description="frozen, prior: multiplies the log evidence; pull: weight of the cross-entropy (nats) in "
         "the loss",
     )
     anchor_coupling: float = Field(
-        1.0,
+        0.9,
         ge=0,
-        description="log odds that each of a voxel's 6 nearest neighbours adds to its own layer in the "
-        "evidence",
+        description="how much a voxel's 6 nearest neighbours count in its evidence; from 1 on, voxels "
+        "without any evidence come to agree on some layer all the same",
     )
 
 

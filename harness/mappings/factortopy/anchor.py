@@ -10,6 +10,7 @@ field of a Potts model (Geman and Geman, IEEE PAMI 6, 1984), which smooths withi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -110,9 +111,10 @@ def agree_with_neighbours(
 ) -> Float[Tensor, "n_voxels n_layers"]:
     """Posterior of each voxel's layer if neighbours tend to read from the same one.
 
-    Mean field of a Potts model: q_n ∝ exp(evidence_n + coupling · Σ over the 6 nearest voxels m of q_m),
+    Mean field of a Potts model: q_n ∝ exp(evidence_n + coupling · J · Σ over the 6 nearest voxels m of q_m),
     iterated from coupling 0. A voxel with clear evidence keeps its layer whatever its neighbours say, so
-    borders between areas stay.
+    borders between areas stay. J is the critical coupling (`critical_coupling`): from there on, voxels without
+    evidence would agree on some layer by themselves.
 
     Parameters
     ----------
@@ -120,7 +122,7 @@ def agree_with_neighbours(
         Log evidence (`layer_evidence`).
     coords : float array [n_voxels, 3]
     coupling : float
-        Log odds that one certain neighbour adds. 0: every voxel for itself.
+        Share of the critical coupling. 0: every voxel for itself.
     """
     posterior = evidence.softmax(dim=1)
     n_near = min(N_NEIGHBOURS, len(coords) - 1)
@@ -128,10 +130,22 @@ def agree_with_neighbours(
         return posterior
     _, near = KDTree(coords).query(coords, n_near + 1)
     others = torch.from_numpy(near[:, 1:]).to(evidence.device)
+    log_odds = coupling * critical_coupling(evidence.shape[1], n_near)
     for _ in range(ITERATIONS):
         support = sum(posterior[others[:, number]] for number in range(n_near))
-        posterior = (evidence + coupling * support).softmax(dim=1)
+        posterior = (evidence + log_odds * support).softmax(dim=1)
     return posterior
+
+
+def critical_coupling(n_layers: int, n_neighbours: int) -> float:
+    """Log odds per certain neighbour at which a Potts model without evidence orders, in mean field.
+
+    2 (q − 1) ln(q − 1) / ((q − 2) n) for q layers and n neighbours; 2/n for two layers (Wu, "The Potts
+    model", Reviews of Modern Physics 54, 1982).
+    """
+    if n_layers <= 2:
+        return 2 / n_neighbours
+    return 2 * (n_layers - 1) * math.log(n_layers - 1) / ((n_layers - 2) * n_neighbours)
 
 
 @dataclass(frozen=True)
