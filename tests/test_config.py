@@ -85,7 +85,7 @@ def test_a_study_overrides_any_setting_and_the_command_line_the_study() -> None:
         "backbone": [
             "mini_clip",
             "mini_supervised",
-            {"backbone": "mini_random", "finetune.lr": 1e-4},
+            {"backbone": "mini_random", "finetune.lr": 1e-5},
         ]
     }
     assert demo.mapping.steps != load_config([]).mapping.steps

@@ -14,8 +14,8 @@ def test_grid_is_expanded_and_the_command_line_wins():
     assert runs[0][0] == ["study=demo", "backbone=mini_clip"]
     ((overrides, config),) = expand_grid(["study=demo", "backbone=mini_random", "seed=2"])
     # what the grid ties to a value still holds
-    assert overrides == ["study=demo", "backbone=mini_random", "seed=2", "finetune.lr=0.0001"]
-    assert (config.seed, config.finetune.lr) == (2, 1e-4)
+    assert overrides == ["study=demo", "backbone=mini_random", "seed=2", "finetune.lr=1e-05"]
+    assert (config.seed, config.finetune.lr) == (2, 1e-5)
     seeds = [config.seed for _, config in expand_grid(["study.grid={seed: [0, 1]}"])]
     assert seeds == [0, 1]
 
@@ -39,7 +39,7 @@ def test_finished_runs_are_skipped_and_failed_ones_counted(monkeypatch, tmp_path
     # the demo ends in a contrast, which its report finds too
     question = ContrastConfig(a="mini_clip", b="mini_supervised")
     assert asked == [question, "one"] and read_questions(folders[0].parent, []) == [question]
-    assert started == ["backbone=mini_supervised", "finetune.lr=0.0001"]
+    assert started == ["backbone=mini_supervised", "finetune.lr=1e-05"]
     said = capsys.readouterr()
     assert "already finished" in said.out and "the table" in said.out and said.err.count("failed") == 2
     assert "A against B" in said.out

@@ -113,8 +113,8 @@ def agree_with_neighbours(
 
     Mean field of a Potts model: q_n ∝ exp(evidence_n + coupling · J · Σ over the 6 nearest voxels m of q_m),
     iterated from coupling 0. A voxel with clear evidence keeps its layer whatever its neighbours say, so
-    borders between areas stay. J is the critical coupling (`critical_coupling`): from there on, voxels without
-    evidence would agree on some layer by themselves.
+    borders between areas stay. J is the critical coupling (`critical_coupling`): from there on, voxels
+    without evidence would agree on some layer by themselves.
 
     Parameters
     ----------
