@@ -218,6 +218,9 @@ def test_one_pair_carries_no_p() -> None:
     assert summarise(contrast) == "Nothing can be tested with one pair."
     text = format_contrasts([contrast])
     assert "95 %" not in text and "corrected" not in text and max(map(len, text.splitlines())) <= 120
+    brief = format_contrasts([contrast], brief=True)
+    assert ", V1" in text and ", V1" not in brief
+    assert set(brief.splitlines()) < set(text.splitlines()) and "whole brain" in brief
 
 
 def test_few_pairs_say_what_they_cannot_reach() -> None:

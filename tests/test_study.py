@@ -34,7 +34,7 @@ def test_finished_runs_are_skipped_and_failed_ones_counted(monkeypatch, tmp_path
     asked = []
     monkeypatch.setattr(study, "contrast_runs", lambda runs, question: asked.append(question) or ["one"])
     monkeypatch.setattr(study, "log_contrast", lambda folder, contrast: asked.append(contrast))
-    monkeypatch.setattr(study, "format_contrasts", lambda contrasts: "A against B")
+    monkeypatch.setattr(study, "format_contrasts", lambda contrasts, brief: "A against B")
     assert study.run_study(overrides) == 2
     # the demo ends in a contrast, which its report finds too
     question = ContrastConfig(a="mini_clip", b="mini_supervised")

@@ -42,11 +42,11 @@ class Section:
     rows: tuple[tuple[str, ...], ...]
 
 
-def choose_rows(contrast: Contrast) -> pd.DataFrame:
+def choose_rows(contrast: Contrast, brief: bool = False) -> pd.DataFrame:
     """Choose the rows to show: the last snapshot everywhere, equal learning of probes and the whole brain.
 
-    Kinds of probes that tables do not show are left out. The contrast's own table has all rows, also of
-    single regions at equal learning and of every common step.
+    Kinds of probes that tables do not show are left out, and with `brief`, single regions too. The contrast's
+    own table has all rows, also of single regions at equal learning and of every common step.
     """
     hidden = {
         f"forgetting/{change}"
@@ -58,15 +58,16 @@ def choose_rows(contrast: Contrast) -> pd.DataFrame:
     whole = ~table["family"].str.startswith(("rewiring", "verdict", "selectors", "brain")) | (
         table["place"] == "all"
     )
-    return table[(table["at"] == END) | (whole & table["at"].str.endswith("learned"))]
+    at_end = (table["at"] == END) & (whole | (not brief))
+    return table[at_end | (whole & table["at"].str.endswith("learned"))]
 
 
-def write_sections(contrast: Contrast) -> tuple[tuple[str, ...], list[Section]]:
+def write_sections(contrast: Contrast, brief: bool = False) -> tuple[tuple[str, ...], list[Section]]:
     """Write the rows of `choose_rows` by kind of measure, and the columns' headings.
 
     Kinds without rows and columns without numbers are left out.
     """
-    shown = choose_rows(contrast)
+    shown = choose_rows(contrast, brief)
     found = []
     for title, stages in SECTIONS:
         rows = [_write_row(row) for _, row in shown.iterrows() if row["family"].partition("/")[0] in stages]
@@ -199,13 +200,13 @@ def log_contrast(study: Path, contrast: Contrast) -> bool:
     return log_table(study, name, table.to_csv(index=False), metrics, tags)
 
 
-def format_contrasts(contrasts: Sequence[Contrast]) -> str:
-    """Format contrasts for a terminal."""
-    return "\n\n".join(_format(contrast) for contrast in contrasts)
+def format_contrasts(contrasts: Sequence[Contrast], brief: bool = False) -> str:
+    """Format contrasts for a terminal; `brief` leaves out single regions."""
+    return "\n\n".join(_format(contrast, brief) for contrast in contrasts)
 
 
-def _format(contrast: Contrast) -> str:
-    headings, sections = write_sections(contrast)
+def _format(contrast: Contrast, brief: bool) -> str:
+    headings, sections = write_sections(contrast, brief)
     rows = [headings, *(row for section in sections for row in section.rows)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(headings))]
     words = [contrast.title, *explain(contrast), summarise(contrast)]

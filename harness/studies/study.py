@@ -64,7 +64,7 @@ def print_contrast(study: Path, runs: Sequence[RunResult], question: ContrastCon
         return
     for contrast in found:
         log_contrast(study, contrast)
-    print(f"\n{format_contrasts(found)}")
+    print(f"\n{format_contrasts(found, brief=True)}\n\nsingle regions: in the report")
 
 
 def run_study(overrides: list[str]) -> int:
