@@ -40,7 +40,7 @@ from families_fits import (
     timed,
 )
 from families_report import CHANGED, DEMO, NOISE, SHIFT, STEP_0, draw, write_tables
-from known_rewiring import Planted
+from known_rewiring import Planted, add_noise
 from machine import describe_machine, write_figures
 from torch import Tensor
 from validity_report import read_rows
@@ -143,19 +143,6 @@ class PlantedBrain:
         }
 
 
-def add_noise(tokens: LayerTokens, generator: torch.Generator) -> LayerTokens:
-    """Add independent noise to every token, with the standard deviation of its channel."""
-
-    def noisy(layer: Tensor) -> Tensor:
-        others = [axis for axis in range(layer.ndim) if axis != 1]
-        return layer + layer.std(others, correction=0, keepdim=True) * torch.randn(
-            layer.shape, generator=generator
-        )
-
-    local, global_ = (tuple(map(noisy, part)) for part in (tokens.local, tokens.global_))
-    return LayerTokens(local, global_, tokens.layers)
-
-
 class DemoRun:
     """A finished run at step 0 and at its last snapshot."""
 
@@ -222,7 +209,7 @@ class DemoRun:
             place: change_of(each, n_layers, each["kind"]) for place, each in found.items() if place != "all"
         }
         rows, _ = read_journal(self._run / "results.jsonl")
-        logged = read_verdict({row.name: row.value for row in rows if row.step == last})
+        logged = read_verdict({row["name"]: row["value"] for row in rows if row["step"] == last})
         ends = [
             float(np.mean([getattr(each, end) for each in changes.values()]))
             for end in ("r2_before", "r2_after")

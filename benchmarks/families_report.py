@@ -150,7 +150,7 @@ def _demo_table(demo: Sequence[dict[str, Any]], evidence: dict[str, dict[str, An
                 *(_signed(found[group]) for group in AREA_GROUPS),
                 f"{found['called']} of {found['regions']}",
                 "–" if found["correlation"] is None else _signed(found["correlation"], 2),
-                f"{found['seconds']:.0f}",
+                "–" if cell["family"] == VERDICT else f"{found['seconds']:.0f}",
             ]
         )
         if cell["family"] == VERDICT:

@@ -196,6 +196,18 @@ class Planted:
         return layer
 
 
+def add_noise(tokens: LayerTokens, generator: torch.Generator) -> LayerTokens:
+    """Add independent noise to every token, with the standard deviation of its channel."""
+
+    def noisy(layer: Tensor) -> Tensor:
+        others = [axis for axis in range(layer.ndim) if axis != 1]
+        spread = layer.std(others, correction=0, keepdim=True)
+        return layer + spread * torch.randn(layer.shape, generator=generator)
+
+    local, global_ = (tuple(map(noisy, part)) for part in (tokens.local, tokens.global_))
+    return LayerTokens(local, global_, tokens.layers)
+
+
 def load_simulated(work: Path, backbone: str, seed: int, n_stimuli: int, n_voxels: int) -> Wired:
     """Draw stimuli of a simulated subject, whose signal owes nothing to the backbone; noise comes later."""
     subject = seed % N_SUBJECTS
