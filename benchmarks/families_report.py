@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from families_fits import VERDICT
+from families_fits import FAMILIES, VERDICT
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
@@ -79,7 +79,7 @@ def describe(cell: dict[str, Any], evidence: dict[str, Any] | None) -> dict[str,
 def write_tables(cells: Sequence[dict[str, Any]]) -> str:
     """All families in one table, then the details of planted brains and of the demo, as Markdown."""
     planted, demo = _parts(cells)
-    families = list(dict.fromkeys(cell["family"] for cell in cells))
+    families = [family for family in FAMILIES if any(cell["family"] == family for cell in cells)]
     runs = list(dict.fromkeys(cell["backbone"] for cell in demo))
     evidence = {cell["backbone"]: cell for cell in demo if cell["family"] == VERDICT}
     head = ["family", "areas right", "V4 +1 found", "called elsewhere", "noise: called"]
@@ -105,9 +105,9 @@ def _planted_table(planted: Sequence[dict[str, Any]]) -> str:
     head = ["backbone", "family", "brains", "voxels right", "areas right", "V4 +1: shift (true)"]
     head += [
         "found",
-        "|shift| elsewhere",
+        "size of shifts elsewhere",
         "called elsewhere",
-        "noise: |shift|",
+        "noise: size of shifts",
         "noise: called",
         "R²",
         "seconds",
@@ -161,7 +161,7 @@ def _demo_table(demo: Sequence[dict[str, Any]], evidence: dict[str, dict[str, An
 def draw(cells: Sequence[dict[str, Any]]) -> Figure:
     """Draw shares on planted brains with 95 % intervals, and the demo's changes of depth, by family."""
     planted, demo = _parts(cells)
-    families = list(dict.fromkeys(cell["family"] for cell in cells))
+    families = [family for family in FAMILIES if any(cell["family"] == family for cell in cells)]
     runs = list(dict.fromkeys(cell["backbone"] for cell in demo))
     with figure_style():
         heights = [0.9 + 0.27 * len(families)] * (bool(planted) + bool(demo))
@@ -216,8 +216,9 @@ def _set_up(ax: Axes, families: Sequence[str], title: str, label: str) -> None:
 
 
 def _parts(cells: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Cells of planted brains, and of the demo."""
-    planted, demo = ([cell for cell in cells if cell["part"] == part] for part in ("planted", "demo"))
+    """Cells of planted brains, and of the demo, by backbone and family."""
+    ordered = sorted(cells, key=lambda cell: (cell["backbone"], FAMILIES.index(cell["family"])))
+    planted, demo = ([cell for cell in ordered if cell["part"] == part] for part in ("planted", "demo"))
     return planted, demo
 
 
@@ -225,7 +226,7 @@ def _grouped(cells: Sequence[dict[str, Any]], *names: str) -> dict[tuple[Any, ..
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for cell in cells:
         groups.setdefault(tuple(cell[name] for name in names), []).append(cell)
-    return dict(sorted(groups.items(), key=lambda group: group[0][0])) if len(names) > 1 else groups
+    return groups
 
 
 def _story(found: dict[str, Any]) -> str:
