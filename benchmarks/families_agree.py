@@ -181,10 +181,11 @@ class DemoRun:
         """Fit a family to both ends, and compare; the verdict's evidence is the run's own."""
         if family == VERDICT:
             return self._read_verdict()
+        data = self.data
         fits, seconds = timed(
             lambda: [
                 fit(family, each, self.config.mapping, WorkItem(self._subject, step).seed(self.config))
-                for step, each in self.data.items()
+                for step, each in data.items()
             ]
         )
         r2 = [float(each.r2.mean()) for each in fits]
