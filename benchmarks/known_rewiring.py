@@ -118,13 +118,22 @@ class Planted:
         Even ones wire areas by their rank in the hierarchy, odd ones at random.
     n_stimuli, n_voxels : int
     ceiling : float
+
+    Attributes
+    ----------
+    brain : Brain
+        Where the voxels and areas lie; its responses mean nothing.
+    tokens : LayerTokens
+        Of all stimuli, in the frame that the wiring reads.
+    layer_of_area : int array, one per area
+    wired : Wired
     """
 
     def __init__(
         self, work: Path, backbone: str, seed: int, n_stimuli: int, n_voxels: int, ceiling: float
     ) -> None:
         rng = np.random.default_rng((seed, 11))
-        brain = _load_cortex(seed % N_SUBJECTS, n_voxels)
+        self.brain = brain = _load_cortex(seed % N_SUBJECTS, n_voxels)
         local, global_ = _load_pool(work, backbone)
         rows = np.sort(rng.choice(len(local), n_stimuli, replace=False))
         # the tokens as an untouched network gives them, scaled like those that a mapping is fitted to
@@ -133,7 +142,7 @@ class Planted:
         ]
         names = tuple(f"block{place}" for place in range(local.shape[1]))
         tokens = LayerTokens(tuple(raw[0]), tuple(raw[1]), names)
-        self._tokens = measure_frame(tokens).apply(tokens)
+        self.tokens = measure_frame(tokens).apply(tokens)
         self.n_layers = len(names)
         areas = brain.rois
         area = np.zeros(n_voxels, dtype=int)
@@ -149,11 +158,11 @@ class Planted:
         self._scale = torch.from_numpy(rng.choice(SCALES, len(areas))[area].astype(np.float32))
         generator = torch.Generator().manual_seed(seed)
         self._bottlenecks = [
-            [torch.randn(N_PLANTED, part.shape[1], generator=generator) for part in self._tokens.global_]
+            [torch.randn(N_PLANTED, part.shape[1], generator=generator) for part in self.tokens.global_]
             for _ in range(2)
         ]
         self.wired = Wired(
-            pool_tokens(self._tokens, np.arange(n_stimuli), pool=3),
+            pool_tokens(self.tokens, np.arange(n_stimuli), pool=3),
             self.read(self.layer_of_area[area]),
             torch.full((n_voxels,), ceiling),
             area,
@@ -165,22 +174,38 @@ class Planted:
         """Compute the noise-free responses if every voxel reads from a given layer."""
         local = [
             tokens.permute(0, 2, 3, 1) @ bottleneck.T
-            for tokens, bottleneck in zip(self._tokens.local, self._bottlenecks[0], strict=True)
+            for tokens, bottleneck in zip(self.tokens.local, self._bottlenecks[0], strict=True)
         ]
         global_ = [
             tokens @ bottleneck.T
-            for tokens, bottleneck in zip(self._tokens.global_, self._bottlenecks[1], strict=True)
+            for tokens, bottleneck in zip(self.tokens.global_, self._bottlenecks[1], strict=True)
         ]
         chosen = torch.eye(self.n_layers)[torch.from_numpy(layer)]
         return _unit(read_tokens(local, global_, self._space, chosen, self._scale, self._weights))
 
     def shifted(self, areas: Sequence[int], by: int) -> Float[Tensor, "n_stimuli n_voxels"]:
         """Compute the responses if some areas read `by` layers deeper, or shallower where there is none."""
+        return self.read(self.shifted_layers(areas, by)[self.wired.area])
+
+    def shifted_layers(self, areas: Sequence[int], by: int) -> Int[np.ndarray, " n_areas"]:
+        """Layer that every area reads after `shifted`."""
         layer = self.layer_of_area.copy()
         for area in areas:
             deeper = layer[area] + by
             layer[area] = deeper if deeper < self.n_layers else layer[area] - by
-        return self.read(layer[self.wired.area])
+        return layer
+
+
+def add_noise(tokens: LayerTokens, generator: torch.Generator) -> LayerTokens:
+    """Add independent noise to every token, with the standard deviation of its channel."""
+
+    def noisy(layer: Tensor) -> Tensor:
+        others = [axis for axis in range(layer.ndim) if axis != 1]
+        spread = layer.std(others, correction=0, keepdim=True)
+        return layer + spread * torch.randn(layer.shape, generator=generator)
+
+    local, global_ = (tuple(map(noisy, part)) for part in (tokens.local, tokens.global_))
+    return LayerTokens(local, global_, tokens.layers)
 
 
 def load_simulated(work: Path, backbone: str, seed: int, n_stimuli: int, n_voxels: int) -> Wired:
