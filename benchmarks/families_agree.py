@@ -12,7 +12,7 @@ stopped. All fits have the settings of `study=demo` or of the run, as far as a f
 - demo: every finished run of a study, at step 0 and at its last snapshot, with the tracker's tokens, split
   and seeds. The study is only read.
 
-Families are FactorTopy, the same anchored in evidence, `free_selectors`, `layer_ridge`, banded ridge, and the
+Families are FactorTopy, the same without its anchor, `free_selectors`, `layer_ridge`, banded ridge, and the
 closed-form evidence with its verdict, which fits no mapping (`families_fits.py`).
 """
 

@@ -41,8 +41,8 @@ from harness.measures.verdict_rows import VerdictKind
 
 VERDICT = "verdict"
 MAPPINGS: dict[str, tuple[type[BaseMappingConfig], dict[str, Any]]] = {
-    "factortopy": (FactorTopyConfig, {"anchor": "none"}),
-    "factortopy, anchored": (FactorTopyConfig, {"anchor": "frozen"}),
+    "factortopy": (FactorTopyConfig, {}),
+    "factortopy, no anchor": (FactorTopyConfig, {"anchor": "none"}),
     "free selectors": (FreeSelectorsConfig, {}),
     "layer ridge": (LayerRidgeConfig, {}),
     "banded ridge": (LayerRidgeConfig, {}),
