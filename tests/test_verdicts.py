@@ -22,7 +22,7 @@ ONE = Verdict(
         "FFC": "reweighted",
         "PHA": "loss of signal",
     },
-    p={"V4": 0.05, "FFC": 0.05},
+    p={"V4": 0.05, "FFC": 0.0005},
     r2_before={"all": 0.3, "V4": 0.4, "PHA": 0.3},
     r2_after={"all": 0.25, "V4": 0.35, "PHA": 0.1},
 )
@@ -31,8 +31,8 @@ ONE = Verdict(
 def test_findings_of_one_run():
     found, certainty = write_findings({"mini_clip": [ONE]})
     assert found == (
-        "In mini_clip, V4 (p = 0.050, R² 0.40 → 0.35) and LO2 are rewired, FFC (p = 0.050) is reweighted, "
-        "PHA (R² 0.30 → 0.10) has lost signal and 2 other regions are unchanged (ΔR² of the brain −0.050)."
+        "In mini_clip, V4 (p = 0.050) and LO2 are rewired, FFC (p < .001) is reweighted, 1 other region has "
+        "lost signal and 2 other regions are unchanged (ΔR² of the brain −0.050)."
     )
     assert certainty == CERTAINTY
     assert found.count(". ") == 0 and certainty.count(". ") == 0
@@ -45,6 +45,14 @@ def test_findings_where_nothing_is_rewired():
     assert found == "In mini_clip, no region is rewired and 2 regions are unchanged."
     found, _ = write_findings({"mini_clip": [Verdict({"all": "loss of signal"})]})
     assert found == "In mini_clip, the brain is judged loss of signal."
+    lost = [verdict(V1="loss of signal", V4="loss of signal"), verdict(V1="unchanged", V4="loss of signal")]
+    found, _ = write_findings({"a": lost[:1]}, forgotten={"a": -0.1234, "b": 0.1})
+    assert found == (
+        "In a, no region is rewired and 2 regions have lost signal, and probes of other tasks "
+        "changed by −0.123."
+    )
+    found, _ = write_findings({"a": lost})
+    assert found == "In a, no region is rewired and 2 regions have lost signal in some seeds."
 
 
 def test_findings_of_a_study():

@@ -6,6 +6,7 @@ Finished runs are shown, unfinished ones listed.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -170,7 +171,11 @@ def render(
         sections=list(draw_runs(lines, brains)),
         code_versions=sorted({manifest["code_version"] for manifest in manifests}),
         packages=manifests[-1]["packages"] | {"python": manifests[-1]["python"]},
-        findings=write_findings({line.label: list_verdicts(line) for line in lines}, name_units(lines)),
+        findings=write_findings(
+            {line.label: list_verdicts(line) for line in lines},
+            name_units(lines),
+            _mean_forgetting(frame, lines),
+        ),
         simulated=any(run.config.brain.name == "simulated" for run in runs),
         unfinished=unfinished,
         contrasts=[_describe_contrast(one) for one in contrasts],
@@ -181,6 +186,13 @@ def render(
 def list_verdicts(line: Line) -> list[Verdict]:
     """Verdicts of a line's last snapshots: every seed and subject."""
     return [verdict for run in line.runs for verdict in run.verdicts.values()]
+
+
+def _mean_forgetting(frame: pd.DataFrame, lines: Sequence[Line]) -> dict[str, float]:
+    """Δ_LP of the last snapshot by line, mean over probes."""
+    chosen = [column for column in frame.columns if re.fullmatch("forgetting/.+/delta_lp", column[0])]
+    means = frame[[column for column in chosen if column[2] == "value"]].mean(axis=1)
+    return {line.label: mean for line, mean in zip(lines, means, strict=True) if not math.isnan(mean)}
 
 
 def name_units(lines: Sequence[Line]) -> str:

@@ -13,16 +13,13 @@ from harness.measures import (
 SHOWN_NAMES = 4
 """Regions that a cell names before it counts the rest."""
 
-PHRASES = {
-    "rewired": ("is rewired", "are rewired"),
-    "reweighted": ("is reweighted", "are reweighted"),
-    "loss of signal": ("has lost signal", "have lost signal"),
-}
+PHRASES = {"rewired": ("is rewired", "are rewired"), "reweighted": ("is reweighted", "are reweighted")}
+"""Of verdicts whose regions are named; the others are counted."""
 
 CERTAINTY = (
     "Rewired means that another layer has overtaken the one a region read before, with p ≤ 0.05 against "
-    "controls that lose as much signal; reweighted does not say so, since some kinds of noise reweight "
-    "layers too, and unchanged means that nothing was found, not that nothing has changed."
+    "controls that lose as much signal; reweighted (p ≤ 0.01) does not, as noise can reweight layers too, "
+    "and unchanged means that nothing was found, not that nothing has changed."
 )
 
 NO_VERDICT = (
@@ -74,7 +71,11 @@ def _count_regions(verdicts: Sequence[Verdict], kind: str) -> dict[str, int]:
     return {place: counts[place] for place in dict.fromkeys(regions) if counts[place]}
 
 
-def write_findings(verdicts: Mapping[str, Sequence[Verdict]], units: str = "seeds") -> tuple[str, str]:
+def write_findings(
+    verdicts: Mapping[str, Sequence[Verdict]],
+    units: str = "seeds",
+    forgotten: Mapping[str, float] | None = None,
+) -> tuple[str, str]:
     """Write what a study found, and with what certainty: two sentences.
 
     Parameters
@@ -83,6 +84,8 @@ def write_findings(verdicts: Mapping[str, Sequence[Verdict]], units: str = "seed
         Of the last snapshot, by line of the report: a verdict for every seed and subject.
     units : str
         What the verdicts of one line differ in: "seeds", "subjects", "subjects and seeds".
+    forgotten : dict of label to float, or None
+        Δ_LP of the last snapshot, mean over probes and runs, where there is any.
 
     Returns
     -------
@@ -92,6 +95,9 @@ def write_findings(verdicts: Mapping[str, Sequence[Verdict]], units: str = "seed
     clauses = {label: _write_clause(found, units) for label, found in verdicts.items() if found}
     if not clauses:
         return NO_VERDICT
+    for label, change in (forgotten or {}).items():
+        if label in clauses:
+            clauses[label] += f", and probes of other tasks changed by {_signed(change)}"
     first = "; ".join(f"in {label}, {clause}" for label, clause in clauses.items()) + "."
     only_collapsed = all(one.collapsed for found in verdicts.values() for one in found)
     collapsed = "A collapsed backbone gets no verdict: what its voxels read says nothing about rewiring."
@@ -110,16 +116,20 @@ def _write_clause(verdicts: Sequence[Verdict], units: str) -> str:
     for kind in reversed(VERDICTS[1:]):
         places = _count_regions(judged, kind)
         named |= set(places)
-        if places:
-            names = [_write_region(place, kind, count, judged, n, units) for place, count in places.items()]
+        if kind not in PHRASES:
+            if places:
+                verb = "have" if len(places) > 1 else "has"
+                once = f" in some {units}" if n > 1 else ""
+                parts.append(f"{_count(len(places), bool(named - set(places)))} {verb} lost signal{once}")
+        elif places:
+            names = [_write_region(place, count, judged, n, units) for place, count in places.items()]
             parts.append(f"{enumerate_names(names)} {PHRASES[kind][len(places) > 1]}")
         elif kind == "rewired":
             parts.append("no region is rewired")
     every = {place for one in judged for place in one.kinds if place != "all"}
     n_left = len(every - named)
     if n_left:
-        other = "other " if named else ""
-        parts.append(f"{n_left} {other}region{'s are' if n_left > 1 else ' is'} unchanged")
+        parts.append(f"{_count(n_left, bool(named))} {'are' if n_left > 1 else 'is'} unchanged")
     if not every:
         kinds = Counter(one.kinds["all"] for one in judged)
         parts = [f"the brain is judged {enumerate_names(list(kinds))}"]
@@ -129,17 +139,18 @@ def _write_clause(verdicts: Sequence[Verdict], units: str) -> str:
     return f"{text}, and the backbone collapsed in {collapsed} of {n} {units}" if collapsed else text
 
 
-def _write_region(place: str, kind: str, count: int, judged: Sequence[Verdict], n: int, units: str) -> str:
+def _count(n_regions: int, others: bool) -> str:
+    return f"{n_regions} {'other ' if others else ''}region{'s' if n_regions > 1 else ''}"
+
+
+def _write_region(place: str, count: int, judged: Sequence[Verdict], n: int, units: str) -> str:
     """Name a region, with its p for a single run or the number of runs."""
     if n > 1:
         return f"{place} (in {count} of {n} {units})"
-    p, before, after = (
-        values.get(place) for values in (judged[0].p, judged[0].r2_before, judged[0].r2_after)
-    )
-    notes = [f"p = {p:.3f}"] if p is not None and kind != "loss of signal" else []
-    if before is not None and after is not None:
-        notes.append(f"R² {before:.2f} → {after:.2f}".replace("-", "−"))
-    return f"{place} ({', '.join(notes)})" if notes else place
+    p = judged[0].p.get(place)
+    if p is None:
+        return place
+    return f"{place} (p < .001)" if p < 0.001 else f"{place} (p = {p:.3f})"
 
 
 def _mean_change(judged: Sequence[Verdict]) -> float | None:
