@@ -70,6 +70,7 @@ def test_an_unchanged_snapshot_is_unchanged() -> None:
         assert region.verdict is VerdictKind.UNCHANGED and region.p == 1
         assert region.r2_before == region.r2_after > 0.3
         assert region.depth_before == region.depth_after == pytest.approx(region.depth_control)
+        assert region.matched == {"response_noise": 0, "token_noise": 0, "feature_noise": 0}
     assert [region.preferred_before for region in found] == [0.0, 0.5]
 
 
@@ -87,7 +88,11 @@ def test_noise_in_all_tokens_is_a_loss_of_signal(level: float) -> None:
         layer + level * draw(*layer.shape, seed=30 + place)
         for place, layer in enumerate(make_layers().features)
     ]
-    assert verdicts(measure(noisy, respond([0, 1]))) == [VerdictKind.LOSS_OF_SIGNAL] * 2
+    found = judge(make_controls(), measure(noisy, respond([0, 1])), seed=0)
+    assert [region.verdict for region in found] == [VerdictKind.LOSS_OF_SIGNAL] * 2
+    for region in found:
+        assert region.matched["token_noise"] == pytest.approx(min(level, 4.0), rel=0.3)
+        assert region.matched["response_noise"] > 0
 
 
 def test_noise_in_the_responses_is_a_loss_of_signal() -> None:

@@ -155,6 +155,19 @@ def list_verdict() -> Iterator[Metric]:
         "The same, mean over the kinds of controls at the snapshot's R².",
         **depth,
     )
+    # the kinds of harness.measures.controls
+    for kind, of, bound in (
+        ("response_noise", "a voxel's responses", ""),
+        ("token_noise", "a channel's tokens", "; 4 at most, and response noise does the rest"),
+        ("feature_noise", "a pooled feature", "; 4 at most, and response noise does the rest"),
+    ):
+        yield entry(
+            f"matched_{kind}",
+            f"{kind.replace('_', ' ')} of the control",
+            f"Noise that gives the control the snapshot's R², in standard deviations of {of} at step 0: 0 if "
+            f"R² did not fall{bound}.",
+            unit="sd",
+        )
 
 
 def list_alignment() -> Iterator[Metric]:

@@ -53,6 +53,8 @@ class RegionVerdict:
         Depth l/(L−1) of the best layer.
     depth_before, depth_after, depth_control : float in [0, 1]
         Mean depth under the stacked weights of the layers; of the controls, the mean over kinds.
+    matched : dict of kind to float
+        Noise that gives the region's control the R² of the snapshot (`Matched.level`).
     """
 
     verdict: VerdictKind
@@ -64,6 +66,7 @@ class RegionVerdict:
     depth_before: float
     depth_after: float
     depth_control: float
+    matched: dict[str, float]
 
 
 def judge(controls: Controls, after: Evidence, seed: int) -> list[RegionVerdict]:
@@ -132,6 +135,7 @@ def judge(controls: Controls, after: Evidence, seed: int) -> list[RegionVerdict]
                 _depth(before.cross[region], depths),
                 _depth(after.cross[region], depths),
                 _mean_depth(here, depths),
+                {kind: matched[kind][region].level for kind in controls.kinds},
             )
         )
     return verdicts
@@ -200,8 +204,11 @@ def name_evidence(
             f"{start}/rewired": float(found.verdict == VerdictKind.REWIRED),
         }
         values |= {
-            f"{start}/{measure}": value for measure, value in vars(found).items() if measure != "verdict"
+            f"{start}/{measure}": value
+            for measure, value in vars(found).items()
+            if measure not in ("verdict", "matched")
         }
+        values |= {f"{start}/matched_{kind}": level for kind, level in found.matched.items()}
     severest = max(found.verdict for found in verdicts)
     return values | {
         "verdict/all/kind": float(severest),
