@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/anchored_layers.py --output benchmarks/results/anchored_layers
 
-Fits have the length of the demo's (`study=demo`): 640 training stimuli, 100 steps. Three kinds of cells:
+Fits have the length of the demo's (`study=demo`): 100 steps, and 640 training stimuli unless `--train` says
+otherwise. Three kinds of cells:
 
 - planted: wiring planted by `recovery.py`, in tokens of mini_clip; which fits find the layers;
 - subject: the simulated subject, whose areas read no network; R² only;
@@ -43,9 +44,9 @@ from harness.tokens.store import store_tokens
 from tasks.shapes import render_scenes, sample_scenes
 
 WORLD = 77  # seed of the scenes, as in recovery.py
-N_TRAIN, N_HELD_OUT = 640, 500
+N_HELD_OUT = 500
 CHANGED = "V4"
-KEYS = ("kind", "voxels", "layout", "backbone", "variant", "ceiling", "seed")
+KEYS = ("kind", "voxels", "train", "layout", "backbone", "variant", "ceiling", "seed")
 VARIANTS: dict[str, dict[str, Any]] = {
     "none": {"anchor": "none"},
     "frozen": {"anchor": "frozen"},
@@ -60,8 +61,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 class Bench:
     """Tokens and brains of all cells, made when they are first needed."""
 
-    def __init__(self, work: Path, n_voxels: int) -> None:
-        self.work, self.n_voxels = work, n_voxels
+    def __init__(self, work: Path, n_voxels: int, n_train: int) -> None:
+        self.work, self.n_voxels, self.n_train = work, n_voxels, n_train
         self._tokens: dict[str, StandardTokens] = {}
         self._brains: dict[str, Brain] = {}
 
@@ -74,8 +75,8 @@ class Bench:
     def scenes(self, backbone: str) -> StandardTokens:
         """Tokens of the scenes that planted wiring reads."""
         if backbone not in self._tokens:
-            scenes = render_scenes(sample_scenes(WORLD, range(N_TRAIN + N_HELD_OUT)))
-            self._tokens[backbone] = self._store(backbone, Pictures(scenes), N_TRAIN)
+            scenes = render_scenes(sample_scenes(WORLD, range(self.n_train + N_HELD_OUT)))
+            self._tokens[backbone] = self._store(backbone, Pictures(scenes), self.n_train)
         return self._tokens[backbone]
 
     def _store(self, backbone: str, pictures: Any, n_train: int) -> StandardTokens:
@@ -106,7 +107,7 @@ class Bench:
             wiring = replace(wiring, layer=layer, signal=signal)
         noise = np.random.default_rng((seed, 1)).standard_normal(wiring.signal.shape, dtype=np.float32)
         responses = np.sqrt(ceiling) * wiring.signal + np.sqrt(1 - ceiling) * noise
-        split = Split(np.arange(N_TRAIN), np.arange(N_TRAIN, N_TRAIN + N_HELD_OUT))
+        split = Split(np.arange(self.n_train), np.arange(self.n_train, self.n_train + N_HELD_OUT))
         return FitData(tokens, responses, brain.coords, brain.bounding_box, split), wiring
 
     def subject(self, backbone: str) -> FitData:
@@ -114,9 +115,9 @@ class Bench:
         if backbone not in self._brains:
             brain = load_brain(self.config(backbone).brain)
             self._brains[backbone] = brain
-            self._tokens[f"subject {backbone}"] = self._store(backbone, brain.stimuli, N_TRAIN)
+            self._tokens[f"subject {backbone}"] = self._store(backbone, brain.stimuli, self.n_train)
         brain = self._brains[backbone]
-        split = Split(np.arange(N_TRAIN), np.arange(N_TRAIN, len(brain.stimuli)))
+        split = Split(np.arange(self.n_train), np.arange(self.n_train, len(brain.stimuli)))
         tokens = self._tokens[f"subject {backbone}"]
         return FitData(tokens, brain.responses, brain.coords, brain.bounding_box, split)
 
@@ -210,10 +211,10 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     arguments.work.mkdir(parents=True, exist_ok=True)
     path = arguments.work / "cells.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    bench = Bench(arguments.work, arguments.voxels)
+    bench = Bench(arguments.work, arguments.voxels, arguments.train)
     measures = {"planted": measure_planted, "subject": measure_subject, "change": measure_change}
     for kind, cell in list_cells(arguments):
-        key = {"kind": kind, "voxels": arguments.voxels, **cell}
+        key = {"kind": kind, "voxels": arguments.voxels, "train": arguments.train, **cell}
         if any(key.items() <= row.items() for row in rows):
             continue
         rows.append(key | measures[kind](bench, **cell))
@@ -228,7 +229,7 @@ def tabulate(rows: list[dict[str, Any]]) -> str:
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         case = row.get("layout") or row.get("backbone") or CHANGED
-        groups.setdefault((row["kind"], row["voxels"], case, row["variant"]), []).append(row)
+        groups.setdefault((row["kind"], row["voxels"], row["train"], case, row["variant"]), []).append(row)
     lines = []
     for key, members in groups.items():
         names = [name for name in members[0] if name not in KEYS]
@@ -262,6 +263,7 @@ def main() -> None:
     """Measure, print each cell when it is done, then the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--voxels", type=int, default=300)
+    parser.add_argument("--train", type=int, default=640, help="training stimuli")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=3, help="the design was chosen on 1 and 2")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
@@ -275,7 +277,7 @@ def main() -> None:
     rows = measure(arguments)
     print(tabulate(rows))
     if arguments.output:
-        figures = {"machine": describe_machine(), "steps": 100, "train": N_TRAIN, "rows": rows}
+        figures = {"machine": describe_machine(), "steps": 100, "rows": rows}
         write_figures(figures, arguments.output.with_suffix(".json"))
         draw(rows).savefig(arguments.output.with_suffix(".png"), dpi=150)
 
