@@ -49,6 +49,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     config = load_config(
         [
             f"backbone={arguments.backbone}",
+            "mapping.anchor=none",
             f"brain.n_voxels={arguments.voxels}",
             f"brain.n_stimuli={arguments.stimuli}",
         ]

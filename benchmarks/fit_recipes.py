@@ -108,6 +108,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
             f"backbone={arguments.backbone}",
             f"brain.n_voxels={arguments.voxels}",
             f"brain.n_stimuli={arguments.stimuli}",
+            "mapping.anchor=none",  # as in the published recipe
             f"mapping.n_channels={arguments.channels}",
         ]
     )

@@ -173,6 +173,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             f"backbone={arguments.backbone}",
             f"brain.n_voxels={arguments.voxels}",
             "brain.n_stimuli=20",
+            "mapping.anchor=none",  # what descent alone finds
             f"mapping.steps={arguments.steps}",
             f"mapping.regularization_steps={arguments.steps // 2}",
         ]

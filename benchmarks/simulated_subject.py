@@ -154,7 +154,8 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
         rows: list[dict[str, Any]] = []
         places: dict[str, np.ndarray] = {}
         for name in BACKBONES:
-            config = load_config([f"backbone={name}", f"mapping.steps={arguments.steps}"])
+            chosen = [f"backbone={name}", "mapping.anchor=none", f"mapping.steps={arguments.steps}"]
+            config = load_config(chosen)
             settings = config.mapping.model_copy(update={"regularization_steps": arguments.steps // 2})
             split = split_stimuli(len(stimuli), config.mapping.held_out, config.seed)
             tokens = store_tokens(

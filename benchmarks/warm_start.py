@@ -179,7 +179,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.floor <= max(FLOORS):
         parser.error(f"--floor: found {arguments.floor}, expected more than {max(FLOORS)}")
-    config = load_config(["study=demo", f"backbone={arguments.backbone}", *arguments.set])
+    config = load_config(
+        ["study=demo", "mapping.anchor=none", f"backbone={arguments.backbone}", *arguments.set]
+    )
     with tempfile.TemporaryDirectory() as folder:
         found = fit_all(config, arguments, Path(folder))
     rows = compare(found, arguments.draws)
