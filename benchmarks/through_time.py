@@ -244,7 +244,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         [f"backbone={arguments.backbone}", f"brain.n_voxels={arguments.voxels}", "brain.n_stimuli=20"]
     )
     brain = load_brain(settings.brain)
-    cache = arguments.folder / "tokens.pt"
+    cache = arguments.folder / f"tokens-{max(arguments.stimuli)}.pt"
     if not cache.exists():
         scenes = sample_scenes(WORLD, range(max(arguments.stimuli) + N_HELD_OUT))
         tokens = reduce_tokens(
