@@ -287,7 +287,7 @@ def draw(figures: dict[str, Any]) -> Figure:
         ("V4 +1", "excess_still", "excess elsewhere (V4 +1)"),
     )
     with figure_style():
-        figure = Figure(figsize=(13, 2.8), layout="constrained")
+        figure = Figure(figsize=(13, 3.2), layout="constrained")
         for axes, (cell, name, title) in zip(figure.subplots(1, len(panels)), panels, strict=True):
             chosen = {(r["method"], r["stimuli"]): r[name] for r in rows if r["cell"] == cell}
             for place, method in enumerate(methods):
@@ -296,7 +296,8 @@ def draw(figures: dict[str, Any]) -> Figure:
             axes.set_title(title)
             axes.set_xticks(np.arange(len(stimuli)) + 0.27, [str(n) for n in stimuli])
             axes.set_xlabel("training stimuli")
-        figure.axes[0].legend()
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 
