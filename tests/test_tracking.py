@@ -7,7 +7,8 @@ import logging
 import math
 import subprocess
 import sys
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -183,11 +184,61 @@ def test_mlflow_has_the_rows_of_the_journal_after_any_number_of_sendings(
 def test_a_run_that_ends_early_says_so(tmp_path: Path, error: type[BaseException], status: str) -> None:
     config, folder = small_run(tmp_path / "runs")
     client = connect(tracking_uri(tmp_path / "runs"))
-    with pytest.raises(error), TrackedRun(config, folder):
+    with pytest.raises(error), TrackedRun(config, folder) as run:
+        assert run.forward()
         (running,) = client.search_runs([client.get_experiment_by_name("default").experiment_id])  # type: ignore[union-attr]
         assert running.info.status == "RUNNING"
-        raise error
-    assert client.get_run(running.info.run_id).info.status == status
+        raise error("out of paper")
+    ended = client.get_run(running.info.run_id)
+    assert ended.info.status == status and ended.info.end_time >= ended.info.start_time
+    assert ended.data.tags["error"] == f"{error.__name__}: out of paper"
+    # the same run goes on
+    with TrackedRun(config, folder) as run:
+        assert run.forward()
+        assert client.get_run(running.info.run_id).info.status == "RUNNING"
+    assert client.get_run(running.info.run_id).info.status == "FINISHED"
+
+
+def test_rows_are_in_the_store_while_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.tracking.mlflow_store.PERIOD", 0.05)
+    config, folder = small_run(tmp_path / "runs")
+
+    def arrived() -> bool:
+        # the store and the study are made meanwhile
+        with suppress(InputError):
+            return mlflow_rows(config) == journal_rows(folder)
+        return False
+
+    with TrackedRun(config, folder), Journal(folder / "results.jsonl") as journal:
+        for step in (3, 4):
+            journal.log(step, {"train/loss": 1.0 / (step + 1)})
+            deadline = time.monotonic() + 120
+            while not arrived():
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
+
+def test_a_run_that_is_sent_late_has_the_times_of_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder = small_run(tmp_path / "runs")
+    journal = folder / "results.jsonl"
+    rows = [{**row, "timestamp": 1_700_000_000_000 + n} for n, row in enumerate(read_rows(journal)[0])]
+    journal.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(sys, "argv", ["tracking", str(folder)])
+    main()
+    client = connect(tracking_uri(tmp_path / "runs"))
+    (run,) = client.search_runs([client.get_experiment_by_name("default").experiment_id])  # type: ignore[union-attr]
+    assert (run.info.start_time, run.info.end_time) == (1_700_000_000_000, 1_700_000_000_000 + len(rows) - 1)
+
+
+def test_a_deleted_experiment_comes_back(tmp_path: Path) -> None:
+    config, folder = small_run(tmp_path / "runs")
+    assert TrackedRun(config, folder).forward("FINISHED")
+    client = connect(tracking_uri(tmp_path / "runs"))
+    client.delete_experiment(client.get_experiment_by_name("default").experiment_id)  # type: ignore[union-attr]
+    assert TrackedRun(config, folder).forward("FINISHED")
+    assert mlflow_rows(config) == journal_rows(folder)
 
 
 def test_a_dead_server_costs_one_warning(

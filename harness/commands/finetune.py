@@ -35,7 +35,10 @@ def run(config: Config) -> Path:
         load_inputs,
         run_folder,
     )
-    from harness.tracking import track
+    from harness.tracking import (
+        follow_run,
+        track,
+    )
 
     accelerator = build_accelerator(config.finetune)
     folder = run_folder(config)
@@ -48,10 +51,11 @@ def run(config: Config) -> Path:
             with write_atomically(folder / "config.yaml") as temporary:
                 temporary.write_text(to_yaml(config), encoding="utf-8")
             write_json(folder / "manifest.json", manifest)
-        finetune(config, folder, inputs.tasks, inputs.backbone, accelerator)
-        track(config, folder, inputs, accelerator)
-        if accelerator.is_main_process:
-            write_json(folder / "finished.json", {"steps": list_snapshots(folder)})
+        with follow_run(config, folder) if accelerator.is_main_process else nullcontext():
+            finetune(config, folder, inputs.tasks, inputs.backbone, accelerator)
+            track(config, folder, inputs, accelerator)
+            if accelerator.is_main_process:
+                write_json(folder / "finished.json", {"steps": list_snapshots(folder)})
     return folder
 
 

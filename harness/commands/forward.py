@@ -17,7 +17,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     from harness.tracking import (
         Status,
         TrackedRun,
-        read_tags,
         tracking_uri,
     )
 
@@ -40,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows, _ = read_rows(folder / "results.jsonl")
         manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {}
         tags = {key: str(manifest[key]) for key in ("code_version",) if key in manifest}
-        tags |= read_tags(config, folder)
-        if not TrackedRun(config, folder, tags).forward(arguments.status):
+        ended = max((row["timestamp"] for row in rows), default=None)
+        if not TrackedRun(config, folder, tags).forward(arguments.status, ended):
             raise SystemExit(1)
         print(f"{folder}: {len(rows)} rows sent to {tracking_uri(folder.resolve().parents[1])}")

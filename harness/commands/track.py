@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from harness.commands.arguments import CommandParser
@@ -22,9 +23,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from harness.config import read_config
     from harness.finetuning import build_accelerator
     from harness.runs import load_inputs
-    from harness.tracking import track
+    from harness.tracking import (
+        follow_run,
+        track,
+    )
 
     for folder in folders:
         config = read_config(folder / "config.yaml")
         accelerator = build_accelerator(config.finetune)
-        track(config, folder, load_inputs(config, folder), accelerator)
+        with follow_run(config, folder) if accelerator.is_main_process else nullcontext():
+            track(config, folder, load_inputs(config, folder), accelerator)

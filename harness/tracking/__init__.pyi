@@ -8,11 +8,11 @@ from .queries import (
     metric_curves,
     query,
 )
+from .results import (
+    follow_run,
+)
 from .tracker import (
     track,
-)
-from .verdict_tags import (
-    read_tags,
 )
 from .wise_ft import (
     ALPHAS,
@@ -26,12 +26,12 @@ __all__ = [
     "ALPHAS",
     "Status",
     "TrackedRun",
+    "follow_run",
     "log_table",
     "measure_curve",
     "metric_curves",
     "plan_work",
     "query",
-    "read_tags",
     "track",
     "tracking_uri",
 ]

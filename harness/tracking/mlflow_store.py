@@ -1,7 +1,8 @@
 """The MLflow store of runs' journals; only this module imports mlflow.
 
-The journal is the truth. The caller decides when rows are sent, in batches. Sending them again changes
-nothing, so a dead server costs only a warning. Send the rows later with
+The journal is the truth and is written first. `TrackedRun` sends its rows while the run goes on, in a thread
+of its own, so that a slow server holds nothing up. Sending rows again changes nothing, so a dead server costs
+only a warning. Send the rows later with
 
     palimpsest forward RUN_FOLDER...
 """
@@ -10,6 +11,8 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -34,6 +37,7 @@ from harness.storage import (
     InputError,
     unknown_name,
 )
+from harness.tracking.verdict_tags import read_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,6 +51,9 @@ Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 BATCH_ROWS = 1000
 BATCH_PARAMS = 100
 PARAM_LENGTH = 6000
+ERROR_LENGTH = 500
+PERIOD = 5.0
+"""Seconds between two sendings of a run that goes on."""
 # a dead server should cost seconds, not the minutes of MLflow's defaults; the user's own values win
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -62,8 +69,9 @@ log = logging.getLogger(__name__)
 class TrackedRun:
     """One run in MLflow, kept up to date with its journal.
 
-    A context manager: the run ends as FINISHED, after an exception as FAILED, after an interrupt as KILLED. A
-    killed process leaves it RUNNING, and the next process for the same folder resumes it.
+    A context manager: inside, a thread sends new rows every `PERIOD` seconds. The run ends as FINISHED, after
+    an exception as FAILED with its message in the tag ``error``, after an interrupt as KILLED. A killed
+    process leaves it RUNNING, and the next process for the same folder resumes it.
 
     Parameters
     ----------
@@ -96,42 +104,69 @@ class TrackedRun:
         self._run_id = ""
         self._sent = 0
         self._warned = False
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._thread: threading.Thread | None = None
 
-    def forward(self, status: Status = "RUNNING") -> bool:
-        """Send unsent rows; returns whether that worked. The first failure logs a warning."""
-        try:
-            if self._client is None:
-                client = connect(self._uri)
-                self._run_id = self._find_or_create(client)
-                self._client = client
-            self._send_rows(self._client)
-            if status == "RUNNING":
-                self._client.update_run(self._run_id, status=status)
-            else:
-                self._client.set_terminated(self._run_id, status=status)
-        except _tracking_errors() as error:
-            if not self._warned:
-                reason = " ".join(str(error).split())[:200]
-                log.warning(
-                    "warning: MLflow at %s does not answer (%s); results are safe in %s, "
-                    "send them later with: palimpsest forward %s",
-                    *(self._uri, reason, self._folder / "results.jsonl", self._folder),
-                )
-            self._warned = True
-            return False
-        return True
+    def forward(self, status: Status = "RUNNING", end_time: int | None = None) -> bool:
+        """Send unsent rows; returns whether that worked. The first failure logs a warning.
+
+        Parameters
+        ----------
+        status : str
+            All but RUNNING end the run; FINISHED also sets the tags of its verdict.
+        end_time : int or None
+            Milliseconds since 1970; None: now.
+        """
+        with self._lock:
+            try:
+                self._send(status, end_time)
+            except Exception as error:  # nothing that tracking meets may stop a run
+                if not self._warned:
+                    reason = " ".join(f"{error}".split())[:200] or type(error).__name__
+                    log.warning(
+                        "warning: MLflow at %s does not answer (%s); results are safe in %s, "
+                        "send them later with: palimpsest forward %s",
+                        *(self._uri, reason, self._folder / "results.jsonl", self._folder),
+                    )
+                self._warned = True
+                return False
+            return True
+
+    def _send(self, status: Status, end_time: int | None) -> None:
+        if self._client is None:
+            client = connect(self._uri)
+            self._run_id = self._find_or_create(client)
+            self._client = client
+            client.update_run(self._run_id, status="RUNNING")
+        self._send_rows(self._client)
+        if status != "RUNNING":
+            found = read_tags(self._config, self._folder) if status == "FINISHED" else {}
+            self._set_tags(self._client, self._tags | found)
+            self._client.set_terminated(self._run_id, status=status, end_time=end_time)
+
+    def _set_tags(self, client: MlflowClient, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        client.log_batch(self._run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def _find_or_create(self, client: MlflowClient) -> str:
-        from mlflow.entities import Param, RunTag
+        from mlflow.entities import Param
 
         name = run_name(self._config)
         experiment = _find_or_create_experiment(client, self._config.study.name, self._runs_dir)
         found = client.search_runs([experiment], f"tags.`palimpsest.run` = '{name}'", max_results=1)
-        run = (
-            found[0] if found else client.create_run(experiment, tags={"palimpsest.run": name}, run_name=name)
-        )
+        if found:
+            (run,) = found
+        else:
+            rows = self._read(0)[0]
+            # rows of a run that is sent late say when it began
+            begun = min((row["timestamp"] for row in rows), default=time.time_ns() // 1_000_000)
+            run = client.create_run(
+                experiment, start_time=begun, tags={"palimpsest.run": name}, run_name=name
+            )
         run_id: str = run.info.run_id
-        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in self._tags.items()])
+        self._run_id = run_id
+        self._set_tags(client, self._tags)
         params = [Param(key, value[:PARAM_LENGTH]) for key, value in flatten(self._config).items()]
         for start in range(0, len(params), BATCH_PARAMS):
             client.log_batch(run_id, params=params[start : start + BATCH_PARAMS])
@@ -141,24 +176,39 @@ class TrackedRun:
     def _send_rows(self, client: MlflowClient) -> None:
         from mlflow.entities import Metric
 
-        journal = self._folder / "results.jsonl"
-        rows, end = read_rows(journal, self._sent) if journal.exists() else ([], 0)
+        rows, end = self._read(self._sent)
         metrics = [Metric(row["name"], row["value"], row["timestamp"], row["step"]) for row in rows]
         for start in range(0, len(metrics), BATCH_ROWS):
             client.log_batch(self._run_id, metrics=metrics[start : start + BATCH_ROWS])
         self._sent = end
 
+    def _read(self, offset: int) -> tuple[list[Row], int]:
+        journal = self._folder / "results.jsonl"
+        return read_rows(journal, offset) if journal.exists() else ([], 0)
+
+    def _follow(self) -> None:
+        while True:
+            self.forward()
+            if self._stop.wait(PERIOD):
+                return
+
     def __enter__(self) -> TrackedRun:
-        self.forward()
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
         if kind is None:
             self.forward("FINISHED")
-        else:
-            self.forward("FAILED" if issubclass(kind, Exception) else "KILLED")
+            return
+        self._tags["error"] = f"{kind.__name__}: {error}"[:ERROR_LENGTH]
+        self.forward("FAILED" if issubclass(kind, Exception) else "KILLED")
 
 
 def log_table(
@@ -299,6 +349,8 @@ def _find_or_create_experiment(client: MlflowClient, study: str, runs_dir: Path)
             found = client.get_experiment_by_name(study)
             if found is None:
                 raise
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
 
 

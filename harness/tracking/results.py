@@ -35,20 +35,30 @@ from harness.storage import read_json
 from harness.tracking.across_subjects import combine_subjects
 from harness.tracking.evidence import EvidenceFiles
 from harness.tracking.mlflow_store import TrackedRun
-from harness.tracking.verdict_tags import read_tags
 from harness.tracking.work_items import plan_work
 from tasks import Task
 
 
 def write_results(config: Config, run: Path, inputs: Inputs, steps: Sequence[int]) -> None:
-    """Derive every row from mappings and probes on disk, log it and send it to MLflow."""
+    """Derive every row from mappings and probes on disk, and log it."""
     with Journal(run / "results.jsonl") as journal:
         for step, values in derive_rows(config, run, inputs.brains, steps):
             journal.log(step, values)
         if len(inputs.tasks) > 1:
             for step, values in derive_sequence(config, run, inputs.tasks, steps):
                 journal.log(step, values)
-    forward_rows(config, run)
+
+
+def write_probes(config: Config, run: Path, steps: Sequence[int]) -> None:
+    """Log the rows of the probes that are on disk; those of step 0 come first."""
+    done = [step for step in steps if probes_file(run, step).exists()]
+    if 0 not in done:
+        return
+    tasks = [task.name for task in tasks_in_order(config.task)]
+    start = read_json(probes_file(run, 0))
+    with Journal(run / "results.jsonl") as journal:
+        for step in done:
+            journal.log(step, name_probes(read_json(probes_file(run, step)), start, *tasks))
 
 
 def derive_sequence(
@@ -85,9 +95,6 @@ def derive_rows(
         yield step, name_probes(probes[step], probes[0], *tasks) | of_brain
 
 
-def forward_rows(config: Config, run: Path) -> None:
-    """Send the rows of a run's journal to MLflow."""
-    manifest = read_json(run / "manifest.json")
-    tags = {"code_version": manifest["code_version"]} | read_tags(config, run)
-    with TrackedRun(config, run, tags) as tracked:
-        tracked.forward()
+def follow_run(config: Config, run: Path) -> TrackedRun:
+    """Follow a run in MLflow; its folder has a manifest."""
+    return TrackedRun(config, run, {"code_version": read_json(run / "manifest.json")["code_version"]})

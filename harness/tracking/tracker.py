@@ -3,13 +3,14 @@
 The work is cut into items, one folder or file each: a mapping and the probes of every snapshot, and the
 refits of step 0 that make the noise floor; with several subjects, mappings and refits of each. Processes
 share the items. A family that fits all snapshots together has one fit per subject instead, before the items.
-The main process then derives every row of ``results.jsonl`` from the files on disk and sends the rows to
-MLflow.
+The main process logs the rows of probes as it goes, and in the end derives every row of ``results.jsonl``
+from the files on disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -56,7 +57,7 @@ from harness.storage import (
 )
 from harness.tracking.evidence import EvidenceFiles
 from harness.tracking.probing import Prober
-from harness.tracking.results import write_results
+from harness.tracking.results import write_probes, write_results
 from harness.tracking.work_items import (
     WorkItem,
     plan_work,
@@ -65,13 +66,19 @@ from harness.tracking.work_items import (
 
 def track(config: Config, run: Path, inputs: Inputs, accelerator: Accelerator) -> None:
     """Track all snapshots of a run and write its results; parameters and errors as for `measure`."""
-    steps = measure(config, run, inputs, accelerator)
+    steps = measure(config, run, inputs, accelerator, partial(write_probes, config, run))
     if accelerator.is_main_process:
         write_results(config, run, inputs, steps)
     accelerator.wait_for_everyone()
 
 
-def measure(config: Config, run: Path, inputs: Inputs, accelerator: Accelerator) -> list[int]:
+def measure(
+    config: Config,
+    run: Path,
+    inputs: Inputs,
+    accelerator: Accelerator,
+    report: Callable[[Sequence[int]], None] | None = None,
+) -> list[int]:
     """Fit mappings to all snapshots in a folder and probe them; returns their steps.
 
     Parameters
@@ -83,6 +90,8 @@ def measure(config: Config, run: Path, inputs: Inputs, accelerator: Accelerator)
         The folders of its subjects are inside `run`.
     accelerator : Accelerator
         Its processes share the work.
+    report : function of steps, or None
+        Called by the main process whenever it has finished a snapshot.
 
     Raises
     ------
@@ -110,6 +119,8 @@ def measure(config: Config, run: Path, inputs: Inputs, accelerator: Accelerator)
     own = sorted(missing[process::n_processes], key=lambda item: (place_of[item.subject], item.step))
     for place, item in enumerate(own, 1):
         tracker.track(item, f"{place}/{len(own)}")
+        if report is not None and accelerator.is_main_process and not item.refit:
+            report(steps)
     accelerator.wait_for_everyone()
     return steps
 

@@ -53,7 +53,7 @@ from harness.storage import (
 )
 from harness.tracking.results import (
     derive_rows,
-    forward_rows,
+    follow_run,
 )
 from harness.tracking.tracker import measure
 
@@ -160,5 +160,5 @@ def measure_curve(
         with Journal(run / "results.jsonl") as journal:
             for step, values in derive_rows(config, curve, inputs.brains, measured):
                 journal.log(step, {f"{INTERPOLATED}{name}": value for name, value in values.items()})
-        forward_rows(config, run)
+        follow_run(config, run).forward("FINISHED")
     accelerator.wait_for_everyone()
