@@ -13,6 +13,7 @@ from .journal import (
 from .layout import (
     controls_folder,
     evidence_file,
+    export_folder,
     figure_file,
     hold_run,
     is_finished,
@@ -49,6 +50,7 @@ __all__ = [
     "controls_folder",
     "describe_run",
     "evidence_file",
+    "export_folder",
     "figure_file",
     "hold_run",
     "is_finished",
