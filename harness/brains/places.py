@@ -115,7 +115,7 @@ def find_rows(
     distance, row = cKDTree(table).query(brain.coords)
     if distance.any():
         raise InputError(
-            f"{source}: found {int((distance > 0).sum())} of {brain.n_voxels} voxels of brain {brain.name} at "
-            "other coordinates, expected those the brain was read from"
+            f"{source}: found {int((distance > 0).sum())} of {brain.n_voxels} voxels of brain {brain.name} "
+            "at other coordinates, expected those the brain was read from"
         )
     return np.asarray(row, dtype=np.int64)

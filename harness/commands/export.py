@@ -13,8 +13,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write every voxelwise map of a snapshot in one format, and print the files."""
     parser = CommandParser(
         "export",
-        "Write every voxelwise map of a snapshot (layer, depth, confidence, R², rewiring, verdict and p of the\n"
-        "region, and more) for other programs. maps.json beside the files says what each map means.",
+        "Write every voxelwise map of a snapshot (layer, depth, confidence, R², rewiring, verdict and p of\n"
+        "the region, and more) for other programs. maps.json beside the files says what each map means.",
         (
             "export runs/demo/RUN --format csv",
             "export runs/demo/RUN --format gifti --step 0 --output maps",
@@ -33,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="for the files (default: exports/step-…/FORMAT in the run's folder)",
     )
     parser.add_argument(
-        "--pycortex-subject", metavar="NAME", help="in your pycortex database (default on fsaverage: fsaverage)"
+        "--pycortex-subject",
+        metavar="NAME",
+        help="in your pycortex database (default on fsaverage: fsaverage)",
     )
     parser.add_argument(
         "--pycortex-transform", metavar="NAME", help="of that subject, from the volume of the responses"

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from harness.brains import HEMISPHERES
-from harness.exports.formats import (
+from harness.exports.export import (
     Export,
     refuse,
 )

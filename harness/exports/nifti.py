@@ -6,7 +6,7 @@ import gzip
 
 import numpy as np
 
-from harness.exports.formats import (
+from harness.exports.export import (
     Export,
     refuse,
 )

@@ -11,7 +11,7 @@ from harness.brains import (
     FSAVERAGE,
     HEMISPHERES,
 )
-from harness.exports.formats import (
+from harness.exports.export import (
     Export,
     refuse,
 )

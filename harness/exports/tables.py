@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.exports.formats import Export
+from harness.exports.export import Export
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def make_table(export: Export) -> pd.DataFrame:
     """Table of all voxels, in the order of the brain.
 
-    Columns: ``voxel`` (from 0), ``hemisphere``, ``x``, ``y``, ``z`` (millimetres), ``vertex`` or ``i``, ``j``,
-    ``k`` where they are known (−1: not there), ``roi`` (names, separated by ``;``), ``layer_name``, and the
-    maps.
+    Columns: ``voxel`` (from 0), ``hemisphere``, ``x``, ``y``, ``z`` (millimetres), ``vertex`` or ``i``,
+    ``j``, ``k`` where they are known (−1: not there), ``roi`` (names, separated by ``;``), ``layer_name``,
+    and the maps.
     """
     import pandas as pd
 

@@ -7,7 +7,6 @@ Files go to ``exports/step-…/<format>/`` in the run's folder, or in a subject'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from harness.brains import (
@@ -16,9 +15,9 @@ from harness.brains import (
     locate_voxels,
 )
 from harness.config import read_config
+from harness.exports.export import Export
 from harness.exports.formats import (
     FORMATS,
-    Export,
     load_writer,
 )
 from harness.exports.voxel_maps import list_maps
@@ -33,8 +32,9 @@ from harness.measures import (
 )
 from harness.runs import (
     Subject,
+    choose_step,
+    choose_subject,
     export_folder,
-    list_snapshots,
     list_subjects,
     mapping_folder,
     read_rows,
@@ -88,10 +88,12 @@ def write_export(
     if form not in FORMATS:
         raise unknown_name("format", form, FORMATS)
     if form != "pycortex" and (pycortex_subject or pycortex_transform):
-        raise InputError(f"--pycortex-subject, --pycortex-transform: found --format {form}, expected pycortex")
+        raise InputError(
+            f"--pycortex-subject, --pycortex-transform: found --format {form}, expected pycortex"
+        )
     config = read_config(run / "config.yaml")
-    chosen = _choose_subject(list_subjects(config.brain, run), subject)
-    step = _choose_step(run, chosen.folder, step)
+    chosen = choose_subject(list_subjects(config.brain, run), subject)
+    step = choose_step(run, chosen, step)
     mapping = load_mapping(mapping_folder(chosen.folder, step))
     whole = load_brain(chosen.brain)
     if len(mapping.r2) != whole.n_voxels:
@@ -157,23 +159,3 @@ def _read_verdict(run: Path, subject: Subject, step: int) -> Verdict | None:
         return None
     rows = {row["name"]: row["value"] for row in read_rows(journal)[0] if row["step"] == step}
     return read_verdict(rows, subject.label)
-
-
-def _choose_subject(subjects: Sequence[Subject], label: str | None) -> Subject:
-    if label is None:
-        return subjects[0]
-    known = {subject.label: subject for subject in subjects if subject.label is not None}
-    if not known:
-        raise InputError(f"--subject: found {label}; single-subject run, omit --subject")
-    if label not in known:
-        raise unknown_name("subject", label, known)
-    return known[label]
-
-
-def _choose_step(run: Path, own: Path, step: int | None) -> int:
-    steps = [found for found in list_snapshots(run) if mapping_folder(own, found).exists()]
-    if not steps:
-        raise InputError(f"{run}: found no mapping of a snapshot, expected the folder of a tracked run")
-    if step is not None and step not in steps:
-        raise InputError(f"--step: found {step}, expected {', '.join(map(str, steps))}")
-    return steps[-1] if step is None else step

@@ -35,6 +35,8 @@ from .provenance import (
 from .subjects import (
     Brains,
     Subject,
+    choose_step,
+    choose_subject,
     label_subjects,
     list_subjects,
     name_of_subject,
@@ -47,6 +49,8 @@ __all__ = [
     "Row",
     "Subject",
     "bind_to_plan",
+    "choose_step",
+    "choose_subject",
     "controls_folder",
     "describe_run",
     "evidence_file",
