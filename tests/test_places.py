@@ -37,7 +37,7 @@ def test_a_volume(tmp_path: Path) -> None:
     np.testing.assert_array_equal(places.volume.affine, np.float32(NSD_AFFINE))
     np.testing.assert_array_equal(places.index, np.argwhere(made.mask))
     expected = places.index @ NSD_AFFINE[:3, :3].T + NSD_AFFINE[:3, 3]
-    np.testing.assert_allclose(brain.coords, expected, rtol=1e-6)
+    np.testing.assert_allclose(brain.coords, expected, atol=1e-6)
     assert (places.mesh, set(places.vertex.tolist())) == (None, {-1})
     assert places.describe() == f"{made.mask.sum()} voxels of a volume"
     some, few = locate(NsdConfig(root=str(made.root), rois=("V2",)))
