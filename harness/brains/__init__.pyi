@@ -16,6 +16,14 @@ from .description import (
 from .load import (
     load_brain,
     load_truth,
+    locate_voxels,
+)
+from .places import (
+    FS_LR,
+    FSAVERAGE,
+    Mesh,
+    Places,
+    Volume,
 )
 from .simulated.truth import (
     save_truth,
@@ -23,13 +31,19 @@ from .simulated.truth import (
 
 __all__ = [
     "AREA_GROUPS",
+    "FSAVERAGE",
+    "FS_LR",
     "HEMISPHERES",
     "Brain",
+    "Mesh",
+    "Places",
     "Roi",
     "Surface",
+    "Volume",
     "describe_brain",
     "group_areas",
     "load_brain",
     "load_truth",
+    "locate_voxels",
     "save_truth",
 ]

@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.brains.brain import Brain
+from harness.brains.places import (
+    Places,
+    no_places,
+)
 from harness.brains.sources import SOURCES
 from harness.config import (
     BrainConfig,
@@ -35,6 +39,33 @@ def load_brain(config: BrainConfig) -> Brain:
     if config.min_ceiling is not None:
         brain = brain.select_ceiling(config.min_ceiling)
     return brain
+
+
+def locate_voxels(config: BrainConfig, brain: Brain) -> Places:
+    """Find where the voxels of a loaded brain lie in the space they were measured in.
+
+    Parameters
+    ----------
+    config : BrainConfig
+        Of one subject, as for `load_brain`.
+    brain : Brain
+        From `load_brain`.
+
+    Returns
+    -------
+    Places
+        Without mesh and volume where the source has coordinates only (``arrays``, ``python``).
+
+    Raises
+    ------
+    InputError
+        If the source's files are missing, broken, or not those of the brain.
+    """
+    locate = SOURCES[type(config)].load_locator()
+    if locate is None:
+        return no_places(brain.n_voxels)
+    found: Places = locate(config, brain)
+    return found
 
 
 def load_truth(config: SimulatedConfig) -> SimulatedTruth:

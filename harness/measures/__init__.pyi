@@ -62,6 +62,7 @@ from .network_entries import (
 )
 from .predicted import (
     counted_places,
+    predicted_voxels,
 )
 from .probes.kinds import (
     PROBE_KINDS,
@@ -90,10 +91,12 @@ from .rank_tests import (
     rank_test,
 )
 from .rewiring import (
+    confidence,
     expected_depth,
     rewiring_measures,
 )
 from .rows import (
+    MIN_CEILING,
     measure_brain,
     name_probes,
 )
@@ -124,6 +127,7 @@ __all__ = [
     "CATALOGUE",
     "INTERPOLATED",
     "LEARNED_SHARES",
+    "MIN_CEILING",
     "N_CLUSTERS",
     "N_COLOURS",
     "PROBE_KINDS",
@@ -151,6 +155,7 @@ __all__ = [
     "accuracy_to_reach",
     "cluster_channels",
     "common_best",
+    "confidence",
     "correct_over_rois",
     "counted_places",
     "degrade",
@@ -177,6 +182,7 @@ __all__ = [
     "name_verdict",
     "open_reader",
     "power_of_rank_test",
+    "predicted_voxels",
     "probe_features",
     "project_tokens",
     "rank_test",

@@ -47,9 +47,9 @@ from harness.plot import (
     save_png,
 )
 from harness.runs import (
-    Subject,
+    choose_step,
+    choose_subject,
     figure_file,
-    list_snapshots,
     list_subjects,
     mapping_folder,
     split_file,
@@ -105,9 +105,9 @@ def write_readout(
         raise InputError(f"--image: found {len(images)}, expected at most {MOST_IMAGES} in a figure")
     pictures = [decode_image(path) for path in images]
     config = read_config(run / "config.yaml")
-    chosen_subject = _choose_subject(list_subjects(config.brain, run), subject)
+    chosen_subject = choose_subject(list_subjects(config.brain, run), subject)
     own = chosen_subject.folder
-    step = _choose_step(run, own, step)
+    step = choose_step(run, chosen_subject, step)
     folder = mapping_folder(own, step)
     mapping = load_mapping(folder, with_learned=True)
     reader = open_reader(mapping, folder)
@@ -149,26 +149,6 @@ def read_roi(roi: Roi, mapping: Mapping, reader: Reader, tokens: LayerTokens) ->
         scale=None if mapping.scale is None else float(mapping.scale[roi.voxels].mean()),
         share=directions.share,
     )
-
-
-def _choose_subject(subjects: Sequence[Subject], label: str | None) -> Subject:
-    if label is None:
-        return subjects[0]
-    known = {subject.label: subject for subject in subjects if subject.label is not None}
-    if not known:
-        raise InputError(f"--subject: found {label}; single-subject run, omit --subject")
-    if label not in known:
-        raise unknown_name("subject", label, known)
-    return known[label]
-
-
-def _choose_step(run: Path, own: Path, step: int | None) -> int:
-    steps = [found for found in list_snapshots(run) if mapping_folder(own, found).exists()]
-    if not steps:
-        raise InputError(f"{run}: found no mapping of a snapshot, expected the folder of a tracked run")
-    if step is not None and step not in steps:
-        raise InputError(f"--step: found {step}, expected {', '.join(map(str, steps))}")
-    return steps[-1] if step is None else step
 
 
 def _choose_rois(brain: Brain, names: Sequence[str]) -> list[Roi]:

@@ -117,6 +117,11 @@ def probes_file(run: Path, step: int) -> Path:
     return run / "probes" / f"{_step_name(step)}.json"
 
 
+def export_folder(subject: Path, step: int, form: str) -> Path:
+    """Folder of a snapshot's voxelwise maps in a format of other programs: ``exports/step-000128/gifti``."""
+    return subject / "exports" / _step_name(step) / form
+
+
 def figure_file(subject: Path, name: str, step: int) -> Path:
     """File of a snapshot's figure, in a subject's folder: ``figures/readout-step-000128.png``."""
     return subject / "figures" / f"{name}-{_step_name(step)}.png"

@@ -19,7 +19,15 @@ from harness.config import (
     BrainConfig,
     one_by_one,
 )
-from harness.runs.layout import subject_folder
+from harness.runs.layout import (
+    list_snapshots,
+    mapping_folder,
+    subject_folder,
+)
+from harness.storage import (
+    InputError,
+    unknown_name,
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,40 @@ def label_subjects(config: BrainConfig) -> tuple[str, ...]:
     if config.subjects is None or len(config.subjects) == 1:
         return ()
     return tuple(f"subj{subject:02d}" if isinstance(subject, int) else subject for subject in config.subjects)
+
+
+def choose_subject(subjects: Sequence[Subject], label: str | None) -> Subject:
+    """Return the subject of ``--subject``, or the first.
+
+    Raises
+    ------
+    InputError
+        For an unknown label, or any label in a single-subject run.
+    """
+    if label is None:
+        return subjects[0]
+    known = {subject.label: subject for subject in subjects if subject.label is not None}
+    if not known:
+        raise InputError(f"--subject: found {label}; single-subject run, omit --subject")
+    if label not in known:
+        raise unknown_name("subject", label, known)
+    return known[label]
+
+
+def choose_step(run: Path, subject: Subject, step: int | None) -> int:
+    """Return the step of ``--step``, or that of a subject's last snapshot with a mapping.
+
+    Raises
+    ------
+    InputError
+        If there is no mapping of a snapshot, or none of this step.
+    """
+    steps = [found for found in list_snapshots(run) if mapping_folder(subject.folder, found).exists()]
+    if not steps:
+        raise InputError(f"{run}: found no mapping of a snapshot, expected the folder of a tracked run")
+    if step is not None and step not in steps:
+        raise InputError(f"--step: found {step}, expected {', '.join(map(str, steps))}")
+    return steps[-1] if step is None else step
 
 
 def name_of_subject(metric: str, label: str) -> str:

@@ -129,6 +129,26 @@ def open_cifti(path: Path) -> CiftiFile:
         return CiftiFile(path, layout, stored, float(proxy.slope), float(proxy.inter))
 
 
+def read_volume(path: Path) -> tuple[tuple[int, int, int], Float[np.ndarray, "4 4"]]:
+    """Read shape and affine of the volume that a file's subcortical voxels lie in.
+
+    The affine leads from voxel indices (0-based) to millimetres.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or broken, or has no volume.
+    """
+    from nibabel.cifti2.cifti2 import Cifti2Image
+
+    with as_input_error(path, "CIFTI file"), quiet_nibabel():
+        columns = Cifti2Image.from_filename(path).header.get_axis(1)
+        if columns.volume_shape is None:
+            raise InputError(f"{path}: found no volume, expected one with subcortical voxels")
+        x, y, z = (int(size) for size in columns.volume_shape)
+        return (x, y, z), np.asarray(columns.affine, dtype=np.float64)
+
+
 def _lay_out(path: Path, columns: Any) -> Layout:
     n_columns = len(columns)
     structure = np.full(n_columns, "", dtype="U60")

@@ -67,7 +67,7 @@ def load_grayordinates(config: GrayordinatesConfig) -> Brain:
     root = Path(config.root).expanduser()
     if not root.is_dir():
         raise InputError(f"brain.root: {root}: no such folder")
-    files = _open_maps(root, config.maps)
+    files = open_maps(root, config.maps)
     table = read_table(_find_table(root, config.table))
     n_maps = sum(file.n_maps for file in files)
     if n_maps != len(table.image):
@@ -92,7 +92,7 @@ def load_grayordinates(config: GrayordinatesConfig) -> Brain:
     )
     averaged = average_sessions(_read_sessions(files, maps, columns), rows, len(columns), config.standardise)
     columns = columns[averaged.usable]
-    coords, box = _place(layout, cortex, columns, config.subcortex)
+    coords, box = place_columns(layout, cortex, columns, config.subcortex)
     sources = [path.relative_to(root).as_posix() for path in (table.path, *(file.path for file in files))]
     stimulus_ids = names[rows.pictures].tolist()
     return Brain(
@@ -150,7 +150,8 @@ def list_rois(layout: Layout, cortex: Cortex, columns: Int[np.ndarray, " n_voxel
     return tuple(Roi(name, voxels, rank) for name, voxels, rank in found if len(voxels))
 
 
-def _open_maps(root: Path, pattern: str) -> list[CiftiFile]:
+def open_maps(root: Path, pattern: str) -> list[CiftiFile]:
+    """Open all files of a pattern, in the order of names; they must share their grayordinates."""
     try:
         paths = sorted(path for path in root.glob(pattern) if path.is_file())
     except (NotImplementedError, ValueError) as error:
@@ -205,7 +206,7 @@ def _read_sessions(
         yield f"{' and '.join(paths)} (session {number})", found
 
 
-def _place(
+def place_columns(
     layout: Layout, cortex: Cortex, columns: Int[np.ndarray, " n_voxels"], subcortex: bool
 ) -> tuple[Float[np.ndarray, "n_voxels 3"], Float[np.ndarray, "2 3"]]:
     """Coordinates and their bounding box: both spheres, and the subcortex beside them along x."""

@@ -62,6 +62,8 @@ class Space:
     hemisphere : str array [n_voxels], "L" or "R"
     vertices : int array [n_voxels] or None
         Vertices of fsaverage, left hemisphere first; None in other spaces.
+    affine : float array [4, 4] or None
+        From voxel indices (0-based) to millimetres; None on a surface.
     read_whole : callable
         Reads the labels of an atlas over each whole part, -1 or 0 outside; None if there is no such atlas.
     """
@@ -72,6 +74,7 @@ class Space:
     bounding_box: Float[np.ndarray, "2 3"]
     hemisphere: Shaped[np.ndarray, " n_voxels"]
     vertices: Int[np.ndarray, " n_voxels"] | None
+    affine: Float[np.ndarray, "4 4"] | None
     read_whole: Callable[[str], Sequence[Int[np.ndarray, " _"]] | None]
 
     @property

@@ -76,7 +76,7 @@ def load_nsd(config: NsdConfig) -> Brain:
     """
     folder = open_folder(config)
     design = read_design(folder.design, config.subject)
-    space = _open_space(folder, config.mask)
+    space = open_space(folder, config.mask)
     sessions = choose_sessions(config, design, space)
     pictures = BrickPictures(folder.stimuli, np.array([design.last_picture]))  # checks the file
     files = folder.fingerprinted(
@@ -145,7 +145,8 @@ def describe_numbers(numbers: list[int]) -> str:
     return ", ".join(f"{a}-{b}" if a < b else str(a) for a, b in zip(starts, ends, strict=True))
 
 
-def _open_space(folder: NsdFolder, mask: str | None) -> Space:
+def open_space(folder: NsdFolder, mask: str | None) -> Space:
+    """Open the space of a preparation: the volume, or the surface."""
     if folder.preparation.startswith("func"):
         return open_volume(folder, mask)
     from harness.brains.nsd.surface import open_surface

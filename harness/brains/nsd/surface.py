@@ -71,6 +71,7 @@ def open_surface(folder: NsdFolder, mask: str | None) -> Space:
         bounding_box=np.stack([sphere.min(axis=0), sphere.max(axis=0)]),
         hemisphere=np.repeat(HEMISPHERES, list(map(len, places))),
         vertices=vertices if shared else None,
+        affine=None,
         read_whole=read_whole,
     )
 

@@ -62,6 +62,7 @@ def open_volume(folder: NsdFolder, mask: str | None) -> Space:
         bounding_box=np.stack([box.min(axis=0), box.max(axis=0)]),
         hemisphere=_tell_hemisphere(sides, places, coords, atlas),
         vertices=None,
+        affine=image.affine,
         read_whole=read_whole,
     )
 
