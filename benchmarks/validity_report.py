@@ -151,7 +151,8 @@ def _draw_shares(axes: Axes, cells: Sequence[dict[str, Any]], column: str, title
     axes.axvline(100 * GOALS[column], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_yticks(range(len(conditions)), conditions)
     axes.set_ylim(len(conditions) - 0.5, -0.5)
-    axes.set_xlim((-2, 102) if column == "found" else (-0.5, 25))
+    largest = max(cell[f"{column}_interval"][1] for cell in cells)
+    axes.set_xlim((-2, 102) if column == "found" or largest > 0.25 else (-0.5, 25))
     axes.set_xlabel("% of brains")
     axes.set_title(title, loc="left", fontsize=9)
 
@@ -175,4 +176,4 @@ def _draw_shift(axes: Axes, cells: Sequence[dict[str, Any]]) -> None:
         )
     axes.axhline(1 / 7, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_xlabel("next layer's share in V4, %")
-    axes.set_title("Shift of depth (mean, sd)", loc="left", fontsize=9)
+    axes.set_title("Shift of depth", loc="left", fontsize=9)

@@ -84,6 +84,6 @@ def _table(export: Export) -> Any:
     table = GiftiLabelTable()
     for number, (name, colour) in label_layers(export.layers).items():
         label = GiftiLabel(number, *colour)
-        label.label = name
+        label.label = name  # type: ignore[attr-defined]
         table.labels.append(label)
     return table
