@@ -36,6 +36,7 @@ ENTRY_POINTS = {
     "conformance",
     "contrast",
     "finetune",
+    "map",
     "pretrain",
     "query",
     "readout",

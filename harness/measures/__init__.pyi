@@ -62,6 +62,7 @@ from .network_entries import (
 )
 from .predicted import (
     counted_places,
+    predicted_voxels,
 )
 from .probes.kinds import (
     PROBE_KINDS,
@@ -94,6 +95,7 @@ from .rewiring import (
     rewiring_measures,
 )
 from .rows import (
+    MIN_CEILING,
     measure_brain,
     name_probes,
 )
@@ -124,6 +126,7 @@ __all__ = [
     "CATALOGUE",
     "INTERPOLATED",
     "LEARNED_SHARES",
+    "MIN_CEILING",
     "N_CLUSTERS",
     "N_COLOURS",
     "PROBE_KINDS",
@@ -177,6 +180,7 @@ __all__ = [
     "name_verdict",
     "open_reader",
     "power_of_rank_test",
+    "predicted_voxels",
     "probe_features",
     "project_tokens",
     "rank_test",

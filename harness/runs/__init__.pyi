@@ -17,7 +17,10 @@ from .layout import (
     hold_run,
     is_finished,
     list_snapshots,
+    map_folder,
+    map_name,
     mapping_folder,
+    maps_folder,
     probes_file,
     refit_folders,
     run_folder,
@@ -29,6 +32,7 @@ from .layout import (
     wise_ft_folder,
 )
 from .provenance import (
+    describe_map,
     describe_run,
 )
 from .subjects import (
@@ -47,6 +51,7 @@ __all__ = [
     "Subject",
     "bind_to_plan",
     "controls_folder",
+    "describe_map",
     "describe_run",
     "evidence_file",
     "figure_file",
@@ -56,7 +61,10 @@ __all__ = [
     "list_snapshots",
     "list_subjects",
     "load_inputs",
+    "map_folder",
+    "map_name",
     "mapping_folder",
+    "maps_folder",
     "name_of_subject",
     "probes_file",
     "read_rows",
