@@ -41,6 +41,7 @@ class Command:
 
 COMMANDS = {
     "Experiments": (
+        Command("map", "map networks as they are to a brain, then write the atlas"),
         Command("study", "run a grid of fine-tuning runs, then write the report"),
         Command("plan", "print what a study would do and cost, without running it"),
         Command("finetune", "fine-tune a backbone, take snapshots and track them", launched=True),
@@ -49,6 +50,7 @@ COMMANDS = {
     ),
     "Results": (
         Command("report", "write the report of a study"),
+        Command("atlas", "write the atlas of mapped networks"),
         Command("contrast", "compare A with B in pairs of runs"),
         Command("query", "print curves of rewiring, forgetting and other metrics as a table"),
         Command("claim", "test by a preregistered plan whether brain-like networks forget less"),

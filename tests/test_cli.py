@@ -25,7 +25,7 @@ from harness.config.folders import (
 from harness.storage.errors import InputError
 
 NAMES = [command.name for group in COMMANDS.values() for command in group]
-WITH_OVERRIDES = ["study", "plan", "finetune", "config", "brains"]
+WITH_OVERRIDES = ["study", "plan", "map", "finetune", "config", "brains"]
 
 
 def show_help(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

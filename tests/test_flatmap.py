@@ -150,12 +150,12 @@ def test_one_hemisphere_alone(ax: Axes) -> None:
 
 def test_layer_colours_by_hand() -> None:
     even = np.full(4, 0.25)
-    half = np.array([0.5, 0.5, 0, 0])  # e = 1/2: brightness 1 − 1/8 + 0.2, clipped to 1
+    half = np.array([0.5, 0.5, 0, 0])  # e = 1/2: 1 − 1/8 is above 0.8, so full brightness
     most = np.array([0.1, 0.1, 0.1, 0.7])
     entropy = -(3 * 0.1 * np.log(0.1) + 0.7 * np.log(0.7)) / np.log(4)
     colours = layer_colours(np.stack([np.array([1.0, 0, 0, 0]), even, half, most]))
     hue, _, brightness = rgb_to_hsv(colours).T
-    np.testing.assert_allclose(brightness, [1, 0.2, 1, min(1, 1 - entropy**3 + 0.2)], atol=1e-6)
+    np.testing.assert_allclose(brightness, [1, 0.5, 1, 0.5 + 0.5 * min(1, (1 - entropy**3) / 0.8)], atol=1e-6)
     np.testing.assert_allclose(hue, [0.7, 0.7, 0.7, 0.0], atol=1e-6)
     np.testing.assert_allclose(layer_colours(np.ones((2, 1))), np.tile(colours[0], (2, 1)), atol=1e-6)
 
@@ -173,4 +173,4 @@ def test_legend_shows_every_layer(ax: Axes) -> None:
     assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "two", "three"]
     shown = ax.images[0].get_array()
     np.testing.assert_allclose(shown[:, -1], layer_colours(np.eye(3)), atol=1e-6)
-    np.testing.assert_allclose(rgb_to_hsv(shown[:, 0])[:, 2], 0.2, atol=1e-6)
+    np.testing.assert_allclose(rgb_to_hsv(shown[:, 0])[:, 2], 0.5, atol=1e-6)

@@ -168,7 +168,7 @@ def test_warm_starts_all_begin_from_one_fit_of_step_0(tracked, tmp_path, monkeyp
         calls.append((config.steps, seed, start))
         return load_mapping(mapping_folder(folder, 1), with_learned=True)
 
-    monkeypatch.setattr("harness.tracking.tracker.fit_mapping", record)
+    monkeypatch.setattr("harness.tracking.fitter.fit_mapping", record)
     monkeypatch.setattr("harness.tracking.tracker.write_results", lambda *arguments: None)
     for path in (folder / "mappings").iterdir():
         if path != mapping_folder(folder, 1):

@@ -22,10 +22,12 @@ from .claim import (
     read_plan,
 )
 from .compose import (
+    MAPPED,
     config_hash,
     flatten,
     load_config,
     load_option,
+    map_hash,
     probe_tasks,
     read_config,
     to_yaml,
@@ -89,6 +91,7 @@ from .task import (
 
 __all__ = [
     "GROUPS",
+    "MAPPED",
     "PACKAGE_FOLDER",
     "REPOSITORY",
     "Algonauts2023Config",
@@ -148,6 +151,7 @@ __all__ = [
     "load_option",
     "locate_option",
     "main_measure",
+    "map_hash",
     "one_by_one",
     "probe_tasks",
     "read_config",

@@ -45,6 +45,9 @@ from harness.storage import (
     unknown_name,
 )
 
+MAPPED = ("seed", "backbone", "brain", "mapping")
+"""Sections that determine the mapping of a frozen network."""
+
 OF_FUNCTIONS = ("task.function", "task.arguments")
 
 
@@ -211,12 +214,22 @@ def determining(config: Config) -> dict[str, Any]:
 
 def config_hash(config: Config) -> str:
     """Hash the settings that determine the results, by SHA-256."""
+    return content_hash(_hashed(config))
+
+
+def map_hash(config: Config) -> str:
+    """Hash the settings that determine the mapping of a frozen network, by SHA-256."""
+    content = _hashed(config)
+    return content_hash({name: content[name] for name in MAPPED})
+
+
+def _hashed(config: Config) -> dict[str, Any]:
     content = determining(config)
     if content["brain"]["subjects"] is None:
         del content["brain"][
             "subjects"
         ]  # runs of one subject keep the names they had before runs of several existed
-    return content_hash(content)
+    return content
 
 
 def flatten(config: Config) -> dict[str, str]:

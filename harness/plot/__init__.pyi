@@ -1,5 +1,11 @@
+from .atlas_maps import (
+    draw_places,
+    draw_selector_maps,
+    draw_share_maps,
+)
 from .brain_maps import (
     draw_brain,
+    region_colours,
 )
 from .cluster_maps import (
     draw_cluster_maps,
@@ -57,7 +63,10 @@ __all__ = [
     "draw_clusters",
     "draw_layer_maps",
     "draw_layers",
+    "draw_places",
     "draw_readout",
+    "draw_selector_maps",
+    "draw_share_maps",
     "draw_steps",
     "draw_task_steps",
     "embed_png",
@@ -66,6 +75,7 @@ __all__ = [
     "label_voxels",
     "layers",
     "measure_shift",
+    "region_colours",
     "save_png",
     "shade_layers",
     "shift",

@@ -61,7 +61,11 @@ def cluster_colours(n_clusters: int) -> Float[np.ndarray, "n_clusters 3"]:
 
 
 def draw_clusters(
-    brain: Brain, rois: Sequence[Roi], clusters: Int[np.ndarray, " n_voxels"], title: str
+    brain: Brain,
+    rois: Sequence[Roi],
+    clusters: Int[np.ndarray, " n_voxels"],
+    title: str,
+    followed: bool = False,
 ) -> Figure:
     """Draw the clusters of one fit: a map of the voxels, and the composition of every region.
 
@@ -73,6 +77,8 @@ def draw_clusters(
     clusters : int array [n_voxels]
         Numbers as of `harness.measures.channels.cluster_channels`; −1: grey.
     title : str
+    followed : bool
+        Whether the numbers are matched with those of step 0 (`label_voxels`).
     """
     colours = cluster_colours(int(clusters.max()) + 1)
     with figure_style():
@@ -83,10 +89,12 @@ def draw_clusters(
         draw_voxels(axes[0], brain, _paint(clusters, colours), blended=False)
         _draw_composition(axes[1], rois, clusters, colours)
         figure.suptitle(title, x=0.008, ha="left", fontsize=11, fontweight="bold")
+        later = "; later clusters take the colour of the step-0 cluster that shares most voxels"
         caption = (
             "A colour is a cluster of voxels with similar channel weights (k-means, then Ward’s method). "
-            "At step 0, similar hues read alike;\nlater clusters take the colour of the step-0 cluster that "
-            "shares most voxels. Grey: voxels that are not predicted (R² of held-out stimuli at most 0)."
+            f"{'At step 0, similar' if followed else 'Similar'} hues read alike"
+            f"{later if followed else ''}.\nGrey: voxels that are not predicted (R² of held-out stimuli at "
+            "most 0)."
         )
         figure.supxlabel(caption, x=0.008, ha="left", fontsize=8.5, color=FAINT)
     return figure

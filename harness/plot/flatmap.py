@@ -29,7 +29,9 @@ GAP = 12.0  # between the hemispheres
 _NAME_SIZE = (19.0, 9.0)  # width and height of an area's name, with margins, millimetres
 BORDER = "0.12"  # borders and names
 _HALO = [withStroke(linewidth=2.2, foreground="white", alpha=0.85)]
-_HUES = (0.70, 0.0)  # of the first layer (blue) and the last (red)
+# from the first layer (blue) to the last (red), in steps that look alike (Oklab); even ones would look green
+_HUES = (0.70, 0.627, 0.581, 0.54, 0.499, 0.415, 0.255, 0.162, 0.117, 0.069, 0.0)
+_DARKEST = 0.5  # brightness of a voxel that reads all layers alike
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,9 @@ def _choose_corners(
 def layer_colours(layer: Float[np.ndarray, "n_voxels n_layers"]) -> Float[np.ndarray, "n_voxels 3"]:
     """Return RGB colours of layer selectors: hue from the most selected layer, brightness from confidence.
 
-    Brightness is 1 − e³ + 0.2, clipped to 0 … 1, with e = H(ω) / log L the normalised entropy and
-    0 log 0 = 0 (Yang et al. 2024, "Brain decodes deep nets", arXiv:2312.01280).
+    Brightness rises with 1 − e³, where e = H(ω) / log L is the normalised entropy and 0 log 0 = 0, and is
+    full from 0.8 on, as in Yang et al. 2024, "Brain decodes deep nets" (arXiv:2312.01280). It starts at
+    `_DARKEST` instead of 0.2, so that hues can be told apart after short fits too.
 
     Parameters
     ----------
@@ -164,6 +167,7 @@ def draw_layer_legend(ax: Axes, layers: tuple[str, ...]) -> None:
     ax.set_yticks(range(len(layers)), layers, fontsize=7)
     ax.set_xticks([0, 1], ["0", "1"], fontsize=7)
     ax.set_xlabel("confidence", fontsize=8, labelpad=0)
+    ax.grid(False)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
 
@@ -176,8 +180,8 @@ def _entropy(layer: Float[np.ndarray, "n_voxels n_layers"]) -> Float[np.ndarray,
 def _colour(
     best: Int[np.ndarray, " n_voxels"], entropy: Float[np.ndarray, " n_voxels"], n_layers: int
 ) -> Float[np.ndarray, "n_voxels 3"]:
-    hue = _HUES[0] + (_HUES[1] - _HUES[0]) * best / max(n_layers - 1, 1)
-    brightness = np.clip(1 - entropy**3 + 0.2, 0, 1)
+    hue = np.interp(best / max(n_layers - 1, 1), np.linspace(0, 1, len(_HUES)), _HUES)
+    brightness = _DARKEST + (1 - _DARKEST) * np.clip((1 - entropy**3) / 0.8, 0, 1)
     return hsv_to_rgb(np.stack([hue, np.full(len(hue), 0.82), brightness], axis=1))
 
 

@@ -1,3 +1,6 @@
+from .atlas import (
+    write_atlas,
+)
 from .claim_page import (
     describe_plan,
     write_claim,
@@ -51,6 +54,7 @@ __all__ = [
     "read_run",
     "read_runs",
     "record_question",
+    "write_atlas",
     "write_claim",
     "write_readout",
     "write_report",

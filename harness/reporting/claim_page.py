@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -30,6 +29,7 @@ from harness.reporting.claim_runs import (
     read_planned_runs,
 )
 from harness.reporting.figures.claim import draw_claim
+from harness.reporting.page_templates import load_template
 from harness.storage import (
     write_atomically,
     write_json,
@@ -233,14 +233,7 @@ def _finite(value: Any) -> Any:
 
 
 def _render(plan: ClaimPlan, planned: PlannedRuns, claim: Claim, figure: Figure) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("harness.reporting"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("claim.html").render(
+    return load_template("claim.html").render(
         plan=plan,
         claim=claim,
         verdict=write_verdict(claim, plan.level),

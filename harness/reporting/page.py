@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 
@@ -66,6 +65,7 @@ from harness.reporting.figures.panels import (
     Dash,
     Line,
 )
+from harness.reporting.page_templates import load_template
 from harness.reporting.pictures import draw_pictures
 from harness.reporting.run_results import (
     RunResult,
@@ -145,17 +145,10 @@ def render(
     """
     brains = _load_brains(runs)
     lines, loaded = choose_lines(runs), list(brains.values())
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("harness.reporting"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     frame = compare_runs(runs)
     names = list(dict.fromkeys(run.config.task.name for run in runs))
     manifests = [read_json(run.folder / "manifest.json") for run in runs]
-    return environment.get_template("report.html").render(
+    return load_template("report.html").render(
         study=study,
         runs=runs,
         tasks=names,
@@ -216,11 +209,12 @@ def _load_brains(runs: Sequence[RunResult]) -> dict[BrainConfig, Brain]:
     """Load the brain of every subject, without responses, which may not fit into memory together."""
     subjects = [subject for run in runs for subject in list_subjects(run.config.brain, run.folder)]
     return {
-        config: _leave_rows_out(load_brain(config)) for config in dict.fromkeys(one.brain for one in subjects)
+        config: leave_rows_out(load_brain(config)) for config in dict.fromkeys(one.brain for one in subjects)
     }
 
 
-def _leave_rows_out(brain: Brain) -> Brain:
+def leave_rows_out(brain: Brain) -> Brain:
+    """Keep what maps need of a brain: neither stimuli nor responses."""
     return replace(
         brain,
         stimuli=(),

@@ -133,7 +133,7 @@ def write_readout(
     clusters = label_voxels([step_0, mapping], n_clusters, config.seed)[-1]
     written.append(figure_file(own, "clusters", step))
     title = f"Which voxels read alike: {of}"
-    save_png(draw_clusters(brain, _choose_rois(brain, ()), clusters, title), written[-1])
+    save_png(draw_clusters(brain, _choose_rois(brain, ()), clusters, title, step > 0), written[-1])
     return written
 
 

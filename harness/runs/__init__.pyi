@@ -18,7 +18,10 @@ from .layout import (
     hold_run,
     is_finished,
     list_snapshots,
+    map_folder,
+    map_name,
     mapping_folder,
+    maps_folder,
     probes_file,
     refit_folders,
     run_folder,
@@ -30,6 +33,7 @@ from .layout import (
     wise_ft_folder,
 )
 from .provenance import (
+    describe_map,
     describe_run,
 )
 from .subjects import (
@@ -52,6 +56,7 @@ __all__ = [
     "choose_step",
     "choose_subject",
     "controls_folder",
+    "describe_map",
     "describe_run",
     "evidence_file",
     "export_folder",
@@ -62,7 +67,10 @@ __all__ = [
     "list_snapshots",
     "list_subjects",
     "load_inputs",
+    "map_folder",
+    "map_name",
     "mapping_folder",
+    "maps_folder",
     "name_of_subject",
     "probes_file",
     "read_rows",

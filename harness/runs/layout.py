@@ -11,6 +11,7 @@ import filelock
 from harness.config import (
     Config,
     config_hash,
+    map_hash,
 )
 from harness.storage import InputError
 
@@ -32,6 +33,28 @@ def run_folder(config: Config) -> Path:
     return Path(config.runs_dir) / config.study.name / run_name(config)
 
 
+def map_name(config: Config) -> str:
+    """``{backbone}-{brain}-{family}-seed{seed}-{first 8 digits of the hash}`` of a frozen network's map."""
+    parts = (
+        config.backbone.name,
+        config.brain.name,
+        config.mapping.family,
+        f"seed{config.seed}",
+        map_hash(config)[:8],
+    )
+    return "-".join(parts)
+
+
+def map_folder(config: Config) -> Path:
+    """Folder of a frozen network's mapping: ``{runs_dir}/{study}/maps/{map}``; no run, so reports skip it."""
+    return maps_folder(Path(config.runs_dir) / config.study.name) / map_name(config)
+
+
+def maps_folder(study: Path) -> Path:
+    """Folder of a study's mappings of frozen networks: ``maps``."""
+    return study / "maps"
+
+
 @contextmanager
 def hold_run(run: Path) -> Iterator[None]:
     """Lock a run against other processes; an `InputError` if one is working on it."""
@@ -48,7 +71,7 @@ def hold_run(run: Path) -> Iterator[None]:
 
 
 def is_finished(run: Path) -> bool:
-    """Whether a run was fine-tuned and tracked to the end."""
+    """Whether a run was fine-tuned and tracked, or a frozen network mapped, to the end."""
     return (run / "finished.json").exists()
 
 

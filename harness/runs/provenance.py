@@ -9,9 +9,13 @@ from typing import Any
 
 import torch
 
-from harness.backbones import encoder_hash
+from harness.backbones import (
+    Backbone,
+    encoder_hash,
+)
 from harness.config import REPOSITORY
 from harness.runs.inputs import Inputs
+from harness.runs.subjects import Brains
 
 PACKAGES = (
     "torch",
@@ -42,18 +46,23 @@ def code_version() -> str:
 
 def describe_run(inputs: Inputs) -> dict[str, Any]:
     """Return the content of a run's manifest; loads all brains."""
+    manifest = describe_map(inputs.backbone, inputs.brains)
+    of_tasks = {
+        "task": inputs.tasks[0].fingerprint,
+        **{f"task {task.name}": task.fingerprint for task in inputs.tasks[1:]},
+    }
+    manifest["fingerprints"] = of_tasks | manifest["fingerprints"]
+    return manifest | {"tasks": {used.name: used.describe() for used in (*inputs.tasks, *inputs.probes)}}
+
+
+def describe_map(backbone: Backbone, brains: Brains) -> dict[str, Any]:
+    """Return the content of the manifest of a frozen network's mappings; loads all brains."""
     return {
         "code_version": code_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
-        "fingerprints": {
-            "task": inputs.tasks[0].fingerprint,
-            **{f"task {task.name}": task.fingerprint for task in inputs.tasks[1:]},
-            "pretrained_encoder": encoder_hash(inputs.backbone),
-            **inputs.brains.fingerprint(),
-        },
-        "parameters": sum(part.numel() for part in inputs.backbone.encoder.parameters()),
-        "tasks": {used.name: used.describe() for used in (*inputs.tasks, *inputs.probes)},
+        "fingerprints": {"pretrained_encoder": encoder_hash(backbone), **brains.fingerprint()},
+        "parameters": sum(part.numel() for part in backbone.encoder.parameters()),
         "machine": {
             "system": platform.system(),
             "processor": platform.machine(),

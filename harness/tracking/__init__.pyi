@@ -4,6 +4,9 @@ from .mlflow_store import (
     log_table,
     tracking_uri,
 )
+from .network_map import (
+    map_network,
+)
 from .queries import (
     metric_curves,
     query,
@@ -28,6 +31,7 @@ __all__ = [
     "TrackedRun",
     "follow_run",
     "log_table",
+    "map_network",
     "measure_curve",
     "metric_curves",
     "plan_work",

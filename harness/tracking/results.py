@@ -28,6 +28,7 @@ from harness.runs import (
     Brains,
     Inputs,
     Journal,
+    Subject,
     probes_file,
     split_file,
 )
@@ -81,18 +82,29 @@ def derive_rows(
     collapsed = {step for step in steps if is_collapsed(probes[step], probes[0], tasks)}
     measured: dict[str, dict[int, dict[str, float]]] = {}
     for subject in brains.subjects:
-        items = plan_work(config, [subject], steps)
-        mappings = {item.step: load_mapping(item.mapping) for item in items if not item.refit}
-        refits = [load_mapping(item.mapping) for item in items if item.refit]
-        brain = brains.load(subject)
-        split = load_split(split_file(subject.folder), brain.stimulus_ids)
-        found = dict(measure_brain(mappings, refits, brain.score_on(split.held_out), config.seed))
+        found = measure_subject(config, subject, brains, steps)
         evidence = EvidenceFiles(subject, config.evidence, config.seed).name(steps, collapsed)
         measured[subject.label or "all"] = {step: found[step] | evidence[step] for step in steps}
     for step in steps:
         rows = {label: values[step] for label, values in measured.items()}
-        of_brain = combine_subjects(rows) if len(rows) > 1 else rows["all"]
-        yield step, name_probes(probes[step], probes[0], *tasks) | of_brain
+        yield step, name_probes(probes[step], probes[0], *tasks) | join_subjects(rows)
+
+
+def measure_subject(
+    config: Config, subject: Subject, brains: Brains, steps: Sequence[int]
+) -> dict[int, dict[str, float]]:
+    """Derive one subject's metrics of the brain by step and name, from its mappings on disk."""
+    items = plan_work(config, [subject], steps)
+    mappings = {item.step: load_mapping(item.mapping) for item in items if not item.refit}
+    refits = [load_mapping(item.mapping) for item in items if item.refit]
+    brain = brains.load(subject)
+    split = load_split(split_file(subject.folder), brain.stimulus_ids)
+    return dict(measure_brain(mappings, refits, brain.score_on(split.held_out), config.seed))
+
+
+def join_subjects(rows: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Join the metrics of one step by subject's label; those of a single subject stay as they are."""
+    return combine_subjects(rows) if len(rows) > 1 else next(iter(rows.values()))
 
 
 def follow_run(config: Config, run: Path) -> TrackedRun:

@@ -18,11 +18,7 @@ from accelerate import Accelerator
 from harness.backbones import (
     encoder_hash,
 )
-from harness.config import (
-    Config,
-    MappingConfig,
-    TrainedMappingConfig,
-)
+from harness.config import Config
 from harness.finetuning import (
     read_snapshot,
     tune,
@@ -31,31 +27,25 @@ from harness.mappings import (
     FAMILIES,
     FitData,
     FitOptions,
-    Mapping,
     Member,
-    fit_mapping,
-    load_mapping,
-    load_split,
-    prepare_tokens,
     save_mapping,
-    save_split,
-    split_brain,
 )
 from harness.runs import (
-    Brains,
     Inputs,
     Subject,
     list_snapshots,
     probes_file,
     snapshot_folder,
-    split_file,
-    start_folder,
 )
 from harness.storage import (
     InputError,
     write_json,
 )
 from harness.tracking.evidence import EvidenceFiles
+from harness.tracking.fitter import (
+    Fitter,
+    prepare_split,
+)
 from harness.tracking.probing import Prober
 from harness.tracking.results import write_probes, write_results
 from harness.tracking.work_items import (
@@ -106,7 +96,7 @@ def measure(
     missing = [item for item in plan_work(config, brains.subjects, steps) if not tracker.is_done(item)]
     if accelerator.is_main_process:
         for subject in brains.subjects:
-            _prepare_split(config, subject, brains)
+            prepare_split(config, subject, brains)
     accelerator.wait_for_everyone()
     process, n_processes = accelerator.process_index, accelerator.num_processes
     unfitted = [subject for subject in brains.subjects if any(item.subject == subject for item in missing)]
@@ -125,27 +115,19 @@ def measure(
     return steps
 
 
-def _prepare_split(config: Config, subject: Subject, brains: Brains) -> None:
-    """Split a subject's stimuli, or check that the existing split belongs to them."""
-    brain, path = brains.load(subject), split_file(subject.folder)
-    if not path.exists():
-        save_split(split_brain(brain, config.mapping, config.seed), path, brain.stimulus_ids)
-    load_split(path, brain.stimulus_ids)
-
-
 class _Tracker:
     """Does work items one after the other; holds the tokens of one snapshot and subject at a time."""
 
     def __init__(self, config: Config, run: Path, inputs: Inputs, accelerator: Accelerator) -> None:
         self._config, self._run, self._brains = config, run, inputs.brains
-        self._device, self._quiet = accelerator.device, not accelerator.is_main_process
+        self._device, quiet = accelerator.device, not accelerator.is_main_process
         self._pretrained_hash = encoder_hash(inputs.backbone)
         widths = [task.n_classes for task in inputs.tasks]
         self._model = tune(inputs.backbone, widths, config.method, config.seed, inputs.tasks)
-        self._prober = Prober(inputs, config, self._device, self._quiet)
+        self._prober = Prober(inputs, config, self._device, quiet)
+        self._fitter = Fitter(config, run, inputs.brains, self._device, quiet)
         self._step: int | None = None
         self._backbone = inputs.backbone
-        self._seen: tuple[Subject, FitData] | None = None
 
     def is_done(self, item: WorkItem) -> bool:
         """Whether everything of an item is on disk."""
@@ -157,13 +139,9 @@ class _Tracker:
         name = f"tracking {label}: {_name(item.subject)}step {item.step}"
         name += f", refit {item.refit}" if item.refit else ""
         if not item.mapping.exists():
-            config, start = self._config.mapping, None
-            if self._warm_steps is not None:
-                start = load_mapping(start_folder(item.subject.folder), with_learned=True)
-                config = config.model_copy(update={"steps": self._warm_steps})
-            save_mapping(self._fit(item, name, config, start), item.mapping)
+            self._fitter.fit(item, name)
         if self._lacks_evidence(item):
-            self._evidence(item.subject).measure(item.step, self._see(item.subject, name))
+            self._evidence(item.subject).measure(item.step, self._fitter.see(item.subject, name))
         if self._lacks_probes(item):
             write_json(
                 probes_file(self._run, item.step), self._prober.probe(self._model, self._backbone, name)
@@ -178,14 +156,12 @@ class _Tracker:
         if not evidence.has(0):
             self._open(0)
             name = f"tracking: {_name(subject)}step 0"
-            data = self._see(subject, name)
-            evidence.make_controls(data, self._brains.load(subject), self._label(f"{name}, controls"))
-        if self._warm_steps is not None and not start_folder(subject.folder).exists():
-            # one more fit of step 0, with its own seed; nothing is compared with it
-            item = WorkItem(subject, 0, self._config.mapping.floor_refits + 1)
-            self._open(item.step)
-            name = f"tracking: {_name(subject)}step 0, start"
-            save_mapping(self._fit(item, name, self._config.mapping, None), start_folder(subject.folder))
+            data = self._fitter.see(subject, name)
+            label = self._fitter.label(f"{name}, controls")
+            evidence.make_controls(data, self._brains.load(subject), label)
+        if self._fitter.lacks_start(subject):
+            self._open(0)
+            self._fitter.make_start(subject, f"tracking: {_name(subject)}step 0")
 
     def fit_together(self, subject: Subject, steps: Sequence[int]) -> None:
         """Fit a subject's missing mappings in one fit, if the family fits all snapshots together."""
@@ -203,8 +179,9 @@ class _Tracker:
         for item in items:
             self._open(item.step)
             if item.refit == 0:
-                data = self._see(subject, f"tracking: {_name(subject)}step {item.step}")
-                self._seen = None  # the next snapshot's tokens are stored beside these, not instead of them
+                data = self._fitter.see(subject, f"tracking: {_name(subject)}step {item.step}")
+                # the next snapshot's tokens are stored beside these, not instead of them
+                self._fitter.forget()
             assert data is not None
             later = item.step > 0 and items[len(members) - 1].step > 0
             members.append(Member(data, len(members) - 1 if later else None))
@@ -212,7 +189,7 @@ class _Tracker:
             items[0].seed(self._config),
             config.bootstrap,
             self._device,
-            self._label(f"tracking: {_name(subject)}all steps, mapping"),
+            self._fitter.label(f"tracking: {_name(subject)}all steps, mapping"),
         )
         for item, mapping in zip(items, fit(members, config, options), strict=True):
             save_mapping(mapping, item.mapping)
@@ -228,49 +205,11 @@ class _Tracker:
     def _evidence(self, subject: Subject) -> EvidenceFiles:
         return EvidenceFiles(subject, self._config.evidence, self._config.seed)
 
-    @property
-    def _warm_steps(self) -> int | None:
-        config = self._config.mapping
-        return config.warm_steps if isinstance(config, TrainedMappingConfig) else None
-
     def _open(self, step: int) -> None:
         if self._step != step:
             read_snapshot(snapshot_folder(self._run, step), self._model, self._pretrained_hash)
-            self._step, self._backbone, self._seen = step, self._model.merged_backbone(), None
-
-    def _fit(self, item: WorkItem, name: str, config: MappingConfig, start: Mapping | None) -> Mapping:
-        return fit_mapping(
-            self._see(item.subject, name),
-            config,
-            seed=item.seed(self._config),
-            bootstrap=self._config.mapping.bootstrap,
-            device=self._device,
-            progress=self._label(f"{name}, mapping"),
-            start=start,
-        )
-
-    def _see(self, subject: Subject, name: str) -> FitData:
-        """A subject's responses, and the tokens of its stimuli in the open snapshot."""
-        if self._seen is None or self._seen[0] != subject:
-            self._seen = None  # free the old tokens first
-            brain = self._brains.load(subject)
-            split = load_split(split_file(subject.folder), brain.stimulus_ids)
-            tokens = prepare_tokens(
-                self._backbone,
-                brain.stimuli,
-                split,
-                self._config.mapping,
-                self._config.probes.batch_size,
-                self._device,
-                self._run,
-                self._label(f"{name}, tokens"),
-            )
-            data = FitData(tokens, brain.responses, brain.coords, brain.bounding_box, split)
-            self._seen = (subject, data)
-        return self._seen[1]
-
-    def _label(self, text: str) -> str | None:
-        return None if self._quiet else text
+            self._step, self._backbone = step, self._model.merged_backbone()
+            self._fitter.open(self._backbone)
 
 
 def _name(subject: Subject) -> str:

@@ -1,0 +1,27 @@
+"""Write the atlas of mapped networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.commands.arguments import CommandParser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the atlas of finished maps, and print its path."""
+    parser = CommandParser(
+        "atlas",
+        "Write the atlas of networks that palimpsest map has mapped, in one HTML file, and print its path.",
+        ("atlas runs/default", "atlas runs/default/maps/mini_clip-* runs/other --out both.html"),
+    )
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="of a map, or of a study with maps"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="page to write (default: atlas.html in the first study)"
+    )
+    found = parser.parse(argv)
+    from harness.reporting import write_atlas
+
+    print(write_atlas(found.folders, found.out))
