@@ -89,11 +89,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = OverrideParser(
         "map",
         "Map one or several networks as they are to a brain, without task and fine-tuning, and write the "
-        "atlas.\n"
+        "atlas. backbone=A,B maps several.\n"
         "The same command goes on where it stopped, and skips what is there.",
         (
             "map backbone=mini_clip",
-            "map backbone=clip_b16,dinov2_b14 brain=nsd brain.root=/data/nsd brain.subjects=[1,2]",
+            "map backbone=clip_b16 brain=nsd brain.root=/data/nsd brain.subjects=[1,2]",
             "map backbone=mae_b16 mapping.steps=1000 mapping.floor_refits=2 study.name=frozen",
         ),
         ("seed", "runs_dir", "study.name", "brain.rois", "mapping.steps", "mapping.floor_refits"),
