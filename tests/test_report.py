@@ -28,9 +28,11 @@ from harness.reporting.comparison import (
 from harness.reporting.page import (
     build_tables,
     choose_lines,
+    write_report,
+)
+from harness.reporting.page_brains import (
     name_areas,
     order_places,
-    write_report,
 )
 from harness.reporting.run_results import read_runs
 from harness.runs.journal import Journal

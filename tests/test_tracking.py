@@ -196,7 +196,8 @@ def test_a_run_that_ends_early_says_so(tmp_path: Path, error: type[BaseException
     with TrackedRun(config, folder) as run:
         assert run.forward()
         assert client.get_run(running.info.run_id).info.status == "RUNNING"
-    assert client.get_run(running.info.run_id).info.status == "FINISHED"
+    ended = client.get_run(running.info.run_id)
+    assert ended.info.status == "FINISHED" and "error" not in ended.data.tags
 
 
 def test_rows_are_in_the_store_while_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from harness.measures import (
     Verdict,
     confidence,
     expected_depth,
+    normalise_r2,
     predicted_voxels,
     rewiring_measures,
 )
@@ -88,9 +89,7 @@ def list_maps(
     add("confidence", confidence(mapping.layer), "", "of the layer: 0 uniform over layers, 1 a single one")
     add("r2", mapping.r2, "share of the variance", "1 − SSE/SST on held-out stimuli")
     if brain.noise_ceiling is not None:
-        ceiling = brain.noise_ceiling.astype(np.float64)
-        known = ceiling >= MIN_CEILING
-        share = np.where(known, mapping.r2 / np.where(known, ceiling, 1), np.nan)
+        share = normalise_r2(mapping.r2, brain.noise_ceiling)
         meaning = f"R² divided by the noise ceiling, where that is {MIN_CEILING:g} or more"
         add("r2_normalised", share, "share of the explainable variance", meaning)
     add("correlation", mapping.correlation, "", "Pearson correlation on held-out stimuli")

@@ -38,8 +38,8 @@ from harness.runs import (
     list_subjects,
     mapping_folder,
     read_rows,
-    refit_folders,
     split_file,
+    step_0_folders,
 )
 from harness.storage import (
     InputError,
@@ -150,7 +150,7 @@ def _load_start(subject: Path, step: int) -> list[Mapping]:
     """All fits of step 0; none for step 0 itself."""
     if step == 0:
         return []
-    return [load_mapping(folder) for folder in (mapping_folder(subject, 0), *refit_folders(subject))]
+    return [load_mapping(folder) for folder in step_0_folders(subject)]
 
 
 def _read_verdict(run: Path, subject: Subject, step: int) -> Verdict | None:

@@ -99,6 +99,7 @@ from .rows import (
     MIN_CEILING,
     measure_brain,
     name_probes,
+    normalise_r2,
 )
 from .sequences import (
     name_sequence,
@@ -180,6 +181,7 @@ __all__ = [
     "name_scores",
     "name_sequence",
     "name_verdict",
+    "normalise_r2",
     "open_reader",
     "power_of_rank_test",
     "predicted_voxels",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 
 from harness.brains import (
     Brain,
@@ -184,6 +184,14 @@ def name_mapping(mapping: Mapping, brain: Brain) -> dict[str, float]:
     if brain.noise_ceiling is not None:
         values |= name_normalised(mapping.r2, brain.noise_ceiling, brain.rois)
     return values
+
+
+def normalise_r2(
+    r2: Float[np.ndarray, " n_voxels"], noise_ceiling: Float[np.ndarray, " n_voxels"]
+) -> Float64[np.ndarray, " n_voxels"]:
+    """R² of every voxel over its noise ceiling; NaN where that is below `MIN_CEILING`."""
+    found = np.full(len(r2), np.nan)
+    return np.divide(r2, noise_ceiling, out=found, where=noise_ceiling >= MIN_CEILING)
 
 
 def name_normalised(

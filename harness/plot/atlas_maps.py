@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -17,7 +17,7 @@ from harness.brains import (
     group_areas,
 )
 from harness.mappings import Mapping
-from harness.measures import MIN_CEILING
+from harness.measures import normalise_r2
 from harness.plot.brain_maps import region_colours
 from harness.plot.flatmap import (
     draw_layer_legend,
@@ -52,7 +52,11 @@ def draw_selector_maps(brain: Brain, mapping: Mapping) -> Figure:
     values = {
         "Scale: 0 local, 1 global": (mapping.scale, "cividis", 1.0),
         "R² of held-out stimuli": (mapping.r2, "magma", top),
-        "R² over the noise ceiling": (_normalise(brain, mapping.r2), "magma", 1.0),
+        "R² over the noise ceiling": (
+            None if brain.noise_ceiling is None else normalise_r2(mapping.r2, brain.noise_ceiling),
+            "magma",
+            1.0,
+        ),
     }
     shown = [
         (title, array, colours, top) for title, (array, colours, top) in values.items() if array is not None
@@ -155,14 +159,6 @@ def panel_regions(rois: tuple[Roi, ...]) -> dict[str, list[Roi]]:
     drawn = {roi.name for members in panels.values() for roi in members}
     rest = [roi for roi in rois if roi.name not in drawn]
     return panels | ({REST if panels else "All regions": rest} if rest else {})
-
-
-def _normalise(brain: Brain, r2: Float[np.ndarray, " n_voxels"]) -> Float[np.ndarray, " n_voxels"] | None:
-    """R² over the noise ceiling; NaN where the ceiling is too low, None without one."""
-    ceiling = brain.noise_ceiling
-    if ceiling is None:
-        return None
-    return np.divide(r2, ceiling, out=np.full(len(r2), np.nan, r2.dtype), where=ceiling >= MIN_CEILING)
 
 
 def _frame(ax: Axes, title: str) -> None:

@@ -34,7 +34,7 @@ from harness.reporting.mapped_networks import (
     read_fits,
     read_maps,
 )
-from harness.reporting.page import (
+from harness.reporting.page_brains import (
     leave_rows_out,
     order_places,
 )

@@ -29,10 +29,9 @@ from harness.runs import (
     Subject,
     is_finished,
     list_subjects,
-    mapping_folder,
     maps_folder,
     read_rows,
-    refit_folders,
+    step_0_folders,
 )
 from harness.storage import InputError
 
@@ -129,8 +128,8 @@ def read_maps(folders: Sequence[Path]) -> list[MappedNetwork]:
 
 def read_fits(subject: Subject, brain: Brain) -> SubjectFits:
     """Read the fits of one subject and summarise what several of them are needed for."""
-    mapping = load_mapping(mapping_folder(subject.folder, 0))
-    r2 = [mapping.r2, *(load_mapping(folder).r2 for folder in refit_folders(subject.folder))]
+    mapping, *refits = map(load_mapping, step_0_folders(subject.folder))
+    r2 = [fit.r2 for fit in (mapping, *refits)]
     places = {"all": np.arange(brain.n_voxels)} | {roi.name: roi.voxels for roi in brain.rois}
     counted = predicted_voxels(r2, mapping.r2)
     depth = expected_depth(mapping.layer)

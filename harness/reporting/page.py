@@ -8,16 +8,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from harness.brains import (
     Brain,
-    group_areas,
     load_brain,
 )
 from harness.config import BrainConfig
@@ -65,6 +63,11 @@ from harness.reporting.figures.panels import (
     Dash,
     Line,
 )
+from harness.reporting.page_brains import (
+    leave_rows_out,
+    name_areas,
+    order_places,
+)
 from harness.reporting.page_templates import load_template
 from harness.reporting.pictures import draw_pictures
 from harness.reporting.run_results import (
@@ -81,7 +84,7 @@ from harness.runs import (
     list_subjects,
     mapping_folder,
     name_of_subject,
-    refit_folders,
+    step_0_folders,
 )
 from harness.storage import (
     read_json,
@@ -213,19 +216,6 @@ def _load_brains(runs: Sequence[RunResult]) -> dict[BrainConfig, Brain]:
     }
 
 
-def leave_rows_out(brain: Brain) -> Brain:
-    """Keep what maps need of a brain: neither stimuli nor responses."""
-    return replace(
-        brain,
-        stimuli=(),
-        responses=np.empty((0, brain.n_voxels), np.float32),
-        stimulus_ids=np.empty(0, np.int64),
-        n_repeats=None,
-        session=None,
-        shared=None,
-    )
-
-
 def choose_lines(runs: Sequence[RunResult]) -> list[Line]:
     """Make one line per group of runs: colour by backbone, dash by what else distinguishes groups."""
     groups = group_runs(runs)
@@ -240,27 +230,6 @@ def choose_lines(runs: Sequence[RunResult]) -> list[Line]:
         )
         for group, alike in groups.items()
     ]
-
-
-def order_places(brains: Sequence[Brain]) -> list[str]:
-    """Names of all ROIs in order of the hierarchy, unranked ones last.
-
-    A region ranked in several brains has the lowest of its ranks, whatever the order of the brains.
-    """
-    ranks: dict[str, float] = {}
-    for roi in (roi for brain in brains for roi in brain.rois):
-        ranks[roi.name] = min(ranks.get(roi.name, np.inf), np.inf if roi.rank is None else roi.rank)
-    return sorted(ranks, key=ranks.__getitem__)
-
-
-def name_areas(brains: Sequence[Brain]) -> dict[str, list[str]]:
-    """Names of the regions in each group of areas, in order of the hierarchy, over all brains."""
-    groups: dict[str, set[str]] = {}
-    for brain in brains:
-        for group, rois in group_areas(brain.rois).items():
-            groups.setdefault(group, set()).update(roi.name for roi in rois)
-    order = order_places(brains)
-    return {group: sorted(names, key=order.index) for group, names in groups.items()}
 
 
 def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
@@ -399,7 +368,6 @@ def _draw_clusters(brain: Brain, fit: Fits, seed: int) -> str | None:
 
 
 def _load_fits(subject: Subject, last: int) -> Fits:
-    folders = [mapping_folder(subject.folder, 0), *refit_folders(subject.folder)]
-    step_0 = tuple(load_mapping(path) for path in folders)
+    step_0 = tuple(load_mapping(path) for path in step_0_folders(subject.folder))
     end = load_mapping(mapping_folder(subject.folder, last))
     return Fits(step_0, end, measure_shift(step_0, end))

@@ -29,6 +29,7 @@ from .layout import (
     snapshot_folder,
     split_file,
     start_folder,
+    step_0_folders,
     subject_folder,
     wise_ft_folder,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "snapshot_folder",
     "split_file",
     "start_folder",
+    "step_0_folders",
     "subject_folder",
     "wise_ft_folder",
 ]

@@ -115,6 +115,11 @@ def refit_folders(subject: Path) -> list[Path]:
     )
 
 
+def step_0_folders(subject: Path) -> list[Path]:
+    """Folders of all fits of a subject's step 0: the mapping, then its refits."""
+    return [mapping_folder(subject, 0), *refit_folders(subject)]
+
+
 def start_folder(subject: Path) -> Path:
     """Folder of the fit that a subject's warm starts start from: ``mappings/start``."""
     return subject / "mappings" / "start"

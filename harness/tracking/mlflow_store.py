@@ -135,7 +135,7 @@ class TrackedRun:
     def _send(self, status: Status, end_time: int | None) -> None:
         if self._client is None:
             client = connect(self._uri)
-            self._run_id = self._find_or_create(client)
+            self._open(client)
             self._client = client
             client.update_run(self._run_id, status="RUNNING")
         self._send_rows(self._client)
@@ -149,7 +149,8 @@ class TrackedRun:
 
         client.log_batch(self._run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
-    def _find_or_create(self, client: MlflowClient) -> str:
+    def _open(self, client: MlflowClient) -> None:
+        """Find or create the run, with its tags and parameters."""
         from mlflow.entities import Param
 
         name = run_name(self._config)
@@ -164,14 +165,14 @@ class TrackedRun:
             run = client.create_run(
                 experiment, start_time=begun, tags={"palimpsest.run": name}, run_name=name
             )
-        run_id: str = run.info.run_id
-        self._run_id = run_id
+        self._run_id = run_id = run.info.run_id
+        if "error" in run.data.tags:
+            client.delete_tag(run_id, "error")
         self._set_tags(client, self._tags)
         params = [Param(key, value[:PARAM_LENGTH]) for key, value in flatten(self._config).items()]
         for start in range(0, len(params), BATCH_PARAMS):
             client.log_batch(run_id, params=params[start : start + BATCH_PARAMS])
         client.log_text(run_id, to_yaml(self._config), "config.yaml")
-        return run_id
 
     def _send_rows(self, client: MlflowClient) -> None:
         from mlflow.entities import Metric
