@@ -31,7 +31,7 @@ from harness.storage import read_weights, write_atomically
 
 OBJECTIVES = {"sup": "supervised", "clip": "contrastive"}
 WIDTH = 64
-IMAGES_SEEN = (4_800, 9_600, 14_400)
+IMAGES_SEEN = (16_000, 32_000, 64_000)
 SEEDS = (0, 1)
 TRUNK = "visual.trunk."
 TASKS = ("digits", "textures")

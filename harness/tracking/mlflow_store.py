@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -195,6 +195,9 @@ class TrackedRun:
 
     def __enter__(self) -> TrackedRun:
         self._stop.clear()
+        # an import in the thread could meet one of this thread halfway and leave mlflow broken for good
+        with suppress(Exception):  # `forward` warns of it
+            import_mlflow(self._uri)
         self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
         self._thread.start()
         return self
@@ -262,10 +265,19 @@ def tracking_uri(runs_dir: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_dir.resolve()}/mlflow.db"
 
 
-def connect(uri: str) -> MlflowClient:
-    """Connect to a store; one process creates a new SQLite store while others wait."""
+def import_mlflow(uri: str) -> None:
+    """Import all of mlflow that a store at `uri` needs, with `ENVIRONMENT` set."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    import mlflow.entities
+
+    if uri.startswith("sqlite:"):
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
+def connect(uri: str) -> MlflowClient:
+    """Connect to a store; one process creates a new SQLite store while others wait."""
+    import_mlflow(uri)
     from mlflow import MlflowClient
 
     lock: FileLock | nullcontext[None] = nullcontext()
