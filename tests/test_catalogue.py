@@ -38,9 +38,9 @@ SIGNED = (-1.0, 1.0)
 # name: range, better direction, headline, format
 EXPECTED = {
     "train/loss": (UP, "lower", True, "number"),
-    "train/lr": (UP, "neither", False, "number"),
-    "train/grad_norm": (UP, "neither", False, "number"),
-    "train/penalty": (ANY, "neither", False, "number"),
+    "train/lr": (UP, "neither", True, "number"),
+    "train/grad_norm": (UP, "neither", True, "number"),
+    "train/penalty": (ANY, "neither", True, "number"),
     "task/digits/accuracy": (FRACTION, "higher", True, "number"),
     "task/digits/balanced_accuracy": (FRACTION, "higher", False, "number"),
     "task/digits/auroc": (FRACTION, "higher", True, "number"),
@@ -76,7 +76,7 @@ EXPECTED = {
     "selectors/all/confidence": (FRACTION, "neither", False, "number"),
     "selectors/all/scale": (FRACTION, "neither", False, "number"),
     "selectors/all/layer/blocks.3": (FRACTION, "neither", True, "number"),
-    "selectors/high_areas/layer/blocks.3": (FRACTION, "neither", True, "number"),
+    "selectors/high_areas/layer/blocks.3": (FRACTION, "neither", False, "number"),
     "selectors/V1/layer/blocks.3": (FRACTION, "neither", False, "number"),
     "selectors/V1/layer/blocks.3_subjects_low": (ANY, "neither", False, "number"),
     "rewiring/V4/wasserstein": (FRACTION, "neither", False, "number"),

@@ -25,7 +25,7 @@ from harness.reporting import page as report
 from harness.reporting.contrast_text import explain, summarise
 from harness.storage import InputError
 from harness.tracking import metric_curves, tracking_uri
-from harness.tracking.mlflow_store import connect
+from harness.tracking.store.connection import connect
 
 STEPS = (0, 10, 20, 40)
 QUESTION = ContrastConfig(a="mini_clip", b="mini_supervised")
@@ -270,11 +270,17 @@ def test_the_command_prints_keeps_and_logs(
     client = connect(tracking_uri(study.parent))
     (experiment,) = client.search_experiments(filter_string="name = 'made'")
     (logged,) = client.search_runs([experiment.experiment_id])
+    assert logged.info.run_name == "study made"
     (contrast,) = contrast_runs(read_runs(study), QUESTION)
     row = look_up(contrast, "rewiring/all/wasserstein_excess", "last snapshot")
-    assert logged.data.metrics["contrast/rewiring/all/wasserstein_excess"] == pytest.approx(row["d"])
-    (artifact,) = client.list_artifacts(logged.info.run_id)
-    path = Path(client.download_artifacts(logged.info.run_id, artifact.path))
+    name = "contrast-backbone.name-mini_clip-against-mini_supervised"
+    key = f"{name}/Rewiring all wasserstein_excess"
+    assert logged.data.metrics[key] == pytest.approx(row["d"])
+    assert [file.path for file in client.list_artifacts(logged.info.run_id)] == [
+        f"{name}.csv",
+        f"{name}.json",
+    ]
+    path = Path(client.download_artifacts(logged.info.run_id, f"{name}.csv"))
     assert len(pd.read_csv(path)) == len(contrast.table)
     # it is no run: queries skip it
     assert metric_curves("rewiring", study="made", runs_dir=study.parent).empty

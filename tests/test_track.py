@@ -26,11 +26,11 @@ from harness.runs.layout import (
 from harness.runs.subjects import list_subjects
 from harness.storage.errors import InputError
 from harness.storage.files import read_json
-from harness.tracking.mlflow_store import read_histories
 from harness.tracking.queries import (
     mean_curves,
     metric_curves,
 )
+from harness.tracking.store.histories import read_histories
 from harness.tracking.tracker import track
 from harness.tracking.work_items import (
     WorkItem,
@@ -138,7 +138,7 @@ def test_mlflow_has_the_same_rows(tracked):
         f"sqlite:///{folder.parents[1]}/mlflow.db", "default", lambda name: True
     )
     assert tags["backbone"] == "mini_random" and tags["method"] == "linear_probe"
-    stored = {(row["name"], row["step"]): row["value"] for row in found}
+    stored = {(row.name, row.step): row.value for row in found.itertuples(index=False)}
     assert stored == rows_of(folder)
 
 

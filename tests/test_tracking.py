@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,7 +18,6 @@ import torch
 
 from harness.commands.forward import main
 from harness.config.compose import (
-    flatten,
     load_config,
     to_yaml,
 )
@@ -32,13 +32,17 @@ from harness.runs.layout import (
     run_name,
 )
 from harness.storage.errors import InputError
-from harness.tracking.mlflow_store import (
-    TrackedRun,
+from harness.tracking.store.connection import (
     connect,
-    read_histories,
     tracking_uri,
 )
+from harness.tracking.store.histories import read_histories
+from harness.tracking.store.tracked_run import TrackedRun
 from harness.tracking.verdict_tags import read_tags
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 
 def test_journal_keeps_rows_in_order_with_all_kinds_of_numbers(tmp_path: Path) -> None:
@@ -131,8 +135,15 @@ def small_run(runs_dir: Path, *overrides: str, n_steps: int = 3) -> tuple[Config
 def mlflow_rows(config: Config) -> list[tuple[str, int, float, int]]:
     rows = []
     for _, found in read_histories(tracking_uri(Path(config.runs_dir)), config.study.name, lambda name: True):
-        rows += [(row["name"], row["step"], row["value"], row["timestamp"]) for row in found]
+        rows += found[["name", "step", "value", "timestamp"]].itertuples(index=False, name=None)
     return sorted(rows)
+
+
+def only_run(client: "MlflowClient") -> "Run":
+    """Return the store's only run, apart from the study's parent run."""
+    (experiment,) = client.search_experiments(filter_string="name != 'Default'")
+    (run,) = client.search_runs([experiment.experiment_id], "tags.`palimpsest.run` != ''")
+    return run
 
 
 def journal_rows(folder: Path) -> list[tuple[str, int, float, int]]:
@@ -143,10 +154,10 @@ def journal_rows(folder: Path) -> list[tuple[str, int, float, int]]:
 def test_mlflow_has_the_rows_of_the_journal_after_any_number_of_sendings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("harness.tracking.mlflow_store.BATCH_ROWS", 4)
+    monkeypatch.setattr("harness.tracking.store.tracked_run.BATCH_ROWS", 4)
     config, folder = small_run(tmp_path / "runs")
     journal = Journal(folder / "results.jsonl")
-    with TrackedRun(config, folder, {"code_version": "abc"}) as run, journal:
+    with TrackedRun(config, folder) as run, journal:
         journal.log(3, {"train/loss": 0.25})
         assert run.forward()
         journal.log(4, {"train/loss": 0.2})
@@ -159,24 +170,28 @@ def test_mlflow_has_the_rows_of_the_journal_after_any_number_of_sendings(
     assert mlflow_rows(config) == journal_rows(folder)
 
     client = connect(tracking_uri(tmp_path / "runs"))
-    experiment = client.get_experiment_by_name("default")
-    assert experiment is not None
-    (found,) = client.search_runs([experiment.experiment_id])
+    found = only_run(client)
+    # headlines are metrics; the others are in the artifact alone
+    assert {key for key in found.data.metrics if not key.startswith("system/")} == {"train/loss"}
     assert len(client.get_metric_history(found.info.run_id, "train/loss")) == 5
     assert found.info.status == "FINISHED"
-    assert found.info.run_name == run_name(config)
-    assert found.data.params == flatten(config)
-    assert found.data.tags["palimpsest.run"] == run_name(config)
+    assert found.info.run_name == "mini_clip digits full seed 0"
     expected = {
+        "palimpsest.run": run_name(config),
+        "palimpsest.hash": run_name(config).rpartition("-")[2],
         "study": "default",
         "backbone": "mini_clip",
         "objective": "contrastive",
         "size": "mini",
-        "code_version": "abc",
     }
     assert expected.items() <= found.data.tags.items()
-    assert [file.path for file in client.list_artifacts(found.info.run_id)] == ["config.yaml"]
-    assert (tmp_path / "runs" / "mlartifacts" / "default").is_dir()
+    assert [file.path for file in client.list_artifacts(found.info.run_id)] == [
+        "config.yaml",
+        "results.parquet",
+        "tables",
+    ]
+    database = tracking_uri(tmp_path / "runs").removeprefix("sqlite:///")
+    assert (Path(database).parent / "mlartifacts" / "default").is_dir()
     assert capfd.readouterr().err == ""
 
 
@@ -186,7 +201,7 @@ def test_a_run_that_ends_early_says_so(tmp_path: Path, error: type[BaseException
     client = connect(tracking_uri(tmp_path / "runs"))
     with pytest.raises(error), TrackedRun(config, folder) as run:
         assert run.forward()
-        (running,) = client.search_runs([client.get_experiment_by_name("default").experiment_id])  # type: ignore[union-attr]
+        running = only_run(client)
         assert running.info.status == "RUNNING"
         raise error("out of paper")
     ended = client.get_run(running.info.run_id)
@@ -201,7 +216,7 @@ def test_a_run_that_ends_early_says_so(tmp_path: Path, error: type[BaseException
 
 
 def test_rows_are_in_the_store_while_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.tracking.mlflow_store.PERIOD", 0.05)
+    monkeypatch.setattr("harness.tracking.store.tracked_run.PERIOD", 0.05)
     config, folder = small_run(tmp_path / "runs")
 
     def arrived() -> bool:
@@ -229,7 +244,7 @@ def test_a_run_that_is_sent_late_has_the_times_of_its_rows(
     monkeypatch.setattr(sys, "argv", ["tracking", str(folder)])
     main()
     client = connect(tracking_uri(tmp_path / "runs"))
-    (run,) = client.search_runs([client.get_experiment_by_name("default").experiment_id])  # type: ignore[union-attr]
+    run = only_run(client)
     assert (run.info.start_time, run.info.end_time) == (1_700_000_000_000, 1_700_000_000_000 + len(rows) - 1)
 
 

@@ -31,7 +31,7 @@ from harness.storage.files import (
     read_weights,
 )
 from harness.tracking import wise_ft
-from harness.tracking.mlflow_store import read_histories
+from harness.tracking.store.histories import read_histories
 
 
 def test_the_ends_are_exact_and_the_middle_is_between() -> None:
@@ -134,7 +134,7 @@ def test_a_run_is_measured_between_its_ends(
     assert columns[0] == ["0.00", "0.50", "1.00"]
     assert head.split()[:2] == ["digits", "accuracy"] and "palimpsest report" in table[-2]
     ((_, stored),) = read_histories(f"sqlite:///{tmp_path}/mlflow.db", "default", lambda name: True)
-    assert {(row["name"], row["step"]): row["value"] for row in stored} == rows
+    assert {(row.name, row.step): row.value for row in stored.itertuples(index=False)} == rows
     check_rows(folder)
     main()  # again: nothing new
     assert values(folder) == rows

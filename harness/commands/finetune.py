@@ -36,7 +36,7 @@ def run(config: Config) -> Path:
         run_folder,
     )
     from harness.tracking import (
-        follow_run,
+        TrackedRun,
         track,
     )
 
@@ -51,7 +51,7 @@ def run(config: Config) -> Path:
             with write_atomically(folder / "config.yaml") as temporary:
                 temporary.write_text(to_yaml(config), encoding="utf-8")
             write_json(folder / "manifest.json", manifest)
-        with follow_run(config, folder) if accelerator.is_main_process else nullcontext():
+        with TrackedRun(config, folder) if accelerator.is_main_process else nullcontext():
             finetune(config, folder, inputs.tasks, inputs.backbone, accelerator)
             track(config, folder, inputs, accelerator)
             if accelerator.is_main_process:

@@ -9,7 +9,6 @@ from typing import get_args
 from harness.commands.arguments import CommandParser
 from harness.config import read_config
 from harness.runs import read_rows
-from harness.storage import read_json
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,9 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for folder in arguments.folders:
         config = read_config(folder / "config.yaml")
         rows, _ = read_rows(folder / "results.jsonl")
-        manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {}
-        tags = {key: str(manifest[key]) for key in ("code_version",) if key in manifest}
         ended = max((row["timestamp"] for row in rows), default=None)
-        if not TrackedRun(config, folder, tags).forward(arguments.status, ended):
+        if not TrackedRun(config, folder).forward(arguments.status, ended):
             raise SystemExit(1)
         print(f"{folder}: {len(rows)} rows sent to {tracking_uri(folder.resolve().parents[1])}")

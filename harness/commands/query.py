@@ -37,19 +37,28 @@ def main(argv: Sequence[str] | None = None) -> None:
         "query",
         "Print curves of one kind of metric over optimizer steps: means over everything not named in --by,\n"
         "but never over methods or brains unless --over names them. n is the number of values, and counts\n"
-        "says of what. Columns for --by: study, run, backbone, objective, task, method, brain, seed,\n"
+        "says of what; low and high are the ends of a 95 % interval over what the column interval says.\n"
+        "Columns for --by: study, run, backbone, objective, task, method, brain, seed,\n"
         "measure; roi and subject for metrics of the brain, place for the others. docs/metrics.md lists\n"
         "the metrics.",
         (
             "query rewiring --by backbone,roi",
             "query forgetting --study demo --format csv --output curves.csv",
             "query verdict --by backbone,roi,seed",
+            "query rewiring --by seed --where backbone=mini_clip,roi=V4",
             "query rewiring --verdict rewired",
         ),
     )
     parser.add_argument("kind", choices=get_args(Kind), metavar="KIND", help=", ".join(get_args(Kind)))
     parser.add_argument(
         "--by", help="columns to keep apart, comma-separated (default: backbone,roi or backbone,place)"
+    )
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE[,…]",
+        help="only these; values of one column are alternatives; also measure=… and step=…",
     )
     parser.add_argument("--over", default="", help="method, brain: average over these too (default: never)")
     parser.add_argument("--study", help="only this study (default: all)")
@@ -83,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         runs_dir=arguments.runs_dir,
         wise_ft=arguments.wise_ft,
         verdict=arguments.verdict,
-        over=arguments.over.split(",") if arguments.over else (),
+        over=arguments.over,
+        where=",".join(arguments.where),
     )
     write_table(table, arguments.format, arguments.output)

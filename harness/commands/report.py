@@ -19,7 +19,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "studies", nargs="+", type=Path, metavar="STUDY_FOLDER", help="folder of a study, such as runs/demo"
     )
     studies = parser.parse(argv).studies
-    from harness.reporting import write_report
+    from harness.reporting import (
+        compare_runs,
+        log_report,
+        read_runs,
+        write_report,
+    )
 
     for study in studies:
-        print(write_report(study))
+        report = write_report(study)
+        print(report)
+        log_report(study, report, compare_runs(read_runs(study)))

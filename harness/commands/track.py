@@ -24,12 +24,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from harness.finetuning import build_accelerator
     from harness.runs import load_inputs
     from harness.tracking import (
-        follow_run,
+        TrackedRun,
         track,
     )
 
     for folder in folders:
         config = read_config(folder / "config.yaml")
         accelerator = build_accelerator(config.finetune)
-        with follow_run(config, folder) if accelerator.is_main_process else nullcontext():
+        with TrackedRun(config, folder) if accelerator.is_main_process else nullcontext():
             track(config, folder, load_inputs(config, folder), accelerator)

@@ -205,6 +205,7 @@ def determining(config: Config) -> dict[str, Any]:
         exclude={
             "runs_dir": True,
             "study": True,
+            "mlflow": True,
             "finetune": {"num_workers"},
             "snapshots": {"resume_every"},
             "mapping": {"voxels_per_pass", "token_place"},

@@ -119,6 +119,20 @@ class EvidenceConfig(Section):
     n_draws: int = Field(4, ge=2, description="of noise, per kind and level of degraded controls")
 
 
+class MlflowConfig(Section):
+    """What a run's MLflow record holds beside its rows; no setting changes a result."""
+
+    mappings: Literal["none", "last", "all"] = Field(
+        "last", description="mappings among the artifacts: of the last snapshot, or of all and of the refits"
+    )
+    log_model: bool = Field(
+        False, description="whether the last snapshot becomes a logged model, for mlflow.pytorch.load_model"
+    )
+    system_metrics: bool = Field(
+        True, description="use of processor, memory, disk, network and NVIDIA GPUs, every 10 s"
+    )
+
+
 class Config(Section):
     """Everything a run is made from."""
 
@@ -134,3 +148,4 @@ class Config(Section):
     snapshots: SnapshotsConfig = SnapshotsConfig()
     probes: ProbesConfig = ProbesConfig()
     evidence: EvidenceConfig = EvidenceConfig()
+    mlflow: MlflowConfig = MlflowConfig()

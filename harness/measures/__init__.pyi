@@ -1,6 +1,8 @@
 from .catalogue import (
     CATALOGUE,
     INTERPOLATED,
+    LAYER,
+    MetricName,
     describe,
     is_headline,
     split_name,
@@ -127,6 +129,7 @@ from .verdict_rows import (
 __all__ = [
     "CATALOGUE",
     "INTERPOLATED",
+    "LAYER",
     "LEARNED_SHARES",
     "MIN_CEILING",
     "N_CLUSTERS",
@@ -146,6 +149,7 @@ __all__ = [
     "Kind",
     "LabelScores",
     "Metric",
+    "MetricName",
     "ProbeKind",
     "ProbedTask",
     "Projection",

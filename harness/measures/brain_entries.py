@@ -89,7 +89,7 @@ def list_selectors() -> Iterator[Metric]:
             "harness.measures.layer_rows.name_layers",
             low=0.0,
             high=1.0,
-            headline="areas",
+            headline="whole brain",
             over_subjects="interval",
         )
     )

@@ -18,7 +18,6 @@ from collections.abc import (
 from functools import cache
 from typing import NamedTuple
 
-from harness.brains import AREA_GROUPS
 from harness.measures.endings import (
     FLOOR,
     IMAGES,
@@ -152,8 +151,6 @@ def is_headline(name: str) -> bool:
         return False
     if parts.place == "all" or not STAGES[metric.stage].of_brain:
         return True
-    if metric.headline == "areas":
-        return parts.place in AREA_GROUPS and not parts.interpolated
     return metric.headline == "every place" and not parts.interpolated
 
 
@@ -205,7 +202,7 @@ def _write_range(metric: Metric) -> str:
 
 def _write_headline(metric: Metric) -> str:
     """Write where a measure is a headline, and with which endings."""
-    places: dict[str, list[str]] = {"every place": [], "areas": [], "whole brain": []}
+    places: dict[str, list[str]] = {"every place": [], "whole brain": []}
     for one in CATALOGUE:
         if one.stage == metric.stage and metric.measure in (one.measure, one.base) and one.headline in places:
             places[one.headline].append(f"`{one.ending}`" if one.ending else "")

@@ -76,9 +76,8 @@ class Metric:
     low, high : float
         Range.
     better : "higher", "lower" or "neither"
-    headline : "every place", "areas", "whole brain" or "never"
-        Where it is one of the few metrics to look at first; "areas" are the whole brain and the groups of
-        areas (`harness.brains.AREA_GROUPS`).
+    headline : "every place", "whole brain" or "never"
+        Where it is one of the few metrics to look at first, which MLflow's charts show.
     above, heading : str
         Headings in tables, of its group of columns and of its own column; ``{place}`` stands for the place.
         An empty `above` means the title, an empty `heading` "before" or "after".

@@ -93,6 +93,7 @@ def list_training() -> Iterator[Metric]:
         "Learning rate of the step.",
         "harness.finetuning.schedule.learning_rate",
         low=0.0,
+        headline="every place",
     )
     yield Metric(
         "train/grad_norm",
@@ -100,6 +101,7 @@ def list_training() -> Iterator[Metric]:
         "Norm of all gradients before clipping, where finite.",
         loop,
         low=0.0,
+        headline="every place",
     )
     yield Metric(
         "train/<term>",
@@ -107,6 +109,7 @@ def list_training() -> Iterator[Metric]:
         "One weighted term of the loss, for methods with several: `task_loss`, `penalty`, `head_penalty`, or "
         "a name of the method's own.",
         "harness.finetuning.methods.objective.Objective",
+        headline="every place",
     )
 
 

@@ -21,7 +21,6 @@ from .contrast import (
 )
 from .contrast_text import (
     format_contrasts,
-    log_contrast,
 )
 from .page import (
     write_report,
@@ -33,6 +32,10 @@ from .run_results import (
     RunResult,
     read_run,
     read_runs,
+)
+from .study_record import (
+    log_contrast,
+    log_report,
 )
 from .text_table import (
     format_table,
@@ -50,6 +53,7 @@ __all__ = [
     "format_contrasts",
     "format_table",
     "log_contrast",
+    "log_report",
     "read_questions",
     "read_run",
     "read_runs",

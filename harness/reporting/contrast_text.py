@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
@@ -20,7 +18,6 @@ from harness.reporting.paired_measures import (
     END,
     LEARNING,
 )
-from harness.tracking import log_table
 
 HEADINGS = ("", "at", "A", "B", "A − B", "95 % interval", "pairs", "p", "corrected", "p, seeds")
 SECTIONS = (
@@ -177,27 +174,6 @@ def summarise(contrast: Contrast) -> str:
     )
     more = f"; and {len(holds) - 6} more" if len(holds) > 6 else ""
     return f"Corrected p at most {ALPHA}: {found}{more}."
-
-
-def log_contrast(study: Path, contrast: Contrast) -> bool:
-    """Log a contrast in MLflow: the whole table as CSV, and the differences at the last snapshot as metrics.
-
-    Metrics are those of probes and of the whole brain: ``contrast/forgetting/shapes/delta_lp`` is A − B, and
-    ``…_p`` its corrected p.
-    """
-    table = contrast.table
-    whole = table["family"].str.startswith(("forgetting", "task")) | (table["place"] == "all")
-    chosen = table[(table["at"] == END) & whole]
-    metrics = {}
-    for _, row in chosen.iterrows():
-        name = f"contrast/{row['metric']}".replace("<", "").replace(">", "")
-        metrics[name] = float(row["d"])
-        if not pd.isna(row["p_family"]):
-            metrics[f"{name}_p"] = float(row["p_family"])
-    words = f"contrast {contrast.factor} {contrast.title}"
-    name = re.sub(r"[^\w.=-]+", "-", words).strip("-")
-    tags = {"factor": contrast.factor, "a": contrast.a, "b": contrast.b, "pairs": str(len(contrast.pairs))}
-    return log_table(study, name, table.to_csv(index=False), metrics, tags)
 
 
 def format_contrasts(contrasts: Sequence[Contrast], brief: bool = False) -> str:

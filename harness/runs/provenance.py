@@ -34,14 +34,25 @@ PACKAGES = (
 
 def code_version() -> str:
     """Return the commit of the checkout, with ``-dirty`` if files differ, or else the package's version."""
-    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12"]
+    return _ask_git("describe", "--always", "--dirty", "--abbrev=12") or (
+        f"palimpsest {_version('palimpsest')}"
+    )
+
+
+def commit() -> str | None:
+    """Return the full hash of the checkout's commit; None for an installed package."""
+    return _ask_git("rev-parse", "HEAD")
+
+
+def _ask_git(*arguments: str) -> str | None:
     if not (REPOSITORY / ".git").exists():
         # an installed package may lie inside somebody else's checkout
-        return f"palimpsest {_version('palimpsest')}"
+        return None
+    command = ["git", "-C", str(REPOSITORY), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return f"palimpsest {_version('palimpsest')}"
+        return None
 
 
 def describe_run(inputs: Inputs) -> dict[str, Any]:
@@ -59,6 +70,7 @@ def describe_map(backbone: Backbone, brains: Brains) -> dict[str, Any]:
     """Return the content of the manifest of a frozen network's mappings; loads all brains."""
     return {
         "code_version": code_version(),
+        "commit": commit(),
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "fingerprints": {"pretrained_encoder": encoder_hash(backbone), **brains.fingerprint()},

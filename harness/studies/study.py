@@ -23,6 +23,7 @@ from harness.reporting import (
     format_contrasts,
     format_table,
     log_contrast,
+    log_report,
     read_runs,
     record_question,
     write_report,
@@ -100,7 +101,9 @@ def run_study(overrides: list[str]) -> int:
         record_question(study, question)
     report = write_report(study)
     finished = read_runs(study)
-    print(format_table(compare_runs(finished)))
+    comparison = compare_runs(finished)
+    print(format_table(comparison))
+    log_report(study, report, comparison)
     print_contrast(study, finished, question)
     print(f"\nreport: {report}")
     print(f"curves: mlflow ui --backend-store-uri sqlite:///{study.parent / 'mlflow.db'}")

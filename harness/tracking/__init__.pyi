@@ -1,9 +1,3 @@
-from .mlflow_store import (
-    Status,
-    TrackedRun,
-    log_table,
-    tracking_uri,
-)
 from .network_map import (
     map_network,
 )
@@ -11,8 +5,18 @@ from .queries import (
     metric_curves,
     query,
 )
-from .results import (
-    follow_run,
+from .store.connection import (
+    tracking_uri,
+)
+from .store.keys import (
+    metric_key,
+)
+from .store.study_run import (
+    log_study,
+)
+from .store.tracked_run import (
+    Status,
+    TrackedRun,
 )
 from .tracker import (
     track,
@@ -29,11 +33,11 @@ __all__ = [
     "ALPHAS",
     "Status",
     "TrackedRun",
-    "follow_run",
-    "log_table",
+    "log_study",
     "map_network",
     "measure_curve",
     "metric_curves",
+    "metric_key",
     "plan_work",
     "query",
     "track",

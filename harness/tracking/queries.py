@@ -1,32 +1,31 @@
 """Curves out of MLflow, as pandas tables: rewiring, forgetting and every other kind of metric.
 
-`query` gives means, `metric_curves` every value. Both work without torch.
+`query` gives means with intervals, `metric_curves` every value. Both work without torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pandas as pd
 
 from harness.measures import (
     STAGES,
     VERDICTS,
     Kind,
+    MetricName,
     name_verdict,
     split_name,
 )
-from harness.runs import Row
 from harness.storage import (
     InputError,
     unknown_name,
 )
-from harness.tracking.mlflow_store import (
-    read_histories,
-    tracking_uri,
-)
+from harness.tracking.store.connection import tracking_uri
+from harness.tracking.store.histories import read_histories
 
 TAGS = {"study": "study", "run": "palimpsest.run"} | {
     tag: tag for tag in ("backbone", "objective", "task", "method", "brain", "seed")
@@ -38,13 +37,14 @@ COUNTED = ("run", "study", "backbone", "task", "method", "brain", "seed", "place
 SCORED = ("task", "probe", "forgetting")
 """Kinds whose values are scores on test images, or changes of them."""
 NOT_AVERAGED = r"_(?:low|high|p|p_fdr)$"
-
-
-STATISTICS = ("mean", "std", "n", "counts", "n_test")
+STATISTICS = ("mean", "std", "n", "counts", "low", "high", "interval", "p", "n_test")
 
 COLLAPSED = "collapsed"
 JUDGEMENTS = (*VERDICTS, COLLAPSED)
 """What `query` can choose regions by."""
+
+Where = Mapping[str, Collection[str]]
+"""Column → values to keep."""
 
 
 def query(
@@ -57,8 +57,9 @@ def query(
     wise_ft: bool = False,
     verdict: str | None = None,
     over: Sequence[str] | str = (),
+    where: Sequence[str] | str = (),
 ) -> pd.DataFrame:
-    """Mean, standard deviation and number of values of a kind of metric at every optimizer step.
+    """Mean, standard deviation, number of values and interval of a kind of metric at every optimizer step.
 
     Parameters
     ----------
@@ -83,16 +84,21 @@ def query(
         regions in the metric's name, the verdict of the whole brain counts.
     over : sequence of str, or str with commas
         ``method`` or ``brain``, to average over them.
+    where : sequence of str, or str with commas
+        ``column=value``: only these, such as ``"backbone=mini_clip,roi=V4"``. Values of the same column are
+        alternatives.
 
     Returns
     -------
     DataFrame
-        Columns kept apart, then measure, step, mean, std (of the sample; NaN for one value), n, and counts:
-        what n counts, such as ``6 runs (2 tasks, 3 seeds)``; for scores and their changes also n_test, the
-        number of test images, the smallest where it differs. Without ``roi`` in `by`, values are those of the
-        whole brain; without ``subject``, means over subjects. Ends of intervals and p values are never
-        averaged: they have rows only where n is 1. Codes of verdicts are also in words, as ``verdict``:
-        ``"rewired"``, or ``"rewired 2, unchanged 1"``.
+        Columns kept apart, then measure, step, mean, std (of the sample; NaN for one value), n, counts, low,
+        high, interval and p; for scores and their changes also n_test, the number of test images, the
+        smallest where it differs. counts says what n counts, such as ``6 runs (2 tasks, 3 seeds)``. low and
+        high are the ends of a 95 % interval over what ``interval`` says: ``test images``, ``refits`` or
+        ``subjects`` for the value of one run; ``seeds`` (Student's t) for a mean over runs that differ in
+        nothing else. Other means have none. p is that of one run's value, where the metric has one. Without
+        ``roi`` in `by`, values are those of the whole brain; without ``subject``, means over subjects. Codes
+        of verdicts are also in words, as ``verdict``: ``"rewired"``, or ``"rewired 2, unchanged 1"``.
 
     Raises
     ------
@@ -100,23 +106,21 @@ def query(
         If a name does not exist, with the nearest; or if there is no store, or no curve of WiSE-FT.
     """
     columns = place_columns(kind)
-    if by is None:
-        by = ["backbone", columns[0]]
-    elif isinstance(by, str):
-        by = [column.strip() for column in by.split(",")]
-    if isinstance(over, str):
-        over = [column.strip() for column in over.split(",")]
+    by = ["backbone", columns[0]] if by is None else _split(by)
+    over = _split(over)
     _check_columns(by, (*TAGS, *columns, "measure"))
     _check_columns(over, APART)
+    kept = _read_where(where, (*TAGS, *columns, "measure", "step"))
     measure = measure or STAGES[kind].shown
     curves = metric_curves(
         kind,
         study=study,
-        measure=measure,
         runs_dir=Path(runs_dir),
         interpolated=wise_ft,
         verdict=verdict,
+        where={column: values for column, values in kept.items() if column not in ("measure", "step")},
     )
+    curves = _choose_measure(curves, kind, measure, kept)
     # several subjects have verdicts of their own and none of their mean
     if kind == "verdict" and "subject" not in by and not (curves["subject"] == "all").any():
         curves = curves.assign(subject="all")
@@ -126,15 +130,71 @@ def query(
     return _add_words(table, curves) if kind == "verdict" else table
 
 
+def _split(names: Sequence[str] | str) -> list[str]:
+    parts = names.split(",") if isinstance(names, str) else names
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _read_where(where: Sequence[str] | str, known: Sequence[str]) -> dict[str, set[str]]:
+    """Read conditions ``column=value``, before anything is read from the store."""
+    kept: dict[str, set[str]] = {}
+    for condition in _split(where):
+        column, equals, value = (part.strip() for part in condition.partition("="))
+        if not (column and equals and value):
+            raise InputError(f"where {condition!r}: expected column=value, such as backbone=mini_clip")
+        _check_columns([column], known)
+        if column == "step" and not value.isdecimal():
+            raise InputError(f"where step={value}: expected a number of optimizer steps")
+        kept.setdefault(column, set()).add(value)
+    return kept
+
+
+def _choose_measure(curves: pd.DataFrame, kind: str, measure: str | None, kept: Where) -> pd.DataFrame:
+    """Keep a measure and what describes its values: ends of intervals, and p."""
+    found = set(curves["measure"]) | {name.partition("/")[0] for name in curves["measure"].unique()}
+    if measure is not None and measure not in found:
+        raise unknown_name(f"measure of {kind}", measure, found)
+    for column in ("measure", "step"):
+        if column in kept:
+            known = {str(value) for value in curves[column].unique()}
+            _check_values(column, kept[column], known)
+    names = curves["measure"]
+    own = names.isin(kept["measure"]) if "measure" in kept else pd.Series(True, names.index)
+    if measure is not None:
+        own &= (names == measure) | (names.str.partition("/")[0] == measure)
+    chosen = set(names[own])
+    curves = curves[own | names.isin({name for one in chosen for name in _companions(one)})]
+    if "step" in kept:
+        curves = curves[curves["step"].astype(str).isin(kept["step"])]
+    # a row that only describes another gets no line, unless it was asked for
+    describing = {name for one in chosen for name in _companions(one)} - (
+        {measure} | set(kept.get("measure", ()))
+    )
+    return curves.assign(describes=curves["measure"].isin(describing)).reset_index(drop=True)
+
+
+def _companions(measure: str) -> dict[str, tuple[str, str]]:
+    """Return the measures that describe a measure's values → the column, and what an interval is over."""
+    if measure == "kind":
+        return {"p": ("p", "")}
+    over = "refits" if measure.endswith("_excess") else "test images" if measure.startswith("delta") else ""
+    found = {f"{measure}_p": ("p", "")}
+    if over:
+        found |= {f"{measure}_low": ("low", over), f"{measure}_high": ("high", over)}
+    # over subjects comes last, and wins
+    found[f"{measure}_subjects_p"] = ("p", "")
+    return found | {
+        f"{measure}_subjects_low": ("low", "subjects"),
+        f"{measure}_subjects_high": ("high", "subjects"),
+    }
+
+
 def _add_images(curves: pd.DataFrame, study: str | None, runs_dir: Path) -> pd.DataFrame:
     """Add a column n_test, the number of test images; runs of older versions have no such rows."""
-    try:
-        counts = metric_curves("probe", study=study, measure="n_test", runs_dir=runs_dir)
-    except InputError:
-        return curves
+    counts = metric_curves("probe", study=study, measure="n_test", runs_dir=runs_dir, required=False)
     keys = ["study", "run", "place", "step"]
     found = counts[[*keys, "value"]].rename(columns={"value": "n_test"})
-    return curves.merge(found, on=keys, how="left")
+    return curves.merge(found, on=keys, how="left") if len(found) else curves
 
 
 def metric_curves(
@@ -145,8 +205,17 @@ def metric_curves(
     runs_dir: Path = Path("runs"),
     interpolated: bool = False,
     verdict: str | None = None,
+    where: Where | None = None,
+    required: bool = True,
 ) -> pd.DataFrame:
     """Every value of a kind of metric, one per row; parameters and errors as for `query`.
+
+    Parameters
+    ----------
+    where : mapping of str to str values, optional
+        Columns of runs and places → values to keep.
+    required : bool
+        Whether it is an error if no run has the measure.
 
     Returns
     -------
@@ -157,46 +226,80 @@ def metric_curves(
         ``"all"`` too.
     """
     places = place_columns(kind)
+    where = where or {}
+    _check_columns(list(where), (*TAGS, *places))
     if verdict is not None and verdict not in JUDGEMENTS:
         raise unknown_name("verdict", verdict, JUDGEMENTS)
-    records = []
-    measures = set()
+    seen: dict[str, set[str]] = {column: set() for column in where}
+
+    def chosen(tags: Mapping[str, str]) -> bool:
+        own = {column: tags.get(TAGS[column], "") for column in where if column in TAGS}
+        for column, value in own.items():
+            seen[column].add(value)
+        return all(value in where[column] for column, value in own.items())
 
     def wanted(name: str) -> bool:
         parts = split_name(name)
-        judging = verdict is not None and _is_verdict(name)
-        if (parts.stage, parts.interpolated) != (kind, interpolated):
-            return judging
-        # "layer" stands for the shares of all layers
-        own = {parts.measure, parts.measure.partition("/")[0]}
-        measures.update(own)
-        return measure is None or measure in own or judging
+        # every measure, so that an unknown one gets a suggestion
+        return (parts.stage, parts.interpolated) == (kind, interpolated) or (
+            verdict is not None and _is_verdict(parts)
+        )
 
-    for tags, rows in read_histories(tracking_uri(runs_dir), study, wanted):
-        run = {column: tags.get(tag, "") for column, tag in TAGS.items()}
-        judged = None if verdict is None else _find_judged(rows, verdict)
-        for row in rows:
-            parts = split_name(row["name"])
-            if (parts.stage, parts.interpolated) != (kind, interpolated):
-                continue
-            if measure not in (None, parts.measure, parts.measure.partition("/")[0]):
-                continue
-            found = dict(zip(places, (parts.place, parts.subject or "all"), strict=False))
-            if judged is not None and (found.get("roi", "all"), found.get("subject", "all")) not in judged:
-                continue
-            values = {"measure": parts.measure, "step": row["step"], "value": row["value"]}
-            records.append({**run, **found, **values})
-    if interpolated and not measures:
+    frames = []
+    for tags, rows in read_histories(tracking_uri(runs_dir), study, wanted, chosen):
+        frame = _describe_rows(rows, places)
+        judged = None if verdict is None else _find_judged(frame, verdict)
+        frame = frame[(frame["stage"] == kind) & (frame["interpolated"] == interpolated)]
+        if judged is not None:
+            # metrics without a region follow the verdict of the whole brain
+            pairs = frame[["roi", "subject"]].itertuples(index=False, name=None) if "roi" in places else None
+            frame = frame[[pair in judged for pair in pairs or [("all", "all")] * len(frame)]]
+        frames.append(frame.assign(**{column: tags.get(tag, "") for column, tag in TAGS.items()}))
+    for column, values in seen.items():
+        if column in TAGS:
+            _check_values(column, where[column], values)
+    columns = [*TAGS, *places, "measure", "step", "value"]
+    curves = pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
+    for column in places:
+        if column in where:
+            _check_values(column, where[column], set(curves[column]))
+            curves = curves[curves[column].isin(where[column])]
+    if interpolated and curves.empty:
         raise InputError(f"{kind} of WiSE-FT: found no curve, expected runs measured by palimpsest wise-ft")
-    if measure is not None and measure not in measures:
-        raise unknown_name(f"measure of {kind}", measure, measures)
-    frame = pd.DataFrame(records, columns=[*TAGS, *places, "measure", "step", "value"])
-    frame = frame.astype({"step": "int64", "value": "float64"})
-    return frame.sort_values([*TAGS, *places, "measure", "step"], ignore_index=True)
+    if measure is not None:
+        names = curves["measure"].astype(str)
+        first = names.str.partition("/")[0] if len(names) else names
+        if required and not (known := {*names, *first}) >= {measure}:
+            raise unknown_name(f"measure of {kind}", measure, known)
+        # "layer" stands for the shares of all layers
+        curves = curves[(names == measure) | (first == measure)]
+    curves = curves.astype({"step": "int64", "value": "float64"})
+    return curves.sort_values([*TAGS, *places, "measure", "step"], ignore_index=True)
 
 
-def _is_verdict(name: str) -> bool:
-    parts = split_name(name)
+def _describe_rows(rows: pd.DataFrame, places: tuple[str, ...]) -> pd.DataFrame:
+    """Split the names of rows into columns, each name once."""
+    names = rows["name"].unique()
+    records = []
+    for name in names:
+        parts = split_name(name)
+        found = dict(zip(places, (parts.place, parts.subject or "all"), strict=False))
+        records.append(
+            {
+                "name": name,
+                "stage": parts.stage,
+                "interpolated": parts.interpolated,
+                "measure": parts.measure,
+                "judged_place": parts.place,
+                "judged_subject": parts.subject or "all",
+                **found,
+            }
+        )
+    columns = ["name", "stage", "interpolated", "measure", "judged_place", "judged_subject", *places]
+    return rows[["name", "step", "value"]].merge(pd.DataFrame(records, columns=columns), on="name")
+
+
+def _is_verdict(parts: MetricName) -> bool:
     return not parts.interpolated and (parts.stage, parts.measure) in (
         ("verdict", "kind"),
         ("collapse", "collapsed"),
@@ -210,21 +313,20 @@ class _Everything:
         return True
 
 
-def _find_judged(rows: Sequence[Row], verdict: str) -> set[tuple[str, str]] | _Everything:
+def _find_judged(rows: pd.DataFrame, verdict: str) -> set[tuple[str, str]] | _Everything:
     """Find the (place, subject) of a run with this verdict at its last snapshot; a collapse is of all."""
-    judged = [row for row in rows if _is_verdict(row["name"])]
-    last = max((row["step"] for row in judged), default=0)
+    judging = (rows["stage"] == "verdict") & (rows["measure"] == "kind")
+    judging |= (rows["stage"] == "collapse") & (rows["measure"] == COLLAPSED)
+    rows = rows[judging & ~rows["interpolated"].astype(bool)]
+    last = rows[rows["step"] == rows["step"].max()]
     found: set[tuple[str, str]] = set()
-    for row in judged:
-        parts = split_name(row["name"])
-        if row["step"] != last:
-            continue
-        if parts.stage == "collapse":
+    for row in last.to_dict("records"):
+        if row["stage"] == "collapse":
             if verdict == COLLAPSED and row["value"]:
                 return _Everything()
         elif name_verdict(row["value"]) == verdict:
             # the mean over subjects is shown where any of them has the verdict
-            found |= {(parts.place, parts.subject or "all"), (parts.place, "all")}
+            found |= {(row["judged_place"], row["judged_subject"]), (row["judged_place"], "all")}
     return found
 
 
@@ -248,7 +350,7 @@ def _add_words(table: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_curves(curves: pd.DataFrame, by: Sequence[str], over: Sequence[str] = ()) -> pd.DataFrame:
-    """Mean, standard deviation (of the sample; NaN for one value), n and what it counts, by group and step.
+    """Mean, standard deviation, n and what it counts, interval and p, by group and step; as for `query`.
 
     Without ``roi`` in `by`, the whole brain's values (``roi == "all"``) are used: ROIs overlap and differ in
     size, so a mean over them means nothing. The same holds for ``subject``, whose ``"all"`` is the mean over
@@ -257,13 +359,14 @@ def mean_curves(curves: pd.DataFrame, by: Sequence[str], over: Sequence[str] = (
     Parameters
     ----------
     curves : DataFrame
-        As `metric_curves` returns it, perhaps with a column n_test.
+        As `metric_curves` returns it, perhaps with columns n_test and describes: whether a row only describes
+        another measure's.
     by : sequence of str
         Columns to keep apart.
     over : sequence of str
         Of ``method`` and ``brain``: those to average over.
     """
-    known = [column for column in curves.columns if column not in ("step", "value", "n_test")]
+    known = [column for column in curves.columns if column not in ("step", "value", "n_test", "describes")]
     _check_columns(by, known)
     for column in ("roi", "subject"):
         if column in known and column not in by:
@@ -278,11 +381,54 @@ def mean_curves(curves: pd.DataFrame, by: Sequence[str], over: Sequence[str] = (
     table = grouped["value"].agg(["mean", "std", "count"]).rename(columns={"count": "n"})
     counted = [column for column in COUNTED if column in known and column not in keys]
     different = grouped[counted].nunique() if counted else table[[]]
-    table["counts"] = [_say_counts(row) for row in different[counted].to_dict("records")]
+    different = different[counted]
+    table["counts"] = [_say_counts(row) for row in different.to_dict("records")]
     if "n_test" in curves:
         table["n_test"] = grouped["n_test"].min()["n_test"]
+    if "describes" in curves:
+        table["describes"] = grouped["describes"].all()["describes"]
+    table = _add_intervals(table, [key for key in keys if key not in ("measure", "step")], different)
     single = ~table["measure"].str.contains(NOT_AVERAGED, regex=True)
-    return table[single | (table["n"] == 1)].reset_index(drop=True)
+    table = table[single | (table["n"] == 1)]
+    if "describes" in table:
+        table = table[~table["describes"]].drop(columns="describes")
+    order = [*keys, *(column for column in STATISTICS if column in table)]
+    return table[order].reset_index(drop=True)
+
+
+def _add_intervals(table: pd.DataFrame, keys: Sequence[str], different: pd.DataFrame) -> pd.DataFrame:
+    """Add the columns low, high, interval and p; `different` counts what differs in each group."""
+    table = table.reset_index(drop=True)
+    table["low"] = table["high"] = table["p"] = np.nan
+    table["interval"] = ""
+    single, moments = table["n"] == 1, [*keys, "step"]
+    found = {measure: rows.set_index(moments)["mean"] for measure, rows in table[single].groupby("measure")}
+    for measure in list(found):
+        rows = single & (table["measure"] == measure)
+        index = pd.MultiIndex.from_frame(table.loc[rows, moments])
+        for name, (column, over) in _companions(measure).items():
+            if name not in found:
+                continue
+            values = found[name].reindex(index if len(moments) > 1 else index.get_level_values(0)).to_numpy()
+            known = rows.to_numpy().nonzero()[0][~np.isnan(values)]
+            table.loc[known, column] = values[~np.isnan(values)]
+            if over:
+                table.loc[known, "interval"] = over
+    single = single.to_numpy()
+    others = [column for column in different.columns if column not in ("run", "seed")]
+    only_seeds = (different[others] <= 1).all(axis=1).to_numpy() & ~single
+    if "run" in different:
+        only_seeds &= different["run"].to_numpy() == table["n"].to_numpy()
+    only_seeds &= (table["measure"] != "kind").to_numpy()
+    if only_seeds.any():
+        from scipy.special import stdtrit
+
+        n = table.loc[only_seeds, "n"]
+        half = stdtrit(n - 1, 0.975) * table.loc[only_seeds, "std"] / np.sqrt(n)
+        table.loc[only_seeds, "low"] = table.loc[only_seeds, "mean"] - half
+        table.loc[only_seeds, "high"] = table.loc[only_seeds, "mean"] + half
+        table.loc[only_seeds, "interval"] = "seeds"
+    return table
 
 
 def _say_counts(different: dict[str, int]) -> str:
@@ -300,6 +446,12 @@ def _check_columns(by: Sequence[str], known: Sequence[str]) -> None:
     for column in by:
         if column not in known:
             raise unknown_name("column", column, known)
+
+
+def _check_values(column: str, values: Collection[str], known: Collection[str]) -> None:
+    for value in sorted(values):
+        if value not in known:
+            raise unknown_name(column, value, known)
 
 
 def place_columns(kind: Kind) -> tuple[str, ...]:

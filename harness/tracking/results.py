@@ -35,7 +35,6 @@ from harness.runs import (
 from harness.storage import read_json
 from harness.tracking.across_subjects import combine_subjects
 from harness.tracking.evidence import EvidenceFiles
-from harness.tracking.mlflow_store import TrackedRun
 from harness.tracking.work_items import plan_work
 from tasks import Task
 
@@ -105,8 +104,3 @@ def measure_subject(
 def join_subjects(rows: dict[str, dict[str, float]]) -> dict[str, float]:
     """Join the metrics of one step by subject's label; those of a single subject stay as they are."""
     return combine_subjects(rows) if len(rows) > 1 else next(iter(rows.values()))
-
-
-def follow_run(config: Config, run: Path) -> TrackedRun:
-    """Follow a run in MLflow; its folder has a manifest."""
-    return TrackedRun(config, run, {"code_version": read_json(run / "manifest.json")["code_version"]})

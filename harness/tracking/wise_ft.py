@@ -53,8 +53,8 @@ from harness.storage import (
 )
 from harness.tracking.results import (
     derive_rows,
-    follow_run,
 )
+from harness.tracking.store.tracked_run import TrackedRun
 from harness.tracking.tracker import measure
 
 ALPHAS = tuple(tenth / 10 for tenth in range(11))
@@ -160,5 +160,5 @@ def measure_curve(
         with Journal(run / "results.jsonl") as journal:
             for step, values in derive_rows(config, curve, inputs.brains, measured):
                 journal.log(step, {f"{INTERPOLATED}{name}": value for name, value in values.items()})
-        follow_run(config, run).forward("FINISHED")
+        TrackedRun(config, run).forward("FINISHED")
     accelerator.wait_for_everyone()

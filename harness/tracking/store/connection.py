@@ -1,0 +1,116 @@
+"""Connections to MLflow stores: addresses, errors, and a store whose folder has moved."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+else:
+    # importing mlflow takes a second, and tests evaluate annotations
+    MlflowClient = Any
+
+ENVIRONMENT = {
+    # a dead server should cost seconds, not the minutes of MLflow's defaults; the user's own values win
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+SQLITE = "sqlite:///"
+ARTIFACTS = "mlartifacts"
+"""Folder of artifacts beside the database of a SQLite store."""
+
+
+def tracking_uri(runs_dir: Path) -> str:
+    """``MLFLOW_TRACKING_URI``, or the SQLite store ``{runs_dir}/mlflow.db``."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{runs_dir.resolve()}/mlflow.db"
+
+
+def database_file(uri: str) -> Path | None:
+    """File of a SQLite store; None for a server or another database."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def import_mlflow(uri: str) -> None:
+    """Import all of mlflow that a store at `uri` needs, with `ENVIRONMENT` set."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import mlflow.entities
+
+    if uri.startswith("sqlite:"):
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
+def connect(uri: str) -> MlflowClient:
+    """Connect to a store, to write; one process creates or mends a SQLite store while others wait."""
+    import_mlflow(uri)
+    from mlflow import MlflowClient
+
+    database = database_file(uri)
+    if database is not None:
+        database.parent.mkdir(parents=True, exist_ok=True)
+    # two first writers would both run MLflow's migrations, and one would crash
+    with nullcontext() if database is None else hold_store(database):
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+        if database is not None:
+            _follow_folder(database)
+    return client
+
+
+def hold_store(database: Path) -> FileLock:
+    """Lock a SQLite store against other writers of its schema, experiments and parent runs."""
+    return FileLock(database.with_name(database.name + ".lock"), timeout=120)
+
+
+def artifact_location(database: Path, experiment: str) -> str:
+    """Where an experiment of a SQLite store keeps its artifacts; MLflow's default is the current folder."""
+    return (database.parent.resolve() / ARTIFACTS / experiment).as_uri()
+
+
+def _follow_folder(database: Path) -> None:
+    """Correct the places of artifacts in a SQLite store that was moved with its folder.
+
+    MLflow stores them as absolute addresses and has no command for this.
+    """
+    with sqlite3.connect(database, timeout=60) as connection:
+        found = connection.execute("SELECT name, artifact_location FROM experiments").fetchall()
+        for name, old in found:
+            new = artifact_location(database, name)
+            # places that a user chose have another ending
+            if old == new or not (old or "").startswith("file:") or not old.endswith(f"/{ARTIFACTS}/{name}"):
+                continue
+            for table, column in (
+                ("experiments", "artifact_location"),
+                ("runs", "artifact_uri"),
+                ("logged_models", "artifact_location"),
+            ):
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                    f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                    (new, len(old) + 1, old, len(old) + 1, old + "/"),
+                )
+    connection.close()
+
+
+def tracking_errors() -> tuple[type[Exception], ...]:
+    """Exceptions of a store that is dead, busy, full or forbidden."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, RequestException, SQLAlchemyError, OSError
+
+
+def write_reason(error: Exception) -> str:
+    """Write an error on one line of moderate length."""
+    return " ".join(f"{error}".split())[:200] or type(error).__name__

@@ -1,0 +1,300 @@
+"""A run in MLflow, kept up to date with its journal while it goes on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.config import Config
+from harness.measures import (
+    is_headline,
+    split_name,
+)
+from harness.runs import (
+    Row,
+    label_subjects,
+    list_snapshots,
+    mapping_folder,
+    read_rows,
+    run_name,
+    split_file,
+    subject_folder,
+)
+from harness.storage import (
+    InputError,
+    read_json,
+)
+from harness.tracking.store.connection import (
+    connect,
+    import_mlflow,
+    tracking_uri,
+    write_reason,
+)
+from harness.tracking.store.contents import (
+    PARENT_TAG,
+    describe_inputs,
+    describe_params,
+    describe_tags,
+    run_title,
+)
+from harness.tracking.store.experiments import (
+    find_or_create_experiment,
+    find_or_create_parent,
+)
+from harness.tracking.store.keys import RUN_TAG, metric_key
+from harness.tracking.store.tables import (
+    RESULTS,
+    ROWS_TAG,
+    TABLES,
+    kind_tables,
+    write_results,
+)
+from harness.tracking.verdict_tags import read_tags
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+else:
+    MlflowClient = Any
+
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+# MLflow's limits per request and per value
+BATCH_ROWS = 1000
+BATCH_PARAMS = 100
+ERROR_LENGTH = 500
+PERIOD = 5.0
+"""Seconds between two sendings of a run that goes on."""
+
+log = logging.getLogger(__name__)
+
+
+class TrackedRun:
+    """One run in MLflow, kept up to date with its journal.
+
+    A context manager: inside, a thread sends new rows every `PERIOD` seconds. The run ends as FINISHED, after
+    an exception as FAILED with its message in the tag ``error``, after an interrupt as KILLED. A killed
+    process leaves it RUNNING, and the next process for the same folder resumes it.
+
+    Headline metrics of the catalogue become metrics, under the names of `metric_key`. The artifact
+    ``results.parquet`` has all rows and is renewed at every snapshot; ``tables/`` has one table per kind.
+
+    Parameters
+    ----------
+    config : Config
+        Gives the experiment (the study) and the run's name, parameters, tags and data sets.
+    folder : Path
+        The run's folder, which holds the journal and, for data sets and versions, the manifest.
+    """
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        self._config = config
+        self._folder = folder
+        # {runs_dir}/{study}/{run}: right from any working folder
+        self._runs_dir = folder.resolve().parents[1]
+        self._uri = tracking_uri(self._runs_dir)
+        self._client: MlflowClient | None = None
+        self._run_id = ""
+        self._was_finished = False
+        self._sent = 0
+        self._warned = False
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self._monitor: Any = None
+
+    def forward(
+        self, status: Status = "RUNNING", end_time: int | None = None, tags: Mapping[str, str] | None = None
+    ) -> bool:
+        """Send unsent rows; returns whether that worked. The first failure logs a warning.
+
+        Parameters
+        ----------
+        status : str
+            All but RUNNING end the run; FINISHED also sends its tables, mappings and the tags of its verdict.
+        end_time : int or None
+            Milliseconds since 1970; None: now, or the time of the last row if the run had ended before.
+        tags : mapping of str to str
+            Further tags of a run that ends.
+        """
+        with self._lock:
+            try:
+                self._send(status, end_time, tags or {})
+            except Exception as error:  # nothing that tracking meets may stop a run
+                if not self._warned:
+                    log.warning(
+                        "warning: MLflow at %s does not answer (%s); results are safe in %s, "
+                        "send them later with: palimpsest forward %s",
+                        *(self._uri, write_reason(error), self._folder / "results.jsonl", self._folder),
+                    )
+                self._warned = True
+                return False
+            return True
+
+    def _send(self, status: Status, end_time: int | None, tags: Mapping[str, str]) -> None:
+        if self._client is None:
+            client = connect(self._uri)
+            self._open(client)
+            self._client = client
+            client.update_run(self._run_id, status="RUNNING")
+        self._send_rows(self._client)
+        if status == "RUNNING":
+            return
+        if status == "FINISHED":
+            self._send_files(self._client)
+            tags = {**tags, **read_tags(self._config, self._folder)}
+        self._set_tags(self._client, tags)
+        if end_time is None and self._was_finished:
+            end_time = max((row["timestamp"] for row in self._read(0)[0]), default=None)
+        self._client.set_terminated(self._run_id, status=status, end_time=end_time)
+
+    def _set_tags(self, client: MlflowClient, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        client.log_batch(self._run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def _open(self, client: MlflowClient) -> None:
+        """Find or create the run, with its tags, parameters, data sets and configuration."""
+        from mlflow.entities import Param
+
+        study, name = self._config.study.name, run_name(self._config)
+        experiment = find_or_create_experiment(client, study)
+        found = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{name}'", max_results=1)
+        if found:
+            (run,) = found
+        else:
+            rows = self._read(0)[0]
+            # rows of a run that is sent late say when it began
+            begun = min((row["timestamp"] for row in rows), default=time.time_ns() // 1_000_000)
+            run = client.create_run(experiment, begun, tags={RUN_TAG: name}, run_name=run_title(self._config))
+        self._run_id = run_id = run.info.run_id
+        self._was_finished = bool(found) and run.info.status == "FINISHED"
+        if "error" in run.data.tags:
+            client.delete_tag(run_id, "error")
+        manifest_file = self._folder / "manifest.json"
+        manifest = read_json(manifest_file) if manifest_file.exists() else {}
+        parent = find_or_create_parent(client, experiment, study)
+        self._set_tags(client, describe_tags(self._config, manifest) | {PARENT_TAG: parent})
+        params = [Param(key, value) for key, value in describe_params(self._config).items()]
+        for start in range(0, len(params), BATCH_PARAMS):
+            client.log_batch(run_id, params=params[start : start + BATCH_PARAMS])
+        client.log_inputs(run_id, describe_inputs(self._config, manifest))
+        for file in (self._folder / "config.yaml", manifest_file):
+            if file.exists():
+                client.log_artifact(run_id, str(file))
+
+    def _send_rows(self, client: MlflowClient) -> None:
+        """Send the headline metrics among unsent rows, and all rows if there are any of snapshots."""
+        from mlflow.entities import Metric
+
+        rows, end = self._read(self._sent)
+        metrics = [
+            Metric(metric_key(row["name"]), row["value"], row["timestamp"], row["step"])
+            for row in rows
+            if _is_shown(row["name"])
+        ]
+        for start in range(0, len(metrics), BATCH_ROWS):
+            client.log_batch(self._run_id, metrics=metrics[start : start + BATCH_ROWS])
+        # losses of single steps come all the time, and are metrics anyway
+        if any(split_name(row["name"]).stage != "train" for row in rows):
+            self._send_results(client)
+        self._sent = end
+
+    def _send_results(self, client: MlflowClient) -> None:
+        rows = self._read(0)[0]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / RESULTS
+            write_results(rows, path)
+            client.log_artifact(self._run_id, str(path))
+        self._set_tags(client, {ROWS_TAG: str(len(rows))})
+
+    def _send_files(self, client: MlflowClient) -> None:
+        """Send a finished run's tables, splits, figures and mappings; those that are there are replaced."""
+        run_id = self._run_id
+        self._send_results(client)
+        listed = []
+        for kind, table in kind_tables(self._read(0)[0]):
+            file = f"{TABLES}/{kind}.json"
+            # `log_table` would append to the table of an earlier sending
+            client.log_text(run_id, table.to_json(orient="split", index=False), file)
+            listed.append({"path": file, "type": "table"})
+        self._set_tags(client, {"mlflow.loggedArtifacts": json.dumps(listed)})
+        if (self._folder / "figures").is_dir():
+            client.log_artifacts(run_id, str(self._folder / "figures"), "figures")
+        for label in label_subjects(self._config.brain) or (None,):
+            subject = subject_folder(self._folder, label)
+            place = "" if label is None else f"subjects/{label}"
+            if split_file(subject).exists():
+                client.log_artifact(run_id, str(split_file(subject)), place or None)
+            for mapping in self._chosen_mappings(subject):
+                client.log_artifacts(run_id, str(mapping), f"{place}/mappings/{mapping.name}".lstrip("/"))
+
+    def _chosen_mappings(self, subject: Path) -> list[Path]:
+        chosen, steps = self._config.mlflow.mappings, list_snapshots(self._folder)
+        if chosen == "none" or not steps:
+            return []
+        last = mapping_folder(subject, steps[-1])
+        found = [last] if chosen == "last" else sorted(last.parent.glob("step-*"))
+        return [folder for folder in found if folder.is_dir()]
+
+    def _read(self, offset: int) -> tuple[list[Row], int]:
+        journal = self._folder / "results.jsonl"
+        return read_rows(journal, offset) if journal.exists() else ([], 0)
+
+    def _follow(self) -> None:
+        while True:
+            self.forward()
+            self._watch_machine()
+            if self._stop.wait(PERIOD):
+                return
+
+    def _watch_machine(self) -> None:
+        """Start MLflow's thread for system metrics, once the run is open."""
+        if self._monitor is not None or self._client is None or not self._config.mlflow.system_metrics:
+            return
+        # its troubles are no warnings of ours
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)
+        self._monitor = False
+        with suppress(Exception):
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self._monitor = SystemMetricsMonitor(self._run_id, resume_logging=True, tracking_uri=self._uri)
+            self._monitor.start()
+
+    def __enter__(self) -> TrackedRun:
+        self._stop.clear()
+        # an import in the thread could meet one of this thread halfway and leave mlflow broken for good
+        with suppress(Exception):  # `forward` warns of it
+            import_mlflow(self._uri)
+        self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._monitor:
+            with suppress(Exception):
+                self._monitor.finish()
+        if kind is None:
+            self.forward("FINISHED")
+            return
+        message = {"error": f"{kind.__name__}: {error}"[:ERROR_LENGTH]}
+        self.forward("FAILED" if issubclass(kind, Exception) else "KILLED", tags=message)
+
+
+def _is_shown(name: str) -> bool:
+    try:
+        return is_headline(name)
+    except InputError:
+        # of an earlier version; it is in the table of all rows
+        return False

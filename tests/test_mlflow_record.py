@@ -1,0 +1,324 @@
+"""What a run's MLflow record holds, in MLflow's own terms, and stores that moved or cannot be written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from harness.config.compose import flatten, load_config, to_yaml
+from harness.config.folders import group_options
+from harness.config.run import Config
+from harness.measures.catalogue import CATALOGUE, INTERPOLATED
+from harness.runs.journal import Journal
+from harness.runs.layout import mapping_folder, run_folder, snapshot_folder
+from harness.storage.files import write_json
+from harness.tracking.queries import query
+from harness.tracking.store.connection import connect, tracking_uri
+from harness.tracking.store.contents import describe_params, describe_tags
+from harness.tracking.store.keys import metric_key, metric_name
+from harness.tracking.store.study_run import log_study
+from harness.tracking.store.tables import read_results
+from harness.tracking.store.tracked_run import TrackedRun
+
+MANIFEST = {
+    "code_version": "v1-3-gabc",
+    "commit": "a" * 40,
+    "fingerprints": {"brain": "b" * 64},
+    "tasks": {
+        "digits": {"fingerprint": "d" * 64, "n_train": 300, "n_test": 200, "n_classes": 10},
+        "shapes": {"fingerprint": "5" * 64, "n_train": 200, "n_test": 150, "n_classes": 12},
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _default_store(_own_tracking_store: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+
+
+def made_run(runs_dir: Path, *overrides: str) -> tuple[Config, Path]:
+    """Make the folder of a run with two snapshots, as tracking leaves it."""
+    config = load_config([f"runs_dir={runs_dir}", "probes.tasks=[shapes]", *overrides])
+    folder = run_folder(config)
+    with Journal(folder / "results.jsonl") as journal:
+        journal.log(1, {"train/loss": 0.5, "train/lr": 1e-3})
+        for step in (0, 8):
+            journal.log(
+                step,
+                {
+                    "rewiring/V4/wasserstein": 0.02 * step,
+                    "rewiring/V4/wasserstein_excess": 0.01 * step,
+                    "rewiring/V4/wasserstein_excess_low": 0.01 * step - 0.1,
+                    "rewiring/V4/wasserstein_excess_high": 0.01 * step + 0.1,
+                    "selectors/V4/layer/blocks.3": 0.5,
+                    "forgetting/shapes/delta_lp": -0.01 * step,
+                    "forgetting/shapes/delta_lp_low": -0.01 * step - 0.05,
+                    "forgetting/shapes/delta_lp_high": -0.01 * step + 0.05,
+                    "probe/shapes/n_test": 150,
+                },
+            )
+    (folder / "config.yaml").write_text(to_yaml(config))
+    write_json(folder / "manifest.json", MANIFEST)
+    write_json(folder / "split.json", {"fitted": [0], "held_out": [1]})
+    for step in (0, 8):
+        snapshot_folder(folder, step).mkdir(parents=True)
+        mapping_folder(folder, step).mkdir(parents=True)
+        (mapping_folder(folder, step) / "scores.npz").write_bytes(b"scores")
+    return config, folder
+
+
+def list_all(client: Any, run_id: str, place: str | None = None) -> set[str]:
+    """List the files among a run's artifacts."""
+    found = set()
+    for entry in client.list_artifacts(run_id, place):
+        found |= list_all(client, run_id, entry.path) if entry.is_dir else {entry.path}
+    return found
+
+
+def own_run(client: Any, study: str = "default") -> Any:
+    (run,) = client.search_runs(
+        [client.get_experiment_by_name(study).experiment_id], "tags.`palimpsest.run` != ''"
+    )
+    return run
+
+
+def test_a_name_in_mlflow_stands_for_one_metric() -> None:
+    places = {"<task>": "shapes", "<layer>": "blocks.3", "<roi>": "V4", "<place>": "all", "<term>": "penalty"}
+    names = set()
+    for metric in CATALOGUE:
+        name = metric.pattern.replace("<scoring>", "class_incremental")
+        for placeholder, place in places.items():
+            name = name.replace(placeholder, place)
+        names |= {name, INTERPOLATED + name}
+        stage, *rest = name.split("/", 2)
+        if len(rest) == 2:
+            names.add(f"{stage}/{rest[0]}/subj01/{rest[1]}")
+    keys = {name: metric_key(name) for name in names}
+    assert len(set(keys.values())) == len(names)
+    assert {metric_name(key) for key in keys.values()} == names
+    assert all(key.count("/") == 1 for key in keys.values())
+
+
+def test_charts_open_on_forgetting_and_rewiring() -> None:
+    names = ("alignment/all/slope", "train/loss", "rewiring/V4/wasserstein_excess", "probe/a/linear_accuracy")
+    # as MLflow's page sorts groups, by code unit
+    groups = sorted({metric_key(name).rpartition("/")[0] for name in (*names, "forgetting/a/delta_lp")})
+    assert groups[:2] == ["Forgetting", "Rewiring"]
+    assert metric_key("rewiring/V4/wasserstein_excess") == "Rewiring/V4 wasserstein_excess"
+
+
+@pytest.mark.parametrize("group", ["method", "mapping"])
+def test_parameters_need_no_quotes_and_hide_nothing(group: str) -> None:
+    for option in group_options(group):
+        if option == "python":
+            continue
+        config = load_config([f"{group}={option}"])
+        params = describe_params(config)
+        kept = [value for value in flatten(config).values() if value not in ("null", "[]", "{}", "")]
+        # one parameter per setting: no two names fall together
+        assert len(params) == len(kept), option
+        assert all(name.isidentifier() for name in params)
+        assert {"backbone": "mini_clip", "task": "digits", "brain": "simulated"}.items() <= params.items()
+    assert describe_params(load_config(["task=[digits,textures]"]))["task"] == "digits+textures"
+
+
+def test_a_run_is_found_by_what_mlflow_users_know(tmp_path: Path) -> None:
+    config, folder = made_run(tmp_path / "runs", "finetune.lr=2e-4")
+    assert TrackedRun(config, folder).forward("FINISHED")
+    client = connect(tracking_uri(tmp_path / "runs"))
+    experiment = client.get_experiment_by_name("default").experiment_id
+    found = client.search_runs(
+        [experiment], "params.backbone = 'mini_clip' and params.finetune_lr = '0.0002'"
+    )
+    assert len(found) == 1
+    run = found[0]
+    assert not any(value in ("null", "None", "") for value in run.data.params.values())
+    tags = run.data.tags
+    assert (
+        tags["mlflow.source.git.commit"] == "a" * 40 and tags["mlflow.source.name"] == "harness/finetune.py"
+    )
+    assert tags["mlflow.user"] and tags["mlflow.source.type"] == "LOCAL"
+    assert run.info.run_name == "mini_clip digits full seed 0"
+    inputs = {
+        (one.dataset.name, one.tags[0].value): (one.dataset.digest, one.dataset.source_type)
+        for one in run.inputs.dataset_inputs
+    }
+    assert inputs == {
+        ("digits", "training"): ("d" * 36, "code"),
+        ("shapes", "probe"): ("5" * 36, "code"),
+        ("simulated", "stimuli"): ("b" * 36, "code"),
+    }
+    profiles = {one.dataset.name: json.loads(one.dataset.profile) for one in run.inputs.dataset_inputs}
+    assert profiles["digits"] == {"n_train": 300, "n_test": 200, "n_classes": 10}
+    # headlines only; the parent groups runs in MLflow's list
+    assert {key for key in run.data.metrics if not key.startswith("system/")} == {
+        *("train/loss", "train/lr", "Rewiring/V4 wasserstein_excess", "Forgetting/shapes delta_lp"),
+    }
+    parent = client.get_run(tags["mlflow.parentRunId"])
+    assert parent.info.run_name == "study default" and parent.info.status == "FINISHED"
+
+
+def test_artifacts_hold_the_rest_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, folder = made_run(tmp_path / "runs")
+    for _ in range(2):
+        assert TrackedRun(config, folder).forward("FINISHED")
+    client = connect(tracking_uri(tmp_path / "runs"))
+    run = own_run(client)
+    assert list_all(client, run.info.run_id) == {
+        *("config.yaml", "manifest.json", "split.json", "results.parquet"),
+        *(f"tables/{kind}.json" for kind in ("rewiring", "selectors", "forgetting", "probe")),
+        "mappings/step-000008/scores.npz",
+    }
+    assert len(run.inputs.dataset_inputs) == 3
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", tracking_uri(tmp_path / "runs"))
+        table = client.load_table(run.info.experiment_id, "tables/rewiring.json", [run.info.run_id])
+    assert list(table["step"]) == [0, 8] and list(table["wasserstein"]) == [0.0, 0.16]
+    (path,) = (tmp_path / "runs").rglob("results.parquet")
+    assert len(read_results(path, lambda name: True)) == 20
+    # all mappings, or none, on request
+    for chosen, expected in (("all", 2), ("none", 0)):
+        other = tmp_path / chosen
+        config, folder = made_run(other, f"mlflow.mappings={chosen}")
+        assert TrackedRun(config, folder).forward("FINISHED")
+        client = connect(tracking_uri(other))
+        files = list_all(client, own_run(client).info.run_id)
+        assert sum(file.startswith("mappings/") for file in files) == expected
+
+
+def test_a_query_says_interval_and_p(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        config, folder = made_run(tmp_path / "runs", f"seed={seed}")
+        assert TrackedRun(config, folder).forward("FINISHED")
+    own = query("rewiring", "roi,seed", runs_dir=tmp_path / "runs")
+    assert list(own["step"].unique()) == [0, 8]
+    last = own[(own["seed"] == "0") & (own["step"] == 8)].iloc[0]
+    assert (last["mean"], last["low"], last["high"]) == pytest.approx((0.08, -0.02, 0.18))
+    assert last["interval"] == "refits"
+    forgetting = query("forgetting", "place,seed", runs_dir=tmp_path / "runs")
+    # ends of intervals are columns, not lines
+    assert set(forgetting["measure"]) == {"delta_lp"} and set(forgetting["interval"]) == {"test images"}
+    over_seeds = query("forgetting", "place", runs_dir=tmp_path / "runs")
+    assert set(over_seeds["interval"]) == {"seeds"} and set(over_seeds["counts"]) == {"3 runs (3 seeds)"}
+    asked = query("forgetting", "place,seed", measure="delta_lp_low", runs_dir=tmp_path / "runs")
+    assert set(asked["measure"]) == {"delta_lp_low"}
+
+
+def test_a_store_moves_with_its_folder(tmp_path: Path) -> None:
+    config, folder = made_run(tmp_path / "runs")
+    assert TrackedRun(config, folder).forward("FINISHED")
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    # nothing is left at the old place, and reading mends nothing it need not
+    table = query("rewiring", measure="wasserstein", runs_dir=tmp_path / "elsewhere", by="roi")
+    assert list(table["mean"]) == [0.0, 0.16]
+    client = connect(tracking_uri(tmp_path / "elsewhere"))
+    run = own_run(client)
+    assert run.info.artifact_uri.startswith((tmp_path / "elsewhere").as_uri())
+    text = Path(client.download_artifacts(run.info.run_id, "config.yaml")).read_text()
+    assert (
+        text == (tmp_path / "elsewhere" / folder.relative_to(tmp_path / "runs") / "config.yaml").read_text()
+    )
+    # a new run of the study goes there too
+    config, folder = made_run(tmp_path / "elsewhere", "seed=1")
+    assert TrackedRun(config, folder).forward("FINISHED")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_store_that_cannot_be_written_can_be_queried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder = made_run(tmp_path / "runs")
+    assert TrackedRun(config, folder).forward("FINISHED")
+    before = {path: path.read_bytes() for path in (tmp_path / "runs").glob("*") if path.is_file()}
+    expected = query("rewiring", by="roi", runs_dir=tmp_path / "runs")
+    # root may write anywhere, so the test forbids what would: MLflow's client
+    monkeypatch.setattr("harness.tracking.store.histories.connect", None)
+    pd.testing.assert_frame_equal(query("rewiring", by="roi", runs_dir=tmp_path / "runs"), expected)
+    assert {path: path.read_bytes() for path in (tmp_path / "runs").glob("*") if path.is_file()} == before
+
+
+@contextmanager
+def serve(status: int, delay: float) -> Iterator[str]:
+    """Serve an odd tracking server on a free port."""
+
+    class Odd(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            time.sleep(delay)
+            body = b'{"error_code": "INTERNAL_ERROR", "message": "no"}'
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Odd)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(("status", "delay"), [(500, 0.0), (200, 3.0), (200, 0.0)])
+def test_an_odd_server_costs_one_warning(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+    delay: float,
+) -> None:
+    config, folder = made_run(tmp_path / "runs")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("harness.tracking.store.tracked_run.PERIOD", 0.1)
+    with serve(status, delay) as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        with caplog.at_level(logging.WARNING, "harness"), TrackedRun(config, folder):
+            time.sleep(0.5)
+        assert not log_study(folder.parent, {"table": pd.DataFrame({"a": [1]})})
+    warnings = [one.getMessage() for one in caplog.records if one.name.startswith("harness")]
+    assert len(warnings) == 2 and all("\n" not in warning for warning in warnings)
+    assert f"palimpsest forward {folder}" in warnings[0] and "not logged: table" in warnings[1]
+
+
+def test_a_locked_database_costs_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, folder = made_run(tmp_path / "runs")
+    connect(tracking_uri(tmp_path / "runs"))
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "1")
+    with sqlite3.connect(tmp_path / "runs" / "mlflow.db") as held:
+        held.execute("BEGIN EXCLUSIVE")
+        with caplog.at_level(logging.WARNING, "harness"):
+            assert not TrackedRun(config, folder).forward("FINISHED")
+        held.rollback()
+    held.close()
+    (warning,) = [one.getMessage() for one in caplog.records if one.name.startswith("harness")]
+    assert "locked" in warning and f"palimpsest forward {folder}" in warning
+    assert TrackedRun(config, folder).forward("FINISHED")
+
+
+def test_a_container_without_login_name_has_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr("harness.tracking.store.contents.getpass.getuser", fail)
+    assert describe_tags(load_config([]), {})["mlflow.user"] == "unknown"
