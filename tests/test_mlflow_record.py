@@ -13,15 +13,24 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import mlflow
+import mlflow.pytorch
 import pandas as pd
 import pytest
+import torch
+from overrides import SMALL_TRACKING, TINY
 
+from harness.backbones.backbone import encoder_hash
+from harness.commands.finetune import run
 from harness.config.compose import flatten, load_config, to_yaml
 from harness.config.folders import group_options
 from harness.config.run import Config
+from harness.finetuning.methods.tuned import tune
+from harness.finetuning.snapshots import read_snapshot
 from harness.measures.catalogue import CATALOGUE, INTERPOLATED
+from harness.runs.inputs import load_inputs
 from harness.runs.journal import Journal
-from harness.runs.layout import mapping_folder, run_folder, snapshot_folder
+from harness.runs.layout import list_snapshots, mapping_folder, run_folder, snapshot_folder
 from harness.storage.files import write_json
 from harness.tracking.queries import query
 from harness.tracking.store.connection import connect, tracking_uri
@@ -51,6 +60,8 @@ def made_run(runs_dir: Path, *overrides: str) -> tuple[Config, Path]:
     """Make the folder of a run with two snapshots, as tracking leaves it."""
     config = load_config([f"runs_dir={runs_dir}", "probes.tasks=[shapes]", *overrides])
     folder = run_folder(config)
+    if folder.exists():
+        return config, folder
     with Journal(folder / "results.jsonl") as journal:
         journal.log(1, {"train/loss": 0.5, "train/lr": 1e-3})
         for step in (0, 8):
@@ -161,12 +172,27 @@ def test_a_run_is_found_by_what_mlflow_users_know(tmp_path: Path) -> None:
     }
     profiles = {one.dataset.name: json.loads(one.dataset.profile) for one in run.inputs.dataset_inputs}
     assert profiles["digits"] == {"n_train": 300, "n_test": 200, "n_classes": 10}
-    # headlines only; the parent groups runs in MLflow's list
+    # headlines only
     assert {key for key in run.data.metrics if not key.startswith("system/")} == {
         *("train/loss", "train/lr", "Rewiring/V4 wasserstein_excess", "Forgetting/shapes delta_lp"),
     }
-    parent = client.get_run(tags["mlflow.parentRunId"])
+
+
+def test_a_study_has_a_run_of_its_own_and_children_on_request(tmp_path: Path) -> None:
+    config, folder = made_run(tmp_path / "runs", "mlflow.nested=true")
+    assert TrackedRun(config, folder).forward("FINISHED")
+    report = folder.parent / "report.html"
+    report.write_text("<p>report</p>")
+    assert log_study(folder.parent, {"comparison": pd.DataFrame({"a": [1]})}, [report], {"x/y": 2.0})
+    client = connect(tracking_uri(tmp_path / "runs"))
+    parent = client.get_run(own_run(client).data.tags["mlflow.parentRunId"])
     assert parent.info.run_name == "study default" and parent.info.status == "FINISHED"
+    assert list_all(client, parent.info.run_id) == {"report.html", "comparison.csv", "comparison.json"}
+    assert parent.data.metrics == {"x/y": 2.0}
+    # the same run, by default beside the study's
+    config, folder = made_run(tmp_path / "runs", "mlflow.nested=false")
+    assert TrackedRun(config, folder).forward("FINISHED")
+    assert "mlflow.parentRunId" not in own_run(client).data.tags
 
 
 def test_artifacts_hold_the_rest_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,3 +348,31 @@ def test_a_container_without_login_name_has_a_user(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("harness.tracking.store.contents.getpass.getuser", fail)
     assert describe_tags(load_config([]), {})["mlflow.user"] == "unknown"
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_last_snapshot_loads_as_a_model(tmp_path: Path, method: str) -> None:
+    overrides = [*TINY, *SMALL_TRACKING, "mlflow.log_model=true", "probes.tasks=[]"]
+    config = load_config([*overrides, f"method={method}", f"runs_dir={tmp_path}/runs"])
+    folder = run(config)
+    client = connect(tracking_uri(tmp_path / "runs"))
+    address = own_run(client).data.tags["model"]
+    (model,) = client.search_logged_models([own_run(client).info.experiment_id])
+    assert address == f"models:/{model.model_id}" and model.source_run_id == own_run(client).info.run_id
+    files = Path(client.get_logged_model(model.model_id).artifact_location.removeprefix("file://"))
+    assert not [path for path in files.rglob("*") if path.suffix in (".pkl", ".pth", ".bin")]
+    loaded = mlflow.pytorch.load_model(str(files))
+    inputs = load_inputs(config, folder)
+    pretrained = encoder_hash(inputs.backbone)
+    images = inputs.backbone.preprocessing(inputs.tasks[0].test[:5]["image"])
+    tuned = tune(inputs.backbone, inputs.tasks[0].n_classes, config.method, config.seed, inputs.tasks)
+    snapshot = snapshot_folder(folder, list_snapshots(folder)[-1])
+    read_snapshot(snapshot, tuned, pretrained)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(images), tuned.eval()(images), rtol=1e-4, atol=1e-5)
+    signature = mlflow.models.get_model_info(str(files)).signature
+    assert signature.inputs.inputs[0].shape == (-1, 3, *images.shape[2:])
+    # once per run
+    run(config)
+    assert len(client.search_logged_models([own_run(client).info.experiment_id])) == 1

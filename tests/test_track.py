@@ -26,6 +26,7 @@ from harness.runs.layout import (
 from harness.runs.subjects import list_subjects
 from harness.storage.errors import InputError
 from harness.storage.files import read_json
+from harness.tracking.fitter import Fitter
 from harness.tracking.queries import (
     mean_curves,
     metric_curves,
@@ -180,6 +181,30 @@ def test_warm_starts_all_begin_from_one_fit_of_step_0(tracked, tmp_path, monkeyp
     assert calls[0][2] is None
     for *_, start in calls[1:]:
         assert_equal(start, load_mapping(start_folder(folder), with_learned=True))
+
+
+def test_rows_of_a_snapshot_come_when_it_is_done(tracked, tmp_path, monkeypatch):
+    config, folder = copy_run(*tracked, tmp_path)
+    # losses of steps are not derived
+    expected = {key: value for key, value in rows_of(folder).items() if not key[0].startswith("train/")}
+    (folder / "results.jsonl").unlink()
+    for path in (folder / "mappings").iterdir():
+        shutil.rmtree(path)
+    seen = []
+    fit = Fitter.fit
+
+    def record(self, item, name):
+        journal = folder / "results.jsonl"
+        rows = read_rows(journal)[0] if journal.exists() else []
+        seen.append((item.step, item.refit, {row["step"] for row in rows if row["name"] == "brain/all/r2"}))
+        fit(self, item, name)
+
+    monkeypatch.setattr(Fitter, "fit", record)
+    track(config, folder, load_inputs(config, folder), build_accelerator(config.finetune))
+    later = [(step, there) for step, _, there in seen if step]
+    assert later == [(1, {0}), (2, {0, 1}), (3, {0, 1, 2})]
+    # the same as when all are derived together
+    assert rows_of(folder) == expected
 
 
 def test_split_is_kept_with_the_run(tracked):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from harness.commands.arguments import OverrideParser
@@ -37,6 +38,7 @@ def run(config: Config) -> Path:
     )
     from harness.tracking import (
         TrackedRun,
+        save_model,
         track,
     )
 
@@ -51,10 +53,12 @@ def run(config: Config) -> Path:
             with write_atomically(folder / "config.yaml") as temporary:
                 temporary.write_text(to_yaml(config), encoding="utf-8")
             write_json(folder / "manifest.json", manifest)
-        with TrackedRun(config, folder) if accelerator.is_main_process else nullcontext():
+        with TrackedRun(config, folder) if accelerator.is_main_process else nullcontext() as tracked:
             finetune(config, folder, inputs.tasks, inputs.backbone, accelerator)
             track(config, folder, inputs, accelerator)
-            if accelerator.is_main_process:
+            if tracked is not None:
+                if config.mlflow.log_model:
+                    tracked.log_model(partial(save_model, config, folder, inputs))
                 write_json(folder / "finished.json", {"steps": list_snapshots(folder)})
     return folder
 

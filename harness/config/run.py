@@ -125,6 +125,11 @@ class MlflowConfig(Section):
     mappings: Literal["none", "last", "all"] = Field(
         "last", description="mappings among the artifacts: of the last snapshot, or of all and of the refits"
     )
+    nested: bool = Field(
+        False,
+        description="whether runs are children of their study's run: MLflow's list then opens collapsed, and "
+        "its charts empty",
+    )
     log_model: bool = Field(
         False, description="whether the last snapshot becomes a logged model, for mlflow.pytorch.load_model"
     )

@@ -5,7 +5,7 @@ Pure functions. The measures themselves are in `rewiring`, `alignment` and `forg
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,11 @@ MIN_NORMALISED = 10
 
 
 def measure_brain(
-    mappings: dict[int, Mapping], refits: Sequence[Mapping], brain: Brain, seed: int
+    mappings: dict[int, Mapping],
+    refits: Sequence[Mapping],
+    brain: Brain,
+    seed: int,
+    steps: Collection[int] | None = None,
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """Compute all metrics of a brain by name, for every snapshot in order.
 
@@ -80,11 +84,13 @@ def measure_brain(
     brain : Brain
     seed : int
         Seed of the channel clusters.
+    steps : collection of int, optional
+        Compute only those of these snapshots.
     """
     step_0 = (mappings[0], *refits)
     aligned = AlignmentRows(brain, seed)
     moving = name_velocity(mappings, refits, brain) if _fitted_together(mappings[0]) else {}
-    for step in sorted(mappings):
+    for step in sorted(mappings if steps is None else mappings.keys() & set(steps)):
         mapping = mappings[step]
         values = name_mapping(mapping, brain)
         predicted = predicted_voxels([fit.r2 for fit in step_0], mapping.r2)

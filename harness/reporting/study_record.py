@@ -1,4 +1,4 @@
-"""What a study's parent run in MLflow gets: the report, the comparison, and A against B."""
+"""What a study's own run in MLflow gets: the report, the comparison, and A against B."""
 
 from __future__ import annotations
 

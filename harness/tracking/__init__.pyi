@@ -1,3 +1,6 @@
+from .logged_model import (
+    save_model,
+)
 from .network_map import (
     map_network,
 )
@@ -40,6 +43,7 @@ __all__ = [
     "metric_key",
     "plan_work",
     "query",
+    "save_model",
     "track",
     "tracking_uri",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from harness.config import (
@@ -15,6 +15,7 @@ from harness.finetuning import (
     plan_sequence,
 )
 from harness.mappings import (
+    FAMILIES,
     load_mapping,
     load_split,
 )
@@ -39,26 +40,71 @@ from harness.tracking.work_items import plan_work
 from tasks import Task
 
 
-def write_results(config: Config, run: Path, inputs: Inputs, steps: Sequence[int]) -> None:
-    """Derive every row from mappings and probes on disk, and log it."""
+def write_results(
+    config: Config, run: Path, inputs: Inputs, steps: Sequence[int], logged: Collection[int] = ()
+) -> None:
+    """Derive the rows of all snapshots but the `logged` from mappings and probes on disk, and log them."""
+    missing = [step for step in steps if step not in logged]
     with Journal(run / "results.jsonl") as journal:
-        for step, values in derive_rows(config, run, inputs.brains, steps):
+        for step, values in derive_rows(config, run, inputs.brains, steps, missing):
             journal.log(step, values)
         if len(inputs.tasks) > 1:
             for step, values in derive_sequence(config, run, inputs.tasks, steps):
                 journal.log(step, values)
 
 
-def write_probes(config: Config, run: Path, steps: Sequence[int]) -> None:
-    """Log the rows of the probes that are on disk; those of step 0 come first."""
-    done = [step for step in steps if probes_file(run, step).exists()]
-    if 0 not in done:
-        return
-    tasks = [task.name for task in tasks_in_order(config.task)]
-    start = read_json(probes_file(run, 0))
-    with Journal(run / "results.jsonl") as journal:
-        for step in done:
-            journal.log(step, name_probes(read_json(probes_file(run, step)), start, *tasks))
+class LiveRows:
+    """Logs the rows of snapshots while others are still to be tracked; they are those of `write_results`.
+
+    Parameters
+    ----------
+    config : Config
+    run : Path
+    brains : Brains
+
+    Attributes
+    ----------
+    logged : set of int
+        Snapshots with all of their rows in the journal.
+    """
+
+    def __init__(self, config: Config, run: Path, brains: Brains) -> None:
+        self._config, self._run, self._brains = config, run, brains
+        self._probed: set[int] = set()
+        self.logged: set[int] = set()
+
+    def __call__(self, steps: Sequence[int], mapped: Sequence[int]) -> None:
+        """Log what is new.
+
+        Parameters
+        ----------
+        steps : sequence of int
+            All snapshots.
+        mapped : sequence of int
+            Those with all of their work done, refits included, for every subject.
+        """
+        probed = [step for step in steps if probes_file(self._run, step).exists()]
+        if 0 not in probed:
+            return
+        tasks = [task.name for task in tasks_in_order(self._config.task)]
+        with Journal(self._run / "results.jsonl") as journal:
+            start = read_json(probes_file(self._run, 0))
+            for step in probed:
+                if step not in self._probed:
+                    journal.log(step, name_probes(read_json(probes_file(self._run, step)), start, *tasks))
+            if 0 in mapped:
+                for step in mapped:
+                    if step not in self.logged:
+                        journal.log(step, self._derive(step, mapped))
+                        self.logged.add(step)
+        self._probed.update(probed)
+
+    def _derive(self, step: int, mapped: Sequence[int]) -> dict[str, float]:
+        together = FAMILIES[self._config.mapping.family].fit_together is not None
+        # speeds along a path need its other snapshots
+        needed = mapped if together else sorted({0, step})
+        ((_, values),) = derive_rows(self._config, self._run, self._brains, needed, [step])
+        return values
 
 
 def derive_sequence(
@@ -73,32 +119,48 @@ def derive_sequence(
 
 
 def derive_rows(
-    config: Config, run: Path, brains: Brains, steps: Sequence[int]
+    config: Config,
+    run: Path,
+    brains: Brains,
+    steps: Sequence[int],
+    wanted: Collection[int] | None = None,
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Derive the metrics of every snapshot by name, from mappings and probes on disk."""
-    probes = {step: read_json(probes_file(run, step)) for step in steps}
+    """Derive the metrics of the `wanted` snapshots, or of all, from mappings and probes on disk.
+
+    `steps` are the snapshots to read; they include 0.
+    """
+    chosen = [step for step in steps if wanted is None or step in wanted]
+    probes = {step: read_json(probes_file(run, step)) for step in {0, *chosen}}
     tasks = [task.name for task in tasks_in_order(config.task)]
-    collapsed = {step for step in steps if is_collapsed(probes[step], probes[0], tasks)}
+    collapsed = {step for step in chosen if is_collapsed(probes[step], probes[0], tasks)}
     measured: dict[str, dict[int, dict[str, float]]] = {}
     for subject in brains.subjects:
-        found = measure_subject(config, subject, brains, steps)
-        evidence = EvidenceFiles(subject, config.evidence, config.seed).name(steps, collapsed)
-        measured[subject.label or "all"] = {step: found[step] | evidence[step] for step in steps}
-    for step in steps:
+        found = measure_subject(config, subject, brains, steps, chosen)
+        evidence = EvidenceFiles(subject, config.evidence, config.seed).name(chosen, collapsed)
+        measured[subject.label or "all"] = {step: found[step] | evidence[step] for step in chosen}
+    for step in chosen:
         rows = {label: values[step] for label, values in measured.items()}
         yield step, name_probes(probes[step], probes[0], *tasks) | join_subjects(rows)
 
 
 def measure_subject(
-    config: Config, subject: Subject, brains: Brains, steps: Sequence[int]
+    config: Config,
+    subject: Subject,
+    brains: Brains,
+    steps: Sequence[int],
+    wanted: Collection[int] | None = None,
 ) -> dict[int, dict[str, float]]:
-    """Derive one subject's metrics of the brain by step and name, from its mappings on disk."""
+    """Derive one subject's metrics of the brain by step and name, from its mappings on disk.
+
+    Parameters and `wanted` as for `derive_rows`.
+    """
     items = plan_work(config, [subject], steps)
     mappings = {item.step: load_mapping(item.mapping) for item in items if not item.refit}
     refits = [load_mapping(item.mapping) for item in items if item.refit]
     brain = brains.load(subject)
     split = load_split(split_file(subject.folder), brain.stimulus_ids)
-    return dict(measure_brain(mappings, refits, brain.score_on(split.held_out), config.seed))
+    measured = measure_brain(mappings, refits, brain.score_on(split.held_out), config.seed, wanted)
+    return dict(measured)
 
 
 def join_subjects(rows: dict[str, dict[str, float]]) -> dict[str, float]:

@@ -3,14 +3,13 @@
 The work is cut into items, one folder or file each: a mapping and the probes of every snapshot, and the
 refits of step 0 that make the noise floor; with several subjects, mappings and refits of each. Processes
 share the items. A family that fits all snapshots together has one fit per subject instead, before the items.
-The main process logs the rows of probes as it goes, and in the end derives every row of ``results.jsonl``
-from the files on disk.
+The main process derives the rows of ``results.jsonl`` from the files on disk: those of a snapshot when its
+work is done, and in the end all that are missing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -47,7 +46,7 @@ from harness.tracking.fitter import (
     prepare_split,
 )
 from harness.tracking.probing import Prober
-from harness.tracking.results import write_probes, write_results
+from harness.tracking.results import LiveRows, write_results
 from harness.tracking.work_items import (
     WorkItem,
     plan_work,
@@ -56,9 +55,10 @@ from harness.tracking.work_items import (
 
 def track(config: Config, run: Path, inputs: Inputs, accelerator: Accelerator) -> None:
     """Track all snapshots of a run and write its results; parameters and errors as for `measure`."""
-    steps = measure(config, run, inputs, accelerator, partial(write_probes, config, run))
+    rows = LiveRows(config, run, inputs.brains)
+    steps = measure(config, run, inputs, accelerator, rows)
     if accelerator.is_main_process:
-        write_results(config, run, inputs, steps)
+        write_results(config, run, inputs, steps, rows.logged)
     accelerator.wait_for_everyone()
 
 
@@ -67,7 +67,7 @@ def measure(
     run: Path,
     inputs: Inputs,
     accelerator: Accelerator,
-    report: Callable[[Sequence[int]], None] | None = None,
+    report: Callable[[Sequence[int], Sequence[int]], None] | None = None,
 ) -> list[int]:
     """Fit mappings to all snapshots in a folder and probe them; returns their steps.
 
@@ -80,8 +80,8 @@ def measure(
         The folders of its subjects are inside `run`.
     accelerator : Accelerator
         Its processes share the work.
-    report : function of steps, or None
-        Called by the main process whenever it has finished a snapshot.
+    report : function of all steps and of those that are done, or None
+        Called by the main process whenever it has finished a work item.
 
     Raises
     ------
@@ -109,8 +109,8 @@ def measure(
     own = sorted(missing[process::n_processes], key=lambda item: (place_of[item.subject], item.step))
     for place, item in enumerate(own, 1):
         tracker.track(item, f"{place}/{len(own)}")
-        if report is not None and accelerator.is_main_process and not item.refit:
-            report(steps)
+        if report is not None and accelerator.is_main_process:
+            report(steps, tracker.find_done(steps))
     accelerator.wait_for_everyone()
     return steps
 
@@ -132,6 +132,15 @@ class _Tracker:
     def is_done(self, item: WorkItem) -> bool:
         """Whether everything of an item is on disk."""
         return item.mapping.exists() and not self._lacks_probes(item) and not self._lacks_evidence(item)
+
+    def find_done(self, steps: Sequence[int]) -> list[int]:
+        """Find the snapshots with all of their items on disk, by whichever process."""
+        missing = {
+            item.step
+            for item in plan_work(self._config, self._brains.subjects, steps)
+            if not self.is_done(item)
+        }
+        return [step for step in steps if step not in missing]
 
     def track(self, item: WorkItem, label: str) -> None:
         """Do whatever is missing of an item."""

@@ -1,4 +1,4 @@
-"""Experiments of MLflow, one per study, and the parent run of a study's runs."""
+"""Experiments of MLflow, one per study, and the run that holds what belongs to the whole study."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def find_or_create_experiment(client: MlflowClient, study: str) -> str:
     return str(found.experiment_id)
 
 
-def find_or_create_parent(client: MlflowClient, experiment: str, study: str) -> str:
-    """Return the ID of the run that a study's runs are children of; it holds the study's table and report."""
+def find_or_create_study_run(client: MlflowClient, experiment: str, study: str) -> str:
+    """Return the ID of the run that holds a study's tables and report."""
     database = database_file(client.tracking_uri)
     with nullcontext() if database is None else hold_store(database):
         # a server may get two from runs that start together: all take the older one

@@ -7,8 +7,6 @@ differs first, and the kinds that a user looks for at the top, since capitals co
 
 from __future__ import annotations
 
-from harness.measures import split_name
-
 RUN_TAG = "palimpsest.run"
 """Tag of every run: the name of its folder."""
 FIRST = ("forgetting", "rewiring", "verdict")
@@ -17,14 +15,12 @@ FIRST = ("forgetting", "rewiring", "verdict")
 
 def metric_key(name: str) -> str:
     """Return the name in MLflow of a metric: ``train/loss``, ``Rewiring/V4 wasserstein_excess``."""
-    stage, *rest = name.split("/")
-    if len(rest) == 1:
+    stage, _, rest = name.partition("/")
+    if "/" not in rest:
         return name
-    measure = split_name(name).measure
-    place = name.removeprefix(f"{stage}/").removesuffix(f"/{measure}")
     section = stage.capitalize() if stage in FIRST else stage
     # another slash would open a group of its own
-    return f"{section}/{place.replace('/', ' ')} {measure.replace('/', ':')}"
+    return f"{section}/{rest.replace('/', ' ')}"
 
 
 def metric_name(key: str) -> str:
@@ -34,4 +30,4 @@ def metric_name(key: str) -> str:
         # no place, or written by an earlier version
         return key
     stage = section.lower() if section.lower() in FIRST else section
-    return f"{stage}/{rest.replace(' ', '/').replace(':', '/')}"
+    return f"{stage}/{rest.replace(' ', '/')}"

@@ -1,4 +1,4 @@
-"""What a study's parent run in MLflow holds: its report, its tables, and a few metrics."""
+"""What a study's own run in MLflow holds: its report, its tables, and a few metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.tracking.store.connection import (
 )
 from harness.tracking.store.experiments import (
     find_or_create_experiment,
-    find_or_create_parent,
+    find_or_create_study_run,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def log_study(
     files: Sequence[Path] = (),
     metrics: Mapping[str, float] | None = None,
 ) -> bool:
-    """Log tables and files of a whole study to its parent run; old ones of the same name are replaced.
+    """Log tables and files of a whole study to its own run; old ones of the same name are replaced.
 
     A store that does not answer costs a warning.
 
@@ -55,7 +55,7 @@ def log_study(
     try:
         client = connect(uri)
         experiment = find_or_create_experiment(client, folder.name)
-        run_id = find_or_create_parent(client, experiment, folder.name)
+        run_id = find_or_create_study_run(client, experiment, folder.name)
         listed = json.loads(client.get_run(run_id).data.tags.get("mlflow.loggedArtifacts", "[]"))
         for name, table in tables.items():
             client.log_text(run_id, table.to_csv(index=False), f"{name}.csv")

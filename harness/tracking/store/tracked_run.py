@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -47,7 +48,7 @@ from harness.tracking.store.contents import (
 )
 from harness.tracking.store.experiments import (
     find_or_create_experiment,
-    find_or_create_parent,
+    find_or_create_study_run,
 )
 from harness.tracking.store.keys import RUN_TAG, metric_key
 from harness.tracking.store.tables import (
@@ -137,6 +138,32 @@ class TrackedRun:
                 return False
             return True
 
+    def log_model(self, save: Callable[[Path], None]) -> bool:
+        """Log what `save` writes into a new folder as the run's model; returns whether that worked.
+
+        A run has one: later calls change nothing. The tag ``model`` is its address, ``models:/…``.
+        """
+        if not self.forward():
+            return False
+        try:
+            with self._lock, tempfile.TemporaryDirectory() as temporary:
+                client = connect(self._uri)
+                run = client.get_run(self._run_id)
+                if "model" in run.data.tags:
+                    return True
+                folder = Path(temporary) / "model"
+                save(folder)
+                # MLflow allows no dots in a model's name
+                name = re.sub(r"[^\w-]", "_", run_name(self._config))
+                model = client.create_logged_model(run.info.experiment_id, name, self._run_id)
+                client.log_model_artifacts(model.model_id, str(folder))
+                client.finalize_logged_model(model.model_id, "READY")
+                client.set_tag(self._run_id, "model", f"models:/{model.model_id}")
+        except Exception as error:  # the run's results do not depend on it
+            log.warning("warning: MLflow gets no model of the last snapshot (%s)", write_reason(error))
+            return False
+        return True
+
     def _send(self, status: Status, end_time: int | None, tags: Mapping[str, str]) -> None:
         if self._client is None:
             client = connect(self._uri)
@@ -175,12 +202,18 @@ class TrackedRun:
             run = client.create_run(experiment, begun, tags={RUN_TAG: name}, run_name=run_title(self._config))
         self._run_id = run_id = run.info.run_id
         self._was_finished = bool(found) and run.info.status == "FINISHED"
-        if "error" in run.data.tags:
-            client.delete_tag(run_id, "error")
+        nested = self._config.mlflow.nested
+        for old in {"error"} | (set() if nested else {PARENT_TAG}):
+            if old in run.data.tags:
+                client.delete_tag(run_id, old)
+        if run.info.run_name != run_title(self._config):
+            client.update_run(run_id, name=run_title(self._config))
         manifest_file = self._folder / "manifest.json"
         manifest = read_json(manifest_file) if manifest_file.exists() else {}
-        parent = find_or_create_parent(client, experiment, study)
-        self._set_tags(client, describe_tags(self._config, manifest) | {PARENT_TAG: parent})
+        tags = describe_tags(self._config, manifest)
+        if nested:
+            tags[PARENT_TAG] = find_or_create_study_run(client, experiment, study)
+        self._set_tags(client, tags)
         params = [Param(key, value) for key, value in describe_params(self._config).items()]
         for start in range(0, len(params), BATCH_PARAMS):
             client.log_batch(run_id, params=params[start : start + BATCH_PARAMS])
