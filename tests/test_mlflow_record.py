@@ -64,21 +64,24 @@ def made_run(runs_dir: Path, *overrides: str) -> tuple[Config, Path]:
         return config, folder
     with Journal(folder / "results.jsonl") as journal:
         journal.log(1, {"train/loss": 0.5, "train/lr": 1e-3})
-        for step in (0, 8):
-            journal.log(
-                step,
-                {
+        for step in (0, 4, 8):
+            forgotten = -0.01 * step
+            rows = {
+                "selectors/V4/layer/blocks.3": 0.5,
+                "forgetting/shapes/delta_lp": forgotten,
+                "forgetting/shapes/delta_lp_low": forgotten - 0.05,
+                "forgetting/shapes/delta_lp_high": forgotten + 0.05,
+                "probe/shapes/n_test": 150,
+            }
+            if step:
+                excess = 0.01 * step
+                rows |= {
                     "rewiring/V4/wasserstein": 0.02 * step,
-                    "rewiring/V4/wasserstein_excess": 0.01 * step,
-                    "rewiring/V4/wasserstein_excess_low": 0.01 * step - 0.1,
-                    "rewiring/V4/wasserstein_excess_high": 0.01 * step + 0.1,
-                    "selectors/V4/layer/blocks.3": 0.5,
-                    "forgetting/shapes/delta_lp": -0.01 * step,
-                    "forgetting/shapes/delta_lp_low": -0.01 * step - 0.05,
-                    "forgetting/shapes/delta_lp_high": -0.01 * step + 0.05,
-                    "probe/shapes/n_test": 150,
-                },
-            )
+                    "rewiring/V4/wasserstein_excess": excess,
+                    "rewiring/V4/wasserstein_excess_low": excess - 0.1,
+                    "rewiring/V4/wasserstein_excess_high": excess + 0.1,
+                }
+            journal.log(step, rows)
     (folder / "config.yaml").write_text(to_yaml(config))
     write_json(folder / "manifest.json", MANIFEST)
     write_json(folder / "split.json", {"fitted": [0], "held_out": [1]})
@@ -210,9 +213,9 @@ def test_artifacts_hold_the_rest_once(tmp_path: Path, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", tracking_uri(tmp_path / "runs"))
         table = client.load_table(run.info.experiment_id, "tables/rewiring.json", [run.info.run_id])
-    assert list(table["step"]) == [0, 8] and list(table["wasserstein"]) == [0.0, 0.16]
+    assert list(table["step"]) == [4, 8] and list(table["wasserstein"]) == [0.08, 0.16]
     (path,) = (tmp_path / "runs").rglob("results.parquet")
-    assert len(read_results(path, lambda name: True)) == 20
+    assert len(read_results(path, lambda name: True)) == 25
     # all mappings, or none, on request
     for chosen, expected in (("all", 2), ("none", 0)):
         other = tmp_path / chosen
@@ -228,7 +231,9 @@ def test_a_query_says_interval_and_p(tmp_path: Path) -> None:
         config, folder = made_run(tmp_path / "runs", f"seed={seed}")
         assert TrackedRun(config, folder).forward("FINISHED")
     own = query("rewiring", "roi,seed", runs_dir=tmp_path / "runs")
-    assert list(own["step"].unique()) == [0, 8]
+    assert list(own["step"].unique()) == [0, 4, 8]
+    start = own[(own["seed"] == "0") & (own["step"] == 0)].iloc[0]
+    assert (start["mean"], start["low"], start["high"]) == pytest.approx((0.0, -0.1, 0.1))
     last = own[(own["seed"] == "0") & (own["step"] == 8)].iloc[0]
     assert (last["mean"], last["low"], last["high"]) == pytest.approx((0.08, -0.02, 0.18))
     assert last["interval"] == "refits"
@@ -247,7 +252,7 @@ def test_a_store_moves_with_its_folder(tmp_path: Path) -> None:
     (tmp_path / "runs").rename(tmp_path / "elsewhere")
     # nothing is left at the old place, and reading mends nothing it need not
     table = query("rewiring", measure="wasserstein", runs_dir=tmp_path / "elsewhere", by="roi")
-    assert list(table["mean"]) == [0.0, 0.16]
+    assert list(table["mean"]) == [0.08, 0.16]
     client = connect(tracking_uri(tmp_path / "elsewhere"))
     run = own_run(client)
     assert run.info.artifact_uri.startswith((tmp_path / "elsewhere").as_uri())

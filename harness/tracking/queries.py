@@ -96,7 +96,8 @@ def query(
         smallest where it differs. counts says what n counts, such as ``6 runs (2 tasks, 3 seeds)``. low and
         high are the ends of a 95 % interval over what ``interval`` says: ``test images``, ``refits`` or
         ``subjects`` for the value of one run; ``seeds`` (Student's t) for a mean over runs that differ in
-        nothing else. Other means have none. p is that of one run's value, where the metric has one. Without
+        nothing else. Other means have none. Excesses of rewiring are 0 at step 0, with the interval of one
+        more refit. p is that of one run's value, where the metric has one. Without
         ``roi`` in `by`, values are those of the whole brain; without ``subject``, means over subjects. Codes
         of verdicts are also in words, as ``verdict``: ``"rewired"``, or ``"rewired 2, unchanged 1"``.
 
@@ -120,6 +121,8 @@ def query(
         verdict=verdict,
         where={column: values for column, values in kept.items() if column not in ("measure", "step")},
     )
+    if kind == "rewiring" and not wise_ft:
+        curves = _add_start(curves)
     curves = _choose_measure(curves, kind, measure, kept)
     # several subjects have verdicts of their own and none of their mean
     if kind == "verdict" and "subject" not in by and not (curves["subject"] == "all").any():
@@ -128,6 +131,28 @@ def query(
         curves = _add_images(curves, study, Path(runs_dir))
     table = mean_curves(curves, by, over)
     return _add_words(table, curves) if kind == "verdict" else table
+
+
+def _add_start(curves: pd.DataFrame) -> pd.DataFrame:
+    """Add step 0 to excesses over refits of step 0: 0, with the interval of one more refit around the floor.
+
+    That is the interval of the first snapshot after it, moved by its excess.
+    """
+    keys = [column for column in curves.columns if column not in ("measure", "step", "value")]
+    later = curves[curves["step"] > 0]
+    first = later[later["step"] == later.groupby(keys)["step"].transform("min")]
+    excess = first[first["measure"].str.endswith("_excess")]
+    starts = [excess.assign(value=0.0)]
+    for end in ("_low", "_high"):
+        measured = first[first["measure"].str.endswith(f"_excess{end}")]
+        of = measured.assign(measure=measured["measure"].str.removesuffix(end))
+        both = of.merge(excess, on=[*keys, "measure", "step"], suffixes=("", "_excess"))
+        both["value"] -= both["value_excess"]
+        starts.append(both.assign(measure=both["measure"] + end)[curves.columns])
+    added = pd.concat(starts).assign(step=0)
+    # runs of other versions may have it
+    whole = pd.concat([curves, added]).drop_duplicates([*keys, "measure", "step"], ignore_index=True)
+    return whole.astype({"step": "int64"})
 
 
 def _split(names: Sequence[str] | str) -> list[str]:
