@@ -22,6 +22,7 @@ from harness.plot.layer_maps import (
 )
 from harness.reporting import page as report
 from harness.reporting.comparison import (
+    choose_score_columns,
     columns_of,
     compare_runs,
 )
@@ -127,7 +128,7 @@ def test_a_page_holds_curves_and_maps(page: Page) -> None:
 def test_every_number_says_where_it_is(page: Page, study: Path) -> None:
     where = page.values("td", "title")
     frame = compare_runs(read_runs(study))
-    columns = columns_of(frame)
+    columns = [*columns_of(frame), *choose_score_columns(read_runs(study))]
     assert len(where) == len(columns) * len(frame)
     for run in read_runs(study):
         for column in columns:
@@ -170,8 +171,8 @@ def test_a_page_begins_with_what_was_found(
     text = Page(write_report(tmp_path / "judged")).text
     first, _, rest = text.partition("At step 0, the pretrained backbone")
     assert re.search(
-        r"In mini_clip, V2 is rewired, V3 is reweighted and 1 other region is unchanged, and probes of other "
-        r"tasks changed by [+−]0\.\d{3};",
+        r"In mini_clip, V2 is rewired, V3 is reweighted and 1 other region is unchanged, and linear probes "
+        r"of other tasks changed by [+−]0\.\d{3} \(mean of 3, 100 test images each\);",
         first,
     )
     assert "in mini_random, the backbone collapsed (a fresh linear probe has lost" in first

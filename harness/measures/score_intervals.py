@@ -44,6 +44,11 @@ class Score:
     right: PerImage
     images: str = ""
 
+    @property
+    def measure(self) -> str:
+        """What the record gives: "accuracy" from hits, "auroc" from ranks."""
+        return "accuracy" if isinstance(self.right, Hits) else "auroc"
+
 
 def read_score(probes: Mapping[str, Any], task: str, scoring: str) -> Score | None:
     """Read what a head or probe got right on a task out of a probes file; None if it is not on record.
