@@ -424,7 +424,7 @@ def test_changes_have_intervals_over_test_images(studies: Path) -> None:
     column = describe_column(metric, "end")
     low, high = (frame[metric, "end", end].iloc[0] for end in ("low", "high"))
     assert column.write_interval(low, high) in text
-    assert "95 % interval over test images (paired bootstrap)" in text
+    assert "accuracies and Δ: 95 % interval over test images (Wilson; paired bootstrap)" in text
 
 
 def test_changes_of_several_seeds_have_intervals_over_seeds_too(studies: Path) -> None:

@@ -125,6 +125,31 @@ def test_a_page_holds_curves_and_maps(page: Page) -> None:
     assert "torch 2.15.0" in page.text
 
 
+def test_pages_share_one_head() -> None:
+    folder = Path(report.__file__).parent / "templates"
+    pages = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.html")}
+    assert [name for name, text in pages.items() if "<head>" in text] == ["base.html"]
+    for name in ("report.html", "atlas.html", "claim.html"):
+        assert pages[name].startswith('{% extends "base.html" %}')
+
+
+def test_accuracies_stand_beside_images_and_intervals(page: Page, study: Path) -> None:
+    assert "digits: accuracy, n 100" in page.text
+    assert "Brackets: 95 % interval over test images (bootstrap over seeds and images)" in page.text
+    assert "Scores of probes, before and after" in page.text
+    (low, high), *_ = re.findall(
+        r"0\.100(?:±0\.000)?\[(0\.\d{3}), (0\.\d{3})\]", re.sub(r"\s", "", page.text).replace(",", ", ")
+    )
+    assert float(low) < 0.1 < float(high)
+
+
+def test_a_page_says_what_it_lacks(page: Page) -> None:
+    _, _, missing = page.text.partition("What is not shown")
+    # made runs have neither evidence per layer nor, but for CLIP, a text tower
+    assert "All runs: no verdict, as there is no evidence per layer." in missing
+    assert "mini_random: no Δ_ZS, which takes a pretrained text tower." in missing
+
+
 def test_every_number_says_where_it_is(page: Page, study: Path) -> None:
     where = page.values("td", "title")
     frame = compare_runs(read_runs(study))

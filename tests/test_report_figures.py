@@ -239,3 +239,22 @@ def test_what_is_missing_is_said_with_its_reason() -> None:
     bare = list_missing([make_line({"brain/all/r2": {0: 0.3}})], [], [])
     assert [text.split(":")[0] for text in bare] == ["clip", "Forgetting", "Order of layers"]
     assert "no snapshot after step 0" in bare[0]
+
+
+def test_a_floor_of_one_region_does_not_flatten_the_others() -> None:
+    def rows(place: str, floor: float) -> Rows:
+        name = f"rewiring/{place}/wasserstein_excess"
+        return {
+            name: {1: 0.01, 8: 0.1},
+            f"{name}_low": {1: 0.0, 8: 0.1 - floor},
+            f"{name}_high": {1: 0.1, 8: 0.1 + floor},
+        }
+
+    places = ["V1", "V2", "V3"]
+    floors = [BRAIN | rows("all", 0.02)] + [rows(place, 0.02 if place != "V2" else 3.0) for place in places]
+    line = make_line({name: curve for each in floors for name, curve in each.items()})
+    figure = draw_rewiring([line], places)
+    limits = {ax.get_ylim() for ax in filled(figure)}
+    assert len(limits) == 1
+    ((low, high),) = limits
+    assert low < -0.02 and 0.1 < high < 0.3

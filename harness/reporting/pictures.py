@@ -109,7 +109,7 @@ def draw_pictures(
             embed_svg(draw_rewiring(lines, places)),
             "How much further voxels have moved between layers than a refit alone moves them: the whole "
             f"brain, then each region in order of the hierarchy, all on one axis; ΔR² and Δconfidence have "
-            f"axes of their own. Shaded: where {floor}. "
+            f"axes of their own. Shaded: where {floor}; a shade that reaches the edge goes on. "
             "An excess is no evidence of rewiring: noise alone moves voxels too, so the change of R² and of "
             "confidence stand below. Where there are verdicts, points are filled if a region is rewired. A "
             f"cross is a collapsed backbone.{of_brain}",

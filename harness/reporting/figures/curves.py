@@ -152,21 +152,30 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
             figure.add_subplot(grid[index // n_columns, 2 + index % n_columns])
             for index in range(len(places))
         ]
-        floors = 0
+        floors: list[float] = []
         for ax, place in zip([whole, *axes], ["all", *places], strict=True):
             own = name.format(place)
             title = f"Whole brain: {describe(f'{own}_excess').title}" if place == "all" else place
             _draw_panel(ax, lines, f"{own}_excess", title, judged=place)
+            curves = ax.get_ylim()
             for line in lines:
                 floor = floor_of_excess(line, own)
                 if floor is not None:
                     _draw_floor(ax, line, *floor, fade(len(lines)))
-                    floors += 1
+                    floors += floor
+            ax.set_ylim(curves)
         for ax, change in beside.items():
             _draw_panel(ax, lines, change, describe(change).heading)
             ax.margins(y=0.2)
         mark_zero([whole, *axes, *beside])
         share_limits([whole, *axes])
+        low, high = whole.get_ylim()
+        # floors as far as they do not dwarf the curves
+        reach = reach_of_floors(max(-low, high), floors)
+        for ax in (whole, *axes):
+            ax.set_ylim(
+                min(low, max(min(floors, default=0), -reach)), max(high, min(max(floors, default=0), reach))
+            )
         for index, ax in enumerate(axes):
             ax.tick_params(labelleft=index % n_columns == 0)
         label_lowest([whole, *beside, *axes], "optimizer step")
@@ -179,6 +188,11 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
             figure, keep_measured(lines, drawn), [*points, *marks, *([mark_floor()] if floors else [])]
         )
     return figure
+
+
+def reach_of_floors(largest: float, floors: Sequence[float]) -> float:
+    """How far from 0 an axis shows floors: half as far again as `largest` values, or their median end."""
+    return max(1.5 * largest, float(np.median(np.abs(floors)))) if len(floors) else 0.0
 
 
 def find_alignment(lines: Sequence[Line]) -> list[str]:

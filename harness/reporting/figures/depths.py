@@ -14,7 +14,10 @@ from harness.plot import (
     FAINT,
     figure_style,
 )
-from harness.reporting.figures.curves import floor_of_excess
+from harness.reporting.figures.curves import (
+    floor_of_excess,
+    reach_of_floors,
+)
 from harness.reporting.figures.legends import (
     FLOOR,
     Handle,
@@ -135,8 +138,8 @@ def _limit(line: Line, places: Sequence[str]) -> float:
             floors += floor_of_excess(line, f"rewiring/{place}/depth_shift", "") or ()
     if not shifts:
         return 0.0
-    largest, floor = float(np.abs(shifts).max()), np.abs(floors or [0.0])
-    return 1.1 * max(largest, min(float(floor.max()), max(1.5 * largest, float(np.median(floor)))))
+    largest, floor = float(np.abs(shifts).max()), float(np.abs(floors).max()) if floors else 0.0
+    return 1.1 * max(largest, min(floor, reach_of_floors(largest, floors)))
 
 
 def _draw_shifts(ax: Axes, line: Line, places: Sequence[str], limit: float, finer: bool) -> set[str]:
