@@ -120,10 +120,16 @@ def make_probes(config: Config, progress: float, strength: float) -> dict[str, A
         "linear_ece": 0.05,
         "knn_accuracy": 0.6,
     }
+    head = 0.1 + 0.85 * progress
     return {
-        "task": {"accuracy": 0.1 + 0.85 * progress, "ece": 0.1},
+        "task": {"accuracy": head, "ece": 0.1},
         "probe": probe,
-        "images": {task: make_images(task, config.seed, scores) for task, scores in probe.items()},
+        "images": {
+            task: make_images(
+                task, config.seed, scores | ({"head_accuracy": head} if task == config.task.name else {})
+            )
+            for task, scores in probe.items()
+        },
     }
 
 

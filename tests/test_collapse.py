@@ -20,10 +20,10 @@ def probes(accuracy=0.9, *, n_test=200, tasks=("digits",), weights=1.0, **featur
     """A probes file of tasks with ten classes."""
     return {
         "probe": {task: {"linear_accuracy": accuracy} for task in tasks},
+        "images": {task: {"n": n_test} for task in tasks},
         "health": {
             "features": HEALTHY | features,
             "weights_finite": weights,
-            "n_test": dict.fromkeys(tasks, n_test),
             "chance": dict.fromkeys(tasks, 0.1),
         },
     }
@@ -104,7 +104,7 @@ def test_in_a_sequence_all_tasks_must_fall():
 def test_tasks_with_several_labels_are_judged_by_features():
     before, now = probes(), probes(0.1)
     for file in (before, now):
-        file["health"] |= {"n_test": {}, "chance": {}}
+        file["health"] |= {"chance": {}}
     assert not is_collapsed(now, before, ["digits"])
     now["health"]["features"]["spread"] = 1e-5
     assert is_collapsed(now, before, ["digits"])

@@ -11,7 +11,13 @@ import pytest
 from made_study import make_brain, write_run
 
 from harness.config.compose import load_config
-from harness.measures import mean_delta_interval
+from harness.measures import (
+    Score,
+    mean_delta_interval,
+    mean_score_interval,
+    score_interval,
+)
+from harness.measures.per_image import Hits
 from harness.reporting.columns import (
     describe_column,
     stack,
@@ -19,6 +25,7 @@ from harness.reporting.columns import (
 )
 from harness.reporting.comparison import (
     Group,
+    choose_score_columns,
     choose_subject_columns,
     columns_of,
     compare_runs,
@@ -174,6 +181,43 @@ def test_seeds_are_averaged_and_variants_kept_apart(studies: Path) -> None:
     assert np.isnan(frame["forgetting/counts/delta_lp", "end", "sd"].iloc[1])
 
 
+def test_scores_have_intervals_over_images_and_seeds(studies: Path) -> None:
+    frame = compare_runs(read_runs(studies / "seeds"))
+    runs = read_runs(studies / "seeds")
+    seeds = [run for run in runs if run.config.finetune.lr == 5e-4]
+    for metric in ("task/digits/accuracy", "probe/digits/linear_accuracy"):
+        found = list(zip(frame[metric, "end", "low"], frame[metric, "end", "high"], strict=True))
+        scores = [run.read_score(metric, 8) for run in runs]
+        of_seeds = [
+            score for run, score in zip(runs, scores, strict=True) if run in seeds and score is not None
+        ]
+        assert len(of_seeds) == 3
+        assert found[0] == mean_score_interval(of_seeds)
+        (alone,) = (score for run, score in zip(runs, scores, strict=True) if run not in seeds)
+        assert alone is not None and found[1] == score_interval(alone)
+        assert frame[metric, "end", "n_test"].tolist() == [100, 100]
+    assert "brackets after accuracies and Δ: 95 % interval over test images and seeds" in format_table(frame)
+
+
+def test_every_score_of_a_probe_can_be_compared(studies: Path) -> None:
+    runs = read_runs(studies / "one")
+    columns = choose_score_columns(runs)
+    found = [(column.metric, column.at) for column in columns]
+    kinds = {"digits": ["knn"], "shapes": ["linear", "knn", "zero_shot"]}
+    kinds |= {"textures": kinds["shapes"], "counts": ["linear", "knn"]}
+    assert found == [
+        (f"probe/{task}/{kind}_accuracy", at)
+        for task, names in kinds.items()
+        for kind in names
+        for at in ("start", "end")
+    ]
+    frame = compare_runs(runs, columns)
+    column = ("probe/counts/knn_accuracy", "end")
+    value, low, high = (frame[*column, name].iloc[0] for name in ("value", "low", "high"))
+    assert low < value < high
+    assert frame[*column, "n_test"].iloc[0] == 100
+
+
 def test_of_p_values_the_largest_counts() -> None:
     value, sd = describe_column("rewiring/all/wasserstein_excess_subjects_p", "end").summarise(
         [0.01, 0.3, 0.2]
@@ -279,7 +323,7 @@ def test_columns_of_a_table_are_aligned(studies: Path) -> None:
     first = format_table(compare_runs(read_runs(studies / "one"))).split("\n\n")[0].splitlines()
     assert len(first) == 2 + 3
     place = first[1].index("before") + len("before")
-    assert all(line[:place].rstrip()[-1].isdigit() and line[place] == " " for line in first[2:])
+    assert all(line[:place][-1] == "]" and line[place] == " " for line in first[2:])
 
 
 def test_a_run_without_zero_shot_has_no_such_columns(studies: Path) -> None:
@@ -343,7 +387,9 @@ def test_several_subjects_are_compared_by_their_mean(tmp_path: Path) -> None:
     assert frame[excess, "end", "value"].iloc[0] == pytest.approx(np.mean(own))
     for end in ("low", "high"):
         assert frame[excess, "end", end].iloc[0] == look_up(folder, f"{excess}_subjects_{end}", 8)
-    assert np.isnan(frame["task/digits/accuracy", "end", "low"].iloc[0])  # for the backbone alone
+    # of the backbone alone: over test images
+    wilson = score_interval(Score(Hits(np.arange(100) < 95)))
+    assert wilson == tuple(frame["task/digits/accuracy", "end", end].iloc[0] for end in ("low", "high"))
     metrics = [column.metric for column in columns_of(frame)]
     assert f"{excess}_subjects_p" in metrics
     own_metrics = [column.metric for column in choose_subject_columns(runs)]
@@ -378,7 +424,7 @@ def test_changes_have_intervals_over_test_images(studies: Path) -> None:
     column = describe_column(metric, "end")
     low, high = (frame[metric, "end", end].iloc[0] for end in ("low", "high"))
     assert column.write_interval(low, high) in text
-    assert "95 % interval over test images (paired bootstrap)" in text
+    assert "accuracies and Δ: 95 % interval over test images (Wilson; paired bootstrap)" in text
 
 
 def test_changes_of_several_seeds_have_intervals_over_seeds_too(studies: Path) -> None:

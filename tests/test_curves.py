@@ -22,10 +22,10 @@ from harness.plot.style import (
 )
 from harness.reporting.figures.curves import (
     draw_alignment,
-    draw_depths,
     draw_forgetting,
     draw_rewiring,
 )
+from harness.reporting.figures.depths import draw_depths
 from harness.reporting.figures.drift import (
     draw_drift,
     find_layers,

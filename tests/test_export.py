@@ -26,6 +26,7 @@ from harness.config.compose import read_config
 from harness.exports.voxel_maps import list_maps, spread
 from harness.exports.write import write_export
 from harness.mappings.mapping import load_mapping
+from harness.measures.catalogue import describe
 from harness.measures.rewiring import expected_depth, wasserstein
 from harness.measures.verdict_rows import read_verdict
 from harness.runs.layout import mapping_folder
@@ -343,5 +344,13 @@ def test_the_command_prints_files_and_leaves_others_alone(
     about = json.loads((folder / "maps.json").read_text())
     assert (about["subject"], about["step"], about["layers"]["1"]) == ("subj00", 4, LAYERS[0])
     assert set(about["maps"]["depth"]) == {"unit", "meaning"}
+    metrics = {
+        name: f"rewiring/all/{name}"
+        for name in ("wasserstein", "wasserstein_null", "depth_shift", "r2_change")
+    }
+    metrics |= {"depth": "selectors/all/expected_depth", "r2": "brain/all/r2", "scale": "selectors/all/scale"}
+    assert {name: about["maps"][name]["unit"] for name in metrics} == {
+        name: describe(metric).unit for name, metric in metrics.items()
+    }
     first = write_export(run, "csv", 0)[0]
     assert first == run / "subjects/subj03/exports/step-000000/csv/maps.csv"

@@ -22,6 +22,7 @@ from harness.plot.layer_maps import (
 )
 from harness.reporting import page as report
 from harness.reporting.comparison import (
+    choose_score_columns,
     columns_of,
     compare_runs,
 )
@@ -124,10 +125,35 @@ def test_a_page_holds_curves_and_maps(page: Page) -> None:
     assert "torch 2.15.0" in page.text
 
 
+def test_pages_share_one_head() -> None:
+    folder = Path(report.__file__).parent / "templates"
+    pages = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.html")}
+    assert [name for name, text in pages.items() if "<head>" in text] == ["base.html"]
+    for name in ("report.html", "atlas.html", "claim.html"):
+        assert pages[name].startswith('{% extends "base.html" %}')
+
+
+def test_accuracies_stand_beside_images_and_intervals(page: Page, study: Path) -> None:
+    assert "digits: accuracy, n 100" in page.text
+    assert "Brackets: 95 % interval over test images (bootstrap over seeds and images)" in page.text
+    assert "Scores of probes, before and after" in page.text
+    (low, high), *_ = re.findall(
+        r"0\.100(?:±0\.000)?\[(0\.\d{3}), (0\.\d{3})\]", re.sub(r"\s", "", page.text).replace(",", ", ")
+    )
+    assert float(low) < 0.1 < float(high)
+
+
+def test_a_page_says_what_it_lacks(page: Page) -> None:
+    _, _, missing = page.text.partition("What is not shown")
+    # made runs have neither evidence per layer nor, but for CLIP, a text tower
+    assert "All runs: no verdict, as there is no evidence per layer." in missing
+    assert "mini_random: no Δ_ZS, which takes a pretrained text tower." in missing
+
+
 def test_every_number_says_where_it_is(page: Page, study: Path) -> None:
     where = page.values("td", "title")
     frame = compare_runs(read_runs(study))
-    columns = columns_of(frame)
+    columns = [*columns_of(frame), *choose_score_columns(read_runs(study))]
     assert len(where) == len(columns) * len(frame)
     for run in read_runs(study):
         for column in columns:
@@ -170,8 +196,8 @@ def test_a_page_begins_with_what_was_found(
     text = Page(write_report(tmp_path / "judged")).text
     first, _, rest = text.partition("At step 0, the pretrained backbone")
     assert re.search(
-        r"In mini_clip, V2 is rewired, V3 is reweighted and 1 other region is unchanged, and probes of other "
-        r"tasks changed by [+−]0\.\d{3};",
+        r"In mini_clip, V2 is rewired, V3 is reweighted and 1 other region is unchanged, and linear probes "
+        r"of other tasks changed by [+−]0\.\d{3} \(mean of 3, 100 test images each\);",
         first,
     )
     assert "in mini_random, the backbone collapsed (a fresh linear probe has lost" in first

@@ -48,7 +48,8 @@ def test_findings_where_nothing_is_rewired():
     lost = [verdict(V1="loss of signal", V4="loss of signal"), verdict(V1="unchanged", V4="loss of signal")]
     found, _ = write_findings({"a": lost[:1]}, forgotten={"a": -0.1234, "b": 0.1})
     assert found == (
-        "In a, no region is rewired and 2 regions have lost signal, and probes of other tasks "
+        "In a, no region is rewired and 2 regions have lost signal, and linear probes of other "
+        "tasks "
         "changed by −0.123."
     )
     found, _ = write_findings({"a": lost})

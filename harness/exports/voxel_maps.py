@@ -25,19 +25,19 @@ from harness.measures import (
     VERDICTS,
     Verdict,
     confidence,
+    describe,
     expected_depth,
     normalise_r2,
     predicted_voxels,
     rewiring_measures,
 )
 
-DEPTH = "share of the depth"
 SHIFTS = {
-    "wasserstein": (DEPTH, "Wasserstein-1 distance of the layer distribution from step 0"),
-    "depth_shift": (DEPTH, "expected depth minus that of step 0; positive: deeper"),
-    "r2_change": ("share of the variance", "R² minus that of step 0"),
+    "wasserstein": "Wasserstein-1 distance of the layer distribution from step 0",
+    "depth_shift": "expected depth minus that of step 0; positive: deeper",
+    "r2_change": "R² minus that of step 0",
 }
-"""Maps against step 0, by name in `rewiring_measures`: unit and meaning."""
+"""Maps against step 0, by name in `rewiring_measures`: their meaning."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class VoxelMap:
     values : float32 array [n_voxels]
         NaN where there is none.
     unit : str
-        "" without one.
+        That of the metric of this name in the catalogue, if there is one; "" without one.
     meaning : str
         In one line.
     """
@@ -85,16 +85,28 @@ def list_maps(
 
     n_layers = len(mapping.layers)
     add("layer", mapping.layer.argmax(axis=1) + 1.0, "", f"most selected layer, 1 (first) to {n_layers}")
-    add("depth", expected_depth(mapping.layer), DEPTH, "expected depth: 0 first layer, 1 last")
-    add("confidence", confidence(mapping.layer), "", "of the layer: 0 uniform over layers, 1 a single one")
-    add("r2", mapping.r2, "share of the variance", "1 − SSE/SST on held-out stimuli")
+    depth, sure = describe("selectors/all/expected_depth"), describe("selectors/all/confidence")
+    add("depth", expected_depth(mapping.layer), depth.unit, "expected depth: 0 first layer, 1 last")
+    add(
+        "confidence",
+        confidence(mapping.layer),
+        sure.unit,
+        "of the layer: 0 uniform over layers, 1 a single one",
+    )
+    meaning = "share of the variance on held-out stimuli, 1 − SSE/SST"
+    add("r2", mapping.r2, describe("brain/all/r2").unit, meaning)
     if brain.noise_ceiling is not None:
         share = normalise_r2(mapping.r2, brain.noise_ceiling)
         meaning = f"R² divided by the noise ceiling, where that is {MIN_CEILING:g} or more"
-        add("r2_normalised", share, "share of the explainable variance", meaning)
+        add("r2_normalised", share, describe("brain/all/r2_normalised").unit, meaning)
     add("correlation", mapping.correlation, "", "Pearson correlation on held-out stimuli")
     if mapping.scale is not None:
-        add("scale", mapping.scale, "", "0 reads local tokens only, 1 the global token only")
+        add(
+            "scale",
+            mapping.scale,
+            describe("selectors/all/scale").unit,
+            "0 reads local tokens only, 1 the global token only",
+        )
     if mapping.space is not None:
         where = "half-widths of the image", "half-heights of the image"
         add("place_x", mapping.space[:, 0], where[0], "place read, −1 left edge to 1 right edge")
@@ -109,8 +121,9 @@ def list_maps(
 def _add_changes(maps: list[VoxelMap], mapping: Mapping, step_0: Sequence[Mapping]) -> None:
     """Add the maps against step 0, and which voxels count in them."""
     found = [rewiring_measures(fit, mapping) for fit in step_0]
-    for name, (unit, meaning) in SHIFTS.items():
+    for name, meaning in SHIFTS.items():
         mean = np.mean([each[name] for each in found], axis=0)
+        unit = describe(f"rewiring/all/{name}").unit
         maps.append(VoxelMap(name, mean.astype(np.float32), unit, meaning))
     if len(step_0) > 1:
         pairs = [
@@ -118,8 +131,8 @@ def _add_changes(maps: list[VoxelMap], mapping: Mapping, step_0: Sequence[Mappin
             for place, first in enumerate(step_0)
             for second in step_0[:place]
         ]
-        meaning = "the same between refits of step 0"
-        maps.append(VoxelMap("wasserstein_null", np.mean(pairs, axis=0).astype(np.float32), DEPTH, meaning))
+        unit, meaning = describe("rewiring/all/wasserstein_null").unit, "the same between refits of step 0"
+        maps.append(VoxelMap("wasserstein_null", np.mean(pairs, axis=0).astype(np.float32), unit, meaning))
     counted = predicted_voxels([fit.r2 for fit in step_0], mapping.r2)
     meaning = f"1 where R² is above {MIN_R2:g} here or at step 0: only these voxels count"
     maps.append(VoxelMap("counted", counted.astype(np.float32), "", meaning))

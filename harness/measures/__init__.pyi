@@ -103,6 +103,12 @@ from .rows import (
     name_probes,
     normalise_r2,
 )
+from .score_intervals import (
+    Score,
+    mean_score_interval,
+    read_score,
+    score_interval,
+)
 from .sequences import (
     name_sequence,
 )
@@ -155,6 +161,7 @@ __all__ = [
     "Projection",
     "RankTest",
     "Reader",
+    "Score",
     "Verdict",
     "VerdictKind",
     "accuracy_to_reach",
@@ -177,6 +184,7 @@ __all__ = [
     "match_clusters",
     "mean_delta_interval",
     "mean_over_subjects",
+    "mean_score_interval",
     "measure_brain",
     "name_auroc",
     "name_collapse",
@@ -193,9 +201,11 @@ __all__ = [
     "project_tokens",
     "rank_test",
     "read_change",
+    "read_score",
     "read_verdict",
     "representation_drift",
     "rewiring_measures",
+    "score_interval",
     "score_labels",
     "score_probes",
     "seed_interval",

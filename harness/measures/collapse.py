@@ -86,8 +86,8 @@ def find_collapse(now: Mapping[str, Any], before: Mapping[str, Any], tasks: Sequ
     ----------
     now, before : dicts
         Probes files of the snapshot and of step 0, with ``{"probe": {task: {"linear_accuracy": value}},
-        "health": {"features": `describe_features`, "weights_finite": share, "n_test": {task: number of test
-        images}, "chance": {task: accuracy of the most frequent class}}}``.
+        "images": {task: {"n": number of test images}}, "health": {"features": `describe_features`,
+        "weights_finite": share, "chance": {task: accuracy of the most frequent class}}}``.
     tasks : sequence of str
         Tasks that the run is fine-tuned on. Of a sequence, all must have fallen: one is forgetting. Those
         with several labels per image are not judged, only the features.
@@ -97,7 +97,7 @@ def find_collapse(now: Mapping[str, Any], before: Mapping[str, Any], tasks: Sequ
     Collapse or None
         None if a file does not hold what it takes: it was written by an earlier version.
     """
-    if "health" not in now or "health" not in before:
+    if any(part not in probes for part in ("health", "images") for probes in (now, before)):
         return None
     one, other = before["health"], now["health"]
     judged = [task for task in tasks if task in other["chance"]]
@@ -116,7 +116,7 @@ def is_collapsed(now: Mapping[str, Any], before: Mapping[str, Any], tasks: Seque
 
 def _fell(now: Mapping[str, Any], before: Mapping[str, Any], task: str) -> bool:
     """Whether a probe's accuracy has fallen by more than chance, and by a good part of what it had."""
-    n_test, chance = now["health"]["n_test"][task], now["health"]["chance"][task]
+    n_test, chance = now["images"][task]["n"], now["health"]["chance"][task]
     first, last = (probes["probe"][task]["linear_accuracy"] for probes in (before, now))
     if first - last <= LOST_SHARE * (first - chance):
         return False

@@ -6,7 +6,7 @@ scores on them. Pure functions of small arrays; every draw is seeded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,19 +128,53 @@ def mean_delta_interval(
         raise InputError("Δ over seeds: found no run, expected at least one")
     if len(changes) == 1:
         return delta_interval(changes[0], seed, n_resamples)
-    centres = np.array([_point(change) for change in changes])
+    return interval_over_runs(
+        np.array([_point(change) for change in changes]),
+        [
+            (change.images, len(change.before), type(change.before)) if change.images else None
+            for change in changes
+        ],
+        lambda places, n, rng: _resample([changes[place] for place in places], n, rng),
+        seed,
+        n_resamples,
+    )
+
+
+def interval_over_runs(
+    centres: Float[np.ndarray, " n_runs"],
+    tested_on: Sequence[object],
+    resample: Callable[[Sequence[int], int, np.random.Generator], Float[np.ndarray, "n_drawn n_places"]],
+    seed: int,
+    n_resamples: int,
+) -> tuple[float, float] | None:
+    """95 % interval of a mean over runs and test images, as `mean_delta_interval` describes it.
+
+    Parameters
+    ----------
+    centres : float array [n_runs]
+        The number of every run, two runs at least.
+    tested_on : sequence of n_runs objects
+        Equal for runs that were tested on the same images; None: on others than all other runs.
+    resample : function of places of runs, a number of resamples, and a generator
+        Numbers [n_resamples, n_places] of these runs in resamples of the images they share.
+    seed, n_resamples : int
+
+    Returns
+    -------
+    tuple of float or None
+        Lower and upper end; None if a number is missing.
+    """
     if np.isnan(centres).any():
         return None
-    rng, n_runs = np.random.default_rng(seed), len(changes)
+    rng, n_runs = np.random.default_rng(seed), len(centres)
     groups: dict[object, list[int]] = {}
-    for place, change in enumerate(changes):
-        key = (change.images, len(change.before), type(change.before)) if change.images else place
-        groups.setdefault(key, []).append(place)
+    for place, key in enumerate(tested_on):
+        groups.setdefault(place if key is None else key, []).append(place)
     # by resample, place in it, and the run that may be drawn for the place
     noise = np.empty((n_resamples, n_runs, n_runs))
     for places in groups.values():
         alone = len(places) == 1
-        drawn = _resample([changes[place] for place in places], n_resamples * (n_runs if alone else 1), rng)
+        drawn = resample(places, n_resamples * (n_runs if alone else 1), rng)
         drawn -= np.nanmean(drawn, axis=0)
         noise[:, :, places] = drawn.reshape(n_resamples, n_runs if alone else 1, len(places))
     chosen = rng.integers(n_runs, size=(n_resamples, n_runs))
@@ -162,7 +196,7 @@ def _point(change: Change) -> float:
     if isinstance(change.before, Hits) and isinstance(change.after, Hits):
         return float(change.after.right.mean() - change.before.right.mean())
     once = np.ones((1, len(change.before)), dtype=np.int64)
-    return float((_auroc(change.after, once) - _auroc(change.before, once))[0])
+    return float((resample_auroc(change.after, once) - resample_auroc(change.before, once))[0])
 
 
 def _resample(
@@ -171,19 +205,29 @@ def _resample(
     """Δ of runs that were tested on the same images, in resamples of these images; NaN without AUROC."""
     if all(isinstance(change.before, Hits) for change in changes):
         gained = np.stack([_gained(change) for change in changes], axis=1)
-        n_runs = gained.shape[1]
-        gained = np.concatenate([gained, np.ones((1, n_runs), int), -np.ones((1, n_runs), int)])
-        # images that changed alike are exchangeable: draw how many of each kind, not which
-        kinds, counts = np.unique(gained, axis=0, return_counts=True)
-        drawn = rng.multinomial(len(gained), counts / len(gained), size=n_resamples)
-        return drawn @ kinds / len(gained)
+        return resample_hits(gained, (1, -1), n_resamples, rng)
     found = np.empty((n_resamples, len(changes)))
     n_images = len(changes[0].before)
     for part in _chunks(n_resamples, n_images):
         counts = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=part.stop - part.start)
         for column, change in enumerate(changes):
-            found[part, column] = _auroc(change.after, counts) - _auroc(change.before, counts)
+            found[part, column] = resample_auroc(change.after, counts) - resample_auroc(change.before, counts)
     return found
+
+
+def resample_hits(
+    values: Int[np.ndarray, "n_images n_runs"],
+    joined: Sequence[int],
+    n_resamples: int,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "n_resamples n_runs"]:
+    """Mean over images in resamples of them, after images with the values `joined` have joined them."""
+    n_runs = values.shape[1]
+    values = np.concatenate([values, *(np.full((1, n_runs), value) for value in joined)])
+    # images of equal values are exchangeable: draw how many of each kind, not which
+    kinds, counts = np.unique(values, axis=0, return_counts=True)
+    drawn = rng.multinomial(len(values), counts / len(values), size=n_resamples)
+    return drawn @ kinds / len(values)
 
 
 def _gained(change: Change) -> Int[np.ndarray, " n_images"]:
@@ -198,7 +242,7 @@ def _chunks(n_resamples: int, n_images: int) -> Iterator[slice]:
         yield slice(start, min(start + size, n_resamples))
 
 
-def _auroc(
+def resample_auroc(
     images: PerImage, counts: Int[np.ndarray, "n_resamples n_images"]
 ) -> Float[np.ndarray, " n_resamples"]:
     """Mean AUROC over labels, every image counted as often as it was drawn; NaN where no label has both."""

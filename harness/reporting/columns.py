@@ -68,8 +68,7 @@ class Column:
         """Return this column with numbers of test images in its heading, that of the group if it has one."""
         if not len(counts):
             return self
-        low, high = round(min(counts)), round(max(counts))
-        n_test = f"n {low}" if low == high else f"n {low}–{high}"
+        n_test = f"n {write_range(counts)}"
         if describe_metric(self.metric).heading:
             return replace(self, heading=f"{self.heading}, {n_test}")
         return replace(self, above=f"{self.above}, {n_test}")
@@ -86,6 +85,14 @@ class Column:
         if self.form == "p":
             return max(values), nan
         return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else nan
+
+
+def write_range(counts: Sequence[float]) -> str:
+    """Whole numbers in words: ``200``, ``150–200``; empty without any."""
+    if not len(counts):
+        return ""
+    low, high = round(min(counts)), round(max(counts))
+    return str(low) if low == high else f"{low}–{high}"
 
 
 def describe_metric(metric: str) -> Metric:

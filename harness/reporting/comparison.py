@@ -22,6 +22,7 @@ from harness.measures import (
     Kind,
     Metric,
     mean_delta_interval,
+    mean_score_interval,
     name_auroc,
     split_name,
 )
@@ -31,6 +32,7 @@ from harness.reporting.columns import (
     TASK,
     Column,
     describe_column,
+    write_range,
     write_title,
 )
 from harness.reporting.run_results import RunResult
@@ -98,22 +100,29 @@ def _order(run: RunResult) -> tuple[bool, str, str, str, int]:
     )
 
 
-def compare_runs(runs: Sequence[RunResult]) -> pd.DataFrame:
+def compare_runs(runs: Sequence[RunResult], columns: Sequence[Column] | None = None) -> pd.DataFrame:
     """Compare finished runs: mean and standard deviation of every column over seeds.
+
+    Parameters
+    ----------
+    runs : sequence of RunResult
+    columns : sequence of Column, optional
+        By default those of `choose_columns`.
 
     Returns
     -------
     DataFrame
         Index: backbone, task, method, variant and seeds (their number). Columns: metric (its name in
         ``results.jsonl``), at ("start" or "end") and statistic: "value" is the mean over seeds, for p values
-        the largest; "sd" the sample's standard deviation, NaN for one seed; "low" and "high" of forgetting
-        the interval over test images and, with several seeds, over seeds (`mean_delta_interval`), else the
+        the largest; "sd" the sample's standard deviation, NaN for one seed; "low" and "high" of scores and of
+        forgetting the interval over test images and, with several seeds, over seeds (`mean_score_interval`,
+        `mean_delta_interval`), else the
         interval over subjects or, for the excess of one subject, that of one more refit, a mean over seeds;
         "n_test" the number of test images, the smallest over seeds. NaN without a value. The value of a
         verdict is a text.
     """
     groups = group_runs(runs)
-    columns = choose_columns(runs)
+    columns = choose_columns(runs) if columns is None else columns
     records = []
     for alike in groups.values():
         record: dict[tuple[str, str, str], float | str] = {}
@@ -141,6 +150,11 @@ def summarise(column: Column, runs: Sequence[RunResult]) -> tuple[float | str, f
 def find_interval(runs: Sequence[RunResult], metric: str, at: At) -> tuple[float, float]:
     """Interval of a metric's mean over seeds, as `compare_runs` says; NaN without one."""
     nan = float("nan")
+    if split_name(metric).stage in ("task", "probe"):
+        places = [(run, run.find(metric, at)[1]) for run in runs if find_all([run], metric, at)]
+        scores = [run.read_score(metric, step) for run, step in places]
+        found = [score for score in scores if score is not None]
+        return (mean_score_interval(found) if found and len(found) == len(scores) else None) or (nan, nan)
     if metric.startswith("forgetting/"):
         if len(runs) == 1:
             ends = [find_all(runs, f"{metric}_{end}", at) for end in ("low", "high")]
@@ -162,7 +176,14 @@ def count_images(runs: Sequence[RunResult], metric: str, at: At) -> float:
     name = split_name(metric)
     if name.stage not in ("task", "probe", "forgetting"):
         return float("nan")
-    return min(find_all(runs, f"probe/{name.place}/n_test", at), default=float("nan"))
+    counts = [] if name.interpolated else find_all(runs, f"probe/{name.place}/n_test", at)
+    return min(counts, default=float("nan"))
+
+
+def range_of_images(runs: Sequence[RunResult], metric: str) -> str:
+    """Numbers of test images behind a score or its change, over runs: ``200``, ``150–200``, or empty."""
+    counts = [count_images([run], metric, "end") for run in runs]
+    return write_range([count for count in counts if not pd.isna(count)])
 
 
 def find_all(runs: Sequence[RunResult], metric: str, at: At) -> list[float]:
@@ -218,6 +239,27 @@ def _brain_metrics() -> Iterator[tuple[str, tuple[At, ...]]]:
         if stage.of_brain:
             for metric in _compared(kind):
                 yield metric.pattern.replace("<place>", "all"), metric.compared
+
+
+def choose_score_columns(runs: Sequence[RunResult]) -> list[Column]:
+    """Choose columns for the scores of probes, before and after: what changes are made of."""
+    measures = {task.name: main_measure(task) for run in runs for task in tasks_in_order(run.config.task)}
+    names = [*measures, *probe_tasks(runs)]
+    columns = [
+        describe_column(f"probe/{name}/{kind.prefix}{measure}", at)
+        for name in names
+        for kind in PROBE_KINDS
+        if not (name in measures and kind.on_task)  # stands in the comparison
+        for measure in ("accuracy", "auroc")
+        for at in ("start", "end")
+    ]
+    several = {name for run in runs for name in run.multi_label}
+    return [
+        column
+        for column in columns
+        if find_all(runs, column.metric, column.at)
+        and column.metric.endswith("auroc") == (split_name(column.metric).place in several)
+    ]
 
 
 def choose_subject_columns(runs: Sequence[RunResult]) -> list[Column]:

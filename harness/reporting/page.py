@@ -40,11 +40,15 @@ from harness.reporting.columns import (
     describe_metric,
     group_by_heading,
     stack,
+    write_range,
 )
 from harness.reporting.comparison import (
+    Group,
+    choose_score_columns,
     choose_subject_columns,
     columns_of,
     compare_runs,
+    count_images,
     find_all,
     find_interval,
     group_runs,
@@ -59,10 +63,13 @@ from harness.reporting.contrast_text import (
     summarise,
     write_sections,
 )
+from harness.reporting.figures.curves import find_alignment
 from harness.reporting.figures.panels import (
-    Dash,
+    DASHES,
+    MARKERS,
     Line,
 )
+from harness.reporting.missing import list_missing
 from harness.reporting.page_brains import (
     leave_rows_out,
     name_areas,
@@ -91,7 +98,6 @@ from harness.storage import (
     write_atomically,
 )
 
-DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")  # for one backbone's tasks, methods and variants
 # of tables, in pixels, as in templates/report.html; letters of a wide font
 PAGE_WIDTH = 1072
 LETTER_WIDTH = 8.2
@@ -148,7 +154,9 @@ def render(
     """
     brains = _load_brains(runs)
     lines, loaded = choose_lines(runs), list(brains.values())
-    frame = compare_runs(runs)
+    frame, places = compare_runs(runs), order_places(loaded)
+    score_columns = choose_score_columns(runs)
+    scores = compare_runs(runs, score_columns) if score_columns else None
     names = list(dict.fromkeys(run.config.task.name for run in runs))
     manifests = [read_json(run.folder / "manifest.json") for run in runs]
     return load_template("report.html").render(
@@ -161,16 +169,21 @@ def render(
         ceilings=[brain.noise_ceiling for brain in brains.values() if brain.noise_ceiling is not None],
         several_seeds=any(len(line.runs) > 1 for line in lines),
         several_subjects=any(line.subjects for line in lines),
+        moved=any(len(run.steps) > 1 for run in runs),
+        aligned=bool(find_alignment(lines)),
         zero_shot=any("/delta_zs" in metric for metric, _, _ in frame.columns),
         tables=list(build_tables(frame, lines)),
-        pictures=list(draw_pictures(lines, probe_tasks(runs), order_places(loaded), name_areas(loaded))),
+        scores=None if scores is None else build_score_table(scores, lines),
+        pictures=list(draw_pictures(lines, probe_tasks(runs), places, name_areas(loaded))),
         sections=list(draw_runs(lines, brains)),
+        missing=list_missing(lines, probe_tasks(runs), places),
         code_versions=sorted({manifest["code_version"] for manifest in manifests}),
         packages=manifests[-1]["packages"] | {"python": manifests[-1]["python"]},
         findings=write_findings(
             {line.label: list_verdicts(line) for line in lines},
             name_units(lines),
             _mean_forgetting(frame, lines),
+            _count_probed(runs),
         ),
         simulated=any(run.config.brain.name == "simulated" for run in runs),
         unfinished=unfinished,
@@ -189,6 +202,16 @@ def _mean_forgetting(frame: pd.DataFrame, lines: Sequence[Line]) -> dict[str, fl
     chosen = [column for column in frame.columns if re.fullmatch("forgetting/.+/delta_lp", column[0])]
     means = frame[[column for column in chosen if column[2] == "value"]].mean(axis=1)
     return {line.label: mean for line, mean in zip(lines, means, strict=True) if not math.isnan(mean)}
+
+
+def _count_probed(runs: Sequence[RunResult]) -> str:
+    """What Δ_LP is measured on, in words: how many probes, and how many test images each has."""
+    probes = probe_tasks(runs)
+    counts = [count_images([run], f"forgetting/{probe}/delta_lp", "end") for probe in probes for run in runs]
+    known = [count for count in counts if not math.isnan(count)]
+    images = f"{write_range(known)} test images" + (" each" if len(probes) > 1 else "")
+    mean = f"mean of {len(probes)}" if len(probes) > 1 else ""
+    return ", ".join(part for part in (mean, images if known else "") if part)
 
 
 def name_units(lines: Sequence[Line]) -> str:
@@ -217,19 +240,38 @@ def _load_brains(runs: Sequence[RunResult]) -> dict[BrainConfig, Brain]:
 
 
 def choose_lines(runs: Sequence[RunResult]) -> list[Line]:
-    """Make one line per group of runs: colour by backbone, dash by what else distinguishes groups."""
+    """Make one line per group of runs: colour by backbone, dash and marker by what else differs."""
     groups = group_runs(runs)
     colours = choose_colours({run.config.backbone.name: not run.config.backbone.untrained for run in runs})
-    others = list(dict.fromkeys(group[1:] for group in groups))
+    # the palette has nine colours: backbones that share one differ in dash and marker too
+    turns = {
+        name: list(colours.values())[:place].count(colour)
+        for place, (name, colour) in enumerate(colours.items())
+    }
+    styles = list(dict.fromkeys((turns[group.backbone], *group[1:]) for group in groups))
     return [
         Line(
             group.label(list(groups)),
             colours[group.backbone],
-            DASHES[others.index(group[1:]) % len(DASHES)],
+            DASHES[style % len(DASHES)],
             tuple(alike),
+            MARKERS[style % len(MARKERS)],
+            group.backbone,
+            _name_variant(group, list(groups)),
         )
         for group, alike in groups.items()
+        for style in [styles.index((turns[group.backbone], *group[1:]))]
     ]
+
+
+def _name_variant(group: Group, groups: Sequence[Group]) -> str:
+    """What distinguishes a group from others of its backbone, in words."""
+    parts = [
+        f"{what} {getattr(group, what)}"
+        for what in ("task", "method")
+        if len({getattr(one, what) for one in groups}) > 1
+    ]
+    return ", ".join([*parts, *([group.variant] if group.variant else [])])
 
 
 def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
@@ -263,6 +305,16 @@ def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[st
     ]
     if rows and chosen:
         yield _build_table("Rewired, every subject", chosen, rows)
+
+
+def build_score_table(frame: pd.DataFrame, lines: Sequence[Line]) -> dict[str, Any]:
+    """Build the table of probes' scores that changes are made of, from the frame of their columns."""
+    columns = columns_of(frame)
+    rows: list[dict[str, Any]] = [
+        {"line": line, "label": None, "cells": [_build_cell(column, values, line) for column in columns]}
+        for line, (_, values) in zip(lines, frame.iterrows(), strict=True)
+    ]
+    return _build_table("Scores of probes, before and after", columns, rows)
 
 
 def _build_table(title: str, columns: Sequence[Column], rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -22,15 +22,14 @@ from harness.reporting.comparison import (
 from harness.reporting.figures.curves import (
     BESIDE,
     draw_alignment,
-    draw_depths,
     draw_forgetting,
     draw_rewiring,
     find_alignment,
 )
+from harness.reporting.figures.depths import draw_depths
 from harness.reporting.figures.drift import (
-    DRAWN,
     draw_drift,
-    find_layers,
+    find_measures,
 )
 from harness.reporting.figures.interpolation import draw_interpolation
 from harness.reporting.figures.layers import (
@@ -45,6 +44,14 @@ from harness.reporting.figures.sequences import (
     choose_scorings,
     draw_matrices,
 )
+
+DRIFT = {
+    "cka_unbiased": "1 − CKA is how much of the similarity between stimuli is lost",
+    "weight_distance_relative": "weight distance is how far weights have moved",
+    "grad_norm": "gradient norm is that of the loss, on a logarithmic axis, averaged over the steps since "
+    "the previous snapshot",
+}
+"""What panels of drift show."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +82,12 @@ def draw_pictures(
 ) -> Iterator[Picture]:
     """Draw the curves over all runs: `probes` by name, `places` and groups of `areas` in panel order."""
     runs = [run for line in lines for run in line.runs]
-    main, sequences = choose_measure(runs), [line for line in lines if line.runs[0].task_ends]
-    tasks = task_measures(runs) if any(len(run.tasks) > 1 for run in runs) else [(TASK, main)]
+    sequences = [line for line in lines if line.runs[0].task_ends]
     seeded = any(len(line.runs) > 1 for line in lines)
     several = any(line.subjects for line in lines)
     seeds = " Lines are means over seeds, their bands one standard deviation." if seeded else ""
-    over_images = "" if seeded else " Bands around Δ are its 95 % interval over test images."
+    over_images = "" if seeded else " Bands are 95 % intervals over test images: of accuracies, Wilson’s."
+    moved = any(len(line.steps) > 1 for line in lines)
     of_brain = seeds
     if several:
         of_brain = " Lines are means over seeds." if seeded else ""
@@ -90,40 +97,19 @@ def draw_pictures(
         )
     floor = "one more refit of step 0 falls in 95 % of cases" + (", within a subject" if several else "")
     judged = ("verdict/<place>/kind",) if any(run.verdicts for run in runs) else ()
-    shown = [kind for kind in PROBE_KINDS if kind.in_tables]
     if sequences:
         yield _picture_sequences(sequences, seeds)
-    yield Picture(
-        "Forgetting beside learning",
-        embed_svg(draw_forgetting(lines, probes)),
-        f"As {describe_metric(f'task/{TASK}/{main}').title} on the task rises, a curve below 0 means that "
-        "the backbone’s features serve a task it was not fine-tuned on less well than before. All Δ share "
-        "one axis."
-        f"{' Dotted: the next task of a sequence starts.' if sequences else ''}{seeds}{over_images}",
-        _existing(
-            lines,
-            *(f"task/{task}/{measure}" for task, measure in tasks),
-            *(
-                f"probe/{task}/{kind.prefix}{measure}"
-                for kind in PROBE_KINDS
-                if kind.on_task
-                for task, measure in tasks
-            ),
-            *(
-                f"forgetting/{probe}/{change}"
-                for kind in shown
-                for probe in probes
-                for change in (kind.delta, name_auroc(kind.delta))
-            ),
-        ),
-    )
-    if any(len(line.steps) > 1 for line in lines):
+    # at step 0 alone, every change is 0 by definition
+    if moved:
+        yield _picture_forgetting(lines, probes, seeds + over_images)
+    if moved and are_measured(lines, "rewiring/all/wasserstein_excess"):
         ends = ("", *(f"_subjects_{end}" for end in ("low", "high"))) if several else ("", "_low", "_high")
         yield Picture(
             "Rewiring over the floor",
             embed_svg(draw_rewiring(lines, places)),
             "How much further voxels have moved between layers than a refit alone moves them: the whole "
-            f"brain, then each region in order of the hierarchy, all on one axis. Shaded: where {floor}. "
+            f"brain, then each region in order of the hierarchy, all on one axis; ΔR² and Δconfidence have "
+            f"axes of their own. Shaded: where {floor}; a shade that reaches the edge goes on. "
             "An excess is no evidence of rewiring: noise alone moves voxels too, so the change of R² and of "
             "confidence stand below. Where there are verdicts, points are filled if a region is rewired. A "
             f"cross is a collapsed backbone.{of_brain}",
@@ -133,14 +119,13 @@ def draw_pictures(
                 *judged,
             ),
         )
-    measures = [measure for measure in DRAWN if any(find_layers(line, measure) for line in lines)]
-    if measures and any(len(line.steps) > 1 for line in lines):
+    measures = find_measures(lines)
+    if measures and moved:
         yield Picture(
             "Drift",
             embed_svg(draw_drift(lines)),
-            "The last snapshot against step 0, layer by layer, whether the brain reads it or not. Left: how "
-            "much of the similarity between stimuli is lost. Middle: how far weights have moved. Right: the "
-            f"norm of the loss’s gradient, averaged over the steps since the previous snapshot.{seeds}",
+            "The last snapshot against step 0, layer by layer, whether the brain reads it or not: "
+            f"{'; '.join(DRIFT[measure] for measure in measures)}.{seeds}",
             tuple(f"drift/<layer>/{measure}" for measure in measures),
         )
     if find_groups(lines):
@@ -149,19 +134,15 @@ def draw_pictures(
             embed_svg(draw_layers(lines, places, areas)),
             "Mean share of every layer in what predicted voxels read, over optimizer steps; the first layer "
             "is at the bottom. Above: the whole brain, and early, middle and high areas (thirds of the ranks "
-            "in the hierarchy). Below: every region in order of the hierarchy, on the same axes. Regions "
-            "with fewer than 5 predicted voxels are blank."
+            "in the hierarchy). Below: every region in order of the hierarchy, on the same axes. All "
+            "runs share the axis of steps, so a shorter run ends before it; layers are each network’s own."
+            + (" Dotted: the next task of a sequence starts." if sequences else "")
             + (" Shares are means over seeds." if seeded else ""),
             ("selectors/<place>/layer/<layer>",),
         )
     yield _picture_alignment(lines, floor, of_brain)
-    yield Picture(
-        "Depth of every region, before and after",
-        embed_svg(draw_depths(lines, places)),
-        "Mean depth that a region’s voxels read from, in order of the hierarchy: open at step 0, filled at "
-        "the last snapshot. Where there are verdicts, the bar between is strong if the region is rewired.",
-        ("selectors/<place>/expected_depth", *judged),
-    )
+    if any(are_measured(lines, f"selectors/{place}/expected_depth") for place in places):
+        yield _picture_depths(lines, places, floor, judged, moved)
     interpolated = [line for line in lines if choose_interpolated(line.runs)]
     if interpolated:
         yield Picture(
@@ -187,15 +168,88 @@ def _picture_alignment(lines: Sequence[Line], floor: str, of_brain: str) -> Pict
     return Picture(
         "How brain-like the order of layers is",
         embed_svg(draw_alignment(lines)),
-        "Left: at 1, higher areas read from deeper layers; at 0, there is no order. Middle: how much deeper "
-        "the highest area reads than the lowest. Right: how well the brain is predicted at all. Shaded: "
-        f"where {floor}. Filled points on the left and in the middle have p < 0.05: maps as smooth as this "
-        f"one rarely have such an order.{of_brain}",
+        "Hierarchy alignment: at 1, higher areas read from deeper layers; at 0, there is no order. Slope: "
+        "how much deeper the highest area reads than the lowest. Brain R²: how well the brain is predicted. "
+        f"Shaded: where {floor}."
+        + (
+            " Filled points of alignment and slope have p < 0.05: maps as smooth as this one rarely have "
+            "such an order."
+            if any(are_measured(lines, f"{metric}_p") for metric in hierarchy)
+            else ""
+        )
+        + of_brain,
         (
             *(f"{metric}{end}" for metric in hierarchy for end in ("", "_null_mean", "_null_sd")),
             *_existing(lines, *(f"{metric}_p" for metric in hierarchy)),
             "brain/all/r2",
         ),
+    )
+
+
+def _picture_forgetting(lines: Sequence[Line], probes: Sequence[str], bands: str) -> Picture:
+    """Draw scores on the task beside changes of probes; scores alone where nothing was probed."""
+    runs = [run for line in lines for run in line.runs]
+    main, sequences = choose_measure(runs), any(run.task_ends for run in runs)
+    tasks = task_measures(runs) if any(len(run.tasks) > 1 for run in runs) else [(TASK, main)]
+    changes = (
+        f"As {describe_metric(f'task/{TASK}/{main}').title} on the task rises, a curve below 0 means "
+        "that the backbone’s features serve a task it was not fine-tuned on less well than before. All Δ "
+        "share one axis, and so do scores."
+    )
+    return Picture(
+        "Forgetting beside learning" if probes else "Learning",
+        embed_svg(draw_forgetting(lines, probes)),
+        (changes if probes else "Scores on the fine-tuned task.")
+        + f"{' Dotted: the next task of a sequence starts.' if sequences else ''}{bands}",
+        _existing(
+            lines,
+            *(f"task/{task}/{measure}" for task, measure in tasks),
+            *(
+                f"probe/{task}/{kind.prefix}{measure}"
+                for kind in PROBE_KINDS
+                if kind.on_task
+                for task, measure in tasks
+            ),
+            *(
+                f"forgetting/{probe}/{change}"
+                for kind in PROBE_KINDS
+                if kind.in_tables
+                for probe in probes
+                for change in (kind.delta, name_auroc(kind.delta))
+            ),
+        ),
+    )
+
+
+def _picture_depths(
+    lines: Sequence[Line], places: Sequence[str], floor: str, judged: tuple[str, ...], moved: bool
+) -> Picture:
+    """Draw depths of regions at both ends, and their shifts enlarged."""
+    metrics = ("selectors/<place>/expected_depth",)
+    if not moved:
+        return Picture(
+            "Depth of every region",
+            embed_svg(draw_depths(lines, places)),
+            "Mean depth that a region’s voxels read from at step 0, in order of the hierarchy.",
+            metrics,
+        )
+    ends = [line for line in lines if any(are_measured([line], f"rewiring/{p}/depth_shift") for p in places)]
+    zoomed = (
+        " The panel beside it enlarges the shift: the change of depth of predicted voxels since the mean of "
+        f"all fits of step 0, positive towards deeper layers. Grey bars: where {floor}; a point outside its "
+        "bar has moved further than a refit, and a bar that reaches the edge goes on. Every axis of "
+        "shifts says what it covers."
+        if ends
+        else ""
+    )
+    return Picture(
+        "Depth of every region, before and after",
+        embed_svg(draw_depths(lines, places)),
+        "Mean depth that a region’s voxels read from, in order of the hierarchy: open at step 0, filled at "
+        "the last snapshot."
+        + (" The bar between is strong if the region’s verdict is rewired." if judged else "")
+        + zoomed,
+        (*metrics, *(("rewiring/<place>/depth_shift",) if ends else ()), *judged),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -19,11 +20,14 @@ from harness.measures import (
     PROBE_KINDS,
     At,
     Change,
+    Score,
     Verdict,
     describe,
     name_auroc,
     read_change,
+    read_score,
     read_verdict,
+    score_interval,
     split_name,
 )
 from harness.reporting.columns import (
@@ -129,11 +133,51 @@ class RunResult:
         name, step, _ = self.find(metric, at)
         parts = split_name(name)
         kinds = [kind for kind in PROBE_KINDS if parts.measure in (kind.delta, name_auroc(kind.delta))]
-        files = [probes_file(self.folder, one) for one in (step, self.steps[0])]
-        if parts.stage != "forgetting" or not kinds or not all(file.exists() for file in files):
+        if parts.stage != "forgetting" or not kinds:
             return None
-        now, before = map(read_json, files)
+        now, before = (self._read_probes(one) for one in (step, self.steps[0]))
+        if now is None or before is None:
+            return None
         return read_change(now, before, parts.place, kinds[0].name)
+
+    def read_score(self, metric: str, step: int) -> Score | None:
+        """Read what the head or a probe got right, image by image, behind an accuracy or AUROC.
+
+        None for another metric, for the accuracy over labels of a multi-label task, or where the probes file
+        lacks it.
+        """
+        parts = split_name(self.resolve(metric))
+        scorings = {"head": ""} if parts.stage == "task" else {kind.name: kind.prefix for kind in PROBE_KINDS}
+        for scoring, prefix in scorings.items():
+            if parts.stage in ("task", "probe") and not parts.interpolated:
+                probes = self._read_probes(step)
+                found = None if probes is None else read_score(probes, parts.place, scoring)
+                if found is not None and parts.measure == prefix + found.measure:
+                    return found
+        return None
+
+    def score_intervals(self, metric: str) -> dict[int, tuple[float, float]]:
+        """95 % interval over test images of an accuracy or AUROC, by step; empty where none is known."""
+        curve = self.curve(self.resolve(metric))
+        found = {int(step): self.read_score(metric, int(step)) for step in curve.index}
+        ends = {step: score_interval(score) for step, score in found.items() if score is not None}
+        return {step: pair for step, pair in ends.items() if pair is not None}
+
+    @property
+    def multi_label(self) -> tuple[str, ...]:
+        """Names of tasks and probes with several labels per image, whose main measure is AUROC."""
+        return tuple((self._read_probes(self.steps[0]) or {}).get("multi_label", ()))
+
+    def _read_probes(self, step: int) -> dict[str, Any] | None:
+        """Content of a snapshot's probes file; None without one."""
+        if step not in self._probes:
+            path = probes_file(self.folder, step)
+            self._probes[step] = read_json(path) if path.exists() else None
+        return self._probes[step]
+
+    @cached_property
+    def _probes(self) -> dict[int, dict[str, Any] | None]:
+        return {}
 
     def find(self, metric: str, at: At) -> tuple[str, int, float | None]:
         """Name, step and value of a metric at the first or last snapshot; value None if there is none."""

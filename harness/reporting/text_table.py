@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from harness.measures import split_name
 from harness.reporting.columns import (
     Column,
     group_by_heading,
@@ -24,7 +25,8 @@ def format_table(frame: pd.DataFrame) -> str:
     """Format a frame from `compare_runs` for a terminal, in stacked tables of at most 120 characters.
 
     Numbers are means over seeds with their standard deviation and, with several subjects, the interval over
-    subjects; p is the largest over seeds. Δ has the interval over test images. A last line says so.
+    subjects; p is the largest over seeds. Accuracies and Δ have the interval over test images.
+    A last line says so.
     """
     groups = [Group(*index[:-1]) for index in frame.index]
     seeds = [index[-1] for index in frame.index]
@@ -46,16 +48,20 @@ def format_table(frame: pd.DataFrame) -> str:
 
 
 def _explain(frame: pd.DataFrame, several_seeds: bool) -> str:
-    """Say what n and the brackets of Δ are, if there are any."""
+    """Say what n and the brackets of accuracies and of Δ are, if there are any."""
     counted = not frame.xs("n_test", axis=1, level="statistic").isna().all(axis=None)
     lows = frame.xs("low", axis=1, level="statistic")
-    bracketed = any(
-        metric.startswith("forgetting/") and lows[metric, at].notna().any() for metric, at in lows
-    )
+    bracketed = {split_name(metric).stage for metric, at in lows if lows[metric, at].notna().any()}
+    over = "test images and seeds" if several_seeds else "test images"
     notes = ["n: test images"] * counted
-    if bracketed:
-        over = "test images and seeds" if several_seeds else "test images"
-        notes.append(f"brackets after Δ: 95 % interval over {over} (paired bootstrap)")
+    kinds = {
+        "accuracies": ("bootstrap" if several_seeds else "Wilson") if bracketed & {"task", "probe"} else "",
+        "Δ": "paired bootstrap" if "forgetting" in bracketed else "",
+    }
+    found = {kind: how for kind, how in kinds.items() if how}
+    if found:
+        names, ways = " and ".join(found), "; ".join(found.values())
+        notes.append(f"brackets after {names}: 95 % interval over {over} ({ways})")
     return "; ".join(notes)
 
 

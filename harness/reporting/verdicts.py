@@ -75,6 +75,7 @@ def write_findings(
     verdicts: Mapping[str, Sequence[Verdict]],
     units: str = "seeds",
     forgotten: Mapping[str, float] | None = None,
+    probed: str = "",
 ) -> tuple[str, str]:
     """Write what a study found, and with what certainty: two sentences.
 
@@ -86,6 +87,8 @@ def write_findings(
         What the verdicts of one line differ in: "seeds", "subjects", "subjects and seeds".
     forgotten : dict of label to float, or None
         Δ_LP of the last snapshot, mean over probes and runs, where there is any.
+    probed : str
+        What it was measured on, such as "mean of 3, 200 test images each".
 
     Returns
     -------
@@ -97,7 +100,9 @@ def write_findings(
         return NO_VERDICT
     for label, change in (forgotten or {}).items():
         if label in clauses:
-            clauses[label] += f", and probes of other tasks changed by {_signed(change)}"
+            told = f" ({probed})" if probed else ""
+            clauses[label] += f", and linear probes of other tasks changed by {_signed(change)}{told}"
+            probed = ""  # once is enough
     first = "; ".join(f"in {label}, {clause}" for label, clause in clauses.items()) + "."
     only_collapsed = all(one.collapsed for found in verdicts.values() for one in found)
     collapsed = "A collapsed backbone gets no verdict: what its voxels read says nothing about rewiring."
@@ -122,8 +127,7 @@ def _write_clause(verdicts: Sequence[Verdict], units: str) -> str:
                 once = f" in some {units}" if n > 1 else ""
                 parts.append(f"{_count(len(places), bool(named - set(places)))} {verb} lost signal{once}")
         elif places:
-            names = [_write_region(place, count, judged, n, units) for place, count in places.items()]
-            parts.append(f"{enumerate_names(names)} {PHRASES[kind][len(places) > 1]}")
+            parts.append(_write_regions(places, PHRASES[kind], judged, n, units))
         elif kind == "rewired":
             parts.append("no region is rewired")
     every = {place for one in judged for place in one.kinds if place != "all"}
@@ -141,6 +145,18 @@ def _write_clause(verdicts: Sequence[Verdict], units: str) -> str:
 
 def _count(n_regions: int, others: bool) -> str:
     return f"{n_regions} {'other ' if others else ''}region{'s' if n_regions > 1 else ''}"
+
+
+def _write_regions(
+    places: Mapping[str, int], phrases: tuple[str, str], judged: Sequence[Verdict], n: int, units: str
+) -> str:
+    """Name regions of one verdict; how many runs have it once, if that is the same for all."""
+    verb = phrases[len(places) > 1]
+    counts = set(places.values())
+    if n > 1 and len(places) > 1 and len(counts) == 1:
+        return f"{enumerate_names(list(places))} {verb} (each in {counts.pop()} of {n} {units})"
+    names = [_write_region(place, count, judged, n, units) for place, count in places.items()]
+    return f"{enumerate_names(names)} {verb}"
 
 
 def _write_region(place: str, count: int, judged: Sequence[Verdict], n: int, units: str) -> str:

@@ -71,7 +71,7 @@ class Prober:
         multi_label = [task.name for task in (*self._tasks, *self._probes) if task.multi_label]
         single = len(self._tasks) == 1
         found: dict[str, Any] = {"probe": {}, "multi_label": multi_label, "images": {}}
-        health: dict[str, Any] = {"n_test": {}, "chance": {}}
+        health: dict[str, Any] = {"chance": {}}
         seen: dict[str, Float[np.ndarray, "n_images n_channels"]] = {}
         for place, task in enumerate([*self._tasks, *self._probes]):
             tuned = place < len(self._tasks)
@@ -89,7 +89,6 @@ class Prober:
             found["probe"][task.name] = name_scores(scored)
             if tuned:
                 if not task.multi_label:
-                    health["n_test"][task.name] = len(labels[1])
                     health["chance"][task.name] = float(np.bincount(labels[1]).max() / len(labels[1]))
                 model.choose_head(place)
                 scored["head"] = score_head(model, features[1], labels[1])

@@ -1,17 +1,14 @@
-"""Curves over steps, and depth by region: forgetting, rewiring, hierarchy alignment."""
+"""Curves over steps: forgetting, rewiring, hierarchy alignment."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from scipy import stats
 
 from harness.measures import (
@@ -21,7 +18,6 @@ from harness.measures import (
     name_auroc,
 )
 from harness.plot import (
-    FAINT,
     WIDTH,
     draw_steps,
     draw_task_steps,
@@ -33,7 +29,14 @@ from harness.reporting.columns import (
 )
 from harness.reporting.comparison import (
     choose_measure,
+    range_of_images,
     task_measures,
+)
+from harness.reporting.figures.legends import (
+    draw_legend,
+    list_marks,
+    mark_floor,
+    mark_point,
 )
 from harness.reporting.figures.panels import (
     ALPHA,
@@ -41,14 +44,16 @@ from harness.reporting.figures.panels import (
     Line,
     are_measured,
     draw_curves,
-    draw_legend,
+    fade,
+    keep_measured,
+    label_lowest,
     make_panels,
     mark_zero,
     share_limits,
+    start_at_zero,
 )
 from harness.runs import name_of_subject
 
-FLOOR = "one more refit of step 0, 95 %"
 BESIDE = ("r2_change", "confidence_change")
 """Changes that stand beside every distance: a loss of signal moves distances too."""
 
@@ -57,14 +62,16 @@ def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
     """Draw accuracy on the task beside forgetting on every probe, over steps.
 
     The first row shows the head's accuracy beside the first kind of probe; every other kind that any run has
-    adds a row, the second with the task's probe. If a run has several tasks, each has a panel.
+    adds a row, the second with the task's probe. If a run has several tasks, each has a panel. Below stands
+    how many test images there are.
     """
     first, *others = (kind for kind in PROBE_KINDS if kind.in_tables)
     measured = {
         kind: [probe for probe in probes if are_measured(lines, _delta(lines, probe, kind))]
-        for kind in others
+        for kind in (first, *others)
     }
-    rows = {first: list(probes)} | {kind: found for kind, found in measured.items() if found}
+    rows = {kind: found for kind, found in measured.items() if found or kind is first}
+    shown = [probe for probe in probes if any(probe in found for found in rows.values())]
     runs = [run for line in lines for run in line.runs]
     several = any(len(run.tasks) > 1 for run in runs)
     tasks = task_measures(runs) if several else [(TASK, choose_measure(runs))]
@@ -73,27 +80,40 @@ def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
     own += [(f"probe/{{}}/{kind.prefix}{{}}", kind.title) for kind in PROBE_KINDS if kind.on_task]
     with figure_style():
         n_own = len(tasks)
-        figure, axes = make_panels(len(rows), n_own + len(probes), 2.5)
-        deltas = []
+        figure, axes = make_panels(len(rows), n_own + len(shown), 2.5)
+        deltas, drawn = [], []
         for index, (kind, found) in enumerate(rows.items()):
             for ax, (task, main) in zip(axes[index], tasks, strict=False):
-                if index >= len(own):
+                pattern, scored_by = own[index] if index < len(own) else ("", "")
+                metric = pattern.format(task, main)
+                if not metric or not are_measured(lines, metric):
                     ax.set_axis_off()
                     continue
-                pattern, scored_by = own[index]
                 title = f"{write_title(f'task/{task}/{main}')}, {scored_by}"
-                _draw_panel(ax, lines, pattern.format(task, main), title)
+                _draw_panel(ax, lines, metric, title)
+                _count_images(ax, lines, metric)
                 ax.set_ylim(0, 1.02)
-            for ax, probe in zip(axes[index, n_own:], probes, strict=True):
+                drawn.append(metric)
+            for ax, probe in zip(axes[index, n_own:], shown, strict=True):
                 if probe in found:
-                    title = f"{kind.symbol} {probe}"
-                    deltas.append(_draw_panel(ax, lines, _delta(lines, probe, kind), title))
+                    metric = _delta(lines, probe, kind)
+                    deltas.append(_draw_panel(ax, lines, metric, f"{kind.symbol} {probe}"))
+                    _count_images(ax, lines, metric)
+                    drawn.append(metric)
                 else:
                     ax.set_axis_off()
         mark_zero(deltas)
-        share_limits(deltas)
-        draw_legend(figure, lines)
+        if deltas:
+            share_limits(deltas)
+        draw_legend(figure, keep_measured(lines, drawn), list_marks(lines, drawn))
     return figure
+
+
+def _count_images(ax: Axes, lines: Sequence[Line], metric: str) -> None:
+    """Write below a panel how many test images are behind a score or its change, if that is known."""
+    count = range_of_images([run for line in lines for run in line.runs], metric)
+    if count:
+        ax.set_xlabel(f"{ax.get_xlabel()}\nn = {count} test images")
 
 
 def _delta(lines: Sequence[Line], probe: str, kind: ProbeKind) -> str:
@@ -116,39 +136,63 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
     measure : str
         A measure with a noise floor.
     """
+    name = f"rewiring/{{}}/{measure}"
+    places = [place for place in places if are_measured(lines, f"{name.format(place)}_excess")]
+    changes = [f"rewiring/all/{change}" for change in BESIDE]
+    changes = [change for change in changes if are_measured(lines, change)]
     with figure_style():
-        n_rows = max(3, math.ceil(len(places) / COLUMNS))
+        n_columns = min(max(len(places), 1), COLUMNS)
+        n_rows = max(3, math.ceil(len(places) / n_columns))
         layout = ConstrainedLayoutEngine(wspace=0.02, hspace=0.02)
         figure = Figure(figsize=(WIDTH, 0.5 + 1.65 * n_rows), layout=layout)
-        grid = figure.add_gridspec(n_rows, COLUMNS + 2)
-        whole = figure.add_subplot(grid[:2, :2])
-        beside = {figure.add_subplot(grid[2, column]): name for column, name in enumerate(BESIDE)}
+        grid = figure.add_gridspec(n_rows, (n_columns if places else 0) + 2)
+        whole = figure.add_subplot(grid[: 2 if changes else 3, :2])
+        beside = {figure.add_subplot(grid[2, column]): change for column, change in enumerate(changes)}
         axes = [
-            figure.add_subplot(grid[index // COLUMNS, 2 + index % COLUMNS]) for index in range(len(places))
+            figure.add_subplot(grid[index // n_columns, 2 + index % n_columns])
+            for index in range(len(places))
         ]
+        floors: list[float] = []
         for ax, place in zip([whole, *axes], ["all", *places], strict=True):
-            name = f"rewiring/{place}/{measure}"
-            title = f"Whole brain: {describe(f'{name}_excess').title}" if place == "all" else place
-            _draw_panel(ax, lines, f"{name}_excess", title, judged=place)
+            own = name.format(place)
+            title = f"Whole brain: {describe(f'{own}_excess').title}" if place == "all" else place
+            _draw_panel(ax, lines, f"{own}_excess", title, judged=place)
+            curves = ax.get_ylim()
             for line in lines:
-                floor = _floor_ends(line, name)
+                floor = floor_of_excess(line, own)
                 if floor is not None:
-                    _draw_floor(ax, line, *floor)
+                    _draw_floor(ax, line, *floor, fade(len(lines)))
+                    floors += floor
+            ax.set_ylim(curves)
         for ax, change in beside.items():
-            name = f"rewiring/all/{change}"
-            _draw_panel(ax, lines, name, describe(name).heading)
-            ax.set_xlabel("")
+            _draw_panel(ax, lines, change, describe(change).heading)
             ax.margins(y=0.2)
         mark_zero([whole, *axes, *beside])
         share_limits([whole, *axes])
+        low, high = whole.get_ylim()
+        # floors as far as they do not dwarf the curves
+        reach = reach_of_floors(max(-low, high), floors)
+        for ax in (whole, *axes):
+            ax.set_ylim(
+                min(low, max(min(floors, default=0), -reach)), max(high, min(max(floors, default=0), reach))
+            )
         for index, ax in enumerate(axes):
-            ax.tick_params(labelleft=index % COLUMNS == 0)
-            ax.set_xlabel("")
+            ax.tick_params(labelleft=index % n_columns == 0)
+        label_lowest([whole, *beside, *axes], "optimizer step")
         points = []
         if any(len(line.rewired(place)) for line in lines for place in ("all", *places)):
-            points = [_point("rewired"), _point("any other verdict", "none")]
-        draw_legend(figure, lines, [*points, *_collapse_mark(lines), _floor_patch()])
+            points = [mark_point("rewired"), mark_point("any other verdict", "none")]
+        drawn = [*(f"{name.format(place)}_excess" for place in ("all", *places)), *changes]
+        marks = list_marks(lines, drawn)
+        draw_legend(
+            figure, keep_measured(lines, drawn), [*points, *marks, *([mark_floor()] if floors else [])]
+        )
     return figure
+
+
+def reach_of_floors(largest: float, floors: Sequence[float]) -> float:
+    """How far from 0 an axis shows floors: half as far again as `largest` values, or their median end."""
+    return max(1.5 * largest, float(np.median(np.abs(floors)))) if len(floors) else 0.0
 
 
 def find_alignment(lines: Sequence[Line]) -> list[str]:
@@ -171,7 +215,9 @@ def draw_alignment(lines: Sequence[Line]) -> Figure:
     hierarchy = find_alignment(lines)
     with figure_style():
         figure, axes = make_panels(1, 1 + len(hierarchy), 2.9)
+        floors = 0
         for ax, metric in zip(axes[0], hierarchy, strict=False):
+            low, high = describe(metric).low, describe(metric).high
             p = f"{metric}_p"
             _draw_panel(ax, lines, metric, write_title(metric), p=p if are_measured(lines, p) else None)
             for line in lines:
@@ -181,78 +227,36 @@ def draw_alignment(lines: Sequence[Line]) -> Figure:
                     margin = stats.t.ppf(0.975, n_fits - 1) * math.sqrt(1 + 1 / n_fits)
                     middle, spread = float(centre["mean"].iloc[0]), float(sd["mean"].iloc[0])
                     reach = float(margin) * spread
-                    _draw_floor(ax, line, middle - reach, middle + reach)
-            low, high = describe(metric).low, describe(metric).high
-            ends = ax.get_ylim()
-            ax.set_ylim(max(ends[0], 1.06 * low), min(ends[1], 1.06 * high))
+                    ends = max(middle - reach, low), min(middle + reach, high)
+                    _draw_floor(ax, line, *ends, fade(len(lines)))
+                    floors += 1
+            shown = ax.get_ylim()
+            # room for half a point, and no ticks where no value can be
+            ax.set_ylim(max(shown[0], low - 0.02), min(shown[1], high + 0.02))
         mark_zero(list(axes[0, : len(hierarchy)]))
         r2, ax = "brain/all/r2", axes[0, -1]
         _draw_panel(ax, lines, r2, f"{write_title(r2)}, held-out stimuli")
-        ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
-        points = [_point(f"p < {ALPHA:g}"), _point(f"p ≥ {ALPHA:g}", "none")]
+        start_at_zero(ax)
         tested = any(are_measured(lines, f"{metric}_p") for metric in hierarchy)
-        draw_legend(figure, lines, [*(points if tested else []), *([_floor_patch()] if hierarchy else [])])
+        points = [mark_point(f"p < {ALPHA:g}"), mark_point(f"p ≥ {ALPHA:g}", "none")] if tested else []
+        marks = list_marks(lines, [*hierarchy, r2])
+        draw_legend(figure, lines, [*points, *marks, *([mark_floor()] if floors else [])])
     return figure
 
 
-def draw_depths(lines: Sequence[Line], places: Sequence[str]) -> Figure:
-    """Draw the expected depth of every place at step 0 and at the last snapshot, a panel per line.
+def floor_of_excess(line: Line, metric: str, over: str = "_excess") -> tuple[float, float] | None:
+    """Range in which one more refit of step 0 falls, 95 %; with several subjects, their average.
 
-    The bar between the two is strong if the last snapshot's verdict is rewired; without verdicts, all are.
+    Of the excess, or with `over` "" of the measure itself. None without refits.
     """
-    with figure_style():
-        n_columns = min(max(len(lines), 2), COLUMNS)
-        n_rows = math.ceil(len(lines) / n_columns)
-        figure, axes = make_panels(n_rows, n_columns, 0.9 + 0.2 * len(places))
-        heights = np.arange(len(places))[::-1]
-        for index, ax in enumerate(axes.flat):
-            if index >= len(lines):
-                ax.set_axis_off()
-                continue
-            line = lines[index]
-            curves = [line.curve(f"selectors/{place}/expected_depth")["mean"] for place in places]
-            verdicts = [line.rewired(place) for place in places]
-            judged = any(len(one) for one in verdicts) or any(run.collapsed for run in line.runs)
-            for height, curve, rewired in zip(heights, curves, verdicts, strict=True):
-                if len(curve):
-                    strong = bool(rewired.iloc[-1]) if len(rewired) else not judged
-                    ends = [curve.iloc[0], curve.iloc[-1]]
-                    ax.plot(
-                        ends,
-                        [height, height],
-                        color=line.colour,
-                        alpha=1.0 if strong else 0.3,
-                        linewidth=2.4 if strong else 1.2,
-                        zorder=1,
-                    )
-                    ax.plot(ends[0], height, "o", color=line.colour, markerfacecolor="white", markersize=6)
-                    ax.plot(ends[1], height, "o", color=line.colour, markersize=6)
-            ax.set_title(line.title)
-            ax.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(places) - 0.4))
-            ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
-            ax.set_xlabel("expected depth: 0 first layer, 1 last")
-            ax.set_yticks(heights, places if index % n_columns == 0 else [""] * len(places))
-            ax.grid(axis="x")
-        bars = []
-        if any(len(line.rewired(place)) for line in lines for place in places):
-            bars = [
-                Line2D([], [], color=FAINT, linewidth=2.4, label="verdict: rewired"),
-                Line2D([], [], color=FAINT, alpha=0.4, linewidth=1.2, label="any other"),
-            ]
-        draw_legend(figure, [], [_point("step 0", "none"), _point("last snapshot"), *bars])
-    return figure
-
-
-def _floor_ends(line: Line, metric: str) -> tuple[float, float] | None:
-    """Range of the excess of one more refit of step 0, 95 %; with several subjects, their average."""
     names = [name_of_subject(metric, label) for label in line.subjects] or [metric]
     ends = []
     for name in names:
-        excess = line.curve(f"{name}_excess")["mean"]
-        if len(excess):
-            low, high = (line.curve(f"{name}_excess_{end}")["mean"] for end in ("low", "high"))
+        value = line.curve(f"{name}{over}")["mean"]
+        low, high = (line.curve(f"{name}_excess_{end}")["mean"] for end in ("low", "high"))
+        if len(value) and len(low) and len(high):
             # it belongs to step 0; the voxels that count differ a little between snapshots
-            ends.append((float((excess - high).iloc[-1]), float((excess - low).iloc[-1])))
+            ends.append((float((value - high).iloc[-1]), float((value - low).iloc[-1])))
     if not ends:
         return None
     lowest, highest = np.mean(ends, axis=0)
@@ -279,20 +283,5 @@ def _draw_panel(
     return ax
 
 
-def _draw_floor(ax: Axes, line: Line, low: float, high: float) -> None:
-    ax.axhspan(low, high, color=line.colour, alpha=0.11, linewidth=0, zorder=0)
-
-
-def _point(label: str, fill: Literal["full", "none"] = "full") -> Line2D:
-    return Line2D([], [], color=FAINT, marker="o", linestyle="", fillstyle=fill, label=label)
-
-
-def _collapse_mark(lines: Sequence[Line]) -> list[Line2D]:
-    """Legend of the crosses, if there are any."""
-    if not any(line.collapsed().any() for line in lines):
-        return []
-    return [Line2D([], [], color=FAINT, marker="X", linestyle="", fillstyle="none", label="collapsed")]
-
-
-def _floor_patch() -> Patch:
-    return Patch(color=FAINT, alpha=0.16, linewidth=0, label=FLOOR)
+def _draw_floor(ax: Axes, line: Line, low: float, high: float, strength: float) -> None:
+    ax.axhspan(low, high, color=line.colour, alpha=0.11 * strength, linewidth=0, zorder=0)

@@ -10,14 +10,18 @@ from matplotlib.figure import Figure
 from harness.measures import split_name
 from harness.plot import figure_style
 from harness.reporting.comparison import choose_interpolated
+from harness.reporting.figures.legends import (
+    draw_legend,
+    list_marks,
+)
 from harness.reporting.figures.panels import (
     COLUMNS,
     Line,
     draw_curves,
-    draw_legend,
     make_panels,
     mark_zero,
     share_limits,
+    start_at_zero,
 )
 
 
@@ -40,11 +44,11 @@ def draw_interpolation(lines: Sequence[Line]) -> Figure:
             elif stage == "rewiring":
                 mark_zero([ax])
             else:
-                ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
+                start_at_zero(ax)
         for ax in axes.flat[len(metrics) :]:
             ax.set_axis_off()
         if deltas:
             mark_zero(deltas)
             share_limits(deltas)
-        draw_legend(figure, lines)
+        draw_legend(figure, lines, list_marks(lines, list(metrics)))
     return figure

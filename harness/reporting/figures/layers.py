@@ -45,7 +45,7 @@ def find_groups(lines: Sequence[Line]) -> list[str]:
 def draw_layers(lines: Sequence[Line], places: Sequence[str], areas: Mapping[str, Sequence[str]]) -> Figure:
     """Draw shares of layers over steps, a block per line: large panels for groups, small ones for regions.
 
-    Layers are stacked, the first at the bottom.
+    Layers are stacked, the first at the bottom. All lines share the axis of steps: a shorter run ends early.
 
     Parameters
     ----------
@@ -59,6 +59,8 @@ def draw_layers(lines: Sequence[Line], places: Sequence[str], areas: Mapping[str
     lines = [line for line in lines if len(read_shares(line, "all"))]
     groups = find_groups(lines)
     places = [place for place in places if any(len(read_shares(line, place)) for line in lines)]
+    steps = sorted({step for line in lines for step in line.steps})
+    ends = sorted({step for line in lines for run in line.runs for step in run.task_ends})
     n_columns = min(max(len(places), 1), MOST_COLUMNS)
     n_small = math.ceil(len(places) / n_columns)
     with figure_style():
@@ -68,11 +70,11 @@ def draw_layers(lines: Sequence[Line], places: Sequence[str], areas: Mapping[str
         )
         blocks = figure.subfigures(len(lines), 1, squeeze=False)[:, 0]
         for block, line in zip(blocks, lines, strict=True):
-            block.suptitle(line.label, x=0.004, ha="left", fontsize=10, fontweight="bold", color=line.colour)
+            block.suptitle(line.title, x=0.004, ha="left", fontsize=10, fontweight="bold", color=line.colour)
             above, below = block.subfigures(2, 1, height_ratios=(2.0, max(0.98 * n_small, 0.01)))
             large = above.subplots(1, len(groups) + 1, width_ratios=[*[1] * len(groups), 0.05])
             for index, (ax, place) in enumerate(zip(large, groups, strict=False)):
-                _draw_shares(ax, line, place)
+                _draw_shares(ax, line, place, steps, ends)
                 ax.set_title(GROUPS[place])
                 ax.set_title(_shorten(areas.get(place, ())), loc="right", **_SMALL)
                 ax.tick_params(labelleft=index == 0)
@@ -85,25 +87,30 @@ def draw_layers(lines: Sequence[Line], places: Sequence[str], areas: Mapping[str
                     if index >= len(places):
                         ax.set_axis_off()
                         continue
-                    _draw_shares(ax, line, places[index])
+                    _draw_shares(ax, line, places[index], steps, ends)
                     ax.set_title(places[index], fontsize=8, pad=3)
                     ax.set_xticks([])
                     ax.set_yticks([])
     return figure
 
 
-def _draw_shares(ax: Axes, line: Line, place: str) -> None:
-    """Stack the shares of one place over the axis of steps that curves have."""
+def _draw_shares(ax: Axes, line: Line, place: str, steps: Sequence[int], ends: Sequence[int]) -> None:
+    """Stack the shares of one place over the axis of steps that curves have; of one snapshot, as a bar."""
     shares = read_shares(line, place)
+    if len(shares) == 1:
+        ax.set_xlim(0, 1)
+        ax.set_xticks([0.5], [f"{shares.index[0]:,}"])
+    elif ends:
+        draw_task_steps(ax, ends)
+        ax.set_xlim(0, max(steps))
+    else:
+        draw_steps(ax, steps)
+        ax.set_xlim(0, max(*steps, 1))
     if len(shares):
         colours = shade_layers(shares.shape[1])
-        ax.stackplot(shares.index, shares.T.to_numpy(), colors=colours, edgecolor="white", linewidth=0.35)
-    ends = sorted({step for run in line.runs for step in run.task_ends})
-    if ends:
-        draw_task_steps(ax, ends)
-    else:
-        draw_steps(ax, line.steps)
-    ax.set_xlim(0, max(*line.steps, 1))
+        found = pd.concat([shares, shares]) if len(shares) == 1 else shares
+        at = [0, 1] if len(shares) == 1 else found.index
+        ax.stackplot(at, found.T.to_numpy(), colors=colours, edgecolor="white", linewidth=0.35)
     ax.set_ylim(0, 1)
     ax.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
     ax.grid(visible=False)

@@ -1,4 +1,4 @@
-"""Parts of figures of curves: lines, panels, curves of a metric, shared limits."""
+"""Parts of figures of curves: lines, panels, curves of a metric, shared limits. Legends: `legends`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from harness.measures import (
     INTERPOLATED,
@@ -26,7 +24,18 @@ from harness.runs import name_of_subject
 COLUMNS = 4  # of small multiples
 REWIRED = VERDICTS.index("rewired")
 
-Dash = Literal["-", "--", ":", "-."]
+Dash = Literal["-", "--", ":", "-."] | tuple[float, tuple[float, ...]]
+
+DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.", (0.0, (7.0, 1.5, 1.5, 1.5, 1.5, 1.5)), (0.0, (10.0, 3.0)))
+MARKERS = ("o", "s", "^", "D", "v", "p", "<")
+"""In turn, with dashes: one more marker than dashes, so that 42 pairs differ. A cross marks a collapse."""
+
+BANDS = {
+    "seeds": "± 1 sd over seeds",
+    "subjects": "95 % interval over subjects",
+    "images": "95 % interval over test images",
+}
+"""What the band around a curve can be."""
 
 
 ALPHA = 0.05
@@ -41,15 +50,22 @@ class Line:
     ----------
     label : str
     colour : str
-    dash : str
+    dash : str or tuple
         Line style of matplotlib: "-", "--", …
     runs : tuple of RunResult
+    marker : str
+        Of matplotlib: "o", "s", …
+    backbone, variant : str
+        What the colour stands for, and what the dash and marker do; an empty backbone: the label says all.
     """
 
     label: str
     colour: str
     dash: Dash
     runs: tuple[RunResult, ...]
+    marker: str = "o"
+    backbone: str = ""
+    variant: str = ""
 
     def curve(self, metric: str) -> pd.DataFrame:
         """Mean, sd (0 for one seed) and maximum of a metric over seeds, indexed by step; may be empty.
@@ -65,13 +81,23 @@ class Line:
     def interval(self, metric: str) -> pd.DataFrame:
         """Ends of the 95 % interval by step; empty without one.
 
-        Over subjects, mean over seeds; of forgetting over test images, for one seed.
+        Over subjects, mean over seeds; of scores and of forgetting over test images, for one seed.
         """
         over = "_subjects"
+        if split_name(metric).stage in ("task", "probe"):
+            found = self.runs[0].score_intervals(metric) if len(self.runs) == 1 else {}
+            return pd.DataFrame.from_dict(found, orient="index", columns=["low", "high"]).sort_index()
         if metric.startswith("forgetting/"):
             over = "" if len(self.runs) == 1 else over
         ends = {end: self.curve(f"{metric}{over}_{end}")["mean"] for end in ("low", "high")}
         return pd.DataFrame(ends)
+
+    def band(self, metric: str) -> str | None:
+        """What the band around a metric's curve is, by name in `BANDS`; None without one."""
+        if len(self.interval(metric)):
+            of_images = split_name(metric).stage in ("task", "probe", "forgetting")
+            return "images" if of_images else "subjects"
+        return "seeds" if self.curve(metric)["sd"].any() else None
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -108,19 +134,14 @@ def make_panels(n_rows: int, n_columns: int, height: float) -> tuple[Figure, np.
     return figure, figure.subplots(n_rows, n_columns, squeeze=False)
 
 
-def draw_legend(figure: Figure, lines: Sequence[Line], more: Sequence[Line2D | Patch] = ()) -> None:
-    """Draw a legend of all lines above the panels, with `more` after them."""
-    handles = [
-        Line2D([], [], color=line.colour, linestyle=line.dash, marker="o", label=line.title) for line in lines
-    ]
-    figure.legend(
-        handles=[*handles, *more], loc="outside upper left", ncols=len(handles) + len(more), handlelength=1.8
-    )
-
-
 def are_measured(lines: Sequence[Line], metric: str) -> bool:
     """Whether any line has values of a metric."""
     return any(len(line.curve(metric)) for line in lines)
+
+
+def keep_measured(lines: Sequence[Line], metrics: Sequence[str]) -> list[Line]:
+    """Lines that have values of any of these metrics."""
+    return [line for line in lines if any(are_measured([line], metric) for metric in metrics)]
 
 
 def draw_curves(
@@ -135,24 +156,29 @@ def draw_curves(
     """Draw a metric of every line, with a band of one standard deviation over seeds.
 
     With several subjects, the band is the interval over subjects, clipped where it would dwarf the lines, and
-    thin lines are single subjects; of forgetting, with one seed, it is the interval over test images. Points
+    thin lines are single subjects; of scores and forgetting, with one seed, it is the interval over test
+    images. Points
     are filled; given a place that is `judged`, only where its verdict is rewired, as far as there are
     verdicts; given a metric `p`, only where it is below `ALPHA` for every seed. A cross is a snapshot whose
     backbone is collapsed.
     """
     bands = []
-    for line in lines:
+    # untrained controls come last: below the others
+    for line in reversed(lines):
         curve = line.curve(metric)
+        if not len(curve):
+            continue
         steps, mean, sd = (np.asarray(column) for column in (curve.index, curve["mean"], curve["sd"]))
-        ax.plot(steps, mean, line.dash, color=line.colour)
+        ax.plot(steps, mean, linestyle=line.dash, color=line.colour)
         for label in line.subjects:
             own = line.curve(name_of_subject(metric, label))["mean"]
-            ax.plot(own.index, own, line.dash, color=line.colour, linewidth=0.6, alpha=0.55)
+            ax.plot(own.index, own, linestyle=line.dash, color=line.colour, linewidth=0.6, alpha=0.55)
         over = line.interval(metric)
         if len(over):
             bands.append((line, over))
         elif sd.any():
-            ax.fill_between(steps, mean - sd, mean + sd, color=line.colour, alpha=0.2, linewidth=0)
+            alpha = 0.2 * fade(len(lines))
+            ax.fill_between(steps, mean - sd, mean + sd, color=line.colour, alpha=alpha, linewidth=0)
         rewired = pd.Series(dtype=bool) if judged is None else line.rewired(judged)
         filled = (
             rewired.reindex(curve.index, fill_value=False) if len(rewired) else pd.Series(True, curve.index)
@@ -161,8 +187,8 @@ def draw_curves(
             filled &= line.curve(p)["max"].reindex(curve.index) < ALPHA
         broken = line.collapsed(split_name(metric).interpolated).reindex(curve.index, fill_value=False)
         for chosen, marker, face in (
-            (filled & ~broken, "o", line.colour),
-            (~filled & ~broken, "o", "white"),
+            (filled & ~broken, line.marker, line.colour),
+            (~filled & ~broken, line.marker, "white"),
             (broken, "X", "white"),
         ):
             where = chosen.to_numpy(dtype=bool)
@@ -178,18 +204,27 @@ def draw_curves(
     ax.set_title(title)
 
 
+def fade(n: int) -> float:
+    """How strong each of n bands may be, at most 1: many that overlap would hide the curves."""
+    return min(1.0, 3 / max(n, 1))
+
+
 def _draw_bands(ax: Axes, bands: Sequence[tuple[Line, pd.DataFrame]]) -> None:
-    """Draw intervals over subjects; a panel grows for them by at most half its height on either side."""
+    """Draw intervals; for those over subjects, a panel grows by at most half its height on either side."""
     if not bands:
         return
     low, high = ax.get_ylim()
-    room = 0.5 * (high - low)
+    room = 0.5 * (high - low) if any(line.subjects for line, _ in bands) else np.inf
     lowest, highest = (
         min(over["low"].min() for _, over in bands),
         max(over["high"].max() for _, over in bands),
     )
     for line, over in bands:
-        ax.fill_between(over.index, over["low"], over["high"], color=line.colour, alpha=0.16, linewidth=0)
+        alpha = 0.16 * fade(len(bands))
+        ax.fill_between(over.index, over["low"], over["high"], color=line.colour, alpha=alpha, linewidth=0)
+    # bands end within the panel as curves do
+    margin = 0.05 * (max(high, highest) - min(low, lowest))
+    lowest, highest = lowest - margin, highest + margin
     ax.set_ylim(max(min(low, lowest), low - room), min(max(high, highest), high + room))
 
 
@@ -204,3 +239,24 @@ def share_limits(axes: Sequence[Axes]) -> None:
     limits = np.array([ax.get_ylim() for ax in axes])
     for ax in axes:
         ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())
+
+
+def start_at_zero(ax: Axes) -> None:
+    """Let a vertical axis begin at 0, or below for negative values, with room for points at both ends."""
+    low, high = ax.get_ylim()
+    low = min(0.0, low)
+    ax.set_ylim(low, high + 0.05 * (high - low))
+
+
+def label_lowest(axes: Sequence[Axes], label: str) -> None:
+    """Name the horizontal axis below the lowest panel of every column only; panels stand in a grid."""
+    lowest: dict[int, tuple[int, Axes]] = {}
+    for ax in axes:
+        spec = ax.get_subplotspec()
+        assert spec is not None
+        ax.set_xlabel("")
+        column, row = spec.colspan.start, spec.rowspan.stop
+        if column not in lowest or lowest[column][0] < row:
+            lowest[column] = (row, ax)
+    for _, ax in lowest.values():
+        ax.set_xlabel(label)

@@ -25,7 +25,10 @@ from harness.reporting.columns import (
     describe_column,
     describe_metric,
 )
-from harness.reporting.comparison import task_measures
+from harness.reporting.comparison import (
+    range_of_images,
+    task_measures,
+)
 from harness.reporting.figures.panels import Line
 
 
@@ -72,7 +75,8 @@ def draw_matrices(lines: Sequence[Line]) -> Figure:
                 if scoring is None or matrix is None:
                     ax.set_axis_off()
                     continue
-                _draw_matrix(ax, matrix, line.runs[0].tasks)
+                counts = [range_of_images(line.runs, f"task/{name}/accuracy") for name in line.runs[0].tasks]
+                _draw_matrix(ax, matrix, line.runs[0].tasks, counts)
                 task, measure = task_measures([line.runs[0]])[0]
                 title = describe_metric(f"task/{task}/{measure}").title
                 ax.set_title(f"{line.label}: {SCORINGS[scoring]}, {title}", fontsize=8.5)
@@ -80,7 +84,10 @@ def draw_matrices(lines: Sequence[Line]) -> Figure:
     return figure
 
 
-def _draw_matrix(ax: Axes, matrix: Float[np.ndarray, "n_rows n_tasks"], tasks: Sequence[str]) -> None:
+def _draw_matrix(
+    ax: Axes, matrix: Float[np.ndarray, "n_rows n_tasks"], tasks: Sequence[str], counts: Sequence[str]
+) -> None:
+    """Draw a matrix; `counts` are numbers of test images, empty where unknown."""
     ax.imshow(matrix, cmap="Blues", vmin=0, vmax=1.15, aspect="auto")
     for (row, column), value in np.ndenumerate(matrix):
         # ink is illegible on dark blue
@@ -89,7 +96,8 @@ def _draw_matrix(ax: Axes, matrix: Float[np.ndarray, "n_rows n_tasks"], tasks: S
         if row == column + 1:
             frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=1.6)
             ax.add_patch(frame)
-    ax.set_xticks(range(len(tasks)), tasks)
+    names = [f"{task}\nn = {n}" if n else task for task, n in zip(tasks, counts, strict=True)]
+    ax.set_xticks(range(len(tasks)), names)
     ax.set_yticks(range(len(matrix)), ["step 0", *(f"after {task}" for task in tasks)])
     ax.xaxis.set_ticks_position("top")
     ax.tick_params(length=0)
