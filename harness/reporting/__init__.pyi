@@ -37,6 +37,9 @@ from .run_results import (
 from .text_table import (
     format_table,
 )
+from .verdicts import (
+    write_findings,
+)
 
 __all__ = [
     "ABSENT",
@@ -56,6 +59,7 @@ __all__ = [
     "record_question",
     "write_atlas",
     "write_claim",
+    "write_findings",
     "write_readout",
     "write_report",
 ]
