@@ -28,6 +28,7 @@ class Hub:
     files : dict of repository to dict of name to bytes
     private : dict of repository to bool
     refuses : dict of path's start to (status, message)
+        Status 0 closes the connection.
     messages : list of str
         Of the commits.
     tokens : set of str
@@ -99,6 +100,9 @@ def serve_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             if self.path != "/api/agent-harnesses":  # which huggingface_hub asks once, for its user agent
                 hub.tokens.add(self.headers.get("Authorization"))
             status, content = hub.answer(self.path, body)
+            if status == 0:
+                self.close_connection = True
+                return
             data = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

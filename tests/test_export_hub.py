@@ -641,6 +641,11 @@ def test_a_push_sends_the_folder(
         ("/api/models/somebody/mini/commit", 403, "^--push: the token may not write to somebody/mini"),
         ("/api/models/somebody/mini/preupload", 404, "^--push: the hub has no somebody/mini that this token"),
         ("/api/repos/create", 400, "^--push: somebody/mini: the hub answers '.*made to fail"),
+        (
+            "/api/models/somebody/mini/commit",
+            0,
+            r"^--push: somebody/mini: the upload failed \(\w+: .*isconnect",
+        ),
         ("/api/validate-yaml", 400, "^--push: somebody/mini: the .*made to fail"),
     ],
 )

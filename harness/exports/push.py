@@ -87,7 +87,8 @@ def push_model(folder: Path, repository: str, private: bool = False) -> str:
         )
     except HfHubHTTPError as error:
         raise InputError(f"--push: {_explain(error, repository)}") from error
-    except (OSError, ValueError) as error:
+    # a connection that is lost raises the base of the hub's errors, in the library that makes the requests
+    except (*HfHubHTTPError.__bases__, OSError, ValueError) as error:  # type: ignore[misc]
         if isinstance(error, InputError):
             raise
         said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
