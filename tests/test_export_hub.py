@@ -642,7 +642,7 @@ def test_a_push_sends_the_folder(
         ("/api/models/somebody/mini/preupload", 404, "^--push: the hub has no somebody/mini that this token"),
         ("/api/repos/create", 400, "^--push: somebody/mini: the hub answers '.*made to fail"),
         (
-            "/api/models/somebody/mini/commit",
+            "/api/validate-yaml",
             0,
             r"^--push: somebody/mini: the upload failed \(\w+: .*isconnect",
         ),

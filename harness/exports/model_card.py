@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 else:
     EvalResult = ModelCard = Any
 
-TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
+TEMPLATE = Path(__file__).parent / "templates" / "model_card.jinja"
 
 HUB_LICENSES = (
     *("apache-2.0", "mit", "cc-by-nc-4.0", "cc-by-4.0", "bsd-3-clause"),
