@@ -55,7 +55,7 @@ COMMANDS = {
         Command("query", "print curves of rewiring, forgetting and other metrics as a table"),
         Command("claim", "test by a preregistered plan whether brain-like networks forget less"),
         Command("readout", "draw what the regions of a brain read of images"),
-        Command("export", "write voxelwise maps as GIFTI, CIFTI, NIfTI, tables or for pycortex"),
+        Command("export", "write voxelwise maps for other programs, or the network for the Hugging Face hub"),
         Command("forward", "send journals to MLflow"),
     ),
     "Inputs": (

@@ -10,6 +10,7 @@ from .clip_backbone import (
 )
 from .load import (
     load_backbone,
+    load_open_clip,
     locate_checkpoint,
 )
 from .mini import (
@@ -20,23 +21,32 @@ from .mini import (
     name_mini,
 )
 from .mini_clip import (
+    CLIP_NAME,
     build_tokenizer,
     register_clip_config,
     tokenize,
 )
+from .origin import (
+    Origin,
+    describe_origin,
+)
 
 __all__ = [
+    "CLIP_NAME",
     "MEAN",
     "MODEL_NAME",
     "STD",
     "WIDTHS",
     "Backbone",
+    "Origin",
     "Preprocessing",
     "TextEncoder",
     "TextTower",
     "build_tokenizer",
+    "describe_origin",
     "encoder_hash",
     "load_backbone",
+    "load_open_clip",
     "locate_checkpoint",
     "name_mini",
     "register_clip_config",

@@ -222,6 +222,21 @@ def load_clip(
     text : bool
         Whether to keep the text tower.
     """
+    network = load_network(model, weights, seed, checkpoint, image_size, quick_gelu, pretrained)
+    n_features = int(open_clip.get_model_config(model)["embed_dim"])
+    return ClipBackbone(network, n_features, _tokenizer_of(model) if text else None)
+
+
+def load_network(
+    model: str,
+    weights: str | None,
+    seed: int,
+    checkpoint: Path | None = None,
+    image_size: int | None = None,
+    quick_gelu: bool | None = None,
+    pretrained: bool = True,
+) -> Any:
+    """Load both towers as open_clip builds them; arguments and errors as for `load_clip`."""
     register_clip_config()
     settings = open_clip.get_model_config(model) if model in open_clip.list_models() else None
     if settings is None:
@@ -263,7 +278,7 @@ def load_clip(
         open_clip.set_model_preprocess_cfg(
             network, {**open_clip.get_model_preprocess_cfg(network), "size": image_size}
         )
-    return ClipBackbone(network, int(settings["embed_dim"]), _tokenizer_of(model) if text else None)
+    return network
 
 
 def _load_file(network: nn.Module, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from harness.backbones.backbone import (
     Backbone,
@@ -12,11 +13,12 @@ from harness.backbones.backbone import (
 from harness.config import (
     PACKAGE_FOLDER,
     AnyBackboneConfig,
+    BackboneConfig,
     PythonBackboneConfig,
 )
 from harness.storage import InputError
 
-__all__ = ["Backbone", "Preprocessing", "TextTower", "load_backbone", "locate_checkpoint"]
+__all__ = ["Backbone", "Preprocessing", "TextTower", "load_backbone", "load_open_clip", "locate_checkpoint"]
 
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".tar")
 
@@ -75,6 +77,23 @@ def load_backbone(config: AnyBackboneConfig, pretrained: bool = True) -> Backbon
         )
     backbone.preprocessing = backbone.preprocessing.changed(config.preprocessing)
     return backbone.eval()
+
+
+def load_open_clip(config: BackboneConfig) -> Any:
+    """Load both towers of an open_clip backbone, as open_clip builds them (``open_clip.CLIP`` or its like).
+
+    Needs no tokenizer, so ``backbone.text`` does not matter. Errors are those of `load_backbone`.
+    """
+    from harness.backbones.clip_backbone import load_network
+
+    return load_network(
+        config.model,
+        config.weights,
+        config.seed,
+        None if config.checkpoint is None else locate_checkpoint(config.checkpoint),
+        config.image_size,
+        config.quick_gelu,
+    )
 
 
 def locate_checkpoint(checkpoint: str) -> Path:

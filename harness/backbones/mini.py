@@ -10,7 +10,7 @@ from typing import Any
 
 from timm.layers.hybrid_embed import HybridEmbed
 from timm.layers.norm import GroupNorm1
-from timm.models import register_model
+from timm.models import load_pretrained, register_model
 from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_hybrid import ConvStem
 from torch import nn
@@ -53,13 +53,19 @@ def palimpsest_mini_64(pretrained: bool = False, **kwargs: Any) -> VisionTransfo
 
 
 def _build(width: int, pretrained: bool, **kwargs: Any) -> VisionTransformer:
-    if pretrained:
-        raise RuntimeError(f"{MODEL_NAME} has no hub weights; give weights= a local safetensors file")
-    for name in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
+    found, _, cache, _ = (
         kwargs.pop(name, None)
+        for name in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "pretrained_model_args")
+    )
+    # settings of an exported folder (`palimpsest export --format huggingface`), on disk or at the hub
+    exported = found if isinstance(found, dict) and found.get("source") else {}
+    if pretrained and not exported:
+        raise RuntimeError(f"{MODEL_NAME} has no hub weights; give weights= a local safetensors file")
+    if exported:
+        kwargs = {"num_classes": exported["num_classes"], **kwargs}
     stem = ConvStem(channels=(width // 4, width // 2, width), norm_layer=GroupNorm1, act_layer=nn.GELU)
     model: Any = VisionTransformer(
-        img_size=IMAGE_SIZE,
+        img_size=kwargs.pop("img_size", IMAGE_SIZE),
         embed_layer=partial(HybridEmbed, backbone=stem, proj=False),
         patch_size=1,
         embed_dim=width,
@@ -77,5 +83,8 @@ def _build(width: int, pretrained: bool, **kwargs: Any) -> VisionTransformer:
         "crop_pct": 1.0,
         "num_classes": model.num_classes,
         "classifier": "head",
+        **exported,
     }
+    if pretrained:
+        load_pretrained(model, exported, num_classes=model.num_classes, cache_dir=cache)
     return model

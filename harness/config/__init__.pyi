@@ -67,6 +67,7 @@ from .method import (
     LpFtConfig,
     LwfConfig,
     MethodConfig,
+    PythonMethodConfig,
 )
 from .run import (
     Config,
@@ -132,6 +133,7 @@ __all__ = [
     "PreprocessingConfig",
     "PythonBackboneConfig",
     "PythonBrainConfig",
+    "PythonMethodConfig",
     "PythonTaskConfig",
     "Section",
     "Setting",

@@ -1,4 +1,4 @@
-"""Voxelwise maps of a snapshot, in files that other programs read."""
+"""A snapshot for other programs: its voxelwise maps, and the network itself for the Hugging Face hub."""
 
 import lazy_loader
 

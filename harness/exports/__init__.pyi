@@ -1,5 +1,13 @@
 from .formats import (
     FORMATS,
+    MODEL_FORMATS,
+)
+from .model_folder import (
+    write_model,
+)
+from .push import (
+    check_push,
+    push_model,
 )
 from .write import (
     write_export,
@@ -7,5 +15,9 @@ from .write import (
 
 __all__ = [
     "FORMATS",
+    "MODEL_FORMATS",
+    "check_push",
+    "push_model",
     "write_export",
+    "write_model",
 ]

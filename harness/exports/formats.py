@@ -17,6 +17,9 @@ WRITERS = {
 
 FORMATS = tuple(WRITERS)
 
+MODEL_FORMATS = ("huggingface", "peft")
+"""Of the network itself; `harness.exports.model_folder` writes them."""
+
 
 def load_writer(form: str) -> Callable[..., dict[str, bytes]]:
     """Import the function that takes an `Export` and makes a format's files: content by file name."""

@@ -29,6 +29,7 @@ from .snapshots import (
     read_backbone,
     read_manifest,
     read_snapshot,
+    read_tuned,
     sequence_steps,
     write_snapshot,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "read_backbone",
     "read_manifest",
     "read_snapshot",
+    "read_tuned",
     "sequence_steps",
     "tune",
     "use_all_cores",

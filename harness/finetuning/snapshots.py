@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -38,6 +39,12 @@ from harness.storage import (
     write_json,
 )
 from tasks import load_task
+
+if TYPE_CHECKING:
+    from tasks import Task
+else:
+    # datasets takes seconds to import
+    Task = Any
 
 
 @dataclass(frozen=True)
@@ -165,13 +172,29 @@ def _check_use(folder: Path, manifest: SnapshotManifest, backbone: Backbone) -> 
             raise InputError(f"{folder}: found a snapshot with {name} {found}, expected {expected}")
 
 
-def read_backbone(config: Config, run: Path, step: int) -> Backbone:
-    """Load the backbone as it was at a snapshot, with adapters merged into its weights."""
+def read_tuned(config: Config, run: Path, step: int, tasks: Sequence[Task] | None = None) -> TunedModel:
+    """Load a snapshot with its heads, in evaluation mode.
+
+    Parameters
+    ----------
+    config : Config
+        Of the run.
+    run : Path
+        Its folder.
+    step : int
+        Step of the snapshot.
+    tasks : sequence of Task, optional
+        The fine-tuned tasks in order; by default they are loaded if the method needs their class names.
+    """
     folder = snapshot_folder(run, step)
     backbone = load_backbone(config.backbone)
-    tasks = None
-    if METHODS[config.method.name].needs_texts:
+    if tasks is None and METHODS[config.method.name].needs_texts:
         tasks = [load_task(**one.model_dump()) for one in tasks_in_order(config.task)]
     model = tune(backbone, read_manifest(folder).n_classes, config.method, config.seed, tasks)
     read_snapshot(folder, model, encoder_hash(backbone))
-    return model.merged_backbone()
+    return model.eval()
+
+
+def read_backbone(config: Config, run: Path, step: int) -> Backbone:
+    """Load the backbone as it was at a snapshot, with adapters merged into its weights."""
+    return read_tuned(config, run, step).merged_backbone()

@@ -40,6 +40,9 @@ from .study_record import (
 from .text_table import (
     format_table,
 )
+from .verdicts import (
+    write_findings,
+)
 
 __all__ = [
     "ABSENT",
@@ -60,6 +63,7 @@ __all__ = [
     "record_question",
     "write_atlas",
     "write_claim",
+    "write_findings",
     "write_readout",
     "write_report",
 ]

@@ -75,6 +75,11 @@ class TunedModel(nn.Module):
         return [head for head in heads if isinstance(head, nn.Linear)]
 
     @property
+    def adapted(self) -> PeftModel | None:
+        """The encoder with its adapters, as peft has it; None without adapters."""
+        return self._adapted[0]
+
+    @property
     def current_head(self) -> nn.Linear:
         """The current task's head."""
         return self.heads[self._place]
@@ -151,10 +156,9 @@ class TunedModel(nn.Module):
     def merged_backbone(self) -> Backbone:
         """Copy the current backbone, with adapters merged into its weights."""
         backbone = copy.deepcopy(self.backbone)
-        (adapted,) = self._adapted
-        if adapted is not None:
+        if self.adapted is not None:
             # merging in place would make weights drift
-            backbone.encoder = copy.deepcopy(adapted).merge_and_unload()
+            backbone.encoder = copy.deepcopy(self.adapted).merge_and_unload()
         return backbone.requires_grad_(False).eval()
 
 
