@@ -28,7 +28,7 @@ NEEDS = {
     "backbone=mocov3_b16": ["backbone.checkpoint=vit-b-300ep.pth.tar"],
 }
 BACKBONES = group_options("backbone")
-OF_LIBRARIES = [option for option in BACKBONES if option != "python"]
+OF_LIBRARIES = [option for option in BACKBONES if option not in ("python", "stable_diffusion")]
 
 
 def compose(option: str) -> BackboneConfig:

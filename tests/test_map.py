@@ -187,10 +187,11 @@ def test_the_atlas_has_its_panels_and_needs_nothing_beside_it(study: Path) -> No
     assert not page.values("a", "href")
     assert all(page.values("img", "alt"))
     assert not page.open
-    # scores, hierarchy; selectors, shares, places and clusters of two networks
+    # scores, hierarchy; selectors, shares, places and clusters of two networks; no channels
     assert len(page.values("img", "src")) == 2 + 2 * 4
     for text in ("mini_clip", "mini_random", "One map a layer", "Places on the image plane", "b0", "Sources"):
         assert text in page.text
+    assert page.text.count("saved without learned.safetensors") == 2
     assert len(re.findall(r">best<", path.read_text(encoding="utf-8"))) == 4  # the brain and three regions
 
 
@@ -198,7 +199,7 @@ def test_the_atlas_takes_maps_from_several_places(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        atlas, "render_atlas", lambda networks: ", ".join(network.label for network in networks)
+        atlas, "render_atlas", lambda networks, rois: ", ".join(network.label for network in networks)
     )
     one, two = sorted((study / "maps").iterdir())
     other = write_map(["backbone=mini_random"], tmp_path, 0.0).parents[1]

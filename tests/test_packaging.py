@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import re
 import shutil
 import subprocess
@@ -65,8 +66,8 @@ def test_every_dependency_has_a_version_that_it_accepts() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
-    extras = project["optional-dependencies"]
-    for text in (*project["dependencies"], *extras["dev"], *extras["docs"]):
+    extras = project["optional-dependencies"].values()
+    for text in (*project["dependencies"], *itertools.chain.from_iterable(extras)):
         requirement = Requirement(text)
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), text
 

@@ -1,4 +1,4 @@
-"""Pretrained vision networks behind one interface: timm, open_clip and the mini architecture."""
+"""Pretrained vision networks behind one interface: timm, open_clip, diffusers and the mini architecture."""
 
 import lazy_loader
 

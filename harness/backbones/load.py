@@ -14,7 +14,9 @@ from harness.config import (
     PACKAGE_FOLDER,
     AnyBackboneConfig,
     BackboneConfig,
+    DiffusionBackboneConfig,
     PythonBackboneConfig,
+    check_tunable,
 )
 from harness.storage import InputError
 
@@ -28,16 +30,17 @@ def load_backbone(config: AnyBackboneConfig, pretrained: bool = True) -> Backbon
 
     Parameters
     ----------
-    config : BackboneConfig
+    config : BackboneConfig, PythonBackboneConfig or DiffusionBackboneConfig
     pretrained : bool
         False: random weights, to be timed or counted. No file is read, and within ``torch.device("meta")``
         the network takes no memory (open_clip: only with `text` false). A user's own function runs as it is.
+        Only plans of fine-tuning need this, so backbones that cannot be fine-tuned refuse it.
 
     Raises
     ------
     InputError
-        For an unknown model or tag, a missing or unfit file, an image size that the network cannot take, or
-        an unreachable hub.
+        For an unknown model or tag, a missing or unfit file, an image size that the network cannot take, an
+        unreachable hub, or a library that is not installed.
     """
     if isinstance(config, PythonBackboneConfig):
         from harness.backbones.python import load_python
@@ -45,6 +48,22 @@ def load_backbone(config: AnyBackboneConfig, pretrained: bool = True) -> Backbon
         backbone = load_python(config)
         backbone.preprocessing = backbone.preprocessing.changed(config.preprocessing)
         return backbone.eval()
+    if isinstance(config, DiffusionBackboneConfig):
+        if not pretrained:
+            check_tunable(config)
+        from harness.backbones.diffusion_backbone import load_diffusion
+
+        backbone = load_diffusion(
+            config.weights,
+            None if config.checkpoint is None else locate_checkpoint(config.checkpoint),
+            timestep=config.timestep,
+            prompt=config.prompt,
+            noise_seed=config.noise_seed,
+            image_size=config.image_size,
+            precision=config.precision,
+        )
+        backbone.preprocessing = backbone.preprocessing.changed(config.preprocessing)
+        return backbone
     if config.weights is not None and config.weights.endswith(WEIGHT_FILES):
         raise InputError(
             f"backbone.weights: found {config.weights}, expected a hub tag; a file is backbone.checkpoint"

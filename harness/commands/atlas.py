@@ -13,7 +13,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = CommandParser(
         "atlas",
         "Write the atlas of networks that palimpsest map has mapped, in one HTML file, and print its path.",
-        ("atlas runs/default", "atlas runs/default/maps/mini_clip-* runs/other --out both.html"),
+        (
+            "atlas runs/default",
+            "atlas runs/default/maps/mini_clip-* runs/other --out both.html",
+            "atlas runs/default --roi V1 --roi V4",
+        ),
     )
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="FOLDER", help="of a map, or of a study with maps"
@@ -21,7 +25,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="page to write (default: atlas.html in the first study)"
     )
+    parser.add_argument(
+        "--roi",
+        action="append",
+        default=[],
+        help="region whose channels are drawn; may be repeated (default: some of each level)",
+    )
     found = parser.parse(argv)
     from harness.reporting import write_atlas
 
-    print(write_atlas(found.folders, found.out))
+    print(write_atlas(found.folders, found.out, found.roi))

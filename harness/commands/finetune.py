@@ -11,6 +11,7 @@ from harness.commands.arguments import OverrideParser
 from harness.commands.config import RUN_SETTINGS
 from harness.config import (
     Config,
+    check_tunable,
     load_config,
     to_yaml,
 )
@@ -22,6 +23,7 @@ from harness.storage import (
 
 def run(config: Config) -> Path:
     """Fine-tune, snapshot and track one run; return its folder."""
+    check_tunable(config.backbone)
     # after the arguments are checked: torch takes seconds to import
     from harness.finetuning import (
         build_accelerator,

@@ -1,8 +1,10 @@
 from .backbone import (
     AnyBackboneConfig,
     BackboneConfig,
+    DiffusionBackboneConfig,
     PreprocessingConfig,
     PythonBackboneConfig,
+    check_tunable,
 )
 from .base import (
     Section,
@@ -106,6 +108,7 @@ __all__ = [
     "ClaimPlan",
     "Config",
     "ContrastConfig",
+    "DiffusionBackboneConfig",
     "EmbeddedTaskConfig",
     "EvidenceConfig",
     "EwcConfig",
@@ -145,6 +148,7 @@ __all__ = [
     "TokenPlace",
     "TrainedMappingConfig",
     "add_config_folder",
+    "check_tunable",
     "config_hash",
     "describe_settings",
     "flatten",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -15,6 +16,7 @@ from harness.config.python import (
     PythonSection,
     name_by_function,
 )
+from harness.storage import InputError
 
 
 class PreprocessingConfig(Section):
@@ -99,4 +101,73 @@ class PythonBackboneConfig(PythonSection):
         return self.objective == "none"
 
 
-AnyBackboneConfig = BackboneConfig | PythonBackboneConfig
+class DiffusionBackboneConfig(Section):
+    """A latent diffusion model, read at one timestep and for one prompt (`docs/backbones.md`)."""
+
+    library: Literal["diffusers"]
+    name: Name
+    weights: str | None = Field(
+        None, description="repository on the hub in diffusers' format, owner/name or owner/name@revision"
+    )
+    checkpoint: str | None = Field(
+        None,
+        min_length=1,
+        description="folder in diffusers' format (model_index.json, unet/, vae/, ...), instead of the hub",
+    )
+    objective: Name = Field(description="what it was pretrained for: denoising")
+    size: Name | None = Field(None, description="size class: S, B, L, ..., to compare like with like")
+    image_size: int | None = Field(None, ge=8, description="edge of the input, pixels; null: as the weights")
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    timestep: int = Field(
+        261,
+        ge=0,
+        description="of the noise schedule: 0 is least noise; at most the schedule's length − 1 (999 in "
+        "Stable Diffusion)",
+    )
+    prompt: str = Field("", description="text that the U-Net is given with every image; empty: none")
+    noise_seed: Seed = Field(0, description="of the noise, which is the same for all images")
+    precision: Literal["no", "fp16", "bf16"] = Field(
+        "no",
+        description="mixed precision of the U-Net; no, and fp16 on a CPU: float32. The image encoder always "
+        "has float32",
+    )
+
+    @property
+    def model(self) -> str:
+        """What the library calls the architecture: here, the repository or folder."""
+        return str(self.weights if self.checkpoint is None else self.checkpoint)
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the weights are random."""
+        return False
+
+    @model_validator(mode="after")
+    def _weights_are_a_repository(self) -> DiffusionBackboneConfig:
+        if self.weights is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", self.weights):
+            raise ValueError(
+                f"found weights {self.weights}, expected a repository of the hub (owner/name); a folder is "
+                "backbone.checkpoint"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_named(self) -> DiffusionBackboneConfig:
+        if self.weights is None and self.checkpoint is None:
+            raise ValueError(
+                f"found neither weights nor checkpoint for {self.name}; expected a repository of the hub as "
+                "weights, or a folder in diffusers' format as checkpoint"
+            )
+        return self
+
+
+AnyBackboneConfig = BackboneConfig | PythonBackboneConfig | DiffusionBackboneConfig
+
+
+def check_tunable(config: AnyBackboneConfig) -> None:
+    """Raise an `InputError` if a backbone can only be mapped as it is, not fine-tuned."""
+    if isinstance(config, DiffusionBackboneConfig):
+        raise InputError(
+            f"backbone: found {config.name} (library diffusers), which no method fine-tunes, expected a "
+            f"backbone of another library; palimpsest map backbone={config.name} maps it as it is"
+        )

@@ -126,9 +126,11 @@ def _write_files(folder: Path, form: str, exported: ExportedModel) -> tuple[str,
 def _check_backbone(config: Config) -> BackboneConfig:
     if isinstance(config.backbone, BackboneConfig):
         return config.backbone
+    other = config.backbone
     raise InputError(
-        f"backbone.library: found python ({config.backbone.function}), expected timm or open_clip: the hub's "
-        "libraries cannot build a network of your own (harness.finetuning.read_backbone returns it as it is)"
+        f"backbone.library: found {other.library} ({getattr(other, 'function', other.name)}), expected timm "
+        "or open_clip: the hub's libraries cannot build another network "
+        "(harness.finetuning.read_backbone returns it as it is)"
     )
 
 

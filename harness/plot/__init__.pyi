@@ -7,6 +7,11 @@ from .brain_maps import (
     draw_brain,
     region_colours,
 )
+from .channel_grid import (
+    ChannelColumn,
+    count_pictures,
+    draw_channel_grid,
+)
 from .cluster_maps import (
     draw_cluster_maps,
     draw_clusters,
@@ -52,13 +57,16 @@ __all__ = [
     "INK",
     "MOST_IMAGES",
     "WIDTH",
+    "ChannelColumn",
     "DepthShift",
     "RoiReading",
     "brain",
     "choose_colours",
     "choose_limit",
     "clusters",
+    "count_pictures",
     "draw_brain",
+    "draw_channel_grid",
     "draw_cluster_maps",
     "draw_clusters",
     "draw_layer_maps",

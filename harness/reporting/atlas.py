@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from harness.brains import (
     Brain,
@@ -39,6 +40,11 @@ from harness.reporting.page_brains import (
     order_places,
 )
 from harness.reporting.page_templates import load_template
+from harness.reporting.region_channels import (
+    choose_regions,
+    choose_stimuli,
+    draw_channels,
+)
 from harness.runs import (
     Subject,
     maps_folder,
@@ -66,7 +72,7 @@ SUMMARY = (
 """Columns of the summary: heading, row of the results, format, row of the standard deviation over refits."""
 
 
-def write_atlas(folders: Sequence[Path], path: Path | None = None) -> Path:
+def write_atlas(folders: Sequence[Path], path: Path | None = None, rois: Sequence[str] = ()) -> Path:
     """Write the atlas of finished maps and return its path.
 
     Parameters
@@ -75,11 +81,13 @@ def write_atlas(folders: Sequence[Path], path: Path | None = None) -> Path:
         Of maps, or of studies whose maps are all meant.
     path : Path, optional
         By default ``atlas.html`` in the first folder's study.
+    rois : sequence of str
+        Regions whose channels are drawn; by default some of each level of the hierarchy.
 
     Raises
     ------
     InputError
-        If a folder holds no finished map, or a file is missing or broken.
+        If a folder holds no finished map, a file is missing or broken, or a brain lacks a region.
     """
     found = [map_folder for folder in folders for map_folder in find_maps(folder)]
     networks = read_maps(list(dict.fromkeys(found)))
@@ -88,20 +96,20 @@ def write_atlas(folders: Sequence[Path], path: Path | None = None) -> Path:
         path = (above.parent if above == maps_folder(above.parent) else above) / "atlas.html"
     elif path.is_dir():
         raise InputError(f"--out: found the folder {path}, expected a file, such as {path / 'atlas.html'}")
-    page = render_atlas(networks)
+    page = render_atlas(networks, rois)
     with write_atomically(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
-def render_atlas(networks: Sequence[MappedNetwork]) -> str:
+def render_atlas(networks: Sequence[MappedNetwork], rois: Sequence[str] = ()) -> str:
     """Render the page as HTML, a part per brain."""
     of_brain: dict[BrainConfig, list[MappedNetwork]] = {}
     for network in networks:
         of_brain.setdefault(network.config.brain, []).append(network)
     manifests = [read_json(network.folder / "manifest.json") for network in networks]
     return load_template("atlas.html").render(
-        parts=[_describe_brain(alike) for alike in of_brain.values()],
+        parts=[_describe_brain(alike, rois) for alike in of_brain.values()],
         summary=SUMMARY,
         n_networks=len(networks),
         code_versions=sorted({manifest["code_version"] for manifest in manifests}),
@@ -109,14 +117,17 @@ def render_atlas(networks: Sequence[MappedNetwork]) -> str:
     )
 
 
-def _describe_brain(networks: Sequence[MappedNetwork]) -> dict[str, Any]:
+def _describe_brain(networks: Sequence[MappedNetwork], rois: Sequence[str]) -> dict[str, Any]:
     """Figures and tables of the networks that were mapped to one brain."""
     brains: dict[BrainConfig, Brain] = {}
+    images: list[Image.Image] = []
     fits: dict[tuple[Path, str | None], SubjectFits] = {}
     for network in networks:
         for subject in network.subjects:
             if subject.brain not in brains:
-                brains[subject.brain] = _load_scored(subject)
+                brain = load_brain(subject.brain)
+                images = images or choose_stimuli(brain, networks)
+                brains[subject.brain] = _score(brain, subject)
             fits[network.folder, subject.label] = read_fits(subject, brains[subject.brain])
     own = [[fits[network.folder, subject.label] for subject in network.subjects] for network in networks]
     loaded = list(brains.values())
@@ -130,6 +141,7 @@ def _describe_brain(networks: Sequence[MappedNetwork]) -> dict[str, Any]:
         "networks": networks,
         "scores": embed_png(draw_scores(networks, order, spreads)),
         "hierarchy": embed_png(draw_hierarchy(networks, ordered, depths)) if len(ordered) > 1 else None,
+        "channels": draw_channels(networks, images, choose_regions(loaded[0].rois, order, rois)),
         "table": list(tabulate(networks, ["all", *order], spreads)),
         "maps": [
             {"network": network, "label": subject.label, "first": place == 0}
@@ -174,9 +186,8 @@ def draw_network(brain: Brain, fits: SubjectFits, seed: int) -> dict[str, str | 
     }
 
 
-def _load_scored(subject: Subject) -> Brain:
-    """Load a brain without rows; its noise ceiling is that of the held-out stimuli."""
-    brain = load_brain(subject.brain)
+def _score(brain: Brain, subject: Subject) -> Brain:
+    """Return a brain without rows; its noise ceiling is that of the held-out stimuli."""
     split = load_split(split_file(subject.folder), brain.stimulus_ids)
     return leave_rows_out(brain.score_on(split.held_out))
 

@@ -119,7 +119,7 @@ def write_readout(
     backbone = read_backbone(config, run, step)
     # on the finest grid, whatever the mapping was fitted on
     tokens = extract_tokens(backbone, pictures, None, config.probes.batch_size)
-    shown = _as_seen(backbone, pictures)
+    shown = as_seen(backbone, pictures)
     readings = [read_roi(roi, mapping, reader, tokens) for roi in chosen]
     of = f"{config.backbone.name}, step {step:,} of fine-tuning on {config.task.name}"
     of += "" if chosen_subject.label is None else f", {chosen_subject.label}"
@@ -161,7 +161,7 @@ def _choose_rois(brain: Brain, names: Sequence[str]) -> list[Roi]:
     return sorted(chosen, key=lambda roi: np.inf if roi.rank is None else roi.rank)
 
 
-def _as_seen(
+def as_seen(
     backbone: Backbone, images: Sequence[Image.Image]
 ) -> Float[np.ndarray, "n_images height width 3"]:
     """Return images as the network sees them, resized and cropped, as RGB in 0 to 1."""

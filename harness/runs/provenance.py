@@ -22,6 +22,8 @@ PACKAGES = (
     "timm",
     "open_clip_torch",
     "peft",
+    "diffusers",
+    "transformers",
     "accelerate",
     "datasets",
     "torchmetrics",

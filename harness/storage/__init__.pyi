@@ -32,6 +32,7 @@ from .hub import (
     explain_hub_errors,
     explain_server_errors,
     hub_answers,
+    without_downloads,
 )
 from .image_files import (
     DECODER_VERSION,
@@ -90,6 +91,7 @@ __all__ = [
     "read_weights",
     "remove_path",
     "unknown_name",
+    "without_downloads",
     "write_atomically",
     "write_json",
 ]

@@ -77,6 +77,17 @@ def explain_hub_errors(what: str, advice: str = ADVICE) -> Iterator[None]:
 
 
 @contextmanager
+def without_downloads() -> Iterator[None]:
+    """Load from files and caches alone: no server is asked, as if none answered."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
 def explain_server_errors(what: str, url: str, cached: bool) -> Iterator[None]:
     """As `explain_hub_errors`, for weights at an address of their own instead of the hub."""
     server = urlparse(url).netloc

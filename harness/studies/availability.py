@@ -14,6 +14,7 @@ from harness.config import (
     AnyBackboneConfig,
     BackboneConfig,
     Config,
+    DiffusionBackboneConfig,
     HubTaskConfig,
     ImagefolderTaskConfig,
     MedmnistTaskConfig,
@@ -35,6 +36,7 @@ HERE, DOWNLOAD, MISSING = "here", "download", "missing"
 
 # libraries try these names in order
 TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
+DIFFUSERS_FILES = ("unet/diffusion_pytorch_model.safetensors",)
 OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -84,6 +86,12 @@ def find_weights(config: AnyBackboneConfig) -> list[Need]:
     what = f"weights of {config.name}"
     if isinstance(config, PythonBackboneConfig):
         return [_function(what, "backbone", config.function)]
+    if isinstance(config, DiffusionBackboneConfig):
+        if config.checkpoint is not None:
+            return [_local(what, locate_checkpoint(config.checkpoint))]
+        repository = str(config.weights)
+        state = HERE if in_hub_cache(repository, DIFFUSERS_FILES) else DOWNLOAD
+        return [Need(what, state, f"hub: {repository}")]
     if config.checkpoint is not None:
         found = [_local(what, locate_checkpoint(config.checkpoint))]
     elif config.weights is None:

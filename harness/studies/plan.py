@@ -20,6 +20,7 @@ from harness.config import (
     MethodConfig,
     PythonBackboneConfig,
     SimulatedConfig,
+    check_tunable,
     one_by_one,
     tasks_in_order,
 )
@@ -244,6 +245,8 @@ def print_plan(configs: Sequence[Config], measure: bool = True) -> None:
     measure : bool
         Whether to time pieces of the work, which takes a minute or more, and to read brains' files.
     """
+    for config in configs:
+        check_tunable(config.backbone)
     needs = list_needs(configs)
     missing = {need for need in needs if need.state == MISSING}
     runs, stopwatch = [], Stopwatch() if measure else None

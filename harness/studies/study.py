@@ -15,6 +15,7 @@ import joblib
 from harness.config import (
     Config,
     ContrastConfig,
+    check_tunable,
 )
 from harness.reporting import (
     RunResult,
@@ -77,6 +78,8 @@ def run_study(overrides: list[str]) -> int:
         As on the command line.
     """
     runs = list(expand_grid(overrides))
+    for _, config in runs:
+        check_tunable(config.backbone)
     check_files(config for _, config in runs if not is_finished(run_folder(config)))
     # accelerate launch would give a single process one thread
     os.environ.setdefault("OMP_NUM_THREADS", str(joblib.cpu_count()))
