@@ -75,6 +75,10 @@ class TextTower(abc.ABC):
     def embed(self, texts: Sequence[str]) -> Float[Tensor, "n_texts n_channels"]:
         """Unit-length embeddings of texts, comparable with the backbone's features."""
 
+    def fingerprint(self) -> str | None:
+        """Hash all that the embeddings depend on; None if that is unknown."""
+        return None
+
     def copy_to_train(self) -> TextEncoder:
         """Return a trainable copy of the network; an `InputError` if there is none."""
         raise InputError("this backbone's text tower cannot be trained; expected an open_clip backbone")

@@ -45,6 +45,7 @@ from harness.backbones.weight_files import (
 )
 from harness.storage import (
     InputError,
+    content_hash,
     explain_hub_errors,
     unknown_name,
 )
@@ -76,6 +77,12 @@ class ClipTextTower(TextTower):
     def embed(self, texts: Sequence[str]) -> Float[Tensor, "n_texts n_channels"]:
         """Unit-length embeddings of texts."""
         return self._model.encode_text(self._tokenizer(list(texts)), normalize=True)
+
+    def fingerprint(self) -> str:
+        """Hash the weights of the text side, and what its tokenizer makes of some words."""
+        state = self._model.state_dict()
+        weights = {name: part for name, part in state.items() if not name.startswith("visual.")}
+        return content_hash(weights, self._tokenizer(["a photo of a 12 dog, zebra, ü"]).tolist())
 
     def copy_to_train(self) -> ClipTextEncoder:
         """Return a trainable copy of the network."""

@@ -7,14 +7,12 @@ user's cache folder; ``PALIMPSEST_CACHE`` moves it. Deleting it costs only time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from harness.brains.brain import (
     Brain,
@@ -28,6 +26,7 @@ from harness.storage import (
     InputError,
     cache_folder,
     content_hash,
+    hold_cached,
     open_npy,
     read_json,
     write_atomically,
@@ -63,7 +62,7 @@ def cached_brain(
         Opens stimuli that stay in their source files and are not copied.
     """
     folder = kept_at(key)
-    with _alone(folder.name):
+    with hold_cached(folder.name):
         if folder.exists():
             try:
                 return _read(folder, open_stimuli)
@@ -75,19 +74,6 @@ def cached_brain(
         except OSError as error:
             log.warning("warning: %s: cannot be written (%s); continuing without it", folder, error.strerror)
     return brain
-
-
-@contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Wait until no other process makes a brain of this name, if a lock can be written."""
-    lock = FileLock(cache_folder() / "locks" / name)
-    with suppress(OSError, NotImplementedError):  # read-only, or a file system without locks
-        (cache_folder() / "locks").mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _write(brain: Brain, key: Mapping[str, Any], folder: Path) -> None:

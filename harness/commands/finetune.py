@@ -26,9 +26,11 @@ def run(config: Config) -> Path:
     check_tunable(config.backbone)
     # after the arguments are checked: torch takes seconds to import
     from harness.finetuning import (
+        adopt_training,
         build_accelerator,
         finetune,
         fingerprint_method,
+        record_training,
     )
     from harness.runs import (
         bind_to_plan,
@@ -55,8 +57,14 @@ def run(config: Config) -> Path:
             with write_atomically(folder / "config.yaml") as temporary:
                 temporary.write_text(to_yaml(config), encoding="utf-8")
             write_json(folder / "manifest.json", manifest)
+            trained = adopt_training(config, folder, manifest)
+            if trained is not None:
+                print(f"fine-tuned already by {trained}: its snapshots are used (reuse=false trains again)")
         with TrackedRun(config, folder) if accelerator.is_main_process else nullcontext() as tracked:
+            accelerator.wait_for_everyone()
             finetune(config, folder, inputs.tasks, inputs.backbone, accelerator)
+            if accelerator.is_main_process:
+                record_training(config, folder, manifest)
             track(config, folder, inputs, accelerator)
             if tracked is not None:
                 if config.mlflow.log_model:

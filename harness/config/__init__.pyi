@@ -26,6 +26,7 @@ from .claim import (
 from .compose import (
     MAPPED,
     config_hash,
+    determining,
     flatten,
     load_config,
     load_option,
@@ -151,6 +152,7 @@ __all__ = [
     "check_tunable",
     "config_hash",
     "describe_settings",
+    "determining",
     "flatten",
     "group_options",
     "load_config",

@@ -206,6 +206,7 @@ def determining(config: Config) -> dict[str, Any]:
             "runs_dir": True,
             "study": True,
             "mlflow": True,
+            "reuse": True,
             "finetune": {"num_workers"},
             "snapshots": {"resume_every"},
             "mapping": {"voxels_per_pass", "token_place"},

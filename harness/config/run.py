@@ -154,3 +154,8 @@ class Config(Section):
     probes: ProbesConfig = ProbesConfig()
     evidence: EvidenceConfig = EvidenceConfig()
     mlflow: MlflowConfig = MlflowConfig()
+    reuse: bool = Field(
+        True,
+        description="whether equal work of other runs is used: fine-tuning, from a run in runs_dir; fits, "
+        "evidence and probes of step 0, from the cache",
+    )

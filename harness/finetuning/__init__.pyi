@@ -25,6 +25,10 @@ from .pretraining import (
     PretrainConfig,
     pretrain,
 )
+from .reuse import (
+    adopt_training,
+    record_training,
+)
 from .snapshots import (
     read_backbone,
     read_manifest,
@@ -39,6 +43,7 @@ __all__ = [
     "Objective",
     "PretrainConfig",
     "TunedModel",
+    "adopt_training",
     "build_accelerator",
     "finetune",
     "fingerprint_method",
@@ -50,6 +55,7 @@ __all__ = [
     "read_manifest",
     "read_snapshot",
     "read_tuned",
+    "record_training",
     "sequence_steps",
     "tune",
     "use_all_cores",

@@ -51,6 +51,11 @@ from .npy_files import (
     open_npy,
     read_npz,
 )
+from .shared import (
+    hash_sources,
+    hold_cached,
+    make_once,
+)
 from .text import (
     format_bytes,
     format_seconds,
@@ -78,10 +83,13 @@ __all__ = [
     "hash_files",
     "hash_images",
     "hash_pixels",
+    "hash_sources",
+    "hold_cached",
     "hub_answers",
     "import_function",
     "list_images",
     "list_images_below",
+    "make_once",
     "merge_equal_images",
     "open_npy",
     "quiet_nibabel",

@@ -75,6 +75,11 @@ class EvidenceFiles:
         file = controls_folder(self._folder) if step == 0 else evidence_file(self._folder, step)
         return file.exists()
 
+    @property
+    def controls(self) -> Path:
+        """Folder of step 0's evidence and controls."""
+        return controls_folder(self._folder)
+
     def make_controls(self, data: FitData, brain: Brain, progress: str | None) -> None:
         """Choose stimuli, regions and penalties at step 0, and compute its evidence and controls."""
         generator = np.random.default_rng(self._seed)

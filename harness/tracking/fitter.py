@@ -96,13 +96,14 @@ class Fitter:
         """Whether fits start from a fit of step 0 (warm starts) that is not there yet."""
         return self._warm_steps is not None and not start_folder(subject.folder).exists()
 
-    def make_start(self, subject: Subject, name: str) -> None:
+    def start_item(self, subject: Subject) -> WorkItem:
+        """The fit that warm starts start from: one more of step 0, with which nothing is compared."""
+        return WorkItem(subject, 0, self._config.mapping.floor_refits + 1)
+
+    def make_start(self, item: WorkItem, name: str) -> None:
         """Fit the mapping that warm starts start from; step 0 must be open."""
-        # one more fit of step 0, with its own seed; nothing is compared with it
-        item = WorkItem(subject, 0, self._config.mapping.floor_refits + 1)
-        save_mapping(
-            self._fit(item, f"{name}, start", self._config.mapping, None), start_folder(subject.folder)
-        )
+        mapping = self._fit(item, f"{name}, start", self._config.mapping, None)
+        save_mapping(mapping, start_folder(item.subject.folder))
 
     def fit(self, item: WorkItem, name: str) -> None:
         """Fit and save the mapping of an item, whose snapshot must be open."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from harness.config import Config
 from harness.runs import (
     Brains,
     Journal,
+    start_folder,
 )
 from harness.tracking.fitter import (
     Fitter,
@@ -20,6 +22,7 @@ from harness.tracking.results import (
     join_subjects,
     measure_subject,
 )
+from harness.tracking.shared_start import SharedStart
 from harness.tracking.work_items import plan_work
 
 
@@ -34,7 +37,7 @@ def map_network(
     """Fit a network's mapping to every subject, with its refits, and write the rows of step 0.
 
     Mappings that exist are kept, so a killed call goes on. They are those of a run's step 0 with the same
-    settings, except for a family that fits all snapshots together.
+    settings, and shared with it, except for a family that fits all snapshots together.
 
     Parameters
     ----------
@@ -49,15 +52,18 @@ def map_network(
     """
     fitter = Fitter(config, folder, brains, device, quiet)
     fitter.open(backbone)
+    shared = SharedStart(config, backbone, brains, device)
     rows: dict[str, dict[str, float]] = {}
     for subject in brains.subjects:
         prepare_split(config, subject, brains)
         of = f"{config.backbone.name}, {subject.label or config.brain.name}"
         missing = [item for item in plan_work(config, [subject], [0]) if not item.mapping.exists()]
         if missing and fitter.lacks_start(subject):
-            fitter.make_start(subject, of)
+            start = fitter.start_item(subject)
+            make = partial(fitter.make_start, start, of)
+            shared.make_start(start, start_folder(subject.folder), make)
         for place, item in enumerate(missing, 1):
-            fitter.fit(item, f"{of} {place}/{len(missing)}")
+            shared.make_mapping(item, partial(fitter.fit, item, f"{of} {place}/{len(missing)}"))
         rows[subject.label or "all"] = measure_subject(config, subject, brains, [0])[0]
     with Journal(folder / "results.jsonl") as journal:
         journal.log(0, join_subjects(rows))

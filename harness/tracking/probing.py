@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from safetensors.numpy import save_file
 from scipy.special import expit, softmax
 
 from harness.backbones import (
@@ -32,10 +34,18 @@ from harness.measures import (
 from harness.runs import (
     Inputs,
 )
+from harness.storage import (
+    read_arrays,
+    read_json,
+    write_json,
+)
 from harness.tokens import (
     extract_features,
     extract_layer_means,
 )
+
+# files of step 0's probes
+PROBES, FEATURES, MEANS = "probes.json", "features.safetensors", "means.safetensors"
 
 
 class Prober:
@@ -68,11 +78,56 @@ class Prober:
         name : str
             Label of the progress bars.
         """
+        found, features = self.probe_backbone(backbone, name)
+        return self.add_heads(found, features, model)
+
+    def write_start(self, backbone: Backbone, name: str, folder: Path) -> None:
+        """Measure the pretrained backbone and write all but the heads' scores into a new folder."""
+        found, features = self.probe_backbone(backbone, name, at_start=True)
+        folder.mkdir()
+        write_json(folder / PROBES, found)
+        for file, arrays in ((FEATURES, features), (MEANS, self._means_at_start)):
+            save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, folder / file)
+
+    def read_start(self, folder: Path, model: TunedModel) -> dict[str, Any]:
+        """Content of the probes file of step 0, from a folder of `write_start` and the heads."""
+        means = read_arrays(folder / MEANS)
+        # safetensors sorts by name
+        layers = (*self._pretrained.layers, "features")
+        self._means_at_start = {layer: means[layer] for layer in layers}
+        return self.add_heads(read_json(folder / PROBES), read_arrays(folder / FEATURES), model)
+
+    def add_heads(
+        self,
+        found: dict[str, Any],
+        features: dict[str, Float[np.ndarray, "n_images n_channels"]],
+        model: TunedModel,
+    ) -> dict[str, Any]:
+        """Add the scores of fine-tuned heads to what `probe_backbone` returns."""
+        for place, task in enumerate(self._tasks):
+            model.choose_head(place)
+            scored = score_head(model, features[task.name], np.array(task.test["label"], dtype=np.int64))
+            if len(self._tasks) == 1:
+                found["task"] = scored.named()
+            else:
+                found.setdefault("heads", {})[task.name] = scored.named()
+            if scored.images is not None:
+                found["images"][task.name]["right"]["head"] = scored.images.encode()
+        return found
+
+    def probe_backbone(
+        self, backbone: Backbone, name: str, at_start: bool = False
+    ) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "n_images n_channels"]]]:
+        """Measure everything but the heads; return the features of fine-tuned tasks' test images too.
+
+        `at_start`: the backbone is the pretrained one, so drift needs no images seen by another.
+        """
         multi_label = [task.name for task in (*self._tasks, *self._probes) if task.multi_label]
         single = len(self._tasks) == 1
         found: dict[str, Any] = {"probe": {}, "multi_label": multi_label, "images": {}}
         health: dict[str, Any] = {"chance": {}}
         seen: dict[str, Float[np.ndarray, "n_images n_channels"]] = {}
+        of_test: dict[str, Float[np.ndarray, "n_images n_channels"]] = {}
         for place, task in enumerate([*self._tasks, *self._probes]):
             tuned = place < len(self._tasks)
             features, labels = [], []
@@ -90,13 +145,7 @@ class Prober:
             if tuned:
                 if not task.multi_label:
                     health["chance"][task.name] = float(np.bincount(labels[1]).max() / len(labels[1]))
-                model.choose_head(place)
-                scored["head"] = score_head(model, features[1], labels[1])
-                scores = scored["head"].named()
-                if single:
-                    found["task"] = scores
-                else:
-                    found.setdefault("heads", {})[task.name] = scores
+                of_test[task.name] = features[1]
             found["images"][task.name] = {
                 "n": len(labels[1]),
                 "hash": task.image_hashes[1],
@@ -105,9 +154,12 @@ class Prober:
                 },
             }
         now = self._layer_means(backbone, f"{name}, drift")
+        if at_start:
+            self._means_at_start = now
         health["features"] = describe_features(now["features"])
         health["weights_finite"] = measure_finite(backbone.encoder)
-        return found | {"drift": self._measure_drift(backbone, now), "health": health}
+        found |= {"drift": self._measure_drift(backbone, now), "health": health}
+        return found, of_test
 
     def _measure_drift(
         self, backbone: Backbone, now: dict[str, Float[np.ndarray, "n_images _"]]

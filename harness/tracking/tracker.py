@@ -9,16 +9,21 @@ work is done, and in the end all that are missing.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
 from harness.backbones import (
+    Backbone,
     encoder_hash,
 )
 from harness.config import Config
 from harness.finetuning import (
+    TunedModel,
     read_snapshot,
     tune,
 )
@@ -35,6 +40,7 @@ from harness.runs import (
     list_snapshots,
     probes_file,
     snapshot_folder,
+    start_folder,
 )
 from harness.storage import (
     InputError,
@@ -47,6 +53,7 @@ from harness.tracking.fitter import (
 )
 from harness.tracking.probing import Prober
 from harness.tracking.results import LiveRows, write_results
+from harness.tracking.shared_start import SharedStart
 from harness.tracking.work_items import (
     WorkItem,
     plan_work,
@@ -121,7 +128,10 @@ class _Tracker:
     def __init__(self, config: Config, run: Path, inputs: Inputs, accelerator: Accelerator) -> None:
         self._config, self._run, self._brains = config, run, inputs.brains
         self._device, quiet = accelerator.device, not accelerator.is_main_process
+        # before the method adds to its weights
         self._pretrained_hash = encoder_hash(inputs.backbone)
+        self._shared = SharedStart(config, inputs.backbone, inputs.brains, self._device)
+        self._tasks, self._probes = inputs.tasks, inputs.probes
         widths = [task.n_classes for task in inputs.tasks]
         self._model = tune(inputs.backbone, widths, config.method, config.seed, inputs.tasks)
         self._prober = Prober(inputs, config, self._device, quiet)
@@ -148,13 +158,19 @@ class _Tracker:
         name = f"tracking {label}: {_name(item.subject)}step {item.step}"
         name += f", refit {item.refit}" if item.refit else ""
         if not item.mapping.exists():
-            self._fitter.fit(item, name)
+            self._shared.make_mapping(item, partial(self._fitter.fit, item, name))
         if self._lacks_evidence(item):
             self._evidence(item.subject).measure(item.step, self._fitter.see(item.subject, name))
         if self._lacks_probes(item):
-            write_json(
-                probes_file(self._run, item.step), self._prober.probe(self._model, self._backbone, name)
-            )
+            probe = self._prober.probe if item.step else self._probe_start
+            write_json(probes_file(self._run, item.step), probe(self._model, self._backbone, name))
+
+    def _probe_start(self, model: TunedModel, backbone: Backbone, name: str) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / "start"
+            make = partial(self._prober.write_start, backbone, name, folder)
+            self._shared.make_probes(self._tasks, self._probes, folder, make)
+            return self._prober.read_start(folder, model)
 
     def prepare(self, subject: Subject) -> None:
         """Make what a subject's work items share, unless it exists.
@@ -165,12 +181,18 @@ class _Tracker:
         if not evidence.has(0):
             self._open(0)
             name = f"tracking: {_name(subject)}step 0"
-            data = self._fitter.see(subject, name)
-            label = self._fitter.label(f"{name}, controls")
-            evidence.make_controls(data, self._brains.load(subject), label)
+
+            def make_controls() -> None:
+                data = self._fitter.see(subject, name)
+                label = self._fitter.label(f"{name}, controls")
+                evidence.make_controls(data, self._brains.load(subject), label)
+
+            self._shared.make_controls(subject, evidence.controls, make_controls)
         if self._fitter.lacks_start(subject):
             self._open(0)
-            self._fitter.make_start(subject, f"tracking: {_name(subject)}step 0")
+            item = self._fitter.start_item(subject)
+            make = partial(self._fitter.make_start, item, f"tracking: {_name(subject)}step 0")
+            self._shared.make_start(item, start_folder(subject.folder), make)
 
     def fit_together(self, subject: Subject, steps: Sequence[int]) -> None:
         """Fit a subject's missing mappings in one fit, if the family fits all snapshots together."""
@@ -219,6 +241,8 @@ class _Tracker:
             read_snapshot(snapshot_folder(self._run, step), self._model, self._pretrained_hash)
             self._step, self._backbone = step, self._model.merged_backbone()
             self._fitter.open(self._backbone)
+            if step == 0:
+                self._shared.open(self._backbone)
 
 
 def _name(subject: Subject) -> str:
