@@ -88,6 +88,13 @@ def count_fits(config: Config, n_snapshots: int) -> int:
     return len(plan_work(config, subjects, range(n_snapshots))) + warm * len(subjects)
 
 
+def count_start_fits(config: Config) -> int:
+    """Count the fits of step 0 that other runs can take over: every subject's mapping, refits and start."""
+    if FAMILIES[config.mapping.family].fit_together is not None:
+        return 0
+    return count_fits(config, 1)
+
+
 def count_fit_steps(config: Config, n_fits: int) -> int | None:
     """Count the optimizer steps of all fits; None: the family is solved in closed form."""
     mapping = config.mapping

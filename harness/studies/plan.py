@@ -46,6 +46,7 @@ from harness.studies.costs import (
     count_fit_steps,
     count_fits,
     count_images_seen,
+    count_start_fits,
     mapping_bytes,
     numbers_kept,
     plan_steps,
@@ -62,6 +63,7 @@ from harness.studies.plan_table import (
 LEGEND = """\
 weights: pretrained and tuned weights, gradients, AdamW's moments and the method's own copies, without
 activations. tokens: of one snapshot, or of all for mapping=through_time. disk: snapshots and mappings.
+fits: those of step 0 count once for runs with the same backbone, brain, mapping and seed, which share them.
 ?: unknown before the run."""
 ESTIMATE = """
 from a few passes of untrained networks and a short fit, without reading, decoding and fitting probes;
@@ -182,6 +184,12 @@ def plan_run(config: Config, size: tuple[int, int] | None) -> PlannedRun:
     )
 
 
+def describe_start(config: Config) -> str:
+    """Describe what the fits of a run's step 0 depend on."""
+    parts = (config.backbone, config.brain, config.mapping)
+    return "".join(part.model_dump_json() for part in parts) + f"seed {config.seed}"
+
+
 class Stopwatch:
     """Times the work of runs, each kind once."""
 
@@ -250,10 +258,16 @@ def print_plan(configs: Sequence[Config], measure: bool = True) -> None:
     needs = list_needs(configs)
     missing = {need for need in needs if need.state == MISSING}
     runs, stopwatch = [], Stopwatch() if measure else None
+    started: set[str] = set()
     for config in configs:
         no_brain = any(need.what == f"brain {config.brain.name}" for need in missing)
         size = measure_brain_size(config.brain, read=measure and not no_brain)
         run = plan_run(config, size)
+        # a run that comes later takes over step 0
+        start = describe_start(config)
+        if config.reuse and start in started and run.n_fits is not None:
+            run = replace(run, n_fits=run.n_fits - count_start_fits(config))
+        started.add(start)
         if stopwatch is not None and size is not None and not run.finished:
             speed = stopwatch.speed(config, size[1])
             if speed is not None:
