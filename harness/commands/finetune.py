@@ -13,12 +13,8 @@ from harness.config import (
     Config,
     check_tunable,
     load_config,
-    to_yaml,
 )
-from harness.storage import (
-    write_atomically,
-    write_json,
-)
+from harness.storage import write_json
 
 
 def run(config: Config) -> Path:
@@ -33,6 +29,7 @@ def run(config: Config) -> Path:
         record_training,
     )
     from harness.runs import (
+        begin_record,
         bind_to_plan,
         describe_run,
         hold_run,
@@ -54,9 +51,7 @@ def run(config: Config) -> Path:
         manifest = describe_run(inputs) | planned  # checks the brains before hours of training
         manifest["fingerprints"] |= fingerprint_method(config.method)
         if accelerator.is_main_process:
-            with write_atomically(folder / "config.yaml") as temporary:
-                temporary.write_text(to_yaml(config), encoding="utf-8")
-            write_json(folder / "manifest.json", manifest)
+            begin_record(config, folder, manifest)
             trained = adopt_training(config, folder, manifest)
             if trained is not None:
                 print(f"fine-tuned already by {trained}: its snapshots are used (reuse=false trains again)")

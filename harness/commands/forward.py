@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 from harness.commands.arguments import CommandParser
-from harness.config import read_config
-from harness.runs import read_rows
+from harness.runs import (
+    read_rows,
+    read_run_config,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     arguments = parser.parse(argv)
     for folder in arguments.folders:
-        config = read_config(folder / "config.yaml")
+        config = read_run_config(folder)
         rows, _ = read_rows(folder / "results.jsonl")
         ended = max((row["timestamp"] for row in rows), default=None)
         if not TrackedRun(config, folder).forward(arguments.status, ended):

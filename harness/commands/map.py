@@ -9,11 +9,9 @@ from harness.commands.arguments import OverrideParser
 from harness.config import (
     MAPPED,
     Config,
-    to_yaml,
 )
 from harness.storage import (
     InputError,
-    write_atomically,
     write_json,
 )
 
@@ -29,6 +27,7 @@ def run(config: Config) -> Path:
     from harness.backbones import load_backbone
     from harness.runs import (
         Brains,
+        begin_record,
         describe_map,
         hold_run,
         is_finished,
@@ -38,14 +37,12 @@ def run(config: Config) -> Path:
     from harness.tracking import map_network
 
     folder = map_folder(config)
-    if is_finished(folder):
-        print(f"{folder}: already there", flush=True)
-        return folder
     with hold_run(folder):
         backbone, brains = load_backbone(config.backbone), Brains(list_subjects(config.brain, folder))
-        write_json(folder / "manifest.json", describe_map(backbone, brains))
-        with write_atomically(folder / "config.yaml") as temporary:
-            temporary.write_text(to_yaml(config), encoding="utf-8")
+        begin_record(config, folder, describe_map(backbone, brains))
+        if is_finished(folder):
+            print(f"{folder}: already there", flush=True)
+            return folder
         map_network(
             config, folder, backbone, brains, torch.device("cuda" if torch.cuda.is_available() else "cpu")
         )

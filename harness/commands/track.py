@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 from harness.commands.arguments import CommandParser
@@ -20,16 +20,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
     folders = parser.parse(argv).folders
     # after the arguments are checked: torch takes seconds to import
-    from harness.config import read_config
     from harness.finetuning import build_accelerator
-    from harness.runs import load_inputs
+    from harness.runs import (
+        check_inputs,
+        describe_run,
+        hold_run,
+        load_inputs,
+        read_run_config,
+    )
     from harness.tracking import (
         TrackedRun,
         track,
     )
 
     for folder in folders:
-        config = read_config(folder / "config.yaml")
+        config = read_run_config(folder)
         accelerator = build_accelerator(config.finetune)
-        with TrackedRun(config, folder) if accelerator.is_main_process else nullcontext():
-            track(config, folder, load_inputs(config, folder), accelerator)
+        with ExitStack() as held:
+            if accelerator.is_main_process:
+                held.enter_context(hold_run(folder))
+            inputs = load_inputs(config, folder)
+            check_inputs(folder, describe_run(inputs))
+            if accelerator.is_main_process:
+                held.enter_context(TrackedRun(config, folder))
+            track(config, folder, inputs, accelerator)

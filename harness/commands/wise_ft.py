@@ -48,13 +48,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     arguments = parser.parse(argv)
     # after the arguments are checked: torch takes seconds to import
-    from harness.config import read_config
     from harness.finetuning import build_accelerator
     from harness.measures import INTERPOLATED
     from harness.reporting import read_run
     from harness.runs import (
+        check_inputs,
+        describe_run,
         hold_run,
         load_inputs,
+        read_run_config,
         wise_ft_folder,
     )
     from harness.tracking import (
@@ -63,10 +65,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
     for folder in arguments.folders:
-        config = read_config(folder / "config.yaml")
+        config = read_run_config(folder)
         accelerator = build_accelerator(config.finetune)
         with hold_run(folder) if accelerator.is_main_process else nullcontext():
             inputs = load_inputs(config, wise_ft_folder(folder))
+            check_inputs(folder, describe_run(inputs))
             measure_curve(config, folder, arguments.alphas or ALPHAS, inputs, accelerator)
         if accelerator.is_main_process:
             print(f"{format_curve(read_run(folder))}\n\nrows: {folder / 'results.jsonl'}, {INTERPOLATED}…")

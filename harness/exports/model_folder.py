@@ -16,7 +16,6 @@ from harness.config import (
     BackboneConfig,
     Config,
     LoraConfig,
-    read_config,
     tasks_in_order,
 )
 from harness.exports.exported_model import ExportedModel
@@ -25,6 +24,7 @@ from harness.exports.push import check_repository
 from harness.runs import (
     export_folder,
     list_snapshots,
+    read_run_config,
 )
 from harness.storage import (
     InputError,
@@ -85,7 +85,7 @@ def write_model(
         raise unknown_name("format", form, MODEL_FORMATS)
     if repository is not None:
         check_repository(repository)
-    config = read_config(run / "config.yaml")
+    config = read_run_config(run)
     backbone = _check_backbone(config)
     if form == "peft" and not isinstance(config.method, LoraConfig):
         raise InputError(f"--format peft: found a run with method {config.method.name}, expected lora")

@@ -14,7 +14,6 @@ from harness.brains import (
     load_brain,
     locate_voxels,
 )
-from harness.config import read_config
 from harness.exports.export import Export
 from harness.exports.formats import (
     FORMATS,
@@ -38,6 +37,7 @@ from harness.runs import (
     list_subjects,
     mapping_folder,
     read_rows,
+    read_run_config,
     split_file,
     step_0_folders,
 )
@@ -91,7 +91,7 @@ def write_export(
         raise InputError(
             f"--pycortex-subject, --pycortex-transform: found --format {form}, expected pycortex"
         )
-    config = read_config(run / "config.yaml")
+    config = read_run_config(run)
     chosen = choose_subject(list_subjects(config.brain, run), subject)
     step = choose_step(run, chosen, step)
     mapping = load_mapping(mapping_folder(chosen.folder, step))

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from harness.storage import (
     InputError,
-    read_json,
+    content_hash,
+    read_record,
     read_weights,
     remove_path,
     write_atomically,
-    write_json,
+    write_record,
 )
 
 
@@ -62,8 +63,13 @@ def write_checkpoint(
     with write_atomically(target) as temporary:
         temporary.mkdir()
         save_file(tensors, temporary / "state.safetensors")
-        progress = {"step": step, "scaler": scaler.state_dict() if scaler else None, "notes": notes}
-        write_json(temporary / "progress.json", progress)
+        progress = {
+            "step": step,
+            "scaler": scaler.state_dict() if scaler else None,
+            "notes": notes,
+            "state_hash": content_hash(tensors),
+        }
+        write_record(temporary / "progress.json", progress, "")
     for path in folder.iterdir():
         if path != target:
             remove_path(path)
@@ -75,14 +81,24 @@ def find_checkpoint(folder: Path) -> Path | None:
 
 
 def checkpoint_step(path: Path) -> int:
-    """Return the steps done at a checkpoint from `find_checkpoint`."""
-    return int(path.name.removeprefix("step-"))
+    """Return the steps done at a checkpoint from `find_checkpoint`; an `InputError` if it was renamed."""
+    return _read_progress(path)["step"]
+
+
+def _read_progress(path: Path) -> dict[str, Any]:
+    file = path / "progress.json"
+    progress = read_record(file, "")
+    step, named = progress.get("step"), path.name.removeprefix("step-")
+    if type(step) is not int:
+        raise InputError(f"{file}: not a checkpoint's progress; remove {path} to start over")
+    if not named.isdecimal() or int(named) != step:
+        raise InputError(f"{path}: found the checkpoint of step {step}; remove it to start over")
+    return progress
 
 
 def read_notes(path: Path) -> Any:
     """Read a checkpoint's notes; None if it has none."""
-    progress = read_json(path / "progress.json")
-    return progress.get("notes") if isinstance(progress, dict) else None
+    return _read_progress(path).get("notes")
 
 
 def read_checkpoint(
@@ -96,9 +112,9 @@ def read_checkpoint(
         If it is corrupt or of another model; remove it to start over.
     """
     tensors = read_weights(path / "state.safetensors")
-    progress = read_json(path / "progress.json")
-    if not isinstance(progress, dict) or not isinstance(progress.get("step"), int):
-        raise InputError(f"{path}/progress.json: not a checkpoint's progress; remove {path} to start over")
+    progress = _read_progress(path)
+    if progress.get("state_hash", "") not in ("", content_hash(tensors)):
+        raise InputError(f"{path}: its tensors have changed; remove it to start over")
     state = {name.removeprefix("model."): part for name, part in tensors.items() if name.startswith("model.")}
     try:
         found = module.load_state_dict(state, strict=False)

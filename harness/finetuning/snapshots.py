@@ -131,9 +131,13 @@ def read_manifest(folder: Path) -> SnapshotManifest:
     """Read a snapshot's manifest; an `InputError` names a missing or malformed file."""
     content = read_json(folder / "manifest.json")
     try:
-        return SnapshotManifest(**content)
+        manifest = SnapshotManifest(**content)
     except TypeError as error:
         raise InputError(f"{folder / 'manifest.json'}: not a snapshot's manifest ({error})") from None
+    named = folder.name.removeprefix("step-")
+    if folder.name.startswith("step-") and named.isdecimal() and int(named) != manifest.step:
+        raise InputError(f"{folder}: found the snapshot of step {manifest.step}; folders were exchanged")
+    return manifest
 
 
 def read_snapshot(folder: Path, model: TunedModel, pretrained_hash: str) -> SnapshotManifest:

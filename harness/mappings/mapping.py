@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from safetensors.numpy import save_file
 
 from harness.mappings.families import (
     ARRAYS,
@@ -17,10 +16,11 @@ from harness.mappings.families import (
 from harness.storage import (
     InputError,
     read_arrays,
-    read_json,
+    read_record,
     unknown_name,
+    write_arrays,
     write_atomically,
-    write_json,
+    write_record,
 )
 
 
@@ -93,21 +93,26 @@ def _check_arrays(place: object, family: str, found: Iterable[str]) -> None:
         )
 
 
+def _place(folder: Path) -> str:
+    """Place in a run of a folder with a run's names; a user may copy others where they like."""
+    return folder.name if folder.name.startswith("step-") else ""
+
+
 def save_mapping(mapping: Mapping, folder: Path) -> None:
     """Write a mapping to a folder, which appears whole or not at all.
 
     ``mapping.safetensors`` holds the voxels' arrays, ``learned.safetensors`` the model's other parameters,
     ``mapping.json`` the rest.
     """
-    arrays = {name: np.ascontiguousarray(getattr(mapping, name)) for name in FAMILIES[mapping.family].arrays}
+    arrays = {name: getattr(mapping, name) for name in FAMILIES[mapping.family].arrays}
     description = {"family": mapping.family, "layers": list(mapping.layers), "steps": mapping.steps}
+    folder = Path(folder)
     with write_atomically(folder) as temporary:
         temporary.mkdir()
-        save_file(arrays, temporary / "mapping.safetensors")
+        write_arrays(temporary / "mapping.safetensors", arrays, _place(folder))
         if mapping.learned is not None:
-            learned = {name: np.ascontiguousarray(array) for name, array in mapping.learned.items()}
-            save_file(learned, temporary / "learned.safetensors")
-        write_json(temporary / "mapping.json", description)
+            write_arrays(temporary / "learned.safetensors", mapping.learned, _place(folder))
+        write_record(temporary / "mapping.json", description, _place(folder))
 
 
 def load_mapping(folder: Path, with_learned: bool = False) -> Mapping:
@@ -118,8 +123,9 @@ def load_mapping(folder: Path, with_learned: bool = False) -> Mapping:
     InputError
         Names the missing, broken or incomplete file.
     """
-    description = Path(folder) / "mapping.json"
-    content = read_json(description)
+    folder = Path(folder)
+    description = folder / "mapping.json"
+    content = read_record(description, _place(folder))
     try:
         layers, steps = tuple(str(name) for name in content["layers"]), int(content["steps"])
         # the first version's files name no family
@@ -127,8 +133,8 @@ def load_mapping(folder: Path, with_learned: bool = False) -> Mapping:
     except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(f"{description}: expected 'layers' and 'steps', found {content!r:.80}") from None
     _check_family(description, family)
-    path = Path(folder) / "mapping.safetensors"
-    arrays = read_arrays(path)
+    path = folder / "mapping.safetensors"
+    arrays = read_arrays(path, _place(folder))
     _check_arrays(path, family, arrays)
     n_voxels = len(arrays["r2"])
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(arrays, (n_voxels,))
@@ -140,6 +146,6 @@ def load_mapping(folder: Path, with_learned: bool = False) -> Mapping:
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
             raise InputError(f"{path}: {name} is {arrays[name].shape}, expected {shape}")
-    kept = Path(folder) / "learned.safetensors"
-    learned = read_arrays(kept) if with_learned and kept.exists() else None
+    kept = folder / "learned.safetensors"
+    learned = read_arrays(kept, _place(folder)) if with_learned and kept.exists() else None
     return Mapping(layers=layers, steps=steps, family=family, learned=learned, **arrays)

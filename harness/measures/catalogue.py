@@ -172,8 +172,9 @@ _INTRODUCTION = """# Metrics
 <!-- written by `python -m harness.measures.catalogue`: do not edit -->
 
 Every row of `results.jsonl` has one of these names, and `palimpsest query` goes by their parts. Headlines are
-the few to look at first: MLflow's metrics, under [names of its own](mlflow.md#what-a-run-holds). A metric without a unit is a fraction, a correlation or a pure number. Formulas and
-reasons: [definitions.md](definitions.md).
+the few to look at first: MLflow's metrics, under [names of its own](mlflow.md#what-a-run-holds). A metric
+without a unit is a fraction, a correlation or a pure number. Formulas and reasons:
+[definitions.md](definitions.md).
 
 Placeholders: `<task>` a task or probe, `<layer>` a layer, `<roi>` a region of the brain, `<place>` a region
 or `all`, the whole brain; layers also have the places `early_areas`, `middle_areas` and `high_areas`. With

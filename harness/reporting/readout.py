@@ -23,7 +23,6 @@ from harness.brains import (
     Roi,
     load_brain,
 )
-from harness.config import read_config
 from harness.finetuning import read_backbone
 from harness.mappings import (
     Mapping,
@@ -52,6 +51,7 @@ from harness.runs import (
     figure_file,
     list_subjects,
     mapping_folder,
+    read_run_config,
     split_file,
 )
 from harness.storage import (
@@ -104,7 +104,7 @@ def write_readout(
     if len(images) > MOST_IMAGES:
         raise InputError(f"--image: found {len(images)}, expected at most {MOST_IMAGES} in a figure")
     pictures = [decode_image(path) for path in images]
-    config = read_config(run / "config.yaml")
+    config = read_run_config(run)
     chosen_subject = choose_subject(list_subjects(config.brain, run), subject)
     own = chosen_subject.folder
     step = choose_step(run, chosen_subject, step)

@@ -13,7 +13,6 @@ from harness.config import (
     Config,
     flatten,
     main_measure,
-    read_config,
     tasks_in_order,
 )
 from harness.measures import (
@@ -37,11 +36,12 @@ from harness.reporting.columns import (
 from harness.runs import (
     label_subjects,
     probes_file,
+    read_probes,
     read_rows,
+    read_run_config,
 )
 from harness.storage import (
     InputError,
-    read_json,
     unknown_name,
 )
 
@@ -172,7 +172,7 @@ class RunResult:
         """Content of a snapshot's probes file; None without one."""
         if step not in self._probes:
             path = probes_file(self.folder, step)
-            self._probes[step] = read_json(path) if path.exists() else None
+            self._probes[step] = read_probes(self.folder, step) if path.exists() else None
         return self._probes[step]
 
     @cached_property
@@ -219,7 +219,7 @@ def read_run(folder: Path) -> RunResult:
     """Read one run; raises an `InputError` if a file is broken or nothing was tracked."""
     rows, _ = read_rows(folder / "results.jsonl")
     frame = pd.DataFrame(rows, columns=["name", "step", "value"])
-    run = RunResult(read_config(folder / "config.yaml"), folder, frame)
+    run = RunResult(read_run_config(folder), folder, frame)
     if not run.steps:
         raise InputError(f"{folder / 'results.jsonl'}: found no brain/all/r2, expected a tracked run")
     return run

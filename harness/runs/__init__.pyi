@@ -37,6 +37,13 @@ from .provenance import (
     describe_map,
     describe_run,
 )
+from .records import (
+    begin_record,
+    check_inputs,
+    read_probes,
+    read_run_config,
+    write_probes,
+)
 from .subjects import (
     Brains,
     Subject,
@@ -53,7 +60,9 @@ __all__ = [
     "Journal",
     "Row",
     "Subject",
+    "begin_record",
     "bind_to_plan",
+    "check_inputs",
     "choose_step",
     "choose_subject",
     "controls_folder",
@@ -74,7 +83,9 @@ __all__ = [
     "maps_folder",
     "name_of_subject",
     "probes_file",
+    "read_probes",
     "read_rows",
+    "read_run_config",
     "refit_folders",
     "run_folder",
     "run_name",
@@ -84,4 +95,5 @@ __all__ = [
     "step_0_folders",
     "subject_folder",
     "wise_ft_folder",
+    "write_probes",
 ]

@@ -80,21 +80,46 @@ class Journal:
 
 
 def read_rows(path: Path, offset: int = 0) -> tuple[list[Row], int]:
-    """Rows of a journal from byte `offset`, and the offset after its last complete line."""
+    """Rows of a journal from byte `offset`, and the offset after its last complete line.
+
+    Rows are unique by name and step: the first one counts, as in `Journal`.
+
+    Raises
+    ------
+    InputError
+        Names a file that is missing, or a line that is no row: with another name than a metric's, a step that
+        is no whole number from 0, or a value that is not finite.
+    """
     try:
         with path.open("rb") as file:
             file.seek(offset)
             data = file.read()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     whole = data[: data.rfind(b"\n") + 1]
-    rows: list[Row] = []
+    rows: dict[tuple[str, int], Row] = {}
     for line in whole.splitlines():
-        try:
-            row = json.loads(line)
-            rows.append(
-                Row(name=row["name"], step=row["step"], value=row["value"], timestamp=row["timestamp"])
-            )
-        except (ValueError, TypeError, KeyError):
-            raise InputError(f"{path}: found {line[:80]!r}, expected a row written by Palimpsest") from None
-    return rows, offset + len(whole)
+        row = _read_row(line)
+        if row is None:
+            raise InputError(f"{path}: found {line[:80]!r}, expected a row written by Palimpsest")
+        rows.setdefault((row["name"], row["step"]), row)
+    return list(rows.values()), offset + len(whole)
+
+
+def _read_row(line: bytes) -> Row | None:
+    try:
+        content = json.loads(line)
+        name, step, value, timestamp = (content[key] for key in ("name", "step", "value", "timestamp"))
+    except (ValueError, TypeError, KeyError):
+        return None
+    right = (
+        isinstance(name, str)
+        and _METRIC_NAME.fullmatch(name) is not None
+        # bool is an int to Python
+        and all(type(number) is int and number >= 0 for number in (step, timestamp))
+        and type(value) in (int, float)
+        and math.isfinite(value)
+    )
+    return Row(name=name, step=step, value=float(value), timestamp=timestamp) if right else None

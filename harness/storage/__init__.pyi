@@ -15,10 +15,13 @@ from .files import (
     content_hash,
     read_arrays,
     read_json,
+    read_record,
     read_weights,
     remove_path,
+    write_arrays,
     write_atomically,
     write_json,
+    write_record,
 )
 from .foreign_files import (
     as_input_error,
@@ -96,10 +99,13 @@ __all__ = [
     "read_arrays",
     "read_json",
     "read_npz",
+    "read_record",
     "read_weights",
     "remove_path",
     "unknown_name",
     "without_downloads",
+    "write_arrays",
     "write_atomically",
     "write_json",
+    "write_record",
 ]

@@ -145,11 +145,71 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return _read_safetensors(path, load_file)
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read a safetensors file as numpy arrays; `InputError` names a missing or broken file."""
-    from safetensors.numpy import load_file
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], place: str) -> None:
+    """Write arrays as safetensors, with their hash and their place in a run, such as ``step-000128``.
 
-    return _read_safetensors(path, load_file)
+    An empty place fits everywhere.
+    """
+    from safetensors.numpy import save_file
+
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    save_file(whole, path, {"sha256": content_hash(whole), "place": place})
+
+
+def read_arrays(path: Path, place: str) -> dict[str, np.ndarray]:
+    """Read what `write_arrays` wrote; files of earlier versions have no hash and no place.
+
+    Raises
+    ------
+    InputError
+        Names a file that is missing, broken, changed, or of another place.
+    """
+    from safetensors import safe_open
+
+    def load(path: Path) -> dict[str, Any]:
+        with safe_open(path, "np") as file:
+            known = file.metadata() or {}
+            # no iterator of its own
+            names = file.keys()
+            arrays = {name: file.get_tensor(name) for name in names}
+        _check_seal(path, known, place, content_hash(arrays))
+        return arrays
+
+    return _read_safetensors(path, load)
+
+
+def write_record(path: Path, content: Mapping[str, Any], place: str) -> None:
+    """Write a JSON object with its hash and its place in a run, as `write_arrays` does for arrays."""
+    # as it is read back: JSON has lists for tuples, and texts for keys
+    plain = json.loads(json.dumps(content, allow_nan=False))
+    write_json(path, {**plain, "sealed": {"sha256": content_hash(plain), "place": place}})
+
+
+def read_record(path: Path, place: str) -> dict[str, Any]:
+    """Read what `write_record` wrote; files of earlier versions have no hash and no place.
+
+    Raises
+    ------
+    InputError
+        Names a file that is missing, broken, changed, of another place, or no JSON object.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: found a JSON {type(content).__name__}, expected an object")
+    known = content.pop("sealed", {})
+    if known:
+        _check_seal(path, known, place, content_hash(content))
+    return content
+
+
+def _check_seal(path: Path, known: Any, place: str, found: str) -> None:
+    if not isinstance(known, dict):
+        raise InputError(f"{path}: found a broken record of its hash; the file has changed")
+    if known.get("sha256", found) != found:
+        raise InputError(f"{path}: content does not match the hash in it; the file has changed or is damaged")
+    there = known.get("place", "")
+    if place and there and there != place:
+        raise InputError(f"{path}: belongs to {there}, expected {place}; files were exchanged")
 
 
 def _read_safetensors(path: Path, load_file: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
@@ -157,5 +217,7 @@ def _read_safetensors(path: Path, load_file: Callable[[Path], dict[str, Any]]) -
         return load_file(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except InputError:
+        raise
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from None

@@ -6,15 +6,13 @@ Stimuli, regions, penalties and controls of a subject are chosen once, at step 0
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
-from safetensors.numpy import save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -46,12 +44,16 @@ from harness.runs import (
 from harness.storage import (
     InputError,
     read_arrays,
-    read_json,
+    read_record,
+    write_arrays,
     write_atomically,
-    write_json,
+    write_record,
 )
 
 log = logging.getLogger(__name__)
+
+CONTROLS = "controls"
+"""Place of step 0's evidence, as its files name it."""
 
 FEWEST = 20  # stimuli that evidence needs
 
@@ -114,8 +116,8 @@ class EvidenceFiles:
                 arrays |= {f"{kind}.loss": each.loss, f"{kind}.cross": each.cross}
         with write_atomically(controls_folder(self._folder)) as temporary:
             temporary.mkdir()
-            _save(arrays, temporary / "controls.safetensors")
-            write_json(temporary / "controls.json", description)
+            write_arrays(temporary / "controls.safetensors", arrays, CONTROLS)
+            write_record(temporary / "controls.json", description, CONTROLS)
 
     def measure(self, step: int, data: FitData) -> None:
         """Compute the evidence of a later snapshot."""
@@ -125,8 +127,9 @@ class EvidenceFiles:
             pooled, responses = self._read(data, plan.rows)
             evidence = measure_evidence(pooled.features, responses, plan.regions, plan.penalties)
             arrays = _evidence_arrays(evidence)
-        with write_atomically(evidence_file(self._folder, step)) as temporary:
-            _save(arrays, temporary)
+        file = evidence_file(self._folder, step)
+        with write_atomically(file) as temporary:
+            write_arrays(temporary, arrays, file.stem)
 
     def name(self, steps: Sequence[int], collapsed: Collection[int]) -> dict[int, dict[str, float]]:
         """Name evidence and verdicts of every snapshot; collapsed ones get no verdict.
@@ -173,13 +176,20 @@ class EvidenceFiles:
         return _Plan(controls_folder(self._folder))
 
 
+def copy_evidence(source: Path, target: Path) -> None:
+    """Copy a snapshot's evidence to another step."""
+    arrays = read_arrays(source, source.stem)
+    with write_atomically(target) as temporary:
+        write_arrays(temporary, arrays, target.stem)
+
+
 class _Plan:
     """What was chosen at step 0, as it stands in the controls' files."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "controls.safetensors"
-        self._description: dict[str, Any] = read_json(folder / "controls.json")
-        self._arrays = read_arrays(self._file)
+        self._description = read_record(folder / "controls.json", CONTROLS)
+        self._arrays = read_arrays(self._file, CONTROLS)
         with _naming(folder):
             self.layers: tuple[str, ...] = tuple(self._description["layers"])
             self.penalties: list[float] = self._description["penalties"]
@@ -200,7 +210,7 @@ class _Plan:
 
     def load_evidence(self, file: Path) -> Evidence:
         """Read a snapshot's evidence, which has the controls' stimuli, regions and layers."""
-        arrays, expected = read_arrays(file), self._arrays["loss"].shape
+        arrays, expected = read_arrays(file, file.stem), self._arrays["loss"].shape
         with _naming(file):
             found = Evidence(arrays["loss"], arrays["cross"])
         if found.loss.shape != expected:
@@ -228,7 +238,3 @@ def _evidence_arrays(evidence: Evidence) -> dict[str, np.ndarray]:
     if evidence.noise_loss is not None and evidence.noise_cross is not None:
         arrays |= {"noise_loss": evidence.noise_loss, "noise_cross": evidence.noise_cross}
     return arrays
-
-
-def _save(arrays: Mapping[str, np.ndarray], file: Path) -> None:
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file)

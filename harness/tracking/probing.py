@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from safetensors.numpy import save_file
 from scipy.special import expit, softmax
 
 from harness.backbones import (
@@ -36,8 +35,9 @@ from harness.runs import (
 )
 from harness.storage import (
     read_arrays,
-    read_json,
-    write_json,
+    read_record,
+    write_arrays,
+    write_record,
 )
 from harness.tokens import (
     extract_features,
@@ -85,17 +85,17 @@ class Prober:
         """Measure the pretrained backbone and write all but the heads' scores into a new folder."""
         found, features = self.probe_backbone(backbone, name, at_start=True)
         folder.mkdir()
-        write_json(folder / PROBES, found)
+        write_record(folder / PROBES, found, "")
         for file, arrays in ((FEATURES, features), (MEANS, self._means_at_start)):
-            save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, folder / file)
+            write_arrays(folder / file, arrays, "")
 
     def read_start(self, folder: Path, model: TunedModel) -> dict[str, Any]:
         """Content of the probes file of step 0, from a folder of `write_start` and the heads."""
-        means = read_arrays(folder / MEANS)
+        means = read_arrays(folder / MEANS, "")
         # safetensors sorts by name
         layers = (*self._pretrained.layers, "features")
         self._means_at_start = {layer: means[layer] for layer in layers}
-        return self.add_heads(read_json(folder / PROBES), read_arrays(folder / FEATURES), model)
+        return self.add_heads(read_record(folder / PROBES, ""), read_arrays(folder / FEATURES, ""), model)
 
     def add_heads(
         self,

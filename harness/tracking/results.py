@@ -31,9 +31,9 @@ from harness.runs import (
     Journal,
     Subject,
     probes_file,
+    read_probes,
     split_file,
 )
-from harness.storage import read_json
 from harness.tracking.across_subjects import combine_subjects
 from harness.tracking.evidence import EvidenceFiles
 from harness.tracking.work_items import plan_work
@@ -88,10 +88,10 @@ class LiveRows:
             return
         tasks = [task.name for task in tasks_in_order(self._config.task)]
         with Journal(self._run / "results.jsonl") as journal:
-            start = read_json(probes_file(self._run, 0))
+            start = read_probes(self._run, 0)
             for step in probed:
                 if step not in self._probed:
-                    journal.log(step, name_probes(read_json(probes_file(self._run, step)), start, *tasks))
+                    journal.log(step, name_probes(read_probes(self._run, step), start, *tasks))
             if 0 in mapped:
                 for step in mapped:
                     if step not in self.logged:
@@ -113,7 +113,7 @@ def derive_sequence(
     """Derive a sequence's measures at the end of every task reached so far, from probes on disk."""
     ends = last_steps(plan_sequence(config, [len(task.train) for task in tasks]))
     reached = [step for step in ends if step in steps]
-    probes = {step: read_json(probes_file(run, step)) for step in (0, *reached)}
+    probes = {step: read_probes(run, step) for step in (0, *reached)}
     names = [task.name for task in tasks]
     yield from name_sequence(probes, names, reached, METHODS[config.method.name].needs_texts)
 
@@ -130,7 +130,7 @@ def derive_rows(
     `steps` are the snapshots to read; they include 0.
     """
     chosen = [step for step in steps if wanted is None or step in wanted]
-    probes = {step: read_json(probes_file(run, step)) for step in {0, *chosen}}
+    probes = {step: read_probes(run, step) for step in {0, *chosen}}
     tasks = [task.name for task in tasks_in_order(config.task)]
     collapsed = {step for step in chosen if is_collapsed(probes[step], probes[0], tasks)}
     measured: dict[str, dict[int, dict[str, float]]] = {}

@@ -41,11 +41,9 @@ from harness.runs import (
     probes_file,
     snapshot_folder,
     start_folder,
+    write_probes,
 )
-from harness.storage import (
-    InputError,
-    write_json,
-)
+from harness.storage import InputError
 from harness.tracking.evidence import EvidenceFiles
 from harness.tracking.fitter import (
     Fitter,
@@ -163,7 +161,7 @@ class _Tracker:
             self._evidence(item.subject).measure(item.step, self._fitter.see(item.subject, name))
         if self._lacks_probes(item):
             probe = self._prober.probe if item.step else self._probe_start
-            write_json(probes_file(self._run, item.step), probe(self._model, self._backbone, name))
+            write_probes(self._run, item.step, probe(self._model, self._backbone, name))
 
     def _probe_start(self, model: TunedModel, backbone: Backbone, name: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as place:

@@ -29,6 +29,10 @@ from harness.finetuning import (
     tune,
     write_snapshot,
 )
+from harness.mappings import (
+    load_mapping,
+    save_mapping,
+)
 from harness.measures import INTERPOLATED
 from harness.runs import (
     Inputs,
@@ -39,18 +43,21 @@ from harness.runs import (
     list_snapshots,
     mapping_folder,
     probes_file,
-    refit_folders,
+    read_probes,
     snapshot_folder,
     split_file,
     start_folder,
+    step_0_folders,
     subject_folder,
     wise_ft_folder,
+    write_probes,
 )
 from harness.storage import (
     InputError,
     content_hash,
     write_atomically,
 )
+from harness.tracking.evidence import copy_evidence
 from harness.tracking.results import (
     derive_rows,
 )
@@ -115,22 +122,26 @@ def write_curve(
             write_snapshot(
                 snapshot_folder(curve, step), model, replace(manifest, step=step, weights_hash=found)
             )
-    known = {probes_file(run, 0): probes_file(curve, 0), probes_file(run, last): probes_file(curve, 100)}
+    for own_step, there_step in ((0, 0), (last, 100)):
+        if probes_file(run, own_step).exists() and not probes_file(curve, there_step).exists():
+            write_probes(curve, there_step, read_probes(run, own_step))
     for label in labels:
         own, there = subject_folder(run, label), subject_folder(curve, label)
-        known |= {
+        known = {
             split_file(own): split_file(there),
             start_folder(own): start_folder(there),
-            mapping_folder(own, 0): mapping_folder(there, 0),
-            mapping_folder(own, last): mapping_folder(there, 100),
             controls_folder(own): controls_folder(there),
-            evidence_file(own, last): evidence_file(there, 100),
-            **{folder: mapping_folder(there, 0).with_name(folder.name) for folder in refit_folders(own)},
+            **{folder: mapping_folder(there, 0).with_name(folder.name) for folder in step_0_folders(own)},
         }
-    for source, target in known.items():
-        if source.exists() and not target.exists():
-            with write_atomically(target) as temporary:
-                (shutil.copytree if source.is_dir() else shutil.copy)(source, temporary)
+        for source, target in known.items():
+            if source.exists() and not target.exists():
+                with write_atomically(target) as temporary:
+                    (shutil.copytree if source.is_dir() else shutil.copy)(source, temporary)
+        # under another step, so written anew
+        if not mapping_folder(there, 100).exists():
+            save_mapping(load_mapping(mapping_folder(own, last), True), mapping_folder(there, 100))
+        if not (target := evidence_file(there, 100)).exists():
+            copy_evidence(evidence_file(own, last), target)
 
 
 def measure_curve(

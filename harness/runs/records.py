@@ -1,0 +1,144 @@
+"""What a run's folder says of itself, checked against the folder and against what is there now."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.config import (
+    Config,
+    read_config,
+    to_yaml,
+)
+from harness.runs.layout import probes_file
+from harness.storage import (
+    InputError,
+    read_json,
+    read_record,
+    write_atomically,
+    write_json,
+    write_record,
+)
+
+WAYS_OUT = "restore it, or delete the run's folder and start anew"
+
+
+def write_probes(run: Path, step: int, content: Mapping[str, Any]) -> None:
+    """Write a snapshot's probes file."""
+    path = probes_file(run, step)
+    write_record(path, content, path.stem)
+
+
+def read_probes(run: Path, step: int) -> dict[str, Any]:
+    """Read a snapshot's probes file; an `InputError` names one that is missing, damaged or exchanged."""
+    path = probes_file(run, step)
+    return read_record(path, path.stem)
+
+
+def begin_record(config: Config, run: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a run's configuration and manifest, or check that it resumes with the same inputs.
+
+    The manifest of a run that resumes stays as it was. Other versions of the code or of packages are added
+    under ``resumed``.
+
+    Parameters
+    ----------
+    config : Config
+    run : Path
+        The run's folder.
+    manifest : mapping
+        What `describe_run` says now.
+
+    Returns
+    -------
+    dict
+        The manifest as written.
+
+    Raises
+    ------
+    InputError
+        If a task, probe, backbone, brain or function differs from the one that the run began with.
+    """
+    path, text = run / "manifest.json", to_yaml(config)
+    versions = {name: manifest[name] for name in ("code_version", "packages") if name in manifest}
+    own = {"run": run.resolve().name, "config_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    whole: dict[str, Any] = {**manifest, **own}
+    if path.exists():
+        before = _read_manifest(path)
+        _compare(run, before, manifest)
+        began = [{name: before.get(name) for name in versions}, *before.get("resumed", [])]
+        later = [] if versions in began else [versions]
+        # what earlier versions did not record is added
+        whole = {**whole, **before, **own, "resumed": [*before.get("resumed", []), *later]}
+        if not whole["resumed"]:
+            del whole["resumed"]
+    with write_atomically(run / "config.yaml") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    write_json(path, whole)
+    return whole
+
+
+def check_inputs(run: Path, manifest: Mapping[str, Any]) -> None:
+    """Check that what `describe_run` says now is what a run began with; errors as for `begin_record`."""
+    path = run / "manifest.json"
+    if path.exists():
+        _compare(run, _read_manifest(path), manifest)
+
+
+def read_run_config(run: Path) -> Config:
+    """Read the configuration of a run, and check it against the run's manifest.
+
+    Raises
+    ------
+    InputError
+        If it is missing or broken, was edited, or belongs to another run.
+    """
+    path = run / "config.yaml"
+    config = read_config(path)
+    record = run / "manifest.json"
+    manifest = _read_manifest(record) if record.exists() else {}
+    expected = manifest.get("config_sha256")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if expected is not None and found != expected:
+        raise InputError(
+            f"{path}: differs from the settings that the run began with (hash {found[:8]}, expected "
+            f"{str(expected)[:8]}); restore it, or start a run with the new settings"
+        )
+    name = manifest.get("run")
+    if name is not None and name != run.resolve().name:
+        raise InputError(f"{run}: found the files of run {name}, expected those of {run.resolve().name}")
+    return config
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("fingerprints", {}), dict):
+        raise InputError(f"{path}: found no manifest as a run writes it, expected a JSON object")
+    return manifest
+
+
+def _compare(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    old, new = dict(_list_inputs(before)), dict(_list_inputs(now))
+    for name in old.keys() & new.keys():
+        if old[name] != new[name]:
+            raise InputError(
+                f"{run}: {name} has changed since the run began (fingerprint {new[name][:8]}, was "
+                f"{old[name][:8]}): {WAYS_OUT}"
+            )
+
+
+def _list_inputs(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the name and fingerprint of every input."""
+    names = {"pretrained_encoder": "the backbone", "brain": "the brain"}
+    for name, value in manifest.get("fingerprints", {}).items():
+        # files of a brain may be stored in another way; its content counts
+        if name == "brain_files" or name.split()[0] == "task":
+            continue
+        parts = value if isinstance(value, dict) else {"": value}
+        for part, fingerprint in parts.items():
+            yield f"{names.get(name, name)} {part}".rstrip(), str(fingerprint)
+    for name, task in manifest.get("tasks", {}).items():
+        if isinstance(task, dict) and "fingerprint" in task:
+            yield f"task {name}", str(task["fingerprint"])
