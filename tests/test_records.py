@@ -1,75 +1,203 @@
-"""Every method, family and source of brains has one record, whose functions can be imported."""
+"""Damaged, exchanged or edited files of a run, and inputs that changed: one line, nothing silent."""
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
+from overrides import SMALL_TRACKING, TINY
 
-from harness.brains.sources import SOURCES, BrainSource
-from harness.config.compose import group_options
-from harness.finetuning.methods.records import METHODS
-from harness.mappings.families import ARRAYS, FAMILIES
-from harness.studies.costs import mapping_bytes, numbers_kept
+from harness.commands import forward, track
+from harness.commands.finetune import run
+from harness.config.compose import load_config, to_yaml
+from harness.config.run import Config
+from harness.finetuning.checkpoints import checkpoint_step
+from harness.finetuning.devices import build_accelerator
+from harness.reporting.run_results import read_run
+from harness.runs import begin_record, describe_run, hold_run, read_run_config
+from harness.runs.inputs import load_inputs
+from harness.runs.journal import read_rows
+from harness.runs.layout import run_folder
+from harness.storage.errors import InputError
+from harness.storage.files import read_json
+from harness.tracking.tracker import track as track_run
 
-
-def test_every_option_has_a_record() -> None:
-    assert set(METHODS) == set(group_options("method"))
-    assert set(FAMILIES) == set(group_options("mapping"))
-    assert {source.name for source in SOURCES.values()} == set(group_options("brain"))
-
-
-@pytest.mark.parametrize("source", SOURCES.values(), ids=lambda source: source.name)
-def test_a_sources_loader_can_be_imported(source: BrainSource) -> None:
-    assert callable(source.load_loader())
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_methods_functions_can_be_imported(name: str) -> None:
-    method = METHODS[name]
-    for what in ("opens", "objective", "stages"):
-        assert callable(method.load(what))
-    assert method.fingerprints is None or callable(method.load("fingerprints"))
+STEP, OTHER = "step-000001", "step-000002"
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_familys_fit_can_be_imported(name: str) -> None:
-    assert callable(FAMILIES[name].load_fit())
-    assert {"layer", "r2", "correlation"} <= set(FAMILIES[name].arrays) <= set(ARRAYS)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
+    runs_dir = tmp_path_factory.mktemp("runs")
+    # enough voxels and stimuli for verdicts, so that evidence has arrays
+    overrides = [*TINY, *SMALL_TRACKING, "brain.n_voxels=400", "brain.n_stimuli=60", "finetune.epochs=1"]
+    config = load_config([*overrides, "mapping.steps=8", f"runs_dir={runs_dir}"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{runs_dir}/mlflow.db")
+        return config, run(config)
 
 
-def test_what_the_records_say_of_methods() -> None:
-    assert {name for name, method in METHODS.items() if method.teacher} == {"ldifs", "lwf"}
-    assert {name for name, method in METHODS.items() if method.needs_texts} == {"flyp"}
-    assert {name for name, method in METHODS.items() if not method.accumulates} == {"flyp"}
-    kept = {name: numbers_kept(name, 9, 5) for name in METHODS}
-    penalties = {"l2_sp": 5, "l2_sp_ldifs": 5, "ldifs": 9, "lwf": 9, "ewc": 10}
-    assert kept == dict.fromkeys(METHODS, 0) | penalties
+@pytest.fixture
+def copied(finished: tuple[Config, Path], tmp_path: Path) -> tuple[Config, Path]:
+    config, folder = finished
+    copy = config.model_copy(update={"runs_dir": str(tmp_path / "runs")})
+    target = run_folder(copy)
+    shutil.copytree(folder, target)
+    # the folder of all runs is no setting of a result, but stands in the file
+    (target / "manifest.json").unlink()
+    begin_record(copy, target, read_json(folder / "manifest.json"))
+    return copy, target
 
 
-def test_what_the_records_say_of_families() -> None:
-    assert {name for name, family in FAMILIES.items() if not family.trained} == {"layer_ridge"}
-    bottlenecks = {name: family.bottleneck for name, family in FAMILIES.items()}
-    assert bottlenecks == {
-        "factortopy": "local_bottleneck",
-        "free_selectors": "local_bottleneck",
-        "through_time": "local_bottleneck",
-        "attention": "local_value",
-        "layer_ridge": None,
-    }
-    # 2 voxels, 1 layer of width 5, 3 channels: layer, place, scale, weights, bias, scores; then projections
-    sizes = {
-        name: mapping_bytes(2, (5,), family.config(**({"n_channels": 3} if family.trained else {})))
-        for name, family in FAMILIES.items()
-    }
-    trained = 2 * (1 + 2 + 1 + 3 + 1 + 2)
-    assert sizes == {
-        "factortopy": 4 * (trained + 2 * 5 * 3),
-        "free_selectors": 4 * (trained + 2 * (1 + 2 + 1) + 2 * 5 * 3),
-        "through_time": 4 * (trained + 2 * 5 * 3),
-        "attention": 4 * (trained + 2 * (1 + 3) + 4 * 5 * 3),
-        "layer_ridge": 4 * 2 * 3,
-    }
+def retrack(config: Config, folder: Path) -> None:
+    (folder / "results.jsonl").unlink()
+    track_run(config, folder, load_inputs(config, folder), build_accelerator(config.finetune))
 
 
-def test_an_unknown_method_has_no_cost() -> None:
-    with pytest.raises(KeyError):
-        numbers_kept("no_such_method", 9, 5)
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def change_number(path: Path) -> None:
+    """Change one number, or one text, deep inside a JSON file."""
+    content = json.loads(path.read_text())
+    place: Any = content
+    key: Any = min(content)
+    while isinstance(place[key], dict | list):
+        place = place[key]
+        key = min(place) if isinstance(place, dict) else 0
+    place[key] = place[key] + 1 if isinstance(place[key], float) else f"{place[key]}x"
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        (f"mappings/{STEP}/mapping.safetensors", flip),
+        ("mappings/step-000000-refit-1/mapping.safetensors", flip),
+        (f"evidence/{STEP}.safetensors", flip),
+        ("evidence/controls/controls.safetensors", flip),
+        ("evidence/controls/controls.json", change_number),
+        (f"probes/{STEP}.json", change_number),
+        ("probes/step-000000.json", change_number),
+    ],
+)
+def test_one_damaged_file_is_named(
+    copied: tuple[Config, Path], file: str, damage: Callable[[Path], None]
+) -> None:
+    config, folder = copied
+    damage(folder / file)
+    with pytest.raises(InputError, match=rf"{Path(file).name}: content does not match the hash in it"):
+        retrack(config, folder)
+
+
+@pytest.mark.parametrize("part", ["mappings/{}", "evidence/{}.safetensors", "probes/{}.json", "snapshots/{}"])
+def test_exchanged_files_are_named(copied: tuple[Config, Path], part: str) -> None:
+    config, folder = copied
+    one, other = (folder / part.format(step) for step in (STEP, OTHER))
+    one.rename(folder / "kept")
+    other.rename(one)
+    (folder / "kept").rename(other)
+    # snapshots are read only where something is to be tracked
+    if part.startswith("snapshots"):
+        shutil.rmtree(folder / "mappings" / STEP)
+    with pytest.raises(InputError, match=f"{STEP}.*exchanged"):
+        retrack(config, folder)
+
+
+def test_a_renamed_checkpoint_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "step-00000004"
+    folder.mkdir()
+    (folder / "progress.json").write_text(json.dumps({"step": 2, "scaler": None, "notes": None}))
+    with pytest.raises(InputError, match="found the checkpoint of step 2"):
+        checkpoint_step(folder)
+
+
+def test_edited_settings_are_refused_by_whoever_reads_them(copied: tuple[Config, Path]) -> None:
+    config, folder = copied
+    assert read_run_config(folder) == config
+    (folder / "config.yaml").write_text(to_yaml(config).replace("seed: 0", "seed: 1", 1))
+    for read in (
+        read_run,
+        lambda folder: forward.main([str(folder)]),
+        lambda folder: track.main([str(folder)]),
+    ):
+        with pytest.raises(
+            InputError, match=r"config\.yaml: differs from the settings that the run began with"
+        ):
+            read(folder)
+
+
+def test_a_renamed_run_is_refused(copied: tuple[Config, Path]) -> None:
+    _, folder = copied
+    other = folder.rename(folder.with_name("mini_clip-digits-full-seed3-00000000"))
+    with pytest.raises(InputError, match=f"belongs to {folder.name}|files of run {folder.name}"):
+        read_run(other)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"name": "train/loss", "step": "1", "value": 0.5, "timestamp": 1},
+        {"name": "train/loss", "step": -1, "value": 0.5, "timestamp": 1},
+        {"name": "train/loss", "step": 1.5, "value": 0.5, "timestamp": 1},
+        {"name": "train/loss", "step": True, "value": 0.5, "timestamp": 1},
+        {"name": "train/loss", "step": 1, "value": "0.5", "timestamp": 1},
+        {"name": "train/loss", "step": 1, "value": float("nan"), "timestamp": 1},
+        {"name": "train/loss", "step": 1, "value": float("inf"), "timestamp": 1},
+        {"name": "train/loss", "step": 1, "value": None, "timestamp": 1},
+        {"name": "no place", "step": 1, "value": 0.5, "timestamp": 1},
+        {"name": 3, "step": 1, "value": 0.5, "timestamp": 1},
+        {"name": "train/loss", "step": 1, "value": 0.5},
+        ["train/loss", 1, 0.5, 1],
+    ],
+)
+def test_a_row_that_is_none_is_named(tmp_path: Path, row: object) -> None:
+    journal = tmp_path / "results.jsonl"
+    journal.write_text(json.dumps(row) + "\n")
+    with pytest.raises(InputError, match=r"results\.jsonl: found .* expected a row"):
+        read_rows(journal)
+
+
+def test_rows_are_unique_and_none_is_missing(copied: tuple[Config, Path]) -> None:
+    _, folder = copied
+    journal = folder / "results.jsonl"
+    text = journal.read_text()
+    rows = read_rows(journal)[0]
+    journal.write_text(text + text)
+    assert read_rows(journal)[0] == rows
+    lines = text.splitlines(keepends=True)
+    journal.write_text("".join(lines[:-3]))
+    with pytest.raises(InputError, match=f"found {len(rows) - 3} rows, expected at least the {len(rows)}"):
+        read_run(folder)
+
+
+def test_a_changed_input_ends_in_one_line_and_nothing_is_rewritten(copied: tuple[Config, Path]) -> None:
+    config, folder = copied
+    manifest = describe_run(load_inputs(config, folder))
+    before = (folder / "manifest.json").read_bytes()
+    for change, name in (
+        ({"tasks": {"digits": {**manifest["tasks"]["digits"], "fingerprint": "0" * 64}}}, "task digits"),
+        ({"tasks": {"shapes": {**manifest["tasks"]["shapes"], "fingerprint": "0" * 64}}}, "task shapes"),
+        ({"fingerprints": {**manifest["fingerprints"], "brain": "0" * 64}}, "the brain"),
+        ({"fingerprints": {**manifest["fingerprints"], "pretrained_encoder": "0" * 64}}, "the backbone"),
+    ):
+        with pytest.raises(InputError, match=f"{name} has changed .* restore it, or delete the run's folder"):
+            begin_record(config, folder, manifest | change)
+    assert (folder / "manifest.json").read_bytes() == before
+    # other code goes on, and says so
+    whole = begin_record(config, folder, manifest | {"code_version": "later"})
+    assert whole["code_version"] != "later"
+    assert [one["code_version"] for one in whole["resumed"]] == ["later"]
+    assert begin_record(config, folder, manifest | {"code_version": "later"}) == whole
+
+
+def test_two_at_once_are_refused(copied: tuple[Config, Path]) -> None:
+    _, folder = copied
+    with hold_run(folder), pytest.raises(InputError, match="another process is working on this run"):
+        track.main([str(folder)])

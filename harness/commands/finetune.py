@@ -14,7 +14,6 @@ from harness.config import (
     check_tunable,
     load_config,
 )
-from harness.storage import write_json
 
 
 def run(config: Config) -> Path:
@@ -32,8 +31,8 @@ def run(config: Config) -> Path:
         begin_record,
         bind_to_plan,
         describe_run,
+        finish_record,
         hold_run,
-        list_snapshots,
         load_inputs,
         run_folder,
     )
@@ -64,7 +63,7 @@ def run(config: Config) -> Path:
             if tracked is not None:
                 if config.mlflow.log_model:
                     tracked.log_model(partial(save_model, config, folder, inputs))
-                write_json(folder / "finished.json", {"steps": list_snapshots(folder)})
+                finish_record(folder)
     return folder
 
 

@@ -12,7 +12,6 @@ from harness.config import (
 )
 from harness.storage import (
     InputError,
-    write_json,
 )
 
 READ = (*MAPPED, "runs_dir", "study", "probes.batch_size")
@@ -29,6 +28,7 @@ def run(config: Config) -> Path:
         Brains,
         begin_record,
         describe_map,
+        finish_record,
         hold_run,
         is_finished,
         list_subjects,
@@ -46,7 +46,7 @@ def run(config: Config) -> Path:
         map_network(
             config, folder, backbone, brains, torch.device("cuda" if torch.cuda.is_available() else "cpu")
         )
-        write_json(folder / "finished.json", {"steps": [0]})
+        finish_record(folder, [0])
     print(folder, flush=True)
     return folder
 

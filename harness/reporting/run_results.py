@@ -36,8 +36,8 @@ from harness.reporting.columns import (
 from harness.runs import (
     label_subjects,
     probes_file,
+    read_finished_rows,
     read_probes,
-    read_rows,
     read_run_config,
 )
 from harness.storage import (
@@ -217,7 +217,7 @@ def unfinished_runs(study: Path) -> list[str]:
 
 def read_run(folder: Path) -> RunResult:
     """Read one run; raises an `InputError` if a file is broken or nothing was tracked."""
-    rows, _ = read_rows(folder / "results.jsonl")
+    rows = read_finished_rows(folder)
     frame = pd.DataFrame(rows, columns=["name", "step", "value"])
     run = RunResult(read_run_config(folder), folder, frame)
     if not run.steps:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,14 @@ from harness.config import (
     read_config,
     to_yaml,
 )
-from harness.runs.layout import probes_file
+from harness.runs.journal import (
+    Row,
+    read_rows,
+)
+from harness.runs.layout import (
+    list_snapshots,
+    probes_file,
+)
 from harness.storage import (
     InputError,
     read_json,
@@ -78,6 +85,35 @@ def begin_record(config: Config, run: Path, manifest: Mapping[str, Any]) -> dict
         temporary.write_text(text, encoding="utf-8")
     write_json(path, whole)
     return whole
+
+
+def finish_record(run: Path, steps: Sequence[int] | None = None) -> None:
+    """Write ``finished.json``: the snapshots' steps, by default those on disk, and the number of rows."""
+    rows, _ = read_rows(run / "results.jsonl")
+    found = list_snapshots(run) if steps is None else list(steps)
+    write_record(run / "finished.json", {"steps": found, "rows": len(rows)}, run.resolve().name)
+
+
+def read_finished_rows(run: Path) -> list[Row]:
+    """Read the journal of a finished run, none of whose rows may be missing.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or broken, or there are fewer rows than when the run finished.
+    """
+    path = run / "results.jsonl"
+    rows, _ = read_rows(path)
+    finished = run / "finished.json"
+    expected = read_record(finished, run.resolve().name).get("rows", 0) if finished.exists() else 0
+    if type(expected) is not int:
+        raise InputError(f"{finished}: found rows {expected!r}, expected a number")
+    if len(rows) < expected:
+        raise InputError(
+            f"{path}: found {len(rows)} rows, expected at least the {expected} of the finished run; "
+            f"palimpsest track {run} derives them again"
+        )
+    return rows
 
 
 def check_inputs(run: Path, manifest: Mapping[str, Any]) -> None:
