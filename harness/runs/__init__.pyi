@@ -4,6 +4,7 @@ from .claim_plan import (
 from .inputs import (
     Inputs,
     load_inputs,
+    load_probes,
 )
 from .journal import (
     Journal,
@@ -80,6 +81,7 @@ __all__ = [
     "list_snapshots",
     "list_subjects",
     "load_inputs",
+    "load_probes",
     "map_folder",
     "map_name",
     "mapping_folder",

@@ -38,6 +38,7 @@ from harness.storage import (
     INTERRUPTED,
     InputError,
 )
+from harness.studies.finished import InputCheck
 from harness.studies.grid import expand_grid
 from harness.studies.launching import launch
 
@@ -83,10 +84,11 @@ def run_study(overrides: list[str]) -> int:
     check_files(config for _, config in runs if not is_finished(run_folder(config)))
     # accelerate launch would give a single process one thread
     os.environ.setdefault("OMP_NUM_THREADS", str(joblib.cpu_count()))
-    failed = 0
+    failed, inputs = 0, InputCheck()
     for place, (combination, config) in enumerate(runs, 1):
         title = f"[{place}/{len(runs)}] {run_name(config)}"
         if is_finished(run_folder(config)):
+            inputs.check(config)
             print(f"{title}: already finished", flush=True)
             continue
         print(title, flush=True)
