@@ -57,8 +57,9 @@ def test_names_with_a_layer() -> None:
     assert describe(f"{name}_subjects_low").ending == "_subjects_low"
 
 
-def test_headlines_are_the_whole_brain_and_groups_of_areas() -> None:
-    assert is_headline("selectors/all/layer/block-1") and is_headline("selectors/high_areas/layer/block-1")
+def test_headlines_are_the_whole_brain() -> None:
+    assert is_headline("selectors/all/layer/block-1")
+    assert not is_headline("selectors/high_areas/layer/block-1")
     assert not is_headline("selectors/V1/layer/block-1")
     assert not is_headline("selectors/all/subj01/layer/block-1")
     assert not is_headline("wise_ft.selectors/high_areas/layer/block-1")

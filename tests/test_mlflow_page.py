@@ -6,7 +6,6 @@ import re
 import shlex
 from pathlib import Path
 
-import mlflow
 import pytest
 from made_study import STEPS, make_brain, write_run
 
@@ -22,6 +21,8 @@ PAGE = REPOSITORY / "docs" / "mlflow.md"
 def test_every_snippet_of_the_page_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    import mlflow
+
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     for backbone in ("mini_clip", "mini_supervised"):

@@ -13,8 +13,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import mlflow
-import mlflow.pytorch
 import pandas as pd
 import pytest
 import torch
@@ -358,6 +356,8 @@ def test_a_container_without_login_name_has_a_user(monkeypatch: pytest.MonkeyPat
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_the_last_snapshot_loads_as_a_model(tmp_path: Path, method: str) -> None:
+    import mlflow.pytorch
+
     overrides = [*TINY, *SMALL_TRACKING, "mlflow.log_model=true", "probes.tasks=[]"]
     config = load_config([*overrides, f"method={method}", f"runs_dir={tmp_path}/runs"])
     folder = run(config)

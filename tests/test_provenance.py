@@ -48,7 +48,16 @@ def make_inputs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Inputs, 
 def test_a_run_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, brain = make_inputs(tmp_path, monkeypatch)
     found = json.loads(json.dumps(describe_run(inputs)))
-    expected = {"code_version", "packages", "python", "fingerprints", "parameters", "tasks", "machine"}
+    expected = {
+        "code_version",
+        "commit",
+        "packages",
+        "python",
+        "fingerprints",
+        "parameters",
+        "tasks",
+        "machine",
+    }
     assert found.keys() == expected
     assert found["parameters"] == sum(weight.numel() for weight in inputs.backbone.encoder.parameters())
     assert found["fingerprints"] == {
@@ -71,7 +80,7 @@ def test_the_commit_and_whether_files_differ_from_it(tmp_path: Path, monkeypatch
     git(tmp_path, "add", "file")
     git(tmp_path, "commit", "-m", "one")
     commit = git(tmp_path, "rev-parse", "HEAD")
-    assert code_version() == commit[:12]
+    assert code_version() == commit[:12] and provenance.commit() == commit
     (tmp_path / "file").write_text("two")
     assert code_version() == f"{commit[:12]}-dirty"
 

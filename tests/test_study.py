@@ -33,12 +33,13 @@ def test_finished_runs_are_skipped_and_failed_ones_counted(monkeypatch, tmp_path
     monkeypatch.setattr(study, "format_table", lambda frame: "the table")
     asked = []
     monkeypatch.setattr(study, "contrast_runs", lambda runs, question: asked.append(question) or ["one"])
+    monkeypatch.setattr(study, "log_report", lambda folder, report, table: asked.append(report.name))
     monkeypatch.setattr(study, "log_contrast", lambda folder, contrast: asked.append(contrast))
     monkeypatch.setattr(study, "format_contrasts", lambda contrasts, brief: "A against B")
     assert study.run_study(overrides) == 2
     # the demo ends in a contrast, which its report finds too
     question = ContrastConfig(a="mini_clip", b="mini_supervised")
-    assert asked == [question, "one"] and read_questions(folders[0].parent, []) == [question]
+    assert asked == ["report.html", question, "one"] and read_questions(folders[0].parent, []) == [question]
     assert started == ["backbone=mini_supervised", "finetune.lr=1e-05"]
     said = capsys.readouterr()
     assert "already finished" in said.out and "the table" in said.out and said.err.count("failed") == 2

@@ -41,6 +41,8 @@ class InputCheck:
         )
 
         folder = run_folder(config)
+        if not (folder / "manifest.json").exists():
+            return
         tasks = {
             task.name: self._once(f"task {task.model_dump_json()}", partial(_read_task, task))
             for task in tasks_in_order(config.task)

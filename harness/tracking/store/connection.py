@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from contextlib import nullcontext
@@ -46,6 +47,8 @@ def import_mlflow(uri: str) -> None:
         os.environ.setdefault(name, value)
     import mlflow.entities
 
+    # mlflow reads the level once, and may have been imported before
+    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
     if uri.startswith("sqlite:"):
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
