@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from harness.runs.inputs import load_inputs
 from harness.runs.journal import Journal
 from harness.runs.layout import list_snapshots, mapping_folder, run_folder, snapshot_folder
 from harness.storage.files import write_json
+from harness.studies.study import send_missing
 from harness.tracking.queries import query
 from harness.tracking.store.connection import connect, tracking_uri
 from harness.tracking.store.contents import describe_params, describe_tags
@@ -215,12 +216,11 @@ def test_artifacts_hold_the_rest_once(tmp_path: Path, monkeypatch: pytest.Monkey
     (path,) = (tmp_path / "runs").rglob("results.parquet")
     assert len(read_results(path, lambda name: True)) == 25
     # all mappings, or none, on request
-    for chosen, expected in (("all", 2), ("none", 0)):
-        other = tmp_path / chosen
-        config, folder = made_run(other, f"mlflow.mappings={chosen}")
+    for seed, (chosen, expected) in enumerate((("all", 2), ("none", 0)), 1):
+        config, folder = made_run(tmp_path / "runs", f"mlflow.mappings={chosen}", f"seed={seed}")
         assert TrackedRun(config, folder).forward("FINISHED")
-        client = connect(tracking_uri(other))
-        files = list_all(client, own_run(client).info.run_id)
+        (found,) = client.search_runs([run.info.experiment_id], f"tags.seed = '{seed}'")
+        files = list_all(client, found.info.run_id)
         assert sum(file.startswith("mappings/") for file in files) == expected
 
 
@@ -328,23 +328,6 @@ def test_an_odd_server_costs_one_warning(
     assert f"palimpsest forward {folder}" in warnings[0] and "not logged: table" in warnings[1]
 
 
-def test_a_locked_database_costs_one_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    config, folder = made_run(tmp_path / "runs")
-    connect(tracking_uri(tmp_path / "runs"))
-    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "1")
-    with sqlite3.connect(tmp_path / "runs" / "mlflow.db") as held:
-        held.execute("BEGIN EXCLUSIVE")
-        with caplog.at_level(logging.WARNING, "harness"):
-            assert not TrackedRun(config, folder).forward("FINISHED")
-        held.rollback()
-    held.close()
-    (warning,) = [one.getMessage() for one in caplog.records if one.name.startswith("harness")]
-    assert "locked" in warning and f"palimpsest forward {folder}" in warning
-    assert TrackedRun(config, folder).forward("FINISHED")
-
-
 def test_a_container_without_login_name_has_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> str:
         raise KeyError("getpwuid(): uid not found: 1234")
@@ -354,12 +337,11 @@ def test_a_container_without_login_name_has_a_user(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_the_last_snapshot_loads_as_a_model(tmp_path: Path, method: str) -> None:
+def test_the_last_snapshot_loads_as_a_model(tmp_path: Path) -> None:
     import mlflow.pytorch
 
     overrides = [*TINY, *SMALL_TRACKING, "mlflow.log_model=true", "probes.tasks=[]"]
-    config = load_config([*overrides, f"method={method}", f"runs_dir={tmp_path}/runs"])
+    config = load_config([*overrides, "method=lora", f"runs_dir={tmp_path}/runs"])
     folder = run(config)
     client = connect(tracking_uri(tmp_path / "runs"))
     address = own_run(client).data.tags["model"]
@@ -381,3 +363,52 @@ def test_the_last_snapshot_loads_as_a_model(tmp_path: Path, method: str) -> None
     # once per run
     run(config)
     assert len(client.search_logged_models([own_run(client).info.experiment_id])) == 1
+
+
+@pytest.mark.parametrize("kind", ["empty", "half", "text"])
+def test_a_half_made_database_is_put_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    config, folder = made_run(tmp_path / "runs")
+    database = tmp_path / "runs" / "mlflow.db"
+    if kind == "half":
+        # as a kill during MLflow's first migrations leaves it
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("CREATE TABLE experiments (experiment_id INTEGER, name TEXT)")
+            connection.commit()
+    else:
+        database.write_text("" if kind == "empty" else "no database")
+    with caplog.at_level(logging.WARNING, "harness"):
+        assert TrackedRun(config, folder).forward_late()
+    (warning,) = [one.getMessage() for one in caplog.records if one.name.startswith("harness")]
+    assert "found no whole MLflow store" in warning and "palimpsest forward" in warning
+    assert len(list((tmp_path / "runs").glob("mlflow.db.broken-*"))) == 1
+    assert not list((tmp_path / "runs").glob("*.partial*"))
+    assert own_run(connect(tracking_uri(tmp_path / "runs"))).info.status == "FINISHED"
+
+
+def test_a_study_sends_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = [made_run(tmp_path / "runs", f"seed={seed}") for seed in (0, 1)]
+    assert TrackedRun(*runs[0]).forward_late()
+    assert TrackedRun(*runs[0]).is_sent() and not TrackedRun(*runs[1]).is_sent()
+    # a server that is away costs one warning for all of them
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:secret@127.0.0.1:9")
+    with caplog.at_level(logging.WARNING, "harness"):
+        send_missing(config for config, _ in runs)
+    (warning,) = [one.getMessage() for one in caplog.records if one.name.startswith("harness")]
+    assert "somebody:***@127.0.0.1" in warning and "secret" not in warning
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    send_missing(config for config, _ in runs)
+    client = connect(tracking_uri(tmp_path / "runs"))
+    found = client.search_runs(
+        [client.get_experiment_by_name("default").experiment_id], "tags.`palimpsest.run` != ''"
+    )
+    assert {run.info.status for run in found} == {"FINISHED"} and len(found) == 2
+    # nothing is left to do, and nothing is asked
+    monkeypatch.setattr("harness.tracking.store.tracked_run.connect", None)
+    send_missing(config for config, _ in runs)
+    with Journal(runs[1][1] / "results.jsonl") as journal:
+        journal.log(9, {"train/loss": 0.1})
+    assert not TrackedRun(*runs[1]).is_sent()

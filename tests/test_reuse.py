@@ -16,7 +16,7 @@ from harness.commands.finetune import run
 from harness.config.compose import load_config
 from harness.config.run import Config
 from harness.finetuning import loop
-from harness.finetuning.reuse import adopt_training
+from harness.finetuning.reuse import adopt_training, training_note
 from harness.runs.inputs import load_inputs
 from harness.runs.journal import read_rows
 from harness.runs.layout import list_snapshots, run_folder
@@ -30,9 +30,22 @@ from harness.tracking.work_items import WorkItem
 OVERRIDES = [*TINY, *SMALL_TRACKING, "finetune.epochs=1"]
 
 
-@pytest.fixture(autouse=True)
-def _own_shared_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PALIMPSEST_CACHE", str(tmp_path / "cache"))
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Cache of a first run, and the run's folder."""
+    folder = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PALIMPSEST_CACHE", str(folder / "cache"))
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        return folder / "cache", run(configure(folder / "runs"))
+
+
+@pytest.fixture
+def first(shared: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of a run whose cache is in use."""
+    cache, folder = shared
+    monkeypatch.setenv("PALIMPSEST_CACHE", str(cache))
+    return folder
 
 
 @pytest.fixture
@@ -58,17 +71,13 @@ def rows_of(folder: Path, *left_out: str) -> dict[tuple[str, int], float]:
     return {(row["name"], row["step"]): row["value"] for row in rows if not row["name"].startswith(left_out)}
 
 
-@pytest.mark.parametrize("method", ["lora", "bitfit"])
 def test_step_0_is_done_once_for_all_methods(
-    tmp_path: Path, fitted: list[tuple[int, int]], method: str
+    tmp_path: Path, first: Path, fitted: list[tuple[int, int]]
 ) -> None:
-    run(configure(tmp_path / "runs"))
-    assert (0, 0) in fitted and (0, 2) in fitted
-    fitted.clear()
-    folder = run(configure(tmp_path / "runs", f"method={method}"))
+    folder = run(configure(first.parents[1], "method=lora"))
     assert {step for step, _ in fitted} == {step for step in list_snapshots(folder) if step}
     fitted.clear()
-    alone = run(configure(tmp_path / "alone", f"method={method}", "reuse=false"))
+    alone = run(configure(tmp_path / "alone", "method=lora", "reuse=false"))
     assert (0, 0) in fitted and (0, 2) in fitted
     # to the last bit, in the run's files too
     assert rows_of(folder) == rows_of(alone)
@@ -80,22 +89,32 @@ def test_step_0_is_done_once_for_all_methods(
 
 
 def test_a_damaged_cache_is_made_again(
-    tmp_path: Path, fitted: list[tuple[int, int]], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = run(configure(tmp_path / "runs"))
-    (damaged, *_) = sorted((tmp_path / "cache" / "mappings").glob("*/content/mapping.safetensors"))
-    content = bytearray(damaged.read_bytes())
-    content[-1] ^= 1
-    damaged.write_bytes(bytes(content))
-    fitted.clear()
-    other = run(configure(tmp_path / "other", "method=linear_probe"))
-    assert len([refit for step, refit in fitted if step == 0]) == 1
+    monkeypatch.setenv("PALIMPSEST_CACHE", str(tmp_path / "cache"))
+    made = []
+
+    def make_at(target: Path) -> bool:
+        def make() -> None:
+            made.append(target)
+            target.mkdir()
+            (target / "file").write_text("content")
+
+        return make_once("kind", {"a": 1}, target, make)
+
+    assert not make_at(tmp_path / "one") and make_at(tmp_path / "two")
+    (kept,) = (tmp_path / "cache").rglob("content/file")
+    kept.write_text("damaged")
+    assert not make_at(tmp_path / "three") and make_at(tmp_path / "four")
+    assert made == [tmp_path / "one", tmp_path / "three"]
     assert "not used (its files have changed)" in caplog.text
-    at_start = {key: value for key, value in rows_of(other, "task/").items() if key[1] == 0}
-    assert at_start and at_start.items() <= rows_of(first).items()
+    assert (tmp_path / "four" / "file").read_text() == "content"
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cache_that_cannot_be_written_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PALIMPSEST_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").write_text("a file, no folder")
     target = tmp_path / "target"
 
@@ -152,9 +171,9 @@ def test_what_each_part_is_made_from(
 
 
 def test_another_brain_does_not_fine_tune_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, first: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = run(configure(tmp_path / "runs"))
+    runs_dir = first.parents[1]
     expected = run(configure(tmp_path / "alone", "brain.n_voxels=110", "reuse=false"))
 
     def fail(*arguments: object) -> None:
@@ -162,7 +181,7 @@ def test_another_brain_does_not_fine_tune_again(
 
     monkeypatch.setattr(loop, "take_step", fail)
     capsys.readouterr()
-    folder = run(configure(tmp_path / "runs", "brain.n_voxels=110"))
+    folder = run(configure(runs_dir, "brain.n_voxels=110"))
     assert f"fine-tuned already by default/{first.name}" in capsys.readouterr().out
     assert read_json(folder / "trained_by.json") == {"run": f"default/{first.name}"}
     assert list_snapshots(folder) == list_snapshots(first)
@@ -170,19 +189,30 @@ def test_another_brain_does_not_fine_tune_again(
     # a copy would double the disk that snapshots take
     weights = "snapshots/step-000000/weights.safetensors"
     assert (folder / weights).samefile(first / weights)
-    # other training is trained
-    for more in ("finetune.lr=1e-4", "seed=1", "task.n_train=20", "method=bitfit"):
-        with pytest.raises(AssertionError, match="a step of fine-tuning"):
-            run(configure(tmp_path / "runs", more))
     with pytest.raises(AssertionError, match="a step of fine-tuning"):
-        run(configure(tmp_path / "runs", "brain.n_voxels=120", "reuse=false"))
+        run(configure(runs_dir, "brain.n_voxels=120", "reuse=false"))
+
+
+def test_other_training_is_trained(first: Path) -> None:
+    manifest = read_json(first / "manifest.json")
+    changed = {**manifest, "fingerprints": {**manifest["fingerprints"], "task": "0" * 64}}
+
+    def note(*overrides: str, manifest: dict[str, Any] = manifest) -> Path:
+        config = configure(first.parents[1], *overrides)
+        return training_note(config, run_folder(config), manifest)
+
+    assert note().exists()
+    for same in ("mapping.steps=5", "brain.n_voxels=110", "probes.steps=6", "evidence.n_draws=3"):
+        assert note(same) == note()
+    for other in ("finetune.lr=1e-4", "seed=1", "task.n_train=20", "method=bitfit", "snapshots.ratio=3"):
+        assert note(other) != note()
+    assert note(manifest=changed) != note()
 
 
 def test_half_a_takeover_goes_on_and_a_lost_source_trains(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = run(configure(tmp_path / "runs"))
-    config = configure(tmp_path / "runs", "mapping.steps=5")
+    config = configure(first.parents[1], "mapping.steps=5")
     folder, manifest = run_folder(config), read_json(first / "manifest.json")
     copytree = shutil.copytree
     copied: list[object] = []
@@ -208,5 +238,8 @@ def test_half_a_takeover_goes_on_and_a_lost_source_trains(
     bound = config.model_copy(update={"study": config.study.model_copy(update={"plan": "plan.yaml"})})
     shutil.rmtree(folder)
     assert adopt_training(bound, folder, manifest) is None
-    shutil.rmtree(first / "snapshots")
-    assert adopt_training(config, folder, manifest) is None and not folder.exists()
+    (first / "snapshots").rename(first / "away")
+    try:
+        assert adopt_training(config, folder, manifest) is None and not folder.exists()
+    finally:
+        (first / "away").rename(first / "snapshots")

@@ -18,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from harness.tracking import (
         Status,
         TrackedRun,
+        show_uri,
         tracking_uri,
     )
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for folder in arguments.folders:
         config = read_run_config(folder)
         rows, _ = read_rows(folder / "results.jsonl")
-        ended = max((row["timestamp"] for row in rows), default=None)
-        if not TrackedRun(config, folder).forward(arguments.status, ended):
+        if not TrackedRun(config, folder).forward_late(arguments.status):
             raise SystemExit(1)
-        print(f"{folder}: {len(rows)} rows sent to {tracking_uri(folder.resolve().parents[1])}")
+        store = show_uri(tracking_uri(folder.resolve().parents[1]))
+        print(f"{folder}: {len(rows)} rows sent to {store}")

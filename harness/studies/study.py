@@ -41,6 +41,11 @@ from harness.storage import (
 from harness.studies.finished import InputCheck
 from harness.studies.grid import expand_grid
 from harness.studies.launching import launch
+from harness.tracking import (
+    TrackedRun,
+    show_uri,
+    tracking_uri,
+)
 
 
 def check_files(configs: Iterable[Config]) -> None:
@@ -54,6 +59,14 @@ def check_files(configs: Iterable[Config]) -> None:
     if missing:
         found = "; ".join(missing)
         raise InputError(f"missing input files; study not started: {found}; to skip: study.leave_out=[…]")
+
+
+def send_missing(configs: Iterable[Config]) -> None:
+    """Send finished runs that are not in MLflow with all of their rows; one warning if it does not answer."""
+    for config in configs:
+        tracked = TrackedRun(config, run_folder(config))
+        if not tracked.is_sent() and not tracked.forward_late():
+            return
 
 
 def print_contrast(study: Path, runs: Sequence[RunResult], question: ContrastConfig | None) -> None:
@@ -106,10 +119,11 @@ def run_study(overrides: list[str]) -> int:
         record_question(study, question)
     report = write_report(study)
     finished = read_runs(study)
+    send_missing(config for _, config in runs if is_finished(run_folder(config)))
     comparison = compare_runs(finished)
     print(format_table(comparison))
     log_report(study, report, comparison)
     print_contrast(study, finished, question)
     print(f"\nreport: {report}")
-    print(f"curves: mlflow ui --backend-store-uri sqlite:///{study.parent / 'mlflow.db'}")
+    print(f"curves: mlflow ui --backend-store-uri {show_uri(tracking_uri(study.parent))}")
     return failed

@@ -9,6 +9,7 @@ from .queries import (
     query,
 )
 from .store.connection import (
+    show_uri,
     tracking_uri,
 )
 from .store.keys import (
@@ -44,6 +45,7 @@ __all__ = [
     "plan_work",
     "query",
     "save_model",
+    "show_uri",
     "track",
     "tracking_uri",
 ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
-from contextlib import nullcontext
+import time
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,8 @@ ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+log = logging.getLogger(__name__)
+
 SQLITE = "sqlite:///"
 ARTIFACTS = "mlartifacts"
 """Folder of artifacts beside the database of a SQLite store."""
@@ -34,6 +38,11 @@ ARTIFACTS = "mlartifacts"
 def tracking_uri(runs_dir: Path) -> str:
     """``MLFLOW_TRACKING_URI``, or the SQLite store ``{runs_dir}/mlflow.db``."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{runs_dir.resolve()}/mlflow.db"
+
+
+def show_uri(uri: str) -> str:
+    """Return the address of a store as messages show it: without a password."""
+    return re.sub(r"(://[^/@]*?):[^/@]*@", r"\1:***@", uri)
 
 
 def database_file(uri: str) -> Path | None:
@@ -63,11 +72,52 @@ def connect(uri: str) -> MlflowClient:
         database.parent.mkdir(parents=True, exist_ok=True)
     # two first writers would both run MLflow's migrations, and one would crash
     with nullcontext() if database is None else hold_store(database):
+        if database is not None:
+            _make_whole(database)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
         if database is not None:
             _follow_folder(database)
     return client
+
+
+def _make_whole(database: Path) -> None:
+    """Create a SQLite store under another name and rename it, so that a kill leaves none half made.
+
+    A half-made one, of an earlier version or another program, is put aside.
+    """
+    from mlflow import MlflowClient
+
+    if database.exists():
+        if _is_store(database):
+            return
+        aside = database.with_name(f"{database.name}.broken-{int(time.time())}")
+        database.rename(aside)
+        log.warning(
+            "warning: %s: found no whole MLflow store; kept as %s, and begun anew. "
+            "Send runs that are missing with: palimpsest forward RUN_FOLDER...",
+            *(database, aside.name),
+        )
+    partial = database.with_name(f"{database.name}.partial")
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        partial.with_name(partial.name + suffix).unlink(missing_ok=True)
+    MlflowClient(f"{SQLITE}{partial}").search_experiments(max_results=1)
+    partial.rename(database)
+
+
+def _is_store(database: Path) -> bool:
+    """Whether MLflow's migrations of a SQLite file have run to their end; a locked file counts as whole."""
+    try:
+        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            if not {"alembic_version", "experiments", "runs", "latest_metrics", "inputs"} <= tables:
+                return False
+            return connection.execute("SELECT 1 FROM alembic_version").fetchone() is not None
+    except sqlite3.OperationalError:
+        return True
+    except sqlite3.DatabaseError:
+        # no SQLite file at all
+        return False
 
 
 def hold_store(database: Path) -> FileLock:
@@ -116,4 +166,4 @@ def tracking_errors() -> tuple[type[Exception], ...]:
 
 def write_reason(error: Exception) -> str:
     """Write an error on one line of moderate length."""
-    return " ".join(f"{error}".split())[:200] or type(error).__name__
+    return show_uri(" ".join(f"{error}".split()))[:200] or type(error).__name__

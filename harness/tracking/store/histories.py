@@ -24,6 +24,7 @@ from harness.tracking.store.connection import (
     ARTIFACTS,
     connect,
     database_file,
+    show_uri,
     tracking_errors,
     write_reason,
 )
@@ -81,18 +82,19 @@ def read_histories(
     if database is not None:
         if not database.exists():
             raise InputError(
-                f"{uri}: no such tracking store; expected the runs_dir or MLFLOW_TRACKING_URI of a study"
+                f"{show_uri(uri)}: no such tracking store; expected the runs_dir or MLFLOW_TRACKING_URI of "
+                "a study"
             )
         try:
             yield from _read_file(database, study, wanted, chosen)
         except sqlite3.Error as error:
-            raise InputError(f"MLflow at {uri} does not answer ({write_reason(error)})") from None
+            raise InputError(f"MLflow at {show_uri(uri)} does not answer ({write_reason(error)})") from None
         return
     errors = tracking_errors()
     try:
         yield from _read_server(connect(uri), study, wanted, chosen)
     except errors as error:
-        raise InputError(f"MLflow at {uri} does not answer ({write_reason(error)})") from None
+        raise InputError(f"MLflow at {show_uri(uri)} does not answer ({write_reason(error)})") from None
 
 
 def _read_file(

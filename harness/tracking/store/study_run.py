@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.tracking.store.connection import (
     connect,
+    show_uri,
     tracking_uri,
     write_reason,
 )
@@ -73,7 +74,7 @@ def log_study(
     except Exception as error:  # nothing that tracking meets may stop a study
         log.warning(
             "warning: MLflow at %s does not answer (%s); not logged: %s",
-            *(uri, write_reason(error), ", ".join([*tables, *(path.name for path in files)])),
+            *(show_uri(uri), write_reason(error), ", ".join([*tables, *(path.name for path in files)])),
         )
         return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -32,10 +33,12 @@ from harness.runs import (
 from harness.storage import (
     InputError,
     read_json,
+    write_json,
 )
 from harness.tracking.store.connection import (
     connect,
     import_mlflow,
+    show_uri,
     tracking_uri,
     write_reason,
 )
@@ -73,6 +76,9 @@ BATCH_PARAMS = 100
 ERROR_LENGTH = 500
 PERIOD = 5.0
 """Seconds between two sendings of a run that goes on."""
+
+SENT = "sent.json"
+"""File of a run's folder: which store has how many of its rows."""
 
 log = logging.getLogger(__name__)
 
@@ -132,11 +138,16 @@ class TrackedRun:
                     log.warning(
                         "warning: MLflow at %s does not answer (%s); results are safe in %s, "
                         "send them later with: palimpsest forward %s",
-                        *(self._uri, write_reason(error), self._folder / "results.jsonl", self._folder),
+                        *(show_uri(self._uri), write_reason(error)),
+                        *(self._folder / "results.jsonl", self._folder),
                     )
                 self._warned = True
                 return False
             return True
+
+    def forward_late(self, status: Status = "FINISHED") -> bool:
+        """Send a run that has ended; its end is the time of its last row. Returns whether that worked."""
+        return self.forward(status, max((row["timestamp"] for row in self._read(0)[0]), default=None))
 
     def log_model(self, save: Callable[[Path], None]) -> bool:
         """Log what `save` writes into a new folder as the run's model; returns whether that worked.
@@ -180,6 +191,19 @@ class TrackedRun:
         if end_time is None and self._was_finished:
             end_time = max((row["timestamp"] for row in self._read(0)[0]), default=None)
         self._client.set_terminated(self._run_id, status=status, end_time=end_time)
+        if status == "FINISHED":
+            write_json(self._folder / SENT, self._describe_sent())
+
+    def is_sent(self) -> bool:
+        """Whether the finished run is in this store with all of its rows, as far as its folder knows."""
+        path = self._folder / SENT
+        return path.exists() and read_json(path) == self._describe_sent()
+
+    def _describe_sent(self) -> dict[str, object]:
+        own = tracking_uri(self._runs_dir) == f"sqlite:///{self._runs_dir}/mlflow.db"
+        # the store beside the runs moves with them; an address may hold a password
+        store = "mlflow.db" if own else hashlib.sha256(self._uri.encode()).hexdigest()
+        return {"store": store, "rows": len(self._read(0)[0])}
 
     def _set_tags(self, client: MlflowClient, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
