@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pandas as pd
 
 from harness.config import TableTaskConfig
@@ -157,11 +158,7 @@ def _read_labels(parts: Mapping[str, pd.DataFrame], config: TableTaskConfig) -> 
     """Label columns of every part, missing values as None; texts are numbers in all parts or in none."""
     found: dict[str, Columns] = {place: {} for place in parts}
     for name in config.label_columns or [config.label_column]:
-        values = {
-            # missing values are None, whatever pandas reads them as
-            place: [None if _is_missing(value) else value for value in frame[name].tolist()]
-            for place, frame in parts.items()
-        }
+        values = {place: [_plain(value) for value in frame[name].tolist()] for place, frame in parts.items()}
         if config.label_columns is not None:
             read = {place: read_flags(f"{place}", name, column) for place, column in values.items()}
         elif config.separator is None and not config.multi_label:
@@ -171,6 +168,11 @@ def _read_labels(parts: Mapping[str, pd.DataFrame], config: TableTaskConfig) -> 
         for place, column in read.items():
             found[place][name] = column
     return found
+
+
+def _plain(value: Any) -> Any:
+    """Return a cell without pandas: None where it is missing, and lists of labels as lists."""
+    return None if _is_missing(value) else value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _is_missing(value: Any) -> bool:
@@ -240,7 +242,7 @@ def _to_dataset(
     content = dict(labels)
     if config.group_column is not None:
         values: Iterable[Any] = frame[config.group_column].tolist()
-        content.setdefault(config.group_column, [None if _is_missing(value) else value for value in values])
+        content.setdefault(config.group_column, [_plain(value) for value in values])
     content.pop(config.image_column, None)
     try:
         data = datasets.Dataset.from_dict(content)

@@ -326,3 +326,13 @@ def test_tables_that_would_be_misread_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"row 0: found the content of an image .* task=hub") as error:
         load(tmp_path / "bytes.parquet")
     assert len(str(error.value)) < 400
+
+
+def test_lists_of_labels_in_parquet(tmp_path: Path) -> None:
+    rows = [["a"], ["b"], [], ["a", "b"]]
+    write_rows(tmp_path, [f"{index}.png,x" for index in range(4)])
+    frame = pd.DataFrame({"image": [f"{index}.png" for index in range(4)], "label": rows})
+    frame.to_parquet(tmp_path / "lists.parquet")
+    task = load(tmp_path / "lists.parquet", multi_label=True, n_test=1, test_share=0.01)
+    assert task.class_names == ("a", "b")
+    assert sorted([*task.train["label"], *task.test["label"]]) == [[0, 0], [0, 1], [1, 0], [1, 1]]
