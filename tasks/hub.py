@@ -31,7 +31,7 @@ def build(config: HubTaskConfig, at_most: bool = False) -> Task:
     """
     splits = open_repository(config)
     place = config.root or config.repository
-    train, test = choose_splits(place, list(splits), config)
+    train, test = choose_splits(place, {name: len(data) for name, data in splits.items()}, config)
     parts = {f"{place}, {name}": splits[name] for name in (train, test) if name is not None}
     for where, data in parts.items():
         feature = data.features.get(config.image_column)

@@ -22,7 +22,7 @@ from harness.storage import (
 
 @dataclass
 class TaskImage(datasets.Image):
-    """An image column that `harness.storage.decode_image` decodes: RGB, upright."""
+    """An image column that `harness.storage.decode_image` decodes: RGB, upright, on white."""
 
     _type: str = field(default="TaskImage", init=False, repr=False)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,14 @@ from harness.storage import (
     InputError,
     unknown_name,
 )
+from tasks.cells import (
+    LIKE_MISSING,
+    shorten,
+)
+
+log = logging.getLogger(__name__)
+
+BOOLS = ("False", "True")
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,9 @@ def read_labels(data: datasets.Dataset, place: str, config: LabelConfig) -> RawL
         for name in config.label_columns:
             for row, value in enumerate(columns[name]):
                 if value not in (0, 1):
-                    raise InputError(f"{place}, row {row}: found {value!r} in column {name}, expected 0 or 1")
+                    raise InputError(
+                        f"{place}, row {row}: found {shorten(value)} in column {name}, expected 0 or 1"
+                    )
                 if value:
                     values[row].append(name)
         return RawLabels(place, values, None)
@@ -105,6 +117,7 @@ def encode_labels(
     index = {keys[place]: column for column, place in enumerate(kept)}
     known = {*keys, config.no_label}
     names = [names[place] for place in kept]
+    _warn_of_spellings(parts[0].place, Counter(key for part in rows for row in part for key in row))
     arrays = []
     for part, labels in zip(parts, rows, strict=True):
         for row, found in enumerate(labels):
@@ -135,10 +148,10 @@ def _keys(part: RawLabels, row: int, several: bool) -> list[str | int]:
         if missing or (part.names is not None and value == -1):
             raise InputError(f"{part.place}, row {row}: found no label, expected one")
         if isinstance(value, bool):
-            value = int(value)
+            value = str(value)
         if not isinstance(value, str | int):
             raise InputError(
-                f"{part.place}, row {row}: found label {value!r}, expected a string or an integer"
+                f"{part.place}, row {row}: found label {shorten(value)}, expected a string or an integer"
             )
         keys.append(value)
     return keys
@@ -161,12 +174,14 @@ def _name_classes(
         keys = list(range(len(known)))
     elif config.class_names is not None and numbers:
         keys = list(range(len(config.class_names)))
+    elif config.class_names is not None and present <= set(BOOLS):
+        keys = list(BOOLS)
     elif config.label_columns is not None:
         keys = list(config.label_columns)
     else:
         keys = sorted(present, key=lambda key: (str(type(key)), key))
     if config.class_names is not None:
-        if config.classes is None and not numbers and config.label_columns is None:
+        if config.classes is None and not numbers and config.label_columns is None and keys != list(BOOLS):
             raise InputError(
                 "task.class_names: the labels are strings; expected also task.classes, labels in the order "
                 f"of the names, such as {', '.join(map(str, keys[:3]))}"
@@ -185,6 +200,24 @@ def _name_classes(
     return keys, names
 
 
+def _warn_of_spellings(place: str, counts: Counter[str | int]) -> None:
+    """Warn of labels that may be meant as missing values, or as one label."""
+    texts = {key: count for key, count in counts.items() if isinstance(key, str)}
+    for text in LIKE_MISSING:
+        if text in texts:
+            log.warning(
+                "warning: %s: label %r (%d images) is a class; missing is only an empty label",
+                *(place, text, texts[text]),
+            )
+    alike: dict[str, list[str]] = {}
+    for text in sorted(texts):
+        alike.setdefault(" ".join(text.replace("_", " ").casefold().split()), []).append(text)
+    for same in alike.values():
+        if len(same) > 1:
+            listed = " and ".join(f"{text!r} ({texts[text]} images)" for text in same)
+            log.warning("warning: %s: labels %s are different classes", place, listed)
+
+
 def _number(name: str) -> int:
     try:
         return int(name)
@@ -197,7 +230,9 @@ def _check_classes(parts: Sequence[RawLabels], arrays: Sequence[np.ndarray], nam
         array.sum(axis=0) if array.ndim == 2 else np.bincount(array, minlength=len(names)) for array in arrays
     ]
     if (counts[0] > 0).sum() < (1 if arrays[0].ndim == 2 else 2):
-        raise InputError(f"{parts[0].place}: found one class, expected two or more")
+        total = int(counts[0].sum())
+        which = f": all {total} images are {names[int(counts[0].argmax())]!r}" if total else ""
+        raise InputError(f"{parts[0].place}: found one class, expected two or more{which}")
     for part, count in zip(parts, counts, strict=True):
         for name, here, in_train in zip(names, count, counts[0], strict=True):
             if here and not in_train:

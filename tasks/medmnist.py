@@ -27,8 +27,7 @@ def build(config: MedmnistTaskConfig, at_most: bool = False) -> Task:
     Raises
     ------
     InputError
-        If the file is missing or not a two-dimensional set of MedMNIST, or the number of `class_names` is not
-        that of its labels.
+        If the file is missing or not a two-dimensional set of MedMNIST, or a label is none of `class_names`.
     """
     root = Path(config.root or "~/.medmnist").expanduser()
     file = root / (f"{config.flag}.npz" if config.size == 28 else f"{config.flag}_{config.size}.npz")
@@ -45,7 +44,8 @@ def build(config: MedmnistTaskConfig, at_most: bool = False) -> Task:
     labels, pixels = ([found[f"{split}_{part}"] for split in splits] for part in ("labels", "images"))
     names = [" ".join(name.replace("_", " ").split()) for name in config.class_names or ()]
     arrays = [
-        _check(file, array, images, names, config) for array, images in zip(labels, pixels, strict=True)
+        _check(f"{file}, {split}", array, images, names, config)
+        for split, array, images in zip(splits, labels, pixels, strict=True)
     ]
     rows = choose_rows(config, arrays, [np.arange(len(array)) for array in arrays], names, at_most)
     parts = [
@@ -56,28 +56,32 @@ def build(config: MedmnistTaskConfig, at_most: bool = False) -> Task:
 
 
 def _check(
-    file: Path, labels: np.ndarray, pixels: np.ndarray, names: list[str], config: MedmnistTaskConfig
+    place: str, labels: np.ndarray, pixels: np.ndarray, names: list[str], config: MedmnistTaskConfig
 ) -> LabelArray:
     if pixels.dtype != np.uint8 or pixels.shape[1:] not in (
         (config.size,) * 2,
         (config.size, config.size, 3),
     ):
         raise InputError(
-            f"{file}: found images {pixels.dtype} {pixels.shape}, expected uint8, {config.size} × "
+            f"{place}: found images {pixels.dtype} {pixels.shape}, expected uint8, {config.size} × "
             f"{config.size} pixels, grey or RGB (not the three-dimensional sets)"
         )
     if labels.ndim != 2 or labels.dtype.kind not in "iu" or len(labels) != len(pixels) or not len(labels):
         raise InputError(
-            f"{file}: found labels {labels.dtype} {labels.shape}, expected integers ({len(pixels)}, n_labels)"
+            f"{place}: found labels {labels.dtype} {labels.shape}, expected integers "
+            f"({len(pixels)}, n_labels)"
         )
-    if config.multi_label:
-        if labels.shape[1] != len(names) or not np.isin(labels, (0, 1)).all():
-            raise InputError(
-                f"{file}: found {labels.shape[1]} labels per image up to {labels.max()}, expected 0 or 1 for "
-                f"each of {len(names)} task.class_names"
-            )
-        return labels.astype(np.int64)
-    if labels.shape[1] != 1 or labels.max() >= len(names):
-        found = f"{labels.shape[1]} label(s) per image up to {labels.max()}"
-        raise InputError(f"{file}: found {found}, expected one of 0 to {len(names) - 1}, as task.class_names")
-    return labels[:, 0].astype(np.int64)
+    if labels.shape[1] != (len(names) if config.multi_label else 1):
+        expected = f"{len(names)}, one for each" if config.multi_label else "one, a number"
+        raise InputError(
+            f"{place}: found {labels.shape[1]} label(s) per image, expected {expected} of task.class_names"
+        )
+    highest = 1 if config.multi_label else len(names) - 1
+    wrong = ((labels < 0) | (labels > highest)).any(axis=1)
+    if wrong.any():
+        raise InputError(
+            f"{place}: found labels from {labels.min()} to {labels.max()}, out of range in "
+            f"{wrong.sum()} of {len(labels)} images; expected 0 to {highest}, "
+            + ("whether an image has each label" if config.multi_label else "places in task.class_names")
+        )
+    return labels.astype(np.int64) if config.multi_label else labels[:, 0].astype(np.int64)

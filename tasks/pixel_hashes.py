@@ -18,12 +18,15 @@ from tqdm import tqdm
 
 from harness.storage import (
     DECODER_VERSION,
+    REMARKS,
     InputError,
     cache_folder,
     content_hash,
     decode_image,
     hash_pixels,
+    name_warnings,
     read_json,
+    report_remarks,
     write_json,
 )
 from tasks.image_column import read_stored
@@ -35,6 +38,8 @@ AT_ONCE = 8  # images
 
 def hash_images(data: datasets.Dataset, place: str) -> list[str]:
     """Hash the decoded images of the column `image`, in order.
+
+    A warning counts transparent images and others that are not shown as stored.
 
     Parameters
     ----------
@@ -49,30 +54,35 @@ def hash_images(data: datasets.Dataset, place: str) -> list[str]:
         If an image is missing, broken or has more than 8 bits a channel; it names the file or row.
     """
     memory = cache_folder() / "pixels" / f"{content_hash(place, DECODER_VERSION)[:20]}.json"
-    known = _recall(memory)
+    known, remarkable = _recall(memory)
     stored = data.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
     before = len(known)
 
-    def look(row: int) -> str:
+    def look(row: int) -> tuple[str, str, list[str]]:
         item = stored[row]["image"]
         name = _name(item, place, row)
         content = read_stored(item, name)
         key = hashlib.sha256(content).hexdigest()
         if key not in known:
-            known[key] = hash_pixels(decode_image(content, name))
-        return known[key]
+            remarks: set[str] = set()
+            pixels = hash_pixels(decode_image(content, name, remarks))
+            if remarks:
+                remarkable[key] = sorted(remarks)
+            known[key] = pixels
+        return known[key], name, remarkable.get(key, [])
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with name_warnings(), ThreadPoolExecutor(AT_ONCE) as pool:
         rows = tqdm(
             pool.map(look, range(len(stored))), f"reading {place}", len(stored), disable=None, leave=False
         )
         found = list(rows)
     if len(known) > before:
         try:
-            write_json(memory, {"place": place, "pixels": known})
+            write_json(memory, {"place": place, "pixels": known, "remarks": remarkable})
         except OSError as error:
             log.warning("warning: %s: cannot be written (%s); hashes not cached", memory, error.strerror)
-    return found
+    report_remarks(place, ((name, remarks) for _, name, remarks in found))
+    return [pixels for pixels, _, _ in found]
 
 
 def _name(item: Any, place: str, row: int) -> str:
@@ -81,10 +91,14 @@ def _name(item: Any, place: str, row: int) -> str:
     return str(item["path"]) if item["bytes"] is None else f"{place}, image {item['path'] or row}"
 
 
-def _recall(memory: Path) -> dict[str, str]:
-    """Read the cached hashes; a missing or broken cache is empty."""
+def _recall(memory: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Read the cached hashes and remarks; a missing or broken cache is empty."""
     try:
-        pixels = read_json(memory)["pixels"]
-        return {str(key): str(value) for key, value in pixels.items()}
+        content = read_json(memory)
+        pixels = {str(key): str(value) for key, value in content["pixels"].items()}
+        remarks = {
+            str(key): [kind for kind in kinds if kind in REMARKS] for key, kinds in content["remarks"].items()
+        }
     except (InputError, AttributeError, KeyError, TypeError):
-        return {}
+        return {}, {}
+    return pixels, remarks

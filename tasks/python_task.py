@@ -10,6 +10,7 @@ from harness.storage import (
     InputError,
     call_function,
 )
+from tasks.image_column import TaskImage
 from tasks.pixel_hashes import hash_images
 from tasks.subsets import (
     draw_per_class,
@@ -85,5 +86,5 @@ def _check(data: datasets.Dataset, task: Task, source: str) -> np.ndarray:
 
 
 def _cut(data: datasets.Dataset, labels: np.ndarray, rows: np.ndarray, place: str) -> LabelledImages:
-    chosen = data.select(rows)
+    chosen = data.select(rows).cast_column("image", TaskImage())
     return LabelledImages(chosen, labels[rows], hash_images(chosen, place))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import logging
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -13,35 +15,101 @@ from harness.storage import (
     unknown_name,
 )
 
-TEST_SPLITS = ("test", "validation", "valid", "val")
-"""Names a test split may have, first choice first."""
+log = logging.getLogger(__name__)
+
+SPLIT_NAMES = (
+    ("train", "training"),
+    ("test", "testing", "eval", "evaluation"),
+    ("validation", "valid", "val", "dev"),
+)
+"""Names of the training, test and validation split in any case, as in `datasets`; first choice first."""
 # `tasks.subsets` draws from stream 1 of the same seed
 _STREAM = 2
 
 Rows = Int[np.ndarray, "_"]
 
 
-def choose_splits(place: str, names: Sequence[str], config: ExternalTaskConfig) -> tuple[str, str | None]:
+def choose_splits(place: str, sizes: Mapping[str, int], config: ExternalTaskConfig) -> tuple[str, str | None]:
     """Choose the training and the test split by name; None for the test split: it has to be drawn.
+
+    Case and blanks around a name do not count, and a split has all names of its kind (`SPLIT_NAMES`). A
+    warning says which splits are read under another name, and counts what is left out.
+
+    Parameters
+    ----------
+    place : str
+        Where the data comes from.
+    sizes : dict of str to int
+        Number of images of every split.
+    config : ExternalTaskConfig
 
     Raises
     ------
     InputError
-        If a named split does not exist, or both are the same.
+        If a named split does not exist, several names differ only in case, or both splits are the same.
     """
-    if config.train not in names:
-        raise unknown_name(f"split of {place}", config.train, names)
+    train = find_split(place, config.train, sizes)
+    if train is None:
+        raise unknown_name(f"split of {place}", config.train, sizes)
     if config.test is None:
-        return config.train, next(
-            (name for name in TEST_SPLITS if name in names and name != config.train), None
-        )
-    if config.test not in names:
-        raise unknown_name(f"split of {place}", config.test, names)
-    if config.test == config.train:
-        raise InputError(
-            f"task.test: found {config.test}, the same as task.train; expected a different split"
-        )
-    return config.train, config.test
+        others = [name for name in sizes if name != train]
+        found = (find_split(place, kind[0], others) for kind in SPLIT_NAMES[1:])
+        test = next((name for name in found if name is not None), None)
+    else:
+        test = find_split(place, config.test, sizes)
+        if test is None:
+            raise unknown_name(f"split of {place}", config.test, sizes)
+        if test == train:
+            raise InputError(
+                f"task.test: found {config.test}, the same as task.train; expected a different split"
+            )
+    known = {config.train, config.test or "test", *SPLIT_NAMES[2]}
+    renamed = [
+        f"{name!r} ({sizes[name]} images) is read as the {kind} split"
+        for name, kind in ((train, "training"), (test, "test"))
+        if name is not None and name not in known
+    ]
+    unused = [f"{name!r} ({size} images)" for name, size in sizes.items() if name not in (train, test)]
+    parts = renamed + ([f"left out: {', '.join(unused)}"] if unused else [])
+    if parts:
+        log.warning("warning: %s: splits: %s", place, "; ".join(parts))
+    return train, test
+
+
+def find_split(place: str, wanted: str, names: Iterable[str]) -> str | None:
+    """Find a split by its name or another name of its kind; None if there is none.
+
+    Raises
+    ------
+    InputError
+        If several names differ only in case or blanks, and none is `wanted`.
+    """
+    names = list(names)
+    if wanted in names:
+        return wanted
+    plain = spell_plainly(wanted)
+    kind = next((kind for kind in SPLIT_NAMES if plain in kind), ())
+    for spelling in (plain, *kind):
+        same = [name for name in names if spell_plainly(name) == spelling]
+        if len(same) > 1:
+            raise InputError(
+                f"{place}: found splits {', '.join(map(repr, same))}, which differ only in case or blanks; "
+                "expected one of them"
+            )
+        if same:
+            return same[0]
+    return None
+
+
+def spell_plainly(name: str) -> str:
+    """Return the name of a split in lower case, without blanks around it."""
+    return name.strip().casefold()
+
+
+def split_kind(name: str) -> int | None:
+    """Place in `SPLIT_NAMES` of the kind that a word of a name tells (``Train-2017``: 0), or None."""
+    words = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).casefold())
+    return next((place for place, kind in enumerate(SPLIT_NAMES) if set(kind) & set(words)), None)
 
 
 def split_rows(

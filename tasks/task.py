@@ -15,6 +15,7 @@ from torch import Tensor
 
 from harness.storage import (
     InputError,
+    as_rgb,
     content_hash,
     hash_pixels,
 )
@@ -88,7 +89,8 @@ class Task:
         Raises
         ------
         InputError
-            If numbers of images and labels differ, or a label is no class.
+            If numbers of images and labels differ, a label is no class, or an image has more than 8 bits a
+            channel.
 
         Examples
         --------
@@ -170,12 +172,13 @@ def build_task(
     templates: Sequence[str],
     leaks: Leaks = "report",
 ) -> Task:
-    """Build a task from images in memory and the labels of its two splits."""
+    """Build a task from images in memory, shown by the rule of `as_rgb`, and the labels of its two splits."""
     parts = []
-    for images, labels in (train, test):
+    for split, (given, labels) in (("train", train), ("test", test)):
+        images = [as_rgb(image, f"task {name}, {split}: image {row}") for row, image in enumerate(given)]
         columns = {"image": datasets.Image(), "label": label_feature(class_names, labels.ndim == 2)}
         data = datasets.Dataset.from_dict(
-            {"image": list(images), "label": labels.tolist()}, features=datasets.Features(columns)
+            {"image": images, "label": labels.tolist()}, features=datasets.Features(columns)
         )
         # not datasets' own fingerprints, which change when a set is saved and loaded
         parts.append(LabelledImages(data, labels, [hash_pixels(image) for image in images]))
@@ -197,6 +200,7 @@ def join_splits(
     InputError
         With `leaks` "error", if there are any; with "drop", if no test image is left.
     """
+    _count_contradictions(name, train, test)
     known = set(train.pixel_hashes)
     leaked = np.array([value in known for value in test.pixel_hashes], dtype=bool)
     n_leaked = int(leaked.sum())
@@ -222,6 +226,22 @@ def join_splits(
         multi_label=train.labels.ndim == 2,
         n_leaked=n_leaked,
     )
+
+
+def _count_contradictions(name: str, *parts: LabelledImages) -> None:
+    """Warn of images with the same pixels and different labels."""
+    labels_of: dict[str, set[bytes]] = {}
+    for part in parts:
+        for value, label in zip(part.pixel_hashes, part.labels, strict=True):
+            labels_of.setdefault(value, set()).add(label.tobytes())
+    torn = {value for value, labels in labels_of.items() if len(labels) > 1}
+    if torn:
+        n_images = sum(value in torn for part in parts for value in part.pixel_hashes)
+        log.warning(
+            "warning: task %s: %d images, equal pixel by pixel to another one, have another label than it "
+            "(%d different pictures); all are kept",
+            *(name, n_images, len(torn)),
+        )
 
 
 def label_feature(class_names: Sequence[str], multi_label: bool) -> Any:

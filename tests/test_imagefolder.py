@@ -181,7 +181,7 @@ def test_bad_folders_are_named(tmp_path: Path, split_folder: Path) -> None:
         load(split_folder, train="trian")
     with pytest.raises(InputError, match=r"unknown split .*'tset'.* mean 'test'"):
         load(split_folder, test="tset")
-    with pytest.raises(InputError, match="found one class, expected two"):
+    with pytest.raises(InputError, match="found one class, expected two or more: all 3 images are 'a'"):
         load(write_folders(tmp_path / "one", {"a": 3}))
     (split_folder / "test" / "wren").mkdir()
     with pytest.raises(InputError, match=r"wren: found no image"):
@@ -189,3 +189,137 @@ def test_bad_folders_are_named(tmp_path: Path, split_folder: Path) -> None:
     make_image(7).save(split_folder / "test" / "wren" / "a.png")
     with pytest.raises(InputError, match=r"test: found 1 images of 'wren', but none in the training images"):
         load(split_folder)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Train", "Test"),
+        ("TRAIN", "VAL"),
+        ("training", "testing"),
+        ("Training", "Validation"),
+        ("train", "valid"),
+    ],
+)
+def test_splits_are_read_however_they_are_spelled(
+    tmp_path: Path, train: str, test: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folders(tmp_path / train, CLASSES)
+    write_folders(tmp_path / test, {"great_tit": 3, "robin": 2}, first=1000)
+    with caplog.at_level(logging.WARNING):
+        task = load(tmp_path)
+    assert task.class_names == ("great tit", "robin")
+    assert (len(task.train), len(task.test)) == (11, 5)
+    assert (f"'{train}' (11 images) is read as the training split" in caplog.text) == (train != "train")
+    assert load(tmp_path, train=train, test=test).fingerprint == task.fingerprint
+
+
+def test_splits_that_are_not_used_are_counted(split_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_folders(split_folder / "val", {"robin": 4})
+    (split_folder / "masks").mkdir()
+    make_image(1).save(split_folder / "masks" / "0.png")
+    make_image(2).save(split_folder / "stray.png")
+    make_image(3).save(split_folder / "test" / "stray.png")
+    (split_folder / "test" / "labels.csv").touch()
+    with caplog.at_level(logging.WARNING):
+        assert len(load(split_folder).test) == 5
+    assert "left out: 'val' (4 images)" in caplog.text
+    assert "1 images are left out, of folders without class folders: masks" in caplog.text
+    assert "2 images are left out: they are in no class folder, such as stray.png" in caplog.text
+    assert "1 files are left out: 1 .csv" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (
+            ("train_images/a", "train_images/b", "test_images/a"),
+            r"look like splits; .* as task.train and task.t",
+        ),
+        (
+            ("Train-2017", "Val-2017"),
+            r"Train-2017 \(2 images\), Val-2017 \(2 .*look like splits; expected folders",
+        ),
+        (("train", "test"), r"look like splits; expected folders of classes in them"),
+        (("Train/a", "TRAIN/a"), r"splits '\w+', '\w+', which differ only in case"),
+        (("test/a", "test/b"), r"found no training split with class folders among test \(4 images\)"),
+        (("birds/robin", "birds/wren"), r"a single folder, birds \(4 images\), .*mean task.root=.*/birds\?"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused(
+    tmp_path: Path, folders: tuple[str, ...], message: str
+) -> None:
+    for place, name in enumerate(folders):
+        write_folders(tmp_path, {name: 2}, first=100 * place)
+    with pytest.raises(InputError, match=message):
+        load(tmp_path)
+
+
+def test_settings_of_splits_that_do_not_exist_are_refused(tmp_path: Path) -> None:
+    write_folders(tmp_path, CLASSES)
+    for setting in ({"test": "val"}, {"train": "training_set"}):
+        with pytest.raises(InputError, match=rf"unknown split in .* '{next(iter(setting.values()))}'"):
+            load(tmp_path, **setting)
+
+
+def test_a_class_may_have_the_name_of_a_split(tmp_path: Path) -> None:
+    write_folders(tmp_path, {"bus": 3, "train": 3})
+    assert load(tmp_path).class_names == ("bus", "train")
+    write_folders(tmp_path / "train", {"steam": 2}, first=700)
+    with pytest.raises(InputError, match="found one class"):
+        load(tmp_path)
+    assert load(tmp_path, classes=("train", "bus")).class_names == ("train", "bus")
+
+
+def test_names_of_numbered_folders_need_their_order(tmp_path: Path) -> None:
+    write_folders(tmp_path, {"1": 2, "2": 2, "10": 2})
+    names = ("one", "two", "ten")
+    with pytest.raises(InputError, match=r"class_names: .* folders 1, 10, 2, .* 1, 2, 10, .* task.classes"):
+        load(tmp_path, class_names=names)
+    task = load(tmp_path, class_names=names, classes=("1", "2", "10"))
+    first = np.asarray(make_image(200)).tobytes()  # of folder 10, the third one written
+    of_first = [
+        split["label"][pixels(split).index(first)]
+        for split in (task.train, task.test)
+        if first in pixels(split)
+    ]
+    assert task.class_names == names and of_first == [2]
+
+
+def test_linked_class_folders_are_followed(tmp_path: Path) -> None:
+    write_folders(tmp_path / "store", {"deep": 4}, first=50)
+    root = write_folders(tmp_path / "root", {"a": 2, "b": 2})
+    (root / "a" / "more").symlink_to(tmp_path / "store" / "deep")
+    (root / "c").symlink_to(tmp_path / "store")
+    task = load(root, test_share=0.25)
+    counts = np.bincount([*task.train["label"], *task.test["label"]])
+    assert counts.tolist() == [6, 2, 4]
+
+
+def test_transparent_images_are_counted_on_every_load(
+    split_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = load(split_folder)
+    with Image.open(split_folder / "train" / "robin" / "001.png") as image:
+        image.load()
+    image.putalpha(0)
+    image.save(split_folder / "train" / "robin" / "001.png")
+    for _ in range(2):  # the second time from the cache
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            task = load(split_folder)
+        assert "1 of 11 images are transparent in part and shown on white" in caplog.text
+        assert "robin/001.png" in caplog.text
+    assert task.fingerprint != plain.fingerprint
+    (blank,) = [image for image in task.train["image"] if (np.asarray(image) == 255).all()]
+    assert blank.mode == "RGB"
+
+
+def test_equal_pictures_with_other_labels_are_counted(
+    split_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_image(0).save(split_folder / "train" / "robin" / "again.bmp")
+    with caplog.at_level(logging.WARNING):
+        task = load(split_folder)
+    assert len(task.train) == 12
+    assert "task birds: 2 images, equal pixel by pixel to another one, have another label" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from made_lab import draw_images, vit
 from made_study import make_brain, make_mapping
+from PIL import ExifTags, Image
 
 import harness
 from harness.config.compose import load_config
@@ -187,6 +189,36 @@ def test_a_brain_from_arrays_is_checked_standardised_and_fingerprinted() -> None
         arrays(rois=["V1"] * 6),
     ]
     assert len({brain.fingerprint for brain in [arrays(), *others]}) == 5
+
+
+def test_stimuli_in_memory_are_shown_as_those_of_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for place, image in enumerate(draw_images(8, 0)):
+        wide = image.resize((30, 20)).convert("RGBA")
+        wide.putalpha(place * 30)
+        wide.save(tmp_path / f"{place}.png", exif=exif)
+    files = sorted(tmp_path.iterdir())
+    with caplog.at_level(logging.WARNING):
+        by_file = arrays(stimuli=files)
+        assert "8 of 8 images are transparent in part and shown on white" in caplog.text
+        assert "1 of 8 images are of one colour on white" in caplog.text
+    opened = [Image.open(path) for path in files]
+    in_memory = [arrays(stimuli=opened), arrays(stimuli=[image.convert("RGBA") for image in opened])]
+    backbone = harness.load_backbone("mini_random")
+    for brain in in_memory:
+        assert brain.fingerprint == by_file.fingerprint
+        for one, other in zip(brain.stimuli, by_file.stimuli, strict=True):
+            assert one.size == (20, 30) and one.tobytes() == other.tobytes()
+    # a network sees the same, even if the image reaches it as it was stored
+    assert (backbone.preprocessing(opened) == backbone.preprocessing(list(by_file.stimuli))).all()
+    for image in opened:
+        image.close()
+    deep = [Image.new("I;16", (8, 8))] * 8
+    with pytest.raises(InputError, match=r"stimuli: image 0: found an image of mode I;16, expected 8 bits"):
+        arrays(stimuli=deep)
 
 
 def test_stimuli_may_be_images_pixels_files_or_a_folder(tmp_path: Path) -> None:

@@ -64,10 +64,28 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     write(tmp_path)
     with pytest.raises(InputError, match=r"unknown MedMNIST file .*'mad'.* mean 'made'"):
         load(tmp_path, flag="mad")
-    with pytest.raises(InputError, match=r"up to 2, expected one of 0 to 1, as task.class_names"):
+    with pytest.raises(
+        InputError,
+        match=r"train: found labels from 0 to 2, out of range in 4 of 12 images; expected 0 to 1",
+    ):
         load(tmp_path, class_names=("a", "b"))
     with pytest.raises(InputError, match=r"unknown array .*'tests_labels'.* mean 'test_labels'"):
         load(tmp_path, test="tests")
+    for value in (-1, 3):
+        labels = np.zeros((6, 1), dtype=np.int8)
+        labels[2] = value
+        write(tmp_path, test_labels=labels)
+        low, high = min(value, 0), max(value, 0)
+        found = rf"made.npz, test: found labels from {low} to {high}, out of range in 1 of 6 images"
+        with pytest.raises(InputError, match=rf"{found}; expected 0 to 2, places in task.class_names"):
+            load(tmp_path)
+    labels = np.ones((12, 3), dtype=np.int8)
+    labels[4, 1] = -1
+    write(tmp_path, train_labels=labels)
+    with pytest.raises(
+        InputError, match=r"train: found labels from -1 to 1, .* 1 of 12 images; expected 0 to 1"
+    ):
+        load(tmp_path, multi_label=True)
     write(tmp_path, train_images=np.zeros((12, 28, 28, 28), np.uint8))
     with pytest.raises(InputError, match=r"not the three-dimensional sets"):
         load(tmp_path)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made_images import FINDINGS, write_findings, write_folders
+from made_images import FINDINGS, make_image, write_findings, write_folders
 
+from harness.config.compose import load_config
 from harness.storage.errors import InputError
 from tasks.load import load_task
 from tasks.losses import label_loss
@@ -136,7 +138,7 @@ def test_the_loss_is_that_of_the_labels(findings: Path) -> None:
             r"table.csv, row 6: found 2 in column patient, expected 0 or 1",
         ),
         ({"root": "/nowhere"}, r"row 0: /nowhere/images/0000.png: no such file \(32 of 32 are missing\)"),
-        ({"image_column": "patient"}, r"row 0: found 0 in column patient, expected a file name"),
+        ({"image_column": "patient"}, r"row 0: .*/0: no such file \(32 of 32 are missing\)"),
         ({"class_names": ("one",)}, r"class_names: found 1, expected 3"),
         ({"class_names": ("x", "x", "y")}, r"two classes named 'x'"),
     ],
@@ -181,3 +183,156 @@ def test_wrong_labels_are_named(tmp_path: Path) -> None:
     frame.to_csv(table, index=False)
     with pytest.raises(InputError, match=r"part test: found 1 images of 'eagle', but none in the training"):
         load(table, split_column="part")
+
+
+def write_rows(root: Path, rows: list[str], header: str = "image,label", name: str = "rows.csv") -> Path:
+    """Write a table row by row, and the images 0.png, 1.png, … that its rows name."""
+    for index in range(len(rows)):
+        make_image(index).save(root / f"{index}.png")
+    (root / name).write_text("\n".join([header, *rows]) + "\n")
+    return root / name
+
+
+def write_labels(root: Path, labels: list[str]) -> Path:
+    return write_rows(root, [f"{index}.png,{label}" for index, label in enumerate(labels)])
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["007", "010"], ("007", "010")),
+        (["7", "10"], ("7", "10")),
+        (["1.0", "0.0"], ("0", "1")),
+        (["NA", "EU"], ("EU", "NA")),
+        (["mass", "None"], ("None", "mass")),
+        (["nan", "null"], ("nan", "null")),
+        (["True", "False"], ("False", "True")),
+        (["1e5", "2e3"], ("1e5", "2e3")),
+    ],
+)
+def test_labels_stay_as_they_are_written(tmp_path: Path, labels: list[str], names: tuple[str, ...]) -> None:
+    task = load(write_labels(tmp_path, labels * 5))
+    assert task.class_names == names
+    assert len(task.train) + len(task.test) == 10
+
+
+def test_labels_like_missing_values_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        load(write_labels(tmp_path, ["NA", "EU", "eu"] * 4))
+    assert "label 'NA' (4 images) is a class; missing is only an empty label" in caplog.text
+    assert "labels 'EU' (4 images) and 'eu' (4 images) are different classes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["0", "1", "", "1"], "row 2: found no label"),
+        (["0", "1", "NA", "1"], "row 2: found no label"),
+        (["0.5", "1", "0.5", "1"], "found label 0.5, expected a string or an integer"),
+        (["x", "x"], "found one class, expected two or more: all 2 images are 'x'"),
+    ],
+)
+def test_labels_that_are_none_are_refused(tmp_path: Path, labels: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(write_labels(tmp_path, labels))
+
+
+def test_truth_values_can_be_named(tmp_path: Path) -> None:
+    for name in ("rows.csv", "rows.parquet"):
+        table = write_labels(tmp_path, ["True", "False"] * 5)
+        if name.endswith("parquet"):
+            frame = pd.read_csv(table)
+            assert frame["label"].dtype == bool
+            table = tmp_path / name
+            frame.to_parquet(table)
+        task = load(table, class_names=("healthy", "ill"), test_share=0.01)
+        assert task.class_names == ("healthy", "ill") and task.train["label"][:2] == [1, 0]
+
+
+def test_flags_may_be_truth_values(tmp_path: Path) -> None:
+    rows = [f"{index}.png,{index % 2 == 0},{index % 3 == 0:d}" for index in range(6)]
+    table = write_rows(tmp_path, rows, "image,mass,hernia")
+    settings = {"label_columns": ("mass", "hernia"), "multi_label": True}
+    task = load(table, test_share=0.01, **settings)
+    found = np.array([*task.train["label"], *task.test["label"]])
+    assert found.sum(axis=0).tolist() == [3, 2]
+    table.write_text(table.read_text().replace("True", "yes", 1))
+    with pytest.raises(InputError, match=r"row 0: found yes in column mass, expected 0 or 1"):
+        load(table, **settings)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_columns_may_be_separated_otherwise(tmp_path: Path, separator: str) -> None:
+    rows = [f"{index}.png{separator}{'ab'[index % 2]}" for index in range(8)]
+    table = write_rows(tmp_path, rows, f"\ufeffimage{separator}label", "rows.CSV")
+    assert load(table).class_names == ("a", "b")
+    # semicolons within a cell are none between columns
+    table = write_rows(tmp_path, [f"{index}.png,{'a;b' if index % 2 else 'c'}" for index in range(8)])
+    assert load(table).class_names == ("a;b", "c")
+
+
+def test_images_with_two_labels_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [f"{index}.png,{index % 2}" for index in range(8)]
+    table = write_rows(tmp_path, [*rows, "./0.png,1"])
+    message = r"0\.png: found two labels of one image, 0 in .*row 0, 1 in .*row 8 \(1 such images\)"
+    with pytest.raises(InputError, match=message):
+        load(table)
+    table = write_rows(tmp_path, [*rows, "0.png,0"])
+    with caplog.at_level(logging.WARNING):
+        assert len(load(table, test_share=0.01).train) == 7
+    assert "1 rows list an image again, with the same label; they are kept" in caplog.text
+
+
+def test_a_split_column_is_read_however_it_is_spelled(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = ["train", "Train", " TRAIN", "train", "Test", "test", "test", "val"]
+    table = write_rows(
+        tmp_path, [f"{index}.png,{index % 2},{part}" for index, part in enumerate(parts)], "image,label,part"
+    )
+    with caplog.at_level(logging.WARNING):
+        task = load(table, split_column="part")
+    assert task.train["label"] == [0, 1, 0, 1] and task.test["label"] == [0, 1, 0]
+    assert "'Train' (1 rows), ' TRAIN' (1 rows) read as split 'train'" in caplog.text
+    assert "left out: 'val' (1 images)" in caplog.text
+    table.write_text(
+        table.read_text().replace("5.png,1,test", "5.png,1,").replace("7.png,1,val", "7.png,1, ")
+    )
+    with pytest.raises(InputError, match=r"found 2 of 8 rows without a split in column part, such as row 5"):
+        load(table, split_column="part")
+
+
+def test_folds_are_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [f"{index}.png,{index % 2},{index % 3}" for index in range(12)]
+    table = write_rows(tmp_path, rows, "image,label,fold")
+    overrides = ["task=table", "task.name=m", f"task.table={table}", "task.split_column=fold"]
+    config = load_config([*overrides, "task.train=0", "task.test=1"]).task
+    assert (config.train, config.test) == ("0", "1")
+    with caplog.at_level(logging.WARNING):
+        task = load_task(**config.model_dump())
+    assert task.train["label"] == [0, 1, 0, 1] and "left out: '2' (4 images)" in caplog.text
+    with pytest.raises(InputError, match=r"^task\.train: found \[0, 1\], expected a valid string"):
+        load_config([*overrides, "task.train=[0,1]"])
+    with pytest.raises(InputError, match=r"task.test: found 1, expected task.split_column with it"):
+        load(table, test="1")
+
+
+def test_tables_that_would_be_misread_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"rows.csv: found column label twice"):
+        load(write_rows(tmp_path, ["0.png,a,b"], "image,label,label"))
+    content = (tmp_path / "0.png").read_bytes()
+    frame = pd.DataFrame({"image": [{"bytes": content, "path": "0.png"}] * 2, "label": [0, 1]})
+    frame.to_parquet(tmp_path / "bytes.parquet")
+    with pytest.raises(InputError, match=r"row 0: found the content of an image .* task=hub") as error:
+        load(tmp_path / "bytes.parquet")
+    assert len(str(error.value)) < 400
+
+
+def test_lists_of_labels_in_parquet(tmp_path: Path) -> None:
+    rows = [["a"], ["b"], [], ["a", "b"]]
+    write_rows(tmp_path, [f"{index}.png,x" for index in range(4)])
+    frame = pd.DataFrame({"image": [f"{index}.png" for index in range(4)], "label": rows})
+    frame.to_parquet(tmp_path / "lists.parquet")
+    task = load(tmp_path / "lists.parquet", multi_label=True, n_test=1, test_share=0.01)
+    assert task.class_names == ("a", "b")
+    assert sorted([*task.train["label"], *task.test["label"]]) == [[0, 0], [0, 1], [1, 0], [1, 1]]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from harness.config import PreprocessingConfig
 from harness.storage import (
     InputError,
+    as_rgb,
     content_hash,
 )
 
@@ -62,8 +63,8 @@ class Preprocessing:
         )
 
     def __call__(self, images: Sequence[Image.Image]) -> Float[Tensor, "n_images 3 height width"]:
-        """Preprocess images into the network's input."""
-        return torch.stack([self._transform(image.convert("RGB")) for image in images])
+        """Preprocess images into the network's input; upright, and on white where they are transparent."""
+        return torch.stack([self._transform(as_rgb(image)) for image in images])
 
 
 class TextTower(abc.ABC):

@@ -17,10 +17,15 @@ from harness.brains.brain import (
 from harness.storage import (
     ImageFiles,
     InputError,
+    as_rgb,
     check_image_order,
     content_hash,
+    decode_image,
     describe_array,
+    hash_pixels,
     list_images,
+    name_warnings,
+    report_remarks,
     unknown_name,
 )
 
@@ -52,7 +57,7 @@ def brain_from_arrays(
             f"{source}: stimuli: found {len(images)} images, expected {len(checked.responses)}, "
             "one per row of responses"
         )
-    hashes = [content_hash(np.asarray(image.convert("RGB"))) for image in images]
+    hashes = _hash_stimuli(images, source)
     ids = np.array(arrays.get("stimulus_ids", np.arange(len(hashes))))
     known = {key: array for key, array in arrays.items() if key not in NEEDED}
     return assemble_brain(
@@ -106,7 +111,7 @@ def _list_rois(
 
 
 def _open_stimuli(stimuli: Any, source: object) -> Sequence[Image.Image]:
-    """Images in memory, or those of a folder or of files, decoded on demand."""
+    """Images in memory (by the rule of `as_rgb`), or those of a folder or of files, decoded on demand."""
     if isinstance(stimuli, str | Path):
         folder = Path(stimuli).expanduser()
         names = list_images(folder)
@@ -128,4 +133,21 @@ def _open_stimuli(stimuli: Any, source: object) -> Sequence[Image.Image]:
                 f"{source}: stimuli: found a {type(image).__name__}, expected PIL images, paths, a folder, "
                 "or a uint8 array"
             )
-    return images
+    remarks: list[set[str]] = [set() for _ in images]
+    names = [f"{source}: stimuli: image {row}" for row in range(len(images))]
+    shown = [as_rgb(*triple) for triple in zip(images, names, remarks, strict=True)]
+    report_remarks(source, zip(names, remarks, strict=True))
+    return shown
+
+
+def _hash_stimuli(images: Sequence[Image.Image], source: object) -> list[str]:
+    """Hash the pixels of the stimuli, and count files that are not shown as stored."""
+    if not isinstance(images, ImageFiles):
+        return [hash_pixels(image) for image in images]
+    hashes = []
+    remarks: list[set[str]] = [set() for _ in images.paths]
+    with name_warnings():
+        for path, found in zip(images.paths, remarks, strict=True):
+            hashes.append(hash_pixels(decode_image(path, remarks=found)))
+    report_remarks(source, zip(map(str, images.paths), remarks, strict=True))
+    return hashes

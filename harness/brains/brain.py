@@ -149,7 +149,8 @@ class Brain:
         coordinates : array [n_voxels, 3]
             Millimetres. On a surface, shift the right hemisphere along x until the two are apart.
         stimuli : sequence of PIL images or paths, uint8 array [n_images, height, width, 3], or folder
-            One image per row, in the order of the rows; a folder's images are sorted by name.
+            One image per row, in the order of the rows; a folder's images are sorted by name. They are
+            shown upright by their EXIF orientation, transparent pixels on white.
         rois : dict of name to voxel numbers or to a mask [n_voxels], or a name per voxel, optional
             Regions of a dictionary may overlap. A voxel named "" is in no region.
         roi_ranks : dict of name to float, optional

@@ -14,9 +14,11 @@ from harness.brains.usable import keep_usable
 from harness.config import PythonBrainConfig
 from harness.storage import (
     InputError,
+    as_rgb,
     call_function,
     content_hash,
     describe_array,
+    hash_pixels,
 )
 
 
@@ -37,7 +39,7 @@ def load_python(config: PythonBrainConfig) -> Brain:
     name = brain.name or config.function.partition(":")[2] + ("" if subject is None else f"-{subject}")
     found = brain.fingerprint
     if not found:
-        hashes = [content_hash(np.asarray(image.convert("RGB"))) for image in brain.stimuli]
+        hashes = [hash_pixels(as_rgb(image, f"{source}: stimuli")) for image in brain.stimuli]
         found = fingerprint(content_hash(hashes), brain.responses, brain.coords)
     return keep_usable(replace(brain, name=name, fingerprint=found), source)
 

@@ -313,7 +313,10 @@ def _validate(container: Any) -> Config:
     for part in error["loc"][:-1]:
         # pydantic also names the chosen option (method.lora.rank), which is not a setting
         names += [str(part)] if ".".join([*names, str(part)]) in known else []
-    setting = ".".join([*names, *map(str, error["loc"][-1:])])
+    last = [*map(str, error["loc"][-1:])]
+    if ".".join([*names, *last]) not in known and ".".join([*names[:-1], *last]) in known:
+        names.pop()  # an option with a setting of its own name: task.table
+    setting = ".".join([*names, *last])
     if error["type"] == "value_error" and setting not in known:
         setting = ".".join(names)  # the error concerns an option as a whole
     if error["type"] == "extra_forbidden":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from harness.config.base import (
     Count,
@@ -16,6 +16,14 @@ from harness.config.python import (
     PythonSection,
     name_by_function,
 )
+
+
+def _as_text(value: object) -> object:
+    """YAML reads the split of a column of folds, 0, as a number."""
+    return str(value) if isinstance(value, int) else value
+
+
+SplitName = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
 
 
 class BaseTaskConfig(Section):
@@ -51,11 +59,9 @@ class EmbeddedTaskConfig(BaseTaskConfig):
 class ExternalTaskConfig(BaseTaskConfig):
     """Settings of every external source: splits and class names."""
 
-    train: str = Field("train", min_length=1, description="name of the training split")
-    test: str | None = Field(
-        None,
-        min_length=1,
-        description="name of the test split; null: test, else validation, valid or val, else test_share",
+    train: SplitName = Field("train", description="name of the training split")
+    test: SplitName | None = Field(
+        None, description="name of the test split; null: test, else validation, valid or val, else test_share"
     )
     test_share: float = Field(
         0.2, gt=0, lt=1, description="share of the images to split off if there is no test split"
@@ -114,6 +120,9 @@ class ImagefolderTaskConfig(ExternalTaskConfig):
 
     source: Literal["imagefolder"] = "imagefolder"
     root: str = Field(min_length=1, description="folder of train/ and test/, or of the class folders")
+    classes: tuple[str, ...] | None = Field(
+        None, min_length=1, description="the class folders in order; null: sorted by name"
+    )
 
 
 class TableTaskConfig(LabelConfig):

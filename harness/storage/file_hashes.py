@@ -47,7 +47,8 @@ def hash_files(
     names : sequence of str
         File names relative to `folder`.
     check : function of a path, optional
-        Called for every file whose hash is not cached; its exceptions propagate, and nothing is cached.
+        Called for every file whose hash is not cached; its exceptions propagate, and nothing is cached. A
+        text that it returns follows the hash after a ``+``.
     progress : str, optional
         Label of a progress bar; None shows none.
 
@@ -96,9 +97,8 @@ def _mark(path: Path) -> list[int]:
 def _hash(path: Path, check: Callable[[Path], object] | None) -> str:
     with path.open("rb") as file:
         value = hashlib.file_digest(file, "sha256").hexdigest()
-    if check is not None:
-        check(path)
-    return value
+    found = None if check is None else check(path)
+    return f"{value}+{found}" if isinstance(found, str) and found else value
 
 
 def _recall(memory: Path) -> dict[str, list[int | str]]:
