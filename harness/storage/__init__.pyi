@@ -23,6 +23,7 @@ from .files import (
 from .foreign_files import (
     as_input_error,
     quiet_nibabel,
+    tell_format,
 )
 from .functions import (
     call_function,
@@ -98,6 +99,7 @@ __all__ = [
     "read_npz",
     "read_weights",
     "remove_path",
+    "tell_format",
     "unknown_name",
     "without_downloads",
     "write_atomically",
