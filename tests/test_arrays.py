@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from made_recordings import make_arrays, write_arrays, write_picture
 from PIL import Image
+from scipy.io import savemat
 
 from harness.brains.brain import Brain
 from harness.brains.load import load_brain
@@ -174,7 +175,10 @@ BAD: dict[str, tuple[Change, list[str]]] = {
         lambda arrays: arrays.update(responses=np.zeros((0, 10))),
         ["responses: found shape (0, 10)"],
     ),
-    "objects": (lambda arrays: arrays.update(session=np.array([None] * 12)), ["not a readable np"]),
+    "objects": (
+        lambda arrays: arrays.update(session=np.array([None] * 12)),
+        ["array session holds Python objects", "session.astype(float)"],
+    ),
     "places counted from 1": (
         lambda arrays: arrays.update(shown=arrays["shown"] + 1),
         ["shown: found 1 to 8, expected 0 to 7", "counted from 1"],
@@ -195,6 +199,10 @@ BAD: dict[str, tuple[Change, list[str]]] = {
         lambda arrays: arrays.update(stimulus_ids=np.arange(11)),
         ["stimulus_ids: found shape (11,) of int64, expected shape (12,) of int or str"],
     ),
+    "bytes that are no text": (
+        lambda arrays: arrays.update(hemisphere=np.array([b"\xff"] * 10)),
+        ["hemisphere: found bytes at 0 that are not UTF-8"],
+    ),
     "ids with decimals": (
         lambda arrays: arrays.update(stimulus_ids=np.arange(12) / 2),
         ["stimulus_ids", "float64", "int or str"],
@@ -214,6 +222,25 @@ BAD: dict[str, tuple[Change, list[str]]] = {
     "a label without a name": (
         lambda arrays: arrays.update(rois=np.arange(10) - 1, roi_names=np.array(["V1", "V2", "V3"])),
         ["rois: found labels -1 to 8, which are not all named", "0 to 2"],
+    ),
+    "whole labels as floats": (
+        lambda arrays: arrays.update(rois=np.zeros(10), roi_names=np.array(["V1", "V2", "V3"])),
+        [
+            "rois: found shape (10,) of float64, expected names as text, or whole numbers",
+            "store rois.astype(int)",
+        ],
+    ),
+    "sessions as a column of floats": (
+        lambda arrays: arrays.update(session=np.ones((12, 1))),
+        ["session: found shape (12, 1) of float64", "; store session.ravel().astype(int)"],
+    ),
+    "flags as numbers": (
+        lambda arrays: arrays.update(shared=np.arange(12) % 2),
+        ["shared: found shape (12,) of int64", "; store shared.astype(bool)"],
+    ),
+    "coordinates transposed": (
+        lambda arrays: arrays.update(coordinates=arrays["coordinates"].T),
+        ["coordinates: found shape (3, 10)", "; store coordinates.T"],
     ),
     "labels without names": (
         lambda arrays: [arrays.update(rois=np.arange(10)), arrays.pop("roi_names"), arrays.pop("roi_ranks")],
@@ -288,3 +315,43 @@ def test_numbers_that_sort_otherwise_need_a_list(tmp_path: Path) -> None:
         load(root)
     np.save(root / "shown.npy", np.array([f"{row}.png" for row in range(N_IMAGES)]))
     assert load(root).stimulus_ids[2] == "2.png"
+
+
+def test_bytes_are_text(tmp_path: Path) -> None:
+    """As h5py and MATLAB's readers return it."""
+    arrays = make_arrays()
+    plain = load(write_arrays(tmp_path / "plain", arrays, N_PICTURES, True))
+    arrays["roi_names"] = arrays["roi_names"].astype(np.bytes_)
+    arrays["hemisphere"] = np.where(arrays["coordinates"][:, 0] < 0, b"L", b"R")
+    brain = load(write_arrays(tmp_path / "bytes", arrays, N_PICTURES, True))
+    assert [roi.name for roi in brain.rois] == [roi.name for roi in plain.rois]
+    assert brain.hemisphere.tolist() == np.where(brain.coords[:, 0] < 0, "L", "R").tolist()
+
+
+def test_other_formats_are_told_by_their_content(tmp_path: Path) -> None:
+    savemat(tmp_path / "recording.mat", {"responses": np.zeros((3, 2))})
+    with pytest.raises(InputError) as caught:
+        load(tmp_path / "recording.mat")
+    assert str(caught.value) == (
+        f"{tmp_path / 'recording.mat'}: not a readable npz file (found a MATLAB file (read it with "
+        "scipy.io.loadmat and save its arrays with numpy.savez))"
+    )
+    (tmp_path / "lfs.npz").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match="found a Git LFS pointer, not the content: run git lfs pull"):
+        load(tmp_path / "lfs.npz")
+    (tmp_path / "annex.npz").symlink_to(".git/annex/objects/xx/yy/SHA256E-s1--0.npz")
+    with pytest.raises(InputError, match=r"annex\.npz: .*without the content: run datalad get"):
+        load(tmp_path / "annex.npz")
+
+
+def test_text_in_memory_may_be_objects() -> None:
+    """As pandas returns a column of names."""
+    rng = np.random.default_rng(0)
+    responses, places = rng.normal(size=(4, 3)), rng.normal(size=(3, 3))
+    pictures = rng.integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
+    names = np.array(["V1", "", "V1"], dtype=object)
+    brain = Brain.from_arrays(responses, places, pictures, rois=names)
+    assert {roi.name: roi.voxels.tolist() for roi in brain.rois} == {"V1": [0, 2]}
+    names[1] = np.nan
+    with pytest.raises(InputError, match=r"rois: found a float at 1 \(counted from 0\) of .* expected text"):
+        Brain.from_arrays(responses, places, pictures, rois=names)

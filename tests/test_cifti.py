@@ -70,6 +70,68 @@ def test_columns_in_another_order_are_found_by_the_axis(tmp_path: Path) -> None:
     np.testing.assert_array_equal(layout.vertex[right], parts["CIFTI_STRUCTURE_CORTEX_RIGHT"].vertex + 32492)
 
 
+def structures() -> dict[str, axes.BrainModelAxis]:
+    return {str(name).removeprefix("CIFTI_STRUCTURE_"): model for name, _, model in FEW.iter_structures()}
+
+
+def mirrored() -> axes.BrainModelAxis:
+    """The same voxels at the same millimetres, in a volume stored from left to right, in another order."""
+    parts, affine = structures(), AFFINE.copy()
+    affine[0, 0], affine[0, 3] = -AFFINE[0, 0], AFFINE[0, 3] + AFFINE[0, 0] * 90
+    for name in ("THALAMUS_LEFT", "THALAMUS_RIGHT", "BRAIN_STEM"):
+        voxels = parts[name].voxel[::-1].copy()
+        voxels[:, 0] = 90 - voxels[:, 0]
+        parts[name] = axes.BrainModelAxis(name, voxel=voxels, affine=affine, volume_shape=(91, 109, 91))
+    parts["CORTEX_LEFT"] = parts["CORTEX_LEFT"][::-1]
+    first, *others = reversed(parts.values())
+    return sum(others, first)
+
+
+def test_the_order_of_one_file_is_the_order_of_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # every grayordinate's value says where it is
+    first, other = tmp_path / "a.dscalar.nii", tmp_path / "b.dscalar.nii"
+    for path, columns in ((first, FEW), (other, mirrored())):
+        write(path, columns)
+        place = open_cifti(path).layout
+        value = np.where(place.vertex >= 0, place.vertex, np.nan_to_num(place.place) @ [1, 100, 10000])
+        write_maps(path, value[None].astype(np.float32), columns)
+    reference = open_cifti(first)
+    found, chosen = [np.empty((1, len(FEW)), np.float32) for _ in range(2)], np.arange(len(FEW))
+    reference.read(np.array([0]), chosen, found[0])
+    arranged = open_cifti(other).arranged_as(reference)
+    arranged.read(np.array([0]), chosen, found[1])
+    np.testing.assert_array_equal(found[1], found[0])
+    assert arranged.layout.same_as(reference.layout) and not open_cifti(other).layout.same_as(arranged.layout)
+    assert f"{other}: the grayordinates are in another order than in {first}" in caplog.text
+
+
+def test_other_voxels_are_refused_with_their_structure(tmp_path: Path) -> None:
+    parts = structures()
+    far = AFFINE.copy()
+    far[0, 3] += 0.5
+    thalamus = parts["THALAMUS_LEFT"]
+    shifted = axes.BrainModelAxis(
+        "THALAMUS_LEFT", voxel=thalamus.voxel, affine=far, volume_shape=(91, 109, 91)
+    )
+    cortex = parts["CORTEX_LEFT"] + parts["CORTEX_RIGHT"]
+    vertex = parts["CORTEX_LEFT"].vertex.copy()
+    vertex[3] += 1
+    moved = axes.BrainModelAxis.from_surface(vertex, 32492, name="CortexLeft") + parts["CORTEX_RIGHT"]
+    write(tmp_path / "a.dscalar.nii", cortex + thalamus)
+    reference = open_cifti(tmp_path / "a.dscalar.nii")
+    for columns, found in (
+        (cortex + shifted, f"other voxels in THALAMUS_LEFT ({len(thalamus)}), expected the same"),
+        (moved + thalamus, f"other vertices in CORTEX_LEFT ({len(vertex)}), expected the same"),
+        (cortex, f"0 grayordinates in THALAMUS_LEFT, expected {len(thalamus)}"),
+    ):
+        write(tmp_path / "b.dscalar.nii", columns)
+        with pytest.raises(InputError) as caught:
+            open_cifti(tmp_path / "b.dscalar.nii").arranged_as(reference)
+        assert str(caught.value) == (
+            f"{tmp_path / 'b.dscalar.nii'}: found {found}, as in {tmp_path / 'a.dscalar.nii'}"
+        )
+
+
 def test_blocks_and_scaled_integers_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(1).integers(-100, 100, (4, len(FEW))).astype(np.int16)
     image = nibabel.Cifti2Image(values, (axes.SeriesAxis(0, 1, 4), FEW))

@@ -116,6 +116,37 @@ def test_a_file_is_no_tag() -> None:
         ("open_clip", "ViT-B-23", None, "unknown open_clip model 'ViT-B-23'.*did you mean 'ViT-B-32'"),
         ("timm", "test_vit", "r160_in21k", "unknown weights of test_vit .*did you mean 'r160_in1k'"),
         ("open_clip", "ViT-B-32", "openia", "unknown weights of ViT-B-32 .*did you mean 'openai'"),
+        (
+            "timm",
+            "resnet18.a1_in1k",
+            None,
+            r"^backbone.model: found resnet18.a1_in1k, .*: backbone.model=resnet18 backbone.weights=a1_in1k$",
+        ),
+        (
+            "timm",
+            "hf_hub:timm/vit_tiny_patch16_224.augreg_in21k",
+            None,
+            "backbone.model=vit_tiny_patch16_224 backbone.weights=augreg_in21k$",
+        ),
+        (
+            "timm",
+            "hf-hub:lab/resnet18_ours",
+            None,
+            "not timm's, expected .* file of weights as backbone.check",
+        ),
+        (
+            "timm",
+            "vit_base_patch16_224_in21k",
+            "augreg",
+            "backbone.model=vit_base_patch16_224 backbone.weights=augreg_in21k$",
+        ),
+        ("open_clip", "ViT-B/32", "openai", "^backbone.model: found ViT-B/32, .*: backbone.model=ViT-B-32$"),
+        (
+            "open_clip",
+            "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+            None,
+            "backbone.model=ViT-B-32 backbone.weights=laion2b_s34b_b79k$",
+        ),
         ("timm", MINI, "openai", f"unknown weights of {MINI} 'openai': none available"),
     ],
 )
@@ -124,6 +155,21 @@ def test_an_unknown_name_is_one_line(library: str, model: str, weights: str | No
         load_backbone(configuration(library, model, weights))
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 1500
+
+
+@pytest.mark.parametrize(
+    ("option", "model", "name"),
+    [
+        ("timm", "hf_hub:timm/resnet18.a1_in1k", "hf_hub-timm-resnet18.a1_in1k"),
+        ("open_clip", "ViT-B/32", "ViT-B-32"),
+        ("timm", "resnet18", "resnet18"),
+    ],
+)
+def test_the_name_of_a_model_is_no_hindrance(option: str, model: str, name: str) -> None:
+    overrides = [f"backbone={option}", f"backbone.model={model}", "backbone.objective=none"]
+    assert load_config(overrides).backbone.name == name
+    with pytest.raises(InputError, match=r"^backbone.name: found \"a b\", expected"):
+        load_config([*overrides, "backbone.name=a b"])
 
 
 def test_loading_weights_of_ones_own_is_not_remarked_upon(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ from harness.brains.neuroimages import (
     N_SAMPLES,
     SAMPLE,
     describe_shape,
+    find_places,
     fingerprint_file,
     open_image,
     read_labels,
@@ -159,3 +160,86 @@ def test_large_files_are_told_apart_by_size_and_samples(tmp_path: Path) -> None:
     (tmp_path / "small").write_bytes(b"abc")
     (tmp_path / "same").write_bytes(b"abc")
     assert fingerprint_file(tmp_path / "small") == fingerprint_file(tmp_path / "same")
+
+
+AFFINE = np.array([[2.0, 0, 0, -3], [0, 3, 0, -5], [0, 0, 4, 7], [0, 0, 0, 1]])
+
+
+def save(path: Path, values: np.ndarray, affine: np.ndarray | None) -> Path:
+    kind = nibabel.MGHImage if path.suffix in (".mgh", ".mgz") else nibabel.Nifti1Image
+    nibabel.save(kind(values, affine), path)
+    return path
+
+
+def turned_by_hand() -> tuple[np.ndarray, np.ndarray]:
+    """Axes (x, y, z) stored as (z, x from right to left, y): [k, 3 - i, j] is [i, j, k]."""
+    values = VALUES[..., 0].transpose(2, 0, 1)[:, ::-1]
+    # millimetres of [k, m, j]: x = -3 + 2 (3 - m), y = -5 + 3 j, z = 7 + 4 k
+    affine = np.array([[0.0, -2, 0, 3], [0, 0, 3, -5], [4, 0, 0, 7], [0, 0, 0, 1]])
+    return values, affine
+
+
+@pytest.mark.parametrize("suffix", ["nii", "mgz"])
+def test_other_directions_and_orders_of_axes_are_turned(
+    suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values, affine = turned_by_hand()
+    reference = open_image(save(tmp_path / "a.nii", VALUES[..., 0], AFFINE))
+    path = save(tmp_path / f"b.{suffix}", values.astype(np.float32), affine)
+    _, found = read_map(path, reference)
+    np.testing.assert_array_equal(found.reshape((4, 3, 2), order="F"), VALUES[..., 0])
+    # voxel (1, 2, 1) of 4 × 3 × 2 is stored as (1, 3 - 1, 2) of 2 × 4 × 3
+    assert find_places(open_image(path), reference, np.array([1 + 4 * 2 + 12])).tolist() == [
+        1 + 2 * 2 + 8 * 2
+    ]
+    assert f"{path}: the axes run SLA; they are turned to RAS, as in {reference.path}" in caplog.text
+
+
+def test_equal_grids_are_not_remarked_upon(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rounded = AFFINE + 1e-3
+    rounded[3] = AFFINE[3]
+    files = [save(tmp_path / name, VALUES, each) for name, each in (("a.nii", AFFINE), ("b.nii", rounded))]
+    # vertices have no axes, whatever a header says of them
+    surface = np.zeros((24, 1, 1), np.float32)
+    files += [
+        save(tmp_path / "a.mgh", surface, np.eye(4)),
+        save(tmp_path / "b.mgh", surface, np.diag([-1.0, 1, 1, 1])),
+    ]
+    places = np.array([5, 0, 23])
+    for one, other in (files[:2], files[2:]):
+        assert find_places(open_image(one), open_image(other), places).tolist() == [5, 0, 23]
+    assert not caplog.records
+
+
+def oblique(degrees: float) -> np.ndarray:
+    affine, angle = AFFINE.copy(), math.radians(degrees)
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    affine[:2, :2] = turn @ affine[:2, :2]
+    return affine
+
+
+@pytest.mark.parametrize(
+    ("affine", "problem"),
+    [
+        (AFFINE + np.outer([2, 0, 0, 0], [0, 0, 0, 1]), "first voxel at (-1, -5"),
+        (AFFINE @ np.diag([1.2, 1, 1, 1]), "voxels of 2.4 × 3 × 4 mm, expected of 2 × 3 × 4 mm"),
+        (oblique(5), "axes at another angle"),
+        # mirrored about another place: the same voxels are not there
+        (AFFINE @ np.diag([-1, 1, 1, 1]), "axes LAS, expected RAS"),
+    ],
+)
+def test_other_grids_are_refused_with_both_files(affine: np.ndarray, problem: str, tmp_path: Path) -> None:
+    one, other = save(tmp_path / "a.nii", VALUES, AFFINE), save(tmp_path / "b.nii", VALUES, affine)
+    with pytest.raises(InputError) as caught:
+        find_places(open_image(other), open_image(one), np.array([0]))
+    assert str(caught.value).startswith(f"{other}: lies on another grid than {one}: found {problem}")
+
+
+def test_a_header_without_orientation_is_pointed_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = save(tmp_path / "a.nii", VALUES, AFFINE), save(tmp_path / "b.nii", VALUES, None)
+    assert find_places(open_image(other), open_image(one), np.array([3])).tolist() == [3]
+    assert (
+        f"{other}: the header does not say where the voxels lie; they are taken to be stored" in caplog.text
+    )

@@ -45,7 +45,7 @@ def test_what_is_no_array_is_named(tmp_path: Path, damage: str) -> None:
             path.write_text("no array" if damage == "text" else "")
         elif damage == "folder":
             path.mkdir()
-    with pytest.raises(InputError, match=r"a\.npy: no") as raised:
+    with pytest.raises(InputError, match=r"a\.npy: (no|array a holds Python objects)") as raised:
         open_npy(path)
     assert "\n" not in str(raised.value)
 
@@ -65,7 +65,7 @@ def test_archives_are_read_whole_and_without_objects(tmp_path: Path) -> None:
     found = read_npz(path)
     assert {name: array.tolist() for name, array in found.items()} == {"one": [0, 1, 2], "two": ["a", "bc"]}
     np.savez(path, one=np.array([{}], dtype=object))
-    with pytest.raises(InputError, match=r"a\.npz: not a readable npz file .*[Oo]bject"):
+    with pytest.raises(InputError, match=r"a\.npz: array one holds Python objects .*: store one\.astype"):
         read_npz(path)
     np.savez(path, one=np.arange(1000))
     path.write_bytes(path.read_bytes().replace(np.arange(500, 510).tobytes(), b"\0" * 80))

@@ -253,6 +253,49 @@ def test_a_ceiling_that_is_not_finite_counts_as_none(made: MadeNsd, caplog: pyte
     assert "ncsnr of 1 voxels is not finite" in caplog.text
 
 
+def turn(path: Path, to: str) -> None:
+    """Store a volume with its axes in other directions, at the same millimetres."""
+    image = nibabel.load(path)
+    start, end = nibabel.io_orientation(image.affine), nibabel.orientations.axcodes2ornt(to)
+    nibabel.save(image.as_reoriented(nibabel.orientations.ornt_transform(start, end)), path)
+
+
+def test_files_in_other_orientations_are_one_subject(made: MadeNsd, caplog: pytest.LogCaptureFixture) -> None:
+    plain = load(made, standardise=False)
+    turned = {
+        made.betas / "betas_session03.nii.gz": "LAS",
+        made.betas / "ncsnr.nii.gz": "PSR",
+        made.rois / "rh.nsdgeneral.nii.gz": "ASL",
+        made.rois / "lh.streams.nii.gz": "LPI",
+        made.rois / "rh.prf-visualrois.nii.gz": "SAR",
+    }
+    for path, axes in turned.items():
+        turn(path, axes)
+    brain = load(made, standardise=False)
+    np.testing.assert_array_equal(brain.responses, plain.responses)
+    np.testing.assert_array_equal(brain.noise_ceiling, plain.noise_ceiling)
+    np.testing.assert_array_equal(brain.coords, plain.coords)
+    assert brain.hemisphere.tolist() == plain.hemisphere.tolist()
+    assert {roi.name: roi.voxels.tolist() for roi in brain.rois} == {
+        roi.name: roi.voxels.tolist() for roi in plain.rois
+    }
+    for path, axes in turned.items():
+        assert f"{path}: the axes run {axes}; they are turned to RAS, as in {made.rois}" in caplog.text
+
+
+def test_a_session_on_another_grid_is_refused(made: MadeNsd) -> None:
+    path, affine = made.betas / "betas_session02.nii.gz", AFFINE.copy()
+    affine[1, 3] += 3.6
+    (made.betas / "betas_session02.hdf5").unlink(missing_ok=True)
+    nibabel.save(nibabel.Nifti1Image(made.stored[2], affine), path)
+    with pytest.raises(InputError) as caught:
+        load(made)
+    assert str(caught.value) == (
+        f"{path}: lies on another grid than {made.rois / 'lh.nsdgeneral.nii.gz'}: found first voxel "
+        "at (-4.5, -1.8, -3.6) mm, expected at (-4.5, -5.4, -3.6) mm"
+    )
+
+
 def rename(path: Path, name: str) -> None:
     path.rename(path.with_name(name))
 
@@ -420,7 +463,8 @@ def test_the_result_is_kept_without_its_pictures(made: MadeNsd, monkeypatch: pyt
 
 
 # by `VERSION`: responses and noise ceiling; add a line per version, never edit one
-RECORDED = {1: (0.016978, 1.938187)}
+# version 2 turns files of other orientations, which these are not
+RECORDED = {1: (0.016978, 1.938187), 2: (0.016978, 1.938187)}
 
 
 def test_other_numbers_need_another_version_of_the_cache(made: MadeNsd) -> None:

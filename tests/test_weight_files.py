@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import timm
@@ -275,7 +277,8 @@ def test_a_pickle_is_not_run(tmp_path: Path) -> None:
         (nn.Linear(2, 2), "holds torch.nn.modules.linear.Linear, which is not loaded"),
         ([torch.zeros(2)], "found a list, expected tensors by name"),
         ({"epoch": 3}, "found no tensors"),
-        (b"<!DOCTYPE html>", "not a readable file of weights .corrupt, or not written by torch"),
+        (b"<!DOCTYPE html>", "not a readable file of weights .found a web page .the download failed"),
+        (b"nothing of the kind", "not a readable file of weights .corrupt, or not written by torch"),
         (b"", "not a readable file of weights"),
         (b"PK\x03\x04 and then nothing", "not a readable file of weights"),
         (b"\x80\x02 and then nothing", "which is not loaded|not a readable file"),
@@ -294,6 +297,160 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, content: Any, problem: str)
     with pytest.raises(InputError, match=problem) as error:
         load_backbone(configuration("timm", MINI, checkpoint=path))
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "key", ["model_state_dict", "net", "ema", "state_dict_ema", "params", "network_state_dict", "student"]
+)
+def test_usual_sections_are_found(tmp_path: Path, key: str) -> None:
+    state, path = {"a.weight": torch.ones(2)}, tmp_path / "w.pth"
+    torch.save(
+        {"optimizer_state_dict": {"state": {}}, "epoch": 3, "loss": torch.tensor(0.2), key: state}, path
+    )
+    assert read_weight_file(path).keys() == {"a.weight"}
+
+
+def test_other_sections_are_listed(tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "photographs": {"a.weight": torch.ones(2)}}, tmp_path / "w.pth")
+    with pytest.raises(
+        InputError, match=r"found no tensors at the top or under a usual name, only in photogr"
+    ):
+        read_weight_file(tmp_path / "w.pth")
+
+
+def test_a_section_without_tensors_hides_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = {"a.weight": torch.ones(2)}
+    averaged = {"a.weight": torch.zeros(2)}
+    torch.save({"model": {"depth": 3}, "net": state, "ema": averaged}, tmp_path / "w.pth")
+    assert read_weight_file(tmp_path / "w.pth")["a.weight"].tolist() == [1, 1]
+    assert f"{tmp_path / 'w.pth'}: reading the weights in net, not those in ema" in caplog.text
+
+
+def test_a_section_that_contains_itself_ends(tmp_path: Path) -> None:
+    endless: dict[str, Any] = {"epoch": 3}
+    endless["model"] = endless
+    torch.save(endless, tmp_path / "w.pth")
+    with pytest.raises(InputError, match="found no tensors"):
+        read_weight_file(tmp_path / "w.pth")
+    endless["net"] = {"a.weight": torch.ones(2)}
+    torch.save(endless, tmp_path / "w.pth")
+    assert read_weight_file(tmp_path / "w.pth").keys() == {"a.weight"}
+
+
+def test_tensors_beside_the_wrapped_network_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state, path = trained("test_vit"), tmp_path / "lightning.ckpt"
+    wrapped = {f"model.{name}": part for name, part in state.items()}
+    torch.save({"state_dict": {**wrapped, "criterion.weight": torch.ones(5)}}, path)
+    assert_loaded("test_vit", path, state)
+    assert (
+        f"{path}: reading the tensors named model.…, not the 1 beside them (criterion.weight)" in caplog.text
+    )
+
+
+def test_prefixes_of_the_networks_own_stay(tmp_path: Path) -> None:
+    names = ["network.0.0.norm1.weight", "network.0.0.norm1.bias", "network.0.0.norm2.weight", "cls_token"]
+    save_file({name: torch.ones(2) for name in names}, tmp_path / "volo.safetensors")  # timm's VOLO
+    assert sorted(read_weight_file(tmp_path / "volo.safetensors")) == sorted(names)
+
+
+@pytest.mark.parametrize("name", ["w.bin", "W.SAFETENSORS", "w.ckpt", "w"])
+def test_safetensors_under_any_name(tmp_path: Path, name: str) -> None:
+    save_file({"a.weight": torch.ones(2)}, tmp_path / name)
+    assert read_weight_file(tmp_path / name).keys() == {"a.weight"}
+
+
+def test_torchs_files_under_the_name_of_safetensors(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    for zipped in (True, False):
+        torch.save({"a.weight": torch.ones(2)}, path, _use_new_zipfile_serialization=zipped)
+        assert read_weight_file(path).keys() == {"a.weight"}
+    torch.save({"a": torch.zeros(2), "more": Runs(tmp_path / "made")}, path)
+    with pytest.raises(InputError, match="which is not loaded"):
+        read_weight_file(path)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_pointers_say_what_to_run(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n")
+    with pytest.raises(InputError, match=rf"{name}: .*a Git LFS pointer.*run git lfs pull"):
+        read_weight_file(tmp_path / name)
+
+
+def test_archives_of_something_else_are_said_to_be_so(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", kernel=np.zeros(2))
+    with pytest.raises(InputError, match=r"w\.npz: found a numpy archive \(\.npz\) of kernel\.npy"):
+        read_weight_file(tmp_path / "w.npz")
+    with zipfile.ZipFile(tmp_path / "w.zip", "w") as archive:
+        archive.writestr("weights.pth", b"")
+    with pytest.raises(InputError, match=r"w\.zip: found a zip archive \(unpack it\) of weights\.pth"):
+        read_weight_file(tmp_path / "w.zip")
+
+
+# values
+
+
+class Network(nn.Module):
+    """What is initialised to zero or −∞, or counts, is legitimate; the rest must be weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.gate = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 4)
+        nn.init.zeros_(self.gate.weight)
+        self.scale = nn.Parameter(torch.ones(4))
+        self.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+
+
+def change_weights(name: str, value: Any) -> dict[str, Tensor]:
+    state = {key: part.clone() for key, part in Network().state_dict().items()}
+    state[name] = value(state[name])
+    return state
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        (
+            "conv.weight",
+            lambda part: part * part.new_tensor(torch.nan),
+            "NaN or infinity in conv.weight (108 of",
+        ),
+        ("norm.running_var", lambda part: part / 0, "NaN or infinity in norm.running_var (4 of 4 numbers"),
+        ("conv.weight", torch.zeros_like, "only zeros in conv.weight, expected trained weights"),
+        (
+            "conv.weight",
+            lambda part: part.to(torch.int8),
+            "conv.weight of type int8, expected floating-point",
+        ),
+        ("scale", lambda part: part.to(torch.complex64), "scale of type complex64, expected floating-point"),
+    ],
+)
+def test_what_cannot_be_weights_is_refused(name: str, value: Any, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load_strictly(Network(), change_weights(name, value), tmp_path / "w.pth")
+    assert str(caught.value).startswith(f"{tmp_path / 'w.pth'}: found {problem}")
+
+
+@pytest.mark.parametrize(
+    "name", ["conv.bias", "norm.weight", "scale", "gate.weight", "norm.num_batches_tracked"]
+)
+def test_zeros_that_networks_have_are_loaded(name: str, tmp_path: Path) -> None:
+    network, state = Network(), change_weights(name, torch.zeros_like)
+    load_strictly(network, state, tmp_path / "w.pth")
+    assert torch.equal(network.state_dict()[name], state[name])
+
+
+def test_a_users_network_of_nan_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any) -> Any:
+        found = load_timm("test_vit", None, 0)
+        found.encoder.blocks[0].mlp.fc1.weight.data[0, 0] = torch.inf
+        return found
+
+    monkeypatch.setattr("harness.backbones.timm_backbone.load_timm", broken)
+    with pytest.raises(InputError, match=r"found NaN or infinity in encoder.blocks.0.mlp.fc1.weight of"):
+        load_backbone(configuration("timm", "test_vit"))
 
 
 def test_half_a_file(tmp_path: Path) -> None:

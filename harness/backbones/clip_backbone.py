@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -247,14 +248,14 @@ def load_network(
     register_clip_config()
     settings = open_clip.get_model_config(model) if model in open_clip.list_models() else None
     if settings is None:
-        raise unknown_name("open_clip model", model, open_clip.list_models())
+        raise _unknown_model(model)
     if quick_gelu is False and settings.get("quick_gelu"):
         raise InputError(f"backbone.quick_gelu: found False, expected True or null for {model}")
     options: dict[str, Any] = dict(CLIP_OPTIONS) if model == CLIP_NAME else {}
     if weights is not None:
         tags = open_clip.list_pretrained_tags_by_model(model)
         if weights not in tags:
-            raise unknown_name(f"weights of {model}", weights, tags)
+            raise InputError(f"backbone.weights: {unknown_name(f'weights of {model}', weights, tags)}")
         tag = open_clip.get_pretrained_cfg(model, weights)
         # OpenAI trained with another GELU than the architecture's name implies
         quick_gelu = bool(tag.get("quick_gelu")) if quick_gelu is None else quick_gelu
@@ -286,6 +287,22 @@ def load_network(
             network, {**open_clip.get_model_preprocess_cfg(network), "size": image_size}
         )
     return network
+
+
+def _unknown_model(model: str) -> InputError:
+    """Build the error for what is no model of open_clip's; OpenAI's names and repositories get a hint."""
+    repository = re.sub(r"^hf[-_]hub:", "", model)
+    for name, tag in open_clip.list_pretrained():
+        hub = str(open_clip.get_pretrained_cfg(name, tag).get("hf_hub") or "")
+        if hub.split("/")[:2] == repository.split("/"):
+            return InputError(
+                f"backbone.model: found {model:.100}, a repository, expected the model and a tag apart: "
+                f"backbone.model={name} backbone.weights={tag}"
+            )
+    name = model.replace("/", "-")  # as OpenAI writes it: ViT-B/32
+    if name in open_clip.list_models():
+        return InputError(f"backbone.model: found {model}, expected open_clip's name: backbone.model={name}")
+    return InputError(f"backbone.model: {unknown_name('open_clip model', model, open_clip.list_models())}")
 
 
 def _load_file(network: nn.Module, path: Path) -> None:

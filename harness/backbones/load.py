@@ -22,7 +22,7 @@ from harness.storage import InputError
 
 __all__ = ["Backbone", "Preprocessing", "TextTower", "load_backbone", "load_open_clip", "locate_checkpoint"]
 
-WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".tar")
+WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".tar", ".ckpt", ".npz")
 
 
 def load_backbone(config: AnyBackboneConfig, pretrained: bool = True) -> Backbone:
@@ -40,8 +40,25 @@ def load_backbone(config: AnyBackboneConfig, pretrained: bool = True) -> Backbon
     ------
     InputError
         For an unknown model or tag, a missing or unfit file, an image size that the network cannot take, an
-        unreachable hub, or a library that is not installed.
+        unreachable hub, or a library that is not installed; if a weight is NaN or infinite.
     """
+    backbone = _load(config, pretrained)
+    if pretrained:
+        _check_finite(backbone, config)
+    return backbone
+
+
+def _check_finite(backbone: Backbone, config: AnyBackboneConfig) -> None:
+    """Refuse weights of any source that no image can be run through; files are checked as they are read."""
+    for name, parameter in backbone.named_parameters():
+        if parameter.is_floating_point() and not parameter.isfinite().all():
+            raise InputError(
+                f"backbone: found NaN or infinity in {name} of {config.name} ({config.model}), expected "
+                "finite weights"
+            )
+
+
+def _load(config: AnyBackboneConfig, pretrained: bool) -> Backbone:
     if isinstance(config, PythonBackboneConfig):
         from harness.backbones.python import load_python
 
@@ -64,7 +81,7 @@ def load_backbone(config: AnyBackboneConfig, pretrained: bool = True) -> Backbon
         )
         backbone.preprocessing = backbone.preprocessing.changed(config.preprocessing)
         return backbone
-    if config.weights is not None and config.weights.endswith(WEIGHT_FILES):
+    if config.weights is not None and config.weights.lower().endswith(WEIGHT_FILES):
         raise InputError(
             f"backbone.weights: found {config.weights}, expected a hub tag; a file is backbone.checkpoint"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from timm.data.config import resolve_model_data_config
 from timm.models import get_pretrained_cfg_value
 from timm.models._hub import check_cached_file
+from timm.models._registry import get_deprecated_models
 from torch import Tensor
 
 from harness.backbones import mini
@@ -155,12 +157,11 @@ def load_timm(
         If timm has no such model or tag, the file does not fit, the network cannot take the image size, or
         the hub is unreachable.
     """
-    if not timm.is_model(model):
-        raise unknown_name("timm model", model, timm.list_models())
+    _check_name(model)
     if weights is not None:
         tags = [name.removeprefix(f"{model}.") for name in timm.list_pretrained(f"{model}.*")]
         if weights not in tags:
-            raise unknown_name(f"weights of {model}", weights, tags)
+            raise InputError(f"backbone.weights: {unknown_name(f'weights of {model}', weights, tags)}")
     name = model if weights is None else f"{model}.{weights}"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -175,6 +176,27 @@ def load_timm(
     if image_size is not None:
         set_image_size(encoder, image_size)
     return TimmBackbone(encoder, image_size)
+
+
+def _check_name(model: str) -> None:
+    """Refuse what is no architecture of timm's, with a hint at a tag, an old name or a repository."""
+    repository = re.fullmatch(r"(?:hf[-_]hub:)?(?:([\w.-]+)/)?([\w.-]+)", model)
+    owner, name = (repository[1], str(repository[2])) if repository else (None, model)
+    found = get_deprecated_models().get(name) or name
+    architecture, _, tag = found.partition(".")
+    if timm.is_model(architecture) and owner in (None, "timm"):
+        if model == architecture:
+            return
+        raise InputError(
+            f"backbone.model: found {model:.100}, expected an architecture and a tag apart: "
+            f"backbone.model={architecture}{f' backbone.weights={tag}' if tag else ''}"
+        )
+    if owner is not None:
+        raise InputError(
+            f"backbone.model: found {model:.100}, a repository that is not timm's, expected the architecture "
+            "as backbone.model and the downloaded file of weights as backbone.checkpoint"
+        )
+    raise InputError(f"backbone.model: {unknown_name('timm model', model, timm.list_models())}")
 
 
 def _from_the_network(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -57,6 +58,35 @@ class CheckedArrays:
     rois: tuple[Roi, ...]
     noise_ceiling: Float[np.ndarray, " n_voxels"] | None
     hemisphere: Shaped[np.ndarray, " n_voxels"]
+
+
+def read_text(array: np.ndarray, name: str, source: object) -> np.ndarray:
+    """Make text of bytes (MATLAB, h5py) and of objects that are all text (pandas); others stay as they are.
+
+    Raises
+    ------
+    InputError
+        If bytes are not UTF-8, or objects are not all text.
+    """
+    if array.dtype.kind == "T":  # numpy's strings of variable length
+        return array.astype(np.str_)
+    if array.dtype.kind not in "SO":
+        return array
+    words = array.ravel().tolist()
+    for place, word in enumerate(words):
+        if isinstance(word, bytes):
+            try:
+                words[place] = word.decode()
+            except UnicodeDecodeError:
+                raise InputError(
+                    f"{source}: {name}: found bytes at {place} that are not UTF-8 text"
+                ) from None
+        elif not isinstance(word, str):
+            raise InputError(
+                f"{source}: {name}: found a {type(word).__name__} at {place} (counted from 0) of an array of "
+                f"Python objects, expected text throughout ('' for none) or an array of numbers"
+            )
+    return np.array(words, dtype=np.str_).reshape(array.shape)
 
 
 def check_arrays(
@@ -118,7 +148,25 @@ def _check(array: np.ndarray, name: str, shape: tuple[int, ...], kinds: str, sou
         accepted = " or ".join(dict.fromkeys(KINDS[kind] for kind in kinds))
         raise InputError(
             f"{source}: {name}: found {describe_array(array)}, expected shape {shape} of {accepted}"
+            f"{_advise(array, name, shape, kinds)}"
         )
+
+
+def _advise(array: np.ndarray, name: str, shape: tuple[int, ...], kinds: str) -> str:
+    """Say which expression gives the expected array, if one keeps every value."""
+    fitting, expression = array, name
+    if fitting.shape != shape and fitting.ndim == 2 and fitting.T.shape == shape:
+        fitting, expression = fitting.T, f"{expression}.T"
+    elif fitting.shape != shape and fitting.size == math.prod(shape) and len(shape) == 1:
+        fitting, expression = fitting.ravel(), f"{expression}.ravel()"
+    if fitting.shape != shape:
+        return ""
+    if fitting.dtype.kind not in kinds and fitting.dtype.kind in "iufb":
+        for kind, letter in ((bool, "b"), (int, "i"), (float, "f")):
+            if letter in kinds and np.isfinite(fitting).all() and (fitting.astype(kind) == fitting).all():
+                fitting, expression = fitting.astype(kind), f"{expression}.astype({kind.__name__})"
+                break
+    return f"; store {expression}" if expression != name and fitting.dtype.kind in kinds else ""
 
 
 def _read_rois(arrays: Mapping[str, np.ndarray], n_voxels: int, source: object) -> tuple[Roi, ...]:
@@ -136,7 +184,8 @@ def _read_rois(arrays: Mapping[str, np.ndarray], n_voxels: int, source: object) 
         members = labels == known[:, None]
     elif names is None:
         raise InputError(
-            f"{source}: rois: found {describe_array(labels)}, expected names, or roi_names beside them"
+            f"{source}: rois: found {describe_array(labels)}, expected {n_voxels} names as text ('' for "
+            "none), or also an array roi_names: the names that numbers stand for"
         )
     elif labels.shape == (n_voxels,) and labels.dtype.kind in "iu":
         known = names
@@ -146,6 +195,12 @@ def _read_rois(arrays: Mapping[str, np.ndarray], n_voxels: int, source: object) 
                 f"expected -1 (none) and 0 to {len(names) - 1}, places in roi_names"
             )
         members = labels == np.arange(len(names))[:, None]
+    elif labels.shape == (n_voxels,):
+        advice = _advise(labels, "rois", (n_voxels,), "iu")
+        raise InputError(
+            f"{source}: rois: found {describe_array(labels)}, expected names as text, or whole numbers "
+            f"(int): places in roi_names, from 0, -1 for none{advice}"
+        )
     else:
         known = names
         _check(labels, "rois", (len(names), n_voxels), "b", source)

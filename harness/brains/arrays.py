@@ -25,7 +25,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
-from harness.brains.array_checks import NEEDED, OPTIONAL, assemble_brain, check_arrays, check_needed
+from harness.brains.array_checks import (
+    NEEDED,
+    OPTIONAL,
+    assemble_brain,
+    check_arrays,
+    check_needed,
+    read_text,
+)
 from harness.brains.brain import (
     Brain,
 )
@@ -88,7 +95,7 @@ def _read_arrays(root: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         paths = sorted(path for path in root.glob("*.npy") if not path.name.startswith("."))
         arrays = {path.stem: open_npy(path) for path in paths if path.stem in known}
         names, files = [path.stem for path in paths], [path.name for path in paths]
-    elif root.exists():
+    elif root.exists() or root.is_symlink():
         arrays = read_npz(root)
         names, files = list(arrays), [root.name]
     else:
@@ -101,7 +108,7 @@ def _read_arrays(root: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     for name in NEEDED:
         if name not in arrays:
             raise InputError(f"{root}: found {', '.join(names) or 'no array'}, expected also {name}")
-    return arrays, files
+    return {name: read_text(array, name, root) for name, array in arrays.items()}, files
 
 
 def _find_shown(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from harness.brains.array_checks import NEEDED, assemble_brain, check_arrays, check_needed
+from harness.brains.array_checks import NEEDED, assemble_brain, check_arrays, check_needed, read_text
 from harness.brains.brain import (
     Brain,
     Pictures,
@@ -44,7 +44,9 @@ def brain_from_arrays(
     """Make a brain from arrays in memory; see `Brain.from_arrays`."""
     source = f"brain {name}"
     arrays = {"responses": np.asarray(responses), "coordinates": np.asarray(coordinates)}
-    arrays |= {key: np.asarray(array) for key, array in others.items() if array is not None}
+    for key, array in others.items():
+        if array is not None:
+            arrays[key] = read_text(np.asarray(array), key, source)
     needed = check_needed(arrays, source)
     if rois is not None:
         arrays |= _list_rois(rois, roi_ranks or {}, needed[0].shape[1], source)
@@ -79,7 +81,7 @@ def _list_rois(
 ) -> dict[str, np.ndarray]:
     """ROIs given as a dictionary, or a name per voxel, as the arrays of a file."""
     if not isinstance(rois, Mapping):
-        labels = np.asarray(rois)
+        labels = read_text(np.asarray(rois), "rois", source)
         if labels.shape != (n_voxels,) or labels.dtype.kind != "U":
             raise InputError(
                 f"{source}: rois: found {describe_array(labels)}, expected a dictionary of voxels by name, "

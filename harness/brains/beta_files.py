@@ -14,7 +14,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from harness.brains.neuroimages import (
+    ImageFile,
     describe_shape,
+    find_places,
     open_image,
     stream_maps,
 )
@@ -33,6 +35,7 @@ def read_betas(
     shape: tuple[int, ...],
     places: Int[np.ndarray, " n_voxels"],
     found: Float[np.ndarray, "n_trials n_voxels"],
+    mask: ImageFile | None = None,
 ) -> None:
     """Read the trials of a file into `found` as percent signal change; at most one more slab is in memory.
 
@@ -47,6 +50,10 @@ def read_betas(
         Indices into one flattened trial, first axis fastest.
     found : float32 array [n_trials, n_voxels]
         Output.
+    mask : ImageFile, optional
+        Header of the volume that `places` are indices into. A NIfTI or MGH file whose axes have other
+        directions or another order is turned to it (`harness.brains.neuroimages.find_places`). HDF5 says
+        nothing of axes.
 
     Raises
     ------
@@ -57,7 +64,11 @@ def read_betas(
         _read_hdf5(path, shape, places, found)
         return
     image = open_image(path)
-    _check(path, (*image.shape, image.n_maps), (*shape, len(found)))
+    if mask is None:
+        _check(path, (*image.shape, image.n_maps), (*shape, len(found)))
+    else:
+        _check(path, (image.n_maps,), (len(found),))
+        places = find_places(image, mask, places)
     for trial, values in enumerate(stream_maps(image)):
         found[trial] = values[places]
     if image.is_scaled:

@@ -164,6 +164,11 @@ class DiffusionBackboneConfig(Section):
 AnyBackboneConfig = BackboneConfig | PythonBackboneConfig | DiffusionBackboneConfig
 
 
+def name_by_model(model: str) -> str:
+    """Make a name for results from the name of a model, which may have other characters (ViT-B/32)."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", model).strip("-._")[:60]
+
+
 def check_tunable(config: AnyBackboneConfig) -> None:
     """Raise an `InputError` if a backbone can only be mapped as it is, not fine-tuned."""
     if isinstance(config, DiffusionBackboneConfig):

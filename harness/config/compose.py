@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from harness.config.backbone import name_by_model
 from harness.config.base import Section
 from harness.config.brain import one_by_one
 from harness.config.folders import (
@@ -159,6 +160,11 @@ def _resolve(overrides: list[Override], task: str | None = None) -> dict[str, An
         places = " and ".join(map(str, (CONFIGS, *own_folders())))
         raise InputError(f"configuration in {places}: {' '.join(str(error).split())}") from None
     container: dict[str, Any] = found
+    backbone: Any = container.get("backbone")
+    model = backbone.get("model") if isinstance(backbone, dict) else None
+    # by default the model's name; whether there is such a model is the library's to say
+    if isinstance(model, str) and backbone.get("name") == model and "backbone.name" not in values:
+        backbone["name"] = name_by_model(model)
     return container
 
 

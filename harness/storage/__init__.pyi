@@ -26,6 +26,7 @@ from .files import (
 from .foreign_files import (
     as_input_error,
     quiet_nibabel,
+    tell_format,
 )
 from .functions import (
     call_function,
@@ -116,6 +117,7 @@ __all__ = [
     "remove_path",
     "report_left_out",
     "report_remarks",
+    "tell_format",
     "unknown_name",
     "without_downloads",
     "write_arrays",

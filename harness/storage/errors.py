@@ -12,6 +12,7 @@ from pathlib import Path
 
 # Longer lists make a line too long: only the nearest names are listed.
 MOST_LISTED = 40
+LONGEST_NAME = 200  # characters
 # Not the program's fault: disk full, over quota, read-only, not allowed, defective.
 MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 # Processes of one launch share this folder and print each error once.
@@ -35,7 +36,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     known : iterable of str
         The names that exist.
     """
-    names = sorted(known)
+    names, name = sorted(known), _shorten(name)  # a name from a file may be of any length
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     if len(names) > MOST_LISTED:
@@ -46,6 +47,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
             f"unknown {kind} {name!r}: {f'expected {names[0]}' if names else 'none available'}{hint}"
         )
     return InputError(f"unknown {kind} {name!r}: expected one of {', '.join(names)}{hint}")
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…"
 
 
 def exit_with_one_line(main: Callable[[], object]) -> None:

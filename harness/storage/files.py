@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from harness.storage.errors import InputError
+from harness.storage.foreign_files import tell_format
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -220,4 +221,6 @@ def _read_safetensors(path: Path, load_file: Callable[[Path], dict[str, Any]]) -
     except InputError:
         raise
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error})") from None
+        found = tell_format(path)
+        reason = f"found {found}" if found else error
+        raise InputError(f"{path}: not a readable safetensors file ({reason})") from None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from harness.storage import (
     quiet_nibabel,
 )
 
+log = logging.getLogger(__name__)
+
 PREFIX = "CIFTI_STRUCTURE_"
 CORTEX = {"L": "CORTEX_LEFT", "R": "CORTEX_RIGHT"}
 N_VERTICES = 32492  # per hemisphere of fs_LR 32k
 BLOCK = 2**25  # bytes read at once
+CLOSE = 0.01  # mm by which a voxel's place may differ between two files: headers are rounded
 
 
 @dataclass(frozen=True)
@@ -46,31 +50,93 @@ class Layout:
         return (self.vertex < 0) & np.isfinite(self.place).all(axis=1)
 
     def same_as(self, other: Layout) -> bool:
-        """Whether two files have the same columns."""
-        return all(
-            np.array_equal(one, two, equal_nan=one.dtype.kind == "f")
-            for one, two in (
-                (self.structure, other.structure),
-                (self.vertex, other.vertex),
-                (self.place, other.place),
-            )
+        """Whether two files have the same columns in the same order."""
+        return (
+            np.array_equal(self.structure, other.structure)
+            and np.array_equal(self.vertex, other.vertex)
+            and np.allclose(self.place, other.place, rtol=0, atol=CLOSE, equal_nan=True)
         )
+
+    def find(self, other: Layout) -> Int[np.ndarray, " n_grayordinates"] | None:
+        """Find the columns of another layout in this one; None if vertices or voxels differ."""
+        if len(self.vertex) != len(other.vertex):
+            return None
+        own, theirs = self._sort(), other._sort()
+        if not self._take(own).same_as(other._take(theirs)):
+            return None
+        found = np.empty_like(own)
+        found[theirs] = own
+        return found
+
+    def describe_difference(self, wanted: Layout) -> str:
+        """Say which structure differs from another layout, in its size or in its vertices or voxels."""
+        names = (dict.fromkeys(each.structure.tolist()) for each in (self, wanted))
+        for name in dict.fromkeys(part for each in names for part in each):
+            inside = [each._take(np.flatnonzero(each.structure == name)) for each in (self, wanted)]
+            found, expected = (len(part.vertex) for part in inside)
+            if found != expected:
+                return f"{found} grayordinates in {name}, expected {expected}"
+            if inside[0].find(inside[1]) is None:
+                kind = "voxels" if inside[0].below.any() else "vertices"
+                return f"other {kind} in {name} ({found}), expected the same"
+        return "other grayordinates, expected the same"
+
+    def _sort(self) -> Int[np.ndarray, " n_grayordinates"]:
+        x, y, z = np.rint(np.nan_to_num(self.place) / CLOSE).astype(np.int64).T
+        return np.lexsort((z, y, x, self.vertex, self.structure))
+
+    def _take(self, columns: Int[np.ndarray, " _"]) -> Layout:
+        return Layout(self.structure[columns], self.vertex[columns], self.place[columns])
 
 
 @dataclass(frozen=True)
 class CiftiFile:
-    """An open file of maps; the numbers stay on disk."""
+    """An open file of maps; the numbers stay on disk.
+
+    Attributes
+    ----------
+    path : Path
+    layout : Layout
+        Of the columns as `read` counts them.
+    stored : array-like [n_maps, n_grayordinates]
+    slope, intercept : float
+        value = slope × stored + intercept.
+    order : int array [n_grayordinates] or None
+        Stored column of each column; None: the same.
+    """
 
     path: Path
     layout: Layout
     stored: Any
     slope: float
     intercept: float
+    order: Int[np.ndarray, " n_grayordinates"] | None = None
 
     @property
     def n_maps(self) -> int:
         """Number of maps."""
         return int(self.stored.shape[0])
+
+    def arranged_as(self, reference: CiftiFile) -> CiftiFile:
+        """Count the columns as another file does; a change of order is logged.
+
+        Raises
+        ------
+        InputError
+            If the files do not hold the same vertices and voxels.
+        """
+        if self.layout.same_as(reference.layout):
+            return self
+        order = self.layout.find(reference.layout)
+        if order is None:
+            difference = self.layout.describe_difference(reference.layout)
+            raise InputError(f"{self.path}: found {difference}, as in {reference.path}")
+        log.warning(
+            "warning: %s: the grayordinates are in another order than in %s; they are read in its order",
+            self.path,
+            reference.path,
+        )
+        return replace(self, layout=reference.layout, order=order)
 
     def read(
         self,
@@ -82,6 +148,8 @@ class CiftiFile:
 
         All maps of a grayordinate are adjacent in the file, so it is read in blocks of columns.
         """
+        if self.order is not None:
+            columns = self.order[columns]
         step = max(1, BLOCK // (self.stored.dtype.itemsize * max(len(maps), 1)))
         with as_input_error(self.path, "CIFTI file"), np.errstate(all="ignore"):
             for start in range(0, len(columns), step):

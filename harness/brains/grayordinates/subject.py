@@ -151,7 +151,7 @@ def list_rois(layout: Layout, cortex: Cortex, columns: Int[np.ndarray, " n_voxel
 
 
 def open_maps(root: Path, pattern: str) -> list[CiftiFile]:
-    """Open all files of a pattern, in the order of names; they must share their grayordinates."""
+    """Open all files of a pattern, in the order of names, with the columns of the first."""
     try:
         paths = sorted(path for path in root.glob(pattern) if path.is_file())
     except (NotImplementedError, ValueError) as error:
@@ -162,10 +162,7 @@ def open_maps(root: Path, pattern: str) -> list[CiftiFile]:
         there = ", ".join(sorted(path.name for path in root.iterdir())[:10]) or "nothing"
         raise InputError(f"brain.maps: found no {pattern} in {root}, only {there}")
     files = [open_cifti(path) for path in paths]
-    for file in files[1:]:
-        if not file.layout.same_as(files[0].layout):
-            raise InputError(f"{file.path}: found other grayordinates, expected those of {files[0].path}")
-    return files
+    return [file.arranged_as(files[0]) for file in files]
 
 
 def _find_table(root: Path, name: str | None) -> Path:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Shaped
 
 from harness.brains.beta_files import read_betas
 from harness.brains.neuroimages import (
+    ImageFile,
     describe_shape,
     read_map,
 )
@@ -41,11 +42,14 @@ class Part:
         (X, Y, Z) or (n_vertices, 1, 1).
     places : int array [n_part_voxels]
         Flat indices of its voxels, first axis fastest.
+    image : ImageFile or None
+        Header of the mask's volume, whose axes the indices follow; None on a surface.
     """
 
     side: str
     shape: tuple[int, ...]
     places: Int[np.ndarray, " n_part_voxels"]
+    image: ImageFile | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class Space:
         start = 0
         for path, part in zip(files, self.parts, strict=True):
             stop = start + len(part.places)
-            read_betas(path, part.shape, part.places, found[:, start:stop])
+            read_betas(path, part.shape, part.places, found[:, start:stop], part.image)
             start = stop
 
     def read_ncsnr(self) -> Float[np.ndarray, " n_voxels"] | None:
@@ -130,8 +134,9 @@ class Space:
             path = next((path for path in paths if path.is_file()), None)
             if path is None:
                 continue
-            image, values = read_map(path)
-            check_shape(path, image.shape, part.shape)
+            image, values = read_map(path, part.image)
+            if part.image is None:
+                check_shape(path, image.shape, part.shape)
             found.append(values[part.places])
         if found and len(found) < len(self.parts):
             raise InputError(f"{self.folder.betas}: found ncsnr of one hemisphere, expected both")

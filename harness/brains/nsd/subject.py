@@ -58,7 +58,7 @@ from harness.storage import InputError
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Part of the cache key. Raise it when the same files and settings would give another brain: it covers masks,
 averaging, standardisation, noise ceilings, ROIs and everything else in the cache."""
 

@@ -16,7 +16,6 @@ from harness.brains.nsd.folder import NsdFolder
 from harness.brains.nsd.space import (
     Part,
     Space,
-    check_shape,
     find_hemispheres,
     read_mask,
 )
@@ -38,6 +37,12 @@ def open_volume(folder: NsdFolder, mask: str | None) -> Space:
     """
     there = sorted({path.name.removesuffix(".nii.gz") for path in folder.rois.glob("*.nii.gz")})
     atlas, (image, sides) = read_mask(mask, lambda name: _read(folder, name), there, folder.rois)
+    if not image.is_placed:
+        log.warning(
+            "warning: %s: the header does not say where the voxels lie; places and hemispheres are "
+            "nibabel's guess",
+            image.path,
+        )
     whole = _combine(sides)
     inside = np.flatnonzero(whole.reshape(image.shape, order="F") > 0)
     if not len(inside):
@@ -49,15 +54,12 @@ def open_volume(folder: NsdFolder, mask: str | None) -> Space:
     box = _to_millimetres(corners, image)
 
     def read_whole(name: str) -> list[Int[np.ndarray, " n_places"]] | None:
-        labels = _read(folder, name)
-        if labels is None:
-            return None
-        check_shape(labels[0].path, labels[0].shape, image.shape)
-        return [_combine(labels[1])]
+        labels = _read(folder, name, image)
+        return None if labels is None else [_combine(labels[1])]
 
     return Space(
         folder=folder,
-        parts=(Part("", image.shape, places),),
+        parts=(Part("", image.shape, places, image),),
         coords=coords,
         bounding_box=np.stack([box.min(axis=0), box.max(axis=0)]),
         hemisphere=_tell_hemisphere(sides, places, coords, atlas),
@@ -67,19 +69,25 @@ def open_volume(folder: NsdFolder, mask: str | None) -> Space:
     )
 
 
-def _read(folder: NsdFolder, atlas: str) -> tuple[ImageFile, dict[str, Int[np.ndarray, " n_places"]]] | None:
-    """Read the labels of an atlas by hemisphere, or under "" from a single file; None if it is missing."""
+def _read(
+    folder: NsdFolder, atlas: str, reference: ImageFile | None = None
+) -> tuple[ImageFile, dict[str, Int[np.ndarray, " n_places"]]] | None:
+    """Read the labels of an atlas by hemisphere, or under "" from a single file; None if it is missing.
+
+    All are in the order of `reference`, or else of the first file.
+    """
     paths = find_hemispheres(folder.rois, f"{atlas}.nii.gz")
     if paths is None:
         path = folder.rois / f"{atlas}.nii.gz"
         if not path.is_file():
             return None
         paths = {"": path}
-    read = {side: read_labels(path) for side, path in paths.items()}
-    image = next(iter(read.values()))[0]
-    for other, _ in read.values():
-        check_shape(other.path, other.shape, image.shape)
-    return image, {side: labels for side, (_, labels) in read.items()}
+    found = {}
+    for side, path in paths.items():
+        image, found[side] = read_labels(path, reference)
+        reference = reference or image
+    assert reference is not None  # there is a path
+    return reference, found
 
 
 def _combine(sides: dict[str, Int[np.ndarray, " n_places"]]) -> Int[np.ndarray, " n_places"]:
