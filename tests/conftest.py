@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import shutil
 import sys
 
 # set before torch, numpy or huggingface_hub is imported
@@ -25,6 +26,27 @@ gc.disable()
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["PALIMPSEST_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _stores_from_one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Make an empty store once, with MLflow's migrations, and copy it wherever a test needs one."""
+    template = tmp_path_factory.mktemp("store") / "mlflow.db"
+
+    def copy(database: Path) -> None:
+        from harness.tracking.store import connection
+
+        if not template.exists():
+            create(template)
+        shutil.copyfile(template, database)
+        assert connection._is_store(database)
+
+    from harness.tracking.store import connection
+
+    create = connection._create
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection, "_create", copy)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +71,12 @@ def pytest_collection_finish() -> None:
     atexit.register(gc.unfreeze)  # or extensions report leaks when Python exits
 
 
+# two processes end together only if the longest tests come first
+LONGEST = ("test_tutorial.py", "test_wheel.py", "test_finetune.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
         if item.get_closest_marker("network") and os.environ.get("PALIMPSEST_NETWORK") != "1":
             item.add_marker(pytest.mark.skip(reason="needs the network: set PALIMPSEST_NETWORK=1"))

@@ -375,7 +375,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "objects for responses": (
         lambda folder: save(folder / f"{FMRI}/lh_training_fmri.npy", np.array([[None]])),
-        ["lh_training_fmri.npy: not a readable npy file"],
+        ["lh_training_fmri.npy", "Python objects"],
     ),
     "one response per stimulus": (
         lambda folder: replace_array(folder, f"{FMRI}/lh_training_fmri.npy", lambda rows: rows[:, 0]),

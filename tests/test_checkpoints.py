@@ -106,10 +106,10 @@ def test_a_failed_write_keeps_the_older_one(tmp_path: Path, monkeypatch: pytest.
     training.run(0, 1)
     training.write(tmp_path, 1)
 
-    def fail(path: Path, content: object) -> None:
+    def fail(path: Path, content: object, place: str) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(checkpoints, "write_json", fail)
+    monkeypatch.setattr(checkpoints, "write_record", fail)
     with pytest.raises(OSError, match="disk full"):
         training.write(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from catalogued import check_rows
+from equality import assert_equal
 from made_training import values
 from overrides import SMALL_TRACKING, TINY
 
@@ -17,17 +18,17 @@ from harness.config.compose import load_config
 from harness.config.method import LoraConfig
 from harness.finetuning.methods.tuned import tune
 from harness.finetuning.snapshots import read_snapshot
+from harness.mappings.mapping import load_mapping
 from harness.runs.layout import (
     list_snapshots,
     mapping_folder,
-    probes_file,
     run_folder,
     snapshot_folder,
     wise_ft_folder,
 )
+from harness.runs.records import read_probes
 from harness.storage.errors import InputError
 from harness.storage.files import (
-    read_json,
     read_weights,
 )
 from harness.tracking import wise_ft
@@ -107,12 +108,9 @@ def test_a_run_is_measured_between_its_ends(
         weights = [read_weights(snapshot_folder(*place) / "weights.safetensors")
                    for place in ((curve, step), (folder, own))]  # fmt: skip
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
-        assert read_json(probes_file(curve, step)) == read_json(probes_file(folder, own))
-        names = sorted(path.name for path in mapping_folder(folder, own).iterdir())
-        for name in names:
-            assert (mapping_folder(curve, step) / name).read_bytes() == (
-                mapping_folder(folder, own) / name
-            ).read_bytes()
+        assert read_probes(curve, step) == read_probes(folder, own)
+        ours, theirs = (load_mapping(mapping_folder(*place)) for place in ((curve, step), (folder, own)))
+        assert_equal(ours, theirs)
     backbone = load_backbone(config.backbone)
     model = tune(backbone, 10, config.method, 0)
     read_snapshot(snapshot_folder(curve, 50), model, encoder_hash(backbone))

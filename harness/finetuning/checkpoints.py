@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from harness.storage import (
     InputError,
     content_hash,
+    read_json,
     read_record,
     read_weights,
     remove_path,
@@ -87,10 +88,13 @@ def checkpoint_step(path: Path) -> int:
 
 def _read_progress(path: Path) -> dict[str, Any]:
     file = path / "progress.json"
+    wrong = InputError(f"{file}: not a checkpoint's progress; remove {path} to start over")
+    if not isinstance(read_json(file), dict):
+        raise wrong
     progress = read_record(file, "")
     step, named = progress.get("step"), path.name.removeprefix("step-")
     if type(step) is not int:
-        raise InputError(f"{file}: not a checkpoint's progress; remove {path} to start over")
+        raise wrong
     if not named.isdecimal() or int(named) != step:
         raise InputError(f"{path}: found the checkpoint of step {step}; remove it to start over")
     return progress

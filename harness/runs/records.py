@@ -81,9 +81,12 @@ def begin_record(config: Config, run: Path, manifest: Mapping[str, Any]) -> dict
         whole = {**whole, **before, **own, "resumed": [*before.get("resumed", []), *later]}
         if not whole["resumed"]:
             del whole["resumed"]
-    with write_atomically(run / "config.yaml") as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    write_json(path, whole)
+    settings = run / "config.yaml"
+    if not settings.exists() or settings.read_text(encoding="utf-8") != text:
+        with write_atomically(settings) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    if not path.exists() or _read_manifest(path) != whole:
+        write_json(path, whole)
     return whole
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,10 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.nda
         if not path.stat().st_size:
             raise InputError(f"{path}: not a readable npz file (it is empty)")
         _refuse_other_formats(path, b"PK", "npz file")
+        if file.read(2) == b"PK" and not zipfile.is_zipfile(path):
+            # numpy would take it for a pickle, and advise to load that
+            raise InputError(f"{path}: not a readable npz file (it is cut off)")
+        file.seek(0)
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise InputError(f"{path}: found a single array, expected an npz file of several")

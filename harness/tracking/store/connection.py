@@ -86,8 +86,6 @@ def _make_whole(database: Path) -> None:
 
     A half-made one, of an earlier version or another program, is put aside.
     """
-    from mlflow import MlflowClient
-
     if database.exists():
         if _is_store(database):
             return
@@ -101,8 +99,15 @@ def _make_whole(database: Path) -> None:
     partial = database.with_name(f"{database.name}.partial")
     for suffix in ("", "-journal", "-wal", "-shm"):
         partial.with_name(partial.name + suffix).unlink(missing_ok=True)
-    MlflowClient(f"{SQLITE}{partial}").search_experiments(max_results=1)
+    _create(partial)
     partial.rename(database)
+
+
+def _create(database: Path) -> None:
+    """Create an empty store, which takes seconds."""
+    from mlflow import MlflowClient
+
+    MlflowClient(f"{SQLITE}{database}").search_experiments(max_results=1)
 
 
 def _is_store(database: Path) -> bool:
