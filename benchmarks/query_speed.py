@@ -1,8 +1,9 @@
 """How long does `palimpsest query` take, of processor time, by the number of runs in the store?
 
 Makes a store of runs with the rows of a real one (random values, 25 regions, 12 layers, 20 snapshots), then
-runs the command in processes of its own. Beside it, the same curves by MLflow's own client alone: the last
-values by `mlflow.search_runs`, and the histories of one headline metric by `get_metric_history`.
+runs the command in processes of its own. Beyond `N_OWN` runs, runs are copies of these in MLflow's tables
+and among its artifacts, with seeds of their own. Beside it, the histories of one headline metric by MLflow's
+own client.
 
     python benchmarks/query_speed.py --folder FOLDER --runs 3 300 --output benchmarks/results/query_speed.json
 
@@ -13,10 +14,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
+import shutil
+import sqlite3
 import subprocess
 import sys
 import time
+import uuid
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +33,8 @@ from harness.runs import Journal, run_folder
 from harness.tracking import TrackedRun, tracking_uri
 
 N_SNAPSHOTS = 20
+N_OWN = 30
+TABLES = ("runs", "params", "tags", "metrics", "latest_metrics")
 ROIS = [f"area{number:02d}" for number in range(1, 26)]
 LAYERS = [f"blocks.{number}" for number in range(12)]
 PROBES = ["shapes", "textures", "counts"]
@@ -79,6 +87,34 @@ def make_run(runs_dir: Path, seed: int) -> None:
     done.touch()
 
 
+def copy_runs(runs_dir: Path, n_runs: int) -> None:
+    """Copy runs in a SQLite store, with their artifacts, until there are `n_runs`."""
+    artifacts = runs_dir / "mlartifacts" / "default"
+    with closing(sqlite3.connect(runs_dir / "mlflow.db")) as connection:
+
+        def columns(table: str) -> list[str]:
+            return [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+
+        own = "SELECT run_uuid FROM tags WHERE key = 'palimpsest.run' ORDER BY rowid"
+        ids = [run_id for (run_id,) in connection.execute(own)]
+        for seed in range(len(ids), n_runs):
+            source, target = ids[seed % N_OWN], uuid.uuid4().hex
+            for table in TABLES:
+                names = columns(table)
+                values = ", ".join("?" if name == "run_uuid" else name for name in names)
+                connection.execute(
+                    f"INSERT INTO {table} ({', '.join(names)}) SELECT {values} FROM {table} "
+                    "WHERE run_uuid = ?",
+                    (target, source),
+                )
+            for key, value in (("seed", str(seed)), ("palimpsest.run", f"copy-{seed}")):
+                connection.execute(
+                    "UPDATE tags SET value = ? WHERE run_uuid = ? AND key = ?", (value, target, key)
+                )
+            shutil.copytree(artifacts / source, artifacts / target, copy_function=os.link)
+        connection.commit()
+
+
 def measure(command: list[str]) -> tuple[float, float]:
     """Return seconds of processor and of the clock that a command takes."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -100,8 +136,9 @@ def main() -> None:
     found = []
     for n_runs in sorted(arguments.runs):
         runs_dir = (arguments.folder / f"{n_runs}_runs").resolve()
-        for seed in range(n_runs):
+        for seed in range(min(n_runs, N_OWN)):
             make_run(runs_dir, seed)
+        copy_runs(runs_dir, n_runs)
         query = [sys.executable, "-m", "harness.query"]
         end = ["--runs-dir", str(runs_dir)]
         commands = {

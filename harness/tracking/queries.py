@@ -116,10 +116,12 @@ def query(
     curves = metric_curves(
         kind,
         study=study,
+        measure=measure,
         runs_dir=Path(runs_dir),
         interpolated=wise_ft,
         verdict=verdict,
         where={column: values for column, values in kept.items() if column not in ("measure", "step")},
+        described=True,
     )
     if kind == "rewiring" and not wise_ft:
         curves = _add_start(curves)
@@ -176,9 +178,6 @@ def _read_where(where: Sequence[str] | str, known: Sequence[str]) -> dict[str, s
 
 def _choose_measure(curves: pd.DataFrame, kind: str, measure: str | None, kept: Where) -> pd.DataFrame:
     """Keep a measure and what describes its values: ends of intervals, and p."""
-    found = set(curves["measure"]) | {name.partition("/")[0] for name in curves["measure"].unique()}
-    if measure is not None and measure not in found:
-        raise unknown_name(f"measure of {kind}", measure, found)
     for column in ("measure", "step"):
         if column in kept:
             known = {str(value) for value in curves[column].unique()}
@@ -232,6 +231,7 @@ def metric_curves(
     verdict: str | None = None,
     where: Where | None = None,
     required: bool = True,
+    described: bool = False,
 ) -> pd.DataFrame:
     """Every value of a kind of metric, one per row; parameters and errors as for `query`.
 
@@ -241,6 +241,8 @@ def metric_curves(
         Columns of runs and places → values to keep.
     required : bool
         Whether it is an error if no run has the measure.
+    described : bool
+        Whether the ends of the measure's intervals, and its p, are included.
 
     Returns
     -------
@@ -263,12 +265,18 @@ def metric_curves(
             seen[column].add(value)
         return all(value in where[column] for column, value in own.items())
 
+    measures: set[str] = set()
+
     def wanted(name: str) -> bool:
         parts = split_name(name)
-        # every measure, so that an unknown one gets a suggestion
-        return (parts.stage, parts.interpolated) == (kind, interpolated) or (
-            verdict is not None and _is_verdict(parts)
-        )
+        if verdict is not None and _is_verdict(parts):
+            return True
+        if (parts.stage, parts.interpolated) != (kind, interpolated):
+            return False
+        # "layer" stands for the shares of all layers
+        own = {parts.measure, parts.measure.partition("/")[0]}
+        measures.update(own)
+        return measure is None or measure in own or (described and parts.measure in _companions(measure))
 
     frames = []
     for tags, rows in read_histories(tracking_uri(runs_dir), study, wanted, chosen):
@@ -289,15 +297,15 @@ def metric_curves(
         if column in where:
             _check_values(column, where[column], set(curves[column]))
             curves = curves[curves[column].isin(where[column])]
-    if interpolated and curves.empty:
+    if interpolated and not measures:
         raise InputError(f"{kind} of WiSE-FT: found no curve, expected runs measured by palimpsest wise-ft")
+    if measure is not None and required and measure not in measures:
+        raise unknown_name(f"measure of {kind}", measure, measures)
     if measure is not None:
+        # verdicts were read to judge by
         names = curves["measure"].astype(str)
-        first = names.str.partition("/")[0] if len(names) else names
-        if required and not (known := {*names, *first}) >= {measure}:
-            raise unknown_name(f"measure of {kind}", measure, known)
-        # "layer" stands for the shares of all layers
-        curves = curves[(names == measure) | (first == measure)]
+        own = names.isin([measure, *(_companions(measure) if described else ())])
+        curves = curves[own | names.str.startswith(f"{measure}/")]
     curves = curves.astype({"step": "int64", "value": "float64"})
     return curves.sort_values([*TAGS, *places, "measure", "step"], ignore_index=True)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness.measures import (
@@ -20,6 +21,9 @@ RESULTS = "results.parquet"
 ROWS_TAG = "palimpsest.rows"
 """Number of rows of the journal that the artifact with all results has."""
 TABLES = "tables"
+COUNTS = "palimpsest.counts"
+"""Key of the metrics' names, with their numbers of rows, in the file's metadata."""
+ROWS_PER_GROUP = 2000
 COLUMNS = ("name", "step", "value", "timestamp")
 _SCHEMA = pa.schema(
     [
@@ -39,23 +43,41 @@ def latest_rows(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def write_results(rows: Sequence[Row], path: Path) -> None:
-    """Write all rows of a journal as parquet."""
-    pq.write_table(pa.Table.from_pandas(latest_rows(rows), _SCHEMA, preserve_index=False), path)
+    """Write all rows of a journal as parquet, sorted by name; its metadata say how many rows a name has."""
+    latest = latest_rows(rows)
+    table = pa.Table.from_pandas(latest, _SCHEMA, preserve_index=False)
+    # `latest` is sorted by name
+    counts = json.dumps(latest["name"].value_counts(sort=False).sort_index().to_dict())
+    pq.write_table(table.replace_schema_metadata({COUNTS: counts}), path, row_group_size=ROWS_PER_GROUP)
 
 
 def read_results(path: Path, wanted: Callable[[str], bool]) -> pd.DataFrame:
-    """Read the rows of the `wanted` metrics from a file of `write_results`.
+    """Read the rows of the `wanted` metrics from a file of `write_results`, and no others.
 
     Raises
     ------
     pyarrow.ArrowException, OSError
         If the file is no such table.
     """
-    table = pq.read_table(path, columns=list(COLUMNS)).cast(_SCHEMA).combine_chunks()
-    names = table["name"].unify_dictionaries().combine_chunks()
-    chosen = [place for place, name in enumerate(names.dictionary.to_pylist()) if wanted(name)]
-    kept = table.filter(pc.is_in(names.indices, pa.array(chosen, pa.int32())))
-    return kept.to_pandas().astype({"name": object})
+    with pq.ParquetFile(path) as file:
+        known = (file.schema_arrow.metadata or {}).get(COUNTS.encode())
+        if known is None:
+            raise pa.ArrowInvalid(f"{path}: no table of results")
+        names, places, begin = [], [], 0
+        for name, count in json.loads(known).items():
+            if wanted(name):
+                names += [name] * count
+                places.append(np.arange(begin, begin + count))
+            begin += count
+        if not places:
+            return pd.DataFrame(columns=list(COLUMNS))
+        rows = np.concatenate(places)
+        groups = np.unique(rows // ROWS_PER_GROUP)
+        table = file.read_row_groups(groups.tolist(), columns=["step", "value", "timestamp"])
+    # all groups before the last are full
+    own = np.searchsorted(groups, rows // ROWS_PER_GROUP) * ROWS_PER_GROUP + rows % ROWS_PER_GROUP
+    found = {name: table[name].to_numpy()[own] for name in ("step", "value", "timestamp")}
+    return pd.DataFrame({"name": np.array(names, dtype=object), **found})
 
 
 def kind_tables(rows: Sequence[Row]) -> Iterator[tuple[str, pd.DataFrame]]:
