@@ -16,8 +16,8 @@ from harness.config.compose import load_config
 from harness.runs.journal import Journal
 from harness.runs.layout import run_folder
 from harness.storage.errors import InputError
+from harness.tracking.mean_curves import mean_curves
 from harness.tracking.queries import (
-    mean_curves,
     metric_curves,
     query,
 )

@@ -27,8 +27,8 @@ from harness.runs.subjects import list_subjects
 from harness.storage.errors import InputError
 from harness.storage.files import read_json
 from harness.tracking.fitter import Fitter
+from harness.tracking.mean_curves import mean_curves
 from harness.tracking.queries import (
-    mean_curves,
     metric_curves,
 )
 from harness.tracking.store.histories import read_histories

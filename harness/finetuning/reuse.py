@@ -19,6 +19,7 @@ from harness.config import (
 )
 from harness.runs import (
     Journal,
+    hash_sources,
     list_snapshots,
     read_rows,
     snapshot_folder,
@@ -26,7 +27,6 @@ from harness.runs import (
 from harness.storage import (
     InputError,
     content_hash,
-    hash_sources,
     read_json,
     write_atomically,
     write_json,

@@ -99,7 +99,11 @@ def delta_interval(
     tuple of float or None
         Lower and upper end; None for AUROC if no label is both present and absent.
     """
-    drawn = _resample([change], n_resamples, np.random.default_rng(seed))[:, 0]
+    return quantile_ends(_resample([change], n_resamples, np.random.default_rng(seed))[:, 0])
+
+
+def quantile_ends(drawn: Float[np.ndarray, " n_resamples"]) -> tuple[float, float] | None:
+    """Ends of the 95 % interval of resampled numbers; None if all are missing."""
     if np.isnan(drawn).all():
         return None
     low, high = np.nanquantile(drawn, ENDS)
@@ -206,12 +210,21 @@ def _resample(
     if all(isinstance(change.before, Hits) for change in changes):
         gained = np.stack([_gained(change) for change in changes], axis=1)
         return resample_hits(gained, (1, -1), n_resamples, rng)
-    found = np.empty((n_resamples, len(changes)))
-    n_images = len(changes[0].before)
+    after, before = [change.after for change in changes], [change.before for change in changes]
+    drawn = resample_ranks([*after, *before], n_resamples, rng)
+    return drawn[:, : len(changes)] - drawn[:, len(changes) :]
+
+
+def resample_ranks(
+    records: Sequence[PerImage], n_resamples: int, rng: np.random.Generator
+) -> Float[np.ndarray, "n_resamples n_records"]:
+    """Mean AUROC of records of the same images, in the same resamples of these images; NaN without AUROC."""
+    found = np.empty((n_resamples, len(records)))
+    n_images = len(records[0])
     for part in _chunks(n_resamples, n_images):
         counts = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=part.stop - part.start)
-        for column, change in enumerate(changes):
-            found[part, column] = resample_auroc(change.after, counts) - resample_auroc(change.before, counts)
+        for column, record in enumerate(records):
+            found[part, column] = resample_auroc(record, counts)
     return found
 
 

@@ -17,13 +17,14 @@ from harness.measures.image_bootstrap import (
     ENDS,
     N_RESAMPLES,
     interval_over_runs,
+    quantile_ends,
     resample_auroc,
     resample_hits,
+    resample_ranks,
 )
 from harness.measures.per_image import (
     Hits,
     PerImage,
-    Ranks,
     decode_images,
 )
 from harness.storage import InputError
@@ -93,11 +94,7 @@ def score_interval(score: Score, seed: int = 0, n_resamples: int = N_RESAMPLES) 
         test = stats.binomtest(int(score.right.right.sum()), len(score.right))
         ends = test.proportion_ci(ENDS[1] - ENDS[0], method="wilson")
         return float(ends.low), float(ends.high)
-    drawn = _resample([score], n_resamples, np.random.default_rng(seed))[:, 0]
-    if np.isnan(drawn).all():
-        return None
-    low, high = np.nanquantile(drawn, ENDS)
-    return float(low), float(high)
+    return quantile_ends(_resample([score], n_resamples, np.random.default_rng(seed))[:, 0])
 
 
 def mean_score_interval(
@@ -143,7 +140,4 @@ def _resample(
     if len(hits) == len(scores):
         values = np.stack([one.right.astype(int) for one in hits], axis=1)
         return resample_hits(values, (1, 0), n_resamples, rng)
-    n_images = len(scores[0].right)
-    counts = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=n_resamples)
-    ranks = [score.right for score in scores if isinstance(score.right, Ranks)]
-    return np.stack([resample_auroc(one, counts) for one in ranks], axis=1)
+    return resample_ranks([score.right for score in scores], n_resamples, rng)

@@ -37,6 +37,7 @@ from .layout import (
 from .provenance import (
     describe_map,
     describe_run,
+    hash_sources,
 )
 from .records import (
     begin_record,
@@ -75,6 +76,7 @@ __all__ = [
     "export_folder",
     "figure_file",
     "finish_record",
+    "hash_sources",
     "hold_run",
     "is_finished",
     "label_subjects",

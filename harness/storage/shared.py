@@ -10,7 +10,6 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,6 @@ from harness.storage.files import (
 )
 
 log = logging.getLogger(__name__)
-
-PACKAGE = Path(__file__).parents[1]
-# what these hold changes no number of a fit, a probe or a training step
-WITHOUT_NUMBERS = ("commands", "reporting", "plot", "exports", "studies", "interface", "tracking/store")
 
 
 @contextmanager
@@ -107,17 +102,3 @@ def _hash_all(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-@cache
-def hash_sources() -> str:
-    """Hash the source of everything that computes numbers: packages of `harness`, and `tasks`."""
-    left_out = tuple(PACKAGE / name for name in WITHOUT_NUMBERS)
-    files = [*PACKAGE.glob("*/**/*.py"), *(PACKAGE.parent / "tasks").rglob("*.py")]
-    return content_hash(
-        {
-            path.relative_to(PACKAGE.parent).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(files)
-            if not any(folder in path.parents for folder in left_out)
-        }
-    )

@@ -21,6 +21,7 @@ from harness.config import (
     PythonBackboneConfig,
     SimulatedConfig,
     check_tunable,
+    map_hash,
     one_by_one,
     tasks_in_order,
 )
@@ -184,12 +185,6 @@ def plan_run(config: Config, size: tuple[int, int] | None) -> PlannedRun:
     )
 
 
-def describe_start(config: Config) -> str:
-    """Describe what the fits of a run's step 0 depend on."""
-    parts = (config.backbone, config.brain, config.mapping)
-    return "".join(part.model_dump_json() for part in parts) + f"seed {config.seed}"
-
-
 class Stopwatch:
     """Times the work of runs, each kind once."""
 
@@ -264,7 +259,7 @@ def print_plan(configs: Sequence[Config], measure: bool = True) -> None:
         size = measure_brain_size(config.brain, read=measure and not no_brain)
         run = plan_run(config, size)
         # a run that comes later takes over step 0
-        start = describe_start(config)
+        start = map_hash(config)
         if config.reuse and start in started and run.n_fits is not None:
             run = replace(run, n_fits=run.n_fits - count_start_fits(config))
         started.add(start)

@@ -22,24 +22,22 @@ from harness.backbones import (
 from harness.config import (
     Config,
     PythonBackboneConfig,
+    determining,
 )
 from harness.mappings import FAMILIES
 from harness.runs import (
     Brains,
     Subject,
+    hash_sources,
     split_file,
 )
 from harness.storage import (
     content_hash,
-    hash_sources,
     make_once,
     read_json,
 )
 from harness.tracking.work_items import WorkItem
 from tasks import Task
-
-# of speed and memory, not of results
-WITHOUT_RESULT = {"voxels_per_pass", "token_place"}
 
 
 class SharedStart:
@@ -56,16 +54,21 @@ class SharedStart:
     brains : Brains
         Of subjects whose stimuli are split.
     device : torch.device
+
+    Attributes
+    ----------
+    pretrained_hash : str
+        Of the encoder (`harness.backbones.encoder_hash`).
     """
 
     def __init__(self, config: Config, backbone: Backbone, brains: Brains, device: torch.device) -> None:
         self._config, self._backbone, self._brains, self._device = config, backbone, brains, device
-        self._pretrained_hash = encoder_hash(backbone)
+        self.pretrained_hash = encoder_hash(backbone)
         self._usable = config.reuse and not isinstance(config.backbone, PythonBackboneConfig)
 
     def open(self, backbone: Backbone) -> None:
         """Check that step 0 is the pretrained network; otherwise nothing is shared."""
-        self._usable = self._usable and encoder_hash(backbone) == self._pretrained_hash
+        self._usable = self._usable and encoder_hash(backbone) == self.pretrained_hash
 
     def make_mapping(self, item: WorkItem, make: Callable[[], object]) -> None:
         """Make a mapping of step 0 at its place."""
@@ -119,14 +122,14 @@ class SharedStart:
             make()
 
     def _key(self, subject: Subject) -> dict[str, Any]:
-        mapping = self._config.mapping.model_dump(mode="json", exclude=WITHOUT_RESULT)
         brain = self._brains.load(subject)
         return {
             **self._environment,
             "brain": brain.fingerprint,
-            "rois": content_hash([[roi.name, roi.voxels] for roi in brain.rois]),
+            # not in the fingerprint
+            "places": content_hash(brain.bounding_box, [[roi.name, roi.voxels] for roi in brain.rois]),
             "split": read_json(split_file(subject.folder)),
-            "mapping": mapping,
+            "mapping": determining(self._config)["mapping"],
             "batch_size": self._config.probes.batch_size,
         }
 
@@ -139,7 +142,7 @@ class SharedStart:
             "device": self._device.type,
             "gpu": torch.cuda.get_device_name() if self._device.type == "cuda" else None,
             "threads": torch.get_num_threads(),
-            "encoder": self._pretrained_hash,
+            "encoder": self.pretrained_hash,
             "preprocessing": asdict(backbone.preprocessing),
             "flags": backbone.flags,
             "layers": list(backbone.layers),

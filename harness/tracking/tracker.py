@@ -17,10 +17,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from harness.backbones import (
-    Backbone,
-    encoder_hash,
-)
+from harness.backbones import Backbone
 from harness.config import Config
 from harness.finetuning import (
     TunedModel,
@@ -127,7 +124,6 @@ class _Tracker:
         self._config, self._run, self._brains = config, run, inputs.brains
         self._device, quiet = accelerator.device, not accelerator.is_main_process
         # before the method adds to its weights
-        self._pretrained_hash = encoder_hash(inputs.backbone)
         self._shared = SharedStart(config, inputs.backbone, inputs.brains, self._device)
         self._tasks, self._probes = inputs.tasks, inputs.probes
         widths = [task.n_classes for task in inputs.tasks]
@@ -236,7 +232,7 @@ class _Tracker:
 
     def _open(self, step: int) -> None:
         if self._step != step:
-            read_snapshot(snapshot_folder(self._run, step), self._model, self._pretrained_hash)
+            read_snapshot(snapshot_folder(self._run, step), self._model, self._shared.pretrained_hash)
             self._step, self._backbone = step, self._model.merged_backbone()
             self._fitter.open(self._backbone)
             if step == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from harness.tracking.store.experiments import (
     find_or_create_experiment,
     find_or_create_study_run,
 )
+from harness.tracking.store.tables import log_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,19 +57,14 @@ def log_study(
         client = connect(uri)
         experiment = find_or_create_experiment(client, folder.name)
         run_id = find_or_create_study_run(client, experiment, folder.name)
-        listed = json.loads(client.get_run(run_id).data.tags.get("mlflow.loggedArtifacts", "[]"))
         for name, table in tables.items():
             client.log_text(run_id, table.to_csv(index=False), f"{name}.csv")
-            file = {"path": f"{name}.json", "type": "table"}
-            # `log_table` would append to an old table
-            client.log_text(run_id, table.to_json(orient="split", index=False), file["path"])
-            listed += [] if file in listed else [file]
+        log_tables(client, run_id, {f"{name}.json": table for name, table in tables.items()})
         for path in files:
             if path.exists():
                 client.log_artifact(run_id, str(path))
         for name, value in (metrics or {}).items():
             client.log_metric(run_id, name, value)
-        client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps(listed))
         client.set_terminated(run_id)
     except Exception as error:  # nothing that tracking meets may stop a study
         log.warning(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,11 @@ from harness.measures import (
     split_name,
 )
 from harness.runs import Row
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+else:
+    MlflowClient = Any
 
 RESULTS = "results.parquet"
 ROWS_TAG = "palimpsest.rows"
@@ -78,6 +84,19 @@ def read_results(path: Path, wanted: Callable[[str], bool]) -> pd.DataFrame:
     own = np.searchsorted(groups, rows // ROWS_PER_GROUP) * ROWS_PER_GROUP + rows % ROWS_PER_GROUP
     found = {name: table[name].to_numpy()[own] for name in ("step", "value", "timestamp")}
     return pd.DataFrame({"name": np.array(names, dtype=object), **found})
+
+
+def log_tables(client: MlflowClient, run_id: str, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Log tables that ``mlflow.load_table`` reads, by file; old ones are replaced.
+
+    MLflow's own `log_table` would append to a table that is there.
+    """
+    for file, table in tables.items():
+        client.log_text(run_id, table.to_json(orient="split", index=False), file)
+    known = json.loads(client.get_run(run_id).data.tags.get("mlflow.loggedArtifacts", "[]"))
+    added = [{"path": file, "type": "table"} for file in tables]
+    known += [entry for entry in added if entry not in known]
+    client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps(known))
 
 
 def kind_tables(rows: Sequence[Row]) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 import tempfile
@@ -59,6 +58,7 @@ from harness.tracking.store.tables import (
     ROWS_TAG,
     TABLES,
     kind_tables,
+    log_tables,
     write_results,
 )
 from harness.tracking.verdict_tags import read_tags
@@ -147,7 +147,10 @@ class TrackedRun:
 
     def forward_late(self, status: Status = "FINISHED") -> bool:
         """Send a run that has ended; its end is the time of its last row. Returns whether that worked."""
-        return self.forward(status, max((row["timestamp"] for row in self._read(0)[0]), default=None))
+        return self.forward(status, self._last_time())
+
+    def _last_time(self) -> int | None:
+        return max((row["timestamp"] for row in self._read(0)[0]), default=None)
 
     def log_model(self, save: Callable[[Path], None]) -> bool:
         """Log what `save` writes into a new folder as the run's model; returns whether that worked.
@@ -181,7 +184,7 @@ class TrackedRun:
             self._open(client)
             self._client = client
             client.update_run(self._run_id, status="RUNNING")
-        self._send_rows(self._client)
+        self._send_rows(self._client, whole=status == "FINISHED")
         if status == "RUNNING":
             return
         if status == "FINISHED":
@@ -189,15 +192,18 @@ class TrackedRun:
             tags = {**tags, **read_tags(self._config, self._folder)}
         self._set_tags(self._client, tags)
         if end_time is None and self._was_finished:
-            end_time = max((row["timestamp"] for row in self._read(0)[0]), default=None)
+            end_time = self._last_time()
         self._client.set_terminated(self._run_id, status=status, end_time=end_time)
         if status == "FINISHED":
             write_json(self._folder / SENT, self._describe_sent())
 
     def is_sent(self) -> bool:
         """Whether the finished run is in this store with all of its rows, as far as its folder knows."""
-        path = self._folder / SENT
-        return path.exists() and read_json(path) == self._describe_sent()
+        try:
+            return read_json(self._folder / SENT) == self._describe_sent()
+        except InputError:
+            # missing or damaged: sending again changes nothing
+            return False
 
     def _describe_sent(self) -> dict[str, object]:
         own = tracking_uri(self._runs_dir) == f"sqlite:///{self._runs_dir}/mlflow.db"
@@ -246,8 +252,8 @@ class TrackedRun:
             if file.exists():
                 client.log_artifact(run_id, str(file))
 
-    def _send_rows(self, client: MlflowClient) -> None:
-        """Send the headline metrics among unsent rows, and all rows if there are any of snapshots."""
+    def _send_rows(self, client: MlflowClient, whole: bool) -> None:
+        """Send the headline metrics among unsent rows; all rows if `whole`, or some are of snapshots."""
         from mlflow.entities import Metric
 
         rows, end = self._read(self._sent)
@@ -259,7 +265,7 @@ class TrackedRun:
         for start in range(0, len(metrics), BATCH_ROWS):
             client.log_batch(self._run_id, metrics=metrics[start : start + BATCH_ROWS])
         # losses of single steps come all the time, and are metrics anyway
-        if any(split_name(row["name"]).stage != "train" for row in rows):
+        if whole or any(split_name(row["name"]).stage != "train" for row in rows):
             self._send_results(client)
         self._sent = end
 
@@ -274,14 +280,8 @@ class TrackedRun:
     def _send_files(self, client: MlflowClient) -> None:
         """Send a finished run's tables, splits, figures and mappings; those that are there are replaced."""
         run_id = self._run_id
-        self._send_results(client)
-        listed = []
-        for kind, table in kind_tables(self._read(0)[0]):
-            file = f"{TABLES}/{kind}.json"
-            # `log_table` would append to the table of an earlier sending
-            client.log_text(run_id, table.to_json(orient="split", index=False), file)
-            listed.append({"path": file, "type": "table"})
-        self._set_tags(client, {"mlflow.loggedArtifacts": json.dumps(listed)})
+        tables = kind_tables(self._read(0)[0])
+        log_tables(client, run_id, {f"{TABLES}/{kind}.json": table for kind, table in tables})
         if (self._folder / "figures").is_dir():
             client.log_artifacts(run_id, str(self._folder / "figures"), "figures")
         for label in label_subjects(self._config.brain) or (None,):
