@@ -80,8 +80,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
         RUN_SETTINGS,
     )
-    config = load_config(parser.parse(argv).overrides)
-    from harness.finetuning import use_all_cores
-
-    use_all_cores()
-    run(config)
+    run(load_config(parser.parse(argv).overrides))

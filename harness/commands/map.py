@@ -96,9 +96,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         ("seed", "runs_dir", "study.name", "brain.rois", "mapping.steps", "mapping.floor_refits"),
     )
     configs = expand(parser.parse(argv).overrides)
-    from harness.finetuning import use_all_cores
+    from harness.finetuning import use_given_cores
 
-    use_all_cores()
+    use_given_cores()
     folders = [run(config) for config in configs]
     from harness.reporting import write_atlas
 

@@ -5,7 +5,9 @@ from .batches import (
 )
 from .devices import (
     build_accelerator,
-    use_all_cores,
+)
+from .launched import (
+    use_given_cores,
 )
 from .loop import (
     finetune,
@@ -58,6 +60,6 @@ __all__ = [
     "record_training",
     "sequence_steps",
     "tune",
-    "use_all_cores",
+    "use_given_cores",
     "write_snapshot",
 ]
