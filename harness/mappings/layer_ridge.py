@@ -20,7 +20,6 @@ from himalaya.scoring import r2_score
 from jaxtyping import Float, Int
 from sklearn.model_selection import PredefinedSplit
 from torch import Tensor
-from tqdm import tqdm
 
 from harness.config import LayerRidgeConfig
 from harness.mappings.data import (
@@ -30,7 +29,10 @@ from harness.mappings.data import (
 from harness.mappings.mapping import Mapping
 from harness.mappings.splits import Split
 from harness.mappings.voxel_scores import score
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    progress_bar,
+)
 
 VOXELS_AT_ONCE = 2000  # bounds memory: himalaya keeps the predictions of all penalties for this many voxels
 
@@ -64,9 +66,7 @@ def fit_layer_ridge(data: FitData, config: LayerRidgeConfig, options: FitOptions
     scores, predictions = [], []
     layers = zip(tokens.local, tokens.global_, strict=True)
     with _himalaya_on(device):
-        for local, global_ in tqdm(
-            layers, options.progress, len(tokens.layers), disable=options.progress is None, leave=False
-        ):
+        for local, global_ in progress_bar(layers, options.progress, total=len(tokens.layers)):
             features = layer_features(
                 local.to(device), global_.to(device), split.train, config.pool, config.n_components
             )

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from harness.config import TrainedMappingConfig
 from harness.mappings.data import (
@@ -21,7 +20,10 @@ from harness.mappings.data import (
 from harness.mappings.mapping import Mapping
 from harness.mappings.splits import Split
 from harness.mappings.voxel_scores import score
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    progress_bar,
+)
 from harness.tokens import (
     StandardTokens,
     standardize_tokens,
@@ -272,7 +274,7 @@ def _train(
     passes = cut_voxels(targets.shape[1], config.voxels_per_pass)
     check_every = -(-config.steps // CHECKS)
     best: _State | None = None
-    bar = tqdm(batches, desc=progress, total=config.steps, disable=progress is None, leave=False)
+    bar = progress_bar(batches, progress, total=config.steps)
     for step, (batch, stimuli) in enumerate(zip(bar, tokens.stream(batches), strict=True)):
         truth = targets[batch.to(targets.device)]
         decay = config.regularization * max(1 - step / config.regularization_steps, 0)

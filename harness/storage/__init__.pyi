@@ -62,6 +62,11 @@ from .npy_files import (
     open_npy,
     read_npz,
 )
+from .progress import (
+    PROGRESS_RECORDS,
+    RECORD_MARK,
+    progress_bar,
+)
 from .shared import (
     hold_cached,
     make_once,
@@ -75,6 +80,8 @@ __all__ = [
     "DECODER_VERSION",
     "ERRORS_FOLDER",
     "INTERRUPTED",
+    "PROGRESS_RECORDS",
+    "RECORD_MARK",
     "REMARKS",
     "ImageFiles",
     "InputError",
@@ -106,6 +113,7 @@ __all__ = [
     "name_warnings",
     "no_image",
     "open_npy",
+    "progress_bar",
     "quiet_nibabel",
     "read_arrays",
     "read_json",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import hashlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -57,7 +58,9 @@ def exit_with_one_line(main: Callable[[], object]) -> None:
     """Run an entry point and turn expected failures into one line on standard error.
 
     An `InputError` and an error of the machine, such as a full disk, exit with status 2, Ctrl-C with 130.
+    Warnings are printed as they are, whatever a library would put before them.
     """
+    logging.basicConfig(format="%(message)s")
     try:
         main()
     except InputError as error:
