@@ -16,10 +16,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 import psutil
+from threadpoolctl import threadpool_limits
 
 from harness.storage import (
     PROGRESS_RECORDS,
@@ -129,6 +131,22 @@ class Listener:
         """Nothing has happened for a while."""
 
 
+def prepare_server() -> None:
+    """Start the process that runs are forked from, so that it imports while this process does other work."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(IMPORTED))
+    # its libraries read this when they are loaded; each run sets its own number
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
 def run_jobs(name: str, jobs: Iterable[Job], layout: Layout, listener: Listener) -> dict[str, int]:
     """Run an entry point once per job; return the exit statuses by title.
 
@@ -139,15 +157,12 @@ def run_jobs(name: str, jobs: Iterable[Job], layout: Layout, listener: Listener)
     name : str
         Of a module of `harness.commands`.
     """
+    prepare_server()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(IMPORTED))
     waiting, running = list(jobs), list[_Running]()
     statuses: dict[str, int] = {}
     gpus = list(range(layout.gpus))
     variables = dict(os.environ) | {"OMP_NUM_THREADS": str(layout.threads), PROGRESS_RECORDS: "1"}
-    # the server's libraries read it when they are loaded
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(layout.threads)
     interrupts = _Interrupts()
     try:
         while running or (waiting and not interrupts):
@@ -175,10 +190,6 @@ def run_jobs(name: str, jobs: Iterable[Job], layout: Layout, listener: Listener)
         for run in running:
             run.process.join()
         interrupts.restore()
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
     if interrupts:
         raise KeyboardInterrupt
     return statuses
@@ -280,6 +291,7 @@ def _run(name: str, arguments: list[str], variables: dict[str, str], output: Con
     os.environ.clear()
     os.environ.update(variables)
     sys.argv = [f"{name}.py", *arguments]
+    threadpool_limits(int(variables["OMP_NUM_THREADS"]))
     threading.Thread(target=_end_with_the_study, daemon=True).start()
     module = importlib.import_module(f"harness.commands.{name}")
     main: Callable[[], object] = module.main
