@@ -135,6 +135,11 @@ def evidence_file(subject: Path, step: int) -> Path:
     return subject / "evidence" / f"{_step_name(step)}.safetensors"
 
 
+def reference_file(subject: Path, step: int) -> Path:
+    """File of a ridge regression's scores on a snapshot: ``references/step-000128.safetensors``."""
+    return subject / "references" / f"{_step_name(step)}.safetensors"
+
+
 def wise_ft_folder(run: Path) -> Path:
     """Folder of the weights between a run's first and last snapshot, laid out like a run: ``wise_ft``."""
     return run / "wise_ft"

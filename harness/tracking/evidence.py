@@ -176,8 +176,8 @@ class EvidenceFiles:
         return _Plan(controls_folder(self._folder))
 
 
-def copy_evidence(source: Path, target: Path) -> None:
-    """Copy a snapshot's evidence to another step."""
+def copy_of_step(source: Path, target: Path) -> None:
+    """Copy a snapshot's file of arrays to another step."""
     arrays = read_arrays(source, source.stem)
     with write_atomically(target) as temporary:
         write_arrays(temporary, arrays, target.stem)
