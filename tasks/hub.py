@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -14,6 +13,7 @@ from harness.config import HubTaskConfig
 from harness.storage import (
     InputError,
     hub_answers,
+    user_path,
 )
 from tasks.external import build_external
 from tasks.splits import choose_splits
@@ -45,7 +45,7 @@ def build(config: HubTaskConfig, at_most: bool = False) -> Task:
 def open_repository(config: HubTaskConfig) -> dict[str, datasets.Dataset]:
     """Open all splits of a data set; rows stay on disk."""
     if config.root is not None:
-        root = Path(config.root).expanduser()
+        root = user_path(config.root)
         if not root.is_dir():
             raise InputError(f"{root}: no such folder; expected a copy of {config.repository}")
         with _one_line(str(root)):

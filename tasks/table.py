@@ -15,7 +15,10 @@ import numpy as np
 import pandas as pd
 
 from harness.config import TableTaskConfig
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    user_path,
+)
 from tasks.cells import (
     read_flags,
     read_numbers,
@@ -47,12 +50,12 @@ def build(config: TableTaskConfig, at_most: bool = False) -> Task:
         If the table is missing or broken, a column or a listed file is missing, a row has no split, or an
         image has two labels.
     """
-    table = Path(config.table).expanduser()
-    root = Path(config.root).expanduser() if config.root is not None else table.parent
+    table = user_path(config.table)
+    root = user_path(config.root) if config.root is not None else table.parent
     whole = read_table(table, config.image_column)
     parts = {str(table): whole}
     if config.test_table is not None:
-        test = Path(config.test_table).expanduser()
+        test = user_path(config.test_table)
         if test.resolve() == table.resolve():
             raise InputError(f"task.test_table: found {test}, the same as task.table; expected another file")
         parts[str(test)] = read_table(test, config.image_column)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_args
 
 from harness.commands.arguments import CommandParser
@@ -11,6 +10,7 @@ from harness.runs import (
     read_rows,
     read_run_config,
 )
+from harness.storage import user_path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Values that are there already do not change.",
         ("forward runs/demo/*", "forward --status FAILED runs/demo/RUN"),
     )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
+    parser.add_argument("folders", nargs="+", type=user_path, metavar="RUN_FOLDER")
     parser.add_argument(
         "--status",
         choices=get_args(Status),

@@ -15,6 +15,7 @@ from pathlib import Path
 from harness.storage import (
     InputError,
     unknown_name,
+    user_path,
 )
 
 GROUPS = ("backbone", "task", "method", "brain", "mapping", "study")
@@ -98,7 +99,7 @@ def _options_in(folder: Path, group: str) -> Iterator[tuple[str, Path]]:
 
 
 def _checked(folder: Path, setting: str) -> Path:
-    folder = folder.expanduser().absolute()
+    folder = user_path(folder).absolute()
     if not folder.is_dir():
         raise InputError(f"{setting}: found {folder}, expected an existing folder")
     if not any((folder / group).is_dir() for group in GROUPS):

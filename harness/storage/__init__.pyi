@@ -57,10 +57,17 @@ from .image_files import (
     report_left_out,
     report_remarks,
 )
+from .locks import (
+    hold_lock,
+)
 from .npy_files import (
     describe_array,
     open_npy,
     read_npz,
+)
+from .paths import (
+    refuse_endless,
+    user_path,
 )
 from .shared import (
     hold_cached,
@@ -97,6 +104,7 @@ __all__ = [
     "hash_images",
     "hash_pixels",
     "hold_cached",
+    "hold_lock",
     "hub_answers",
     "import_function",
     "list_images",
@@ -112,11 +120,13 @@ __all__ = [
     "read_npz",
     "read_record",
     "read_weights",
+    "refuse_endless",
     "remove_path",
     "report_left_out",
     "report_remarks",
     "tell_format",
     "unknown_name",
+    "user_path",
     "without_downloads",
     "write_arrays",
     "write_atomically",

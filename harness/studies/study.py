@@ -6,6 +6,7 @@ Every run has processes of its own. Finished runs are skipped, so a killed study
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -125,5 +126,5 @@ def run_study(overrides: list[str]) -> int:
     log_report(study, report, comparison)
     print_contrast(study, finished, question)
     print(f"\nreport: {report}")
-    print(f"curves: mlflow ui --backend-store-uri {show_uri(tracking_uri(study.parent))}")
+    print(f"curves: mlflow ui --backend-store-uri {shlex.quote(show_uri(tracking_uri(study.parent)))}")
     return failed

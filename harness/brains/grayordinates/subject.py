@@ -47,6 +47,7 @@ from harness.storage import (
     hash_files,
     hash_images,
     merge_equal_images,
+    user_path,
 )
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def load_grayordinates(config: GrayordinatesConfig) -> Brain:
     InputError
         If a file is missing, broken or does not fit the others.
     """
-    root = Path(config.root).expanduser()
+    root = user_path(config.root)
     if not root.is_dir():
         raise InputError(f"brain.root: {root}: no such folder")
     files = open_maps(root, config.maps)
@@ -82,7 +83,7 @@ def load_grayordinates(config: GrayordinatesConfig) -> Brain:
     if config.subcortex and not layout.below.any():
         raise InputError(f"brain.subcortex: found true, but {files[0].path} has no subcortical voxels")
 
-    images = Path(config.images).expanduser() if config.images else root
+    images = user_path(config.images) if config.images else root
     hashes = hash_images(images, sorted(set(table.image.tolist())))
     shown = merge_equal_images(table.image, [hashes[name] for name in table.image.tolist()])
     names, picture = np.unique(shown, return_inverse=True)
@@ -167,7 +168,7 @@ def open_maps(root: Path, pattern: str) -> list[CiftiFile]:
 
 def _find_table(root: Path, name: str | None) -> Path:
     if name is not None:
-        return root / name
+        return root / user_path(name)
     there = [root / name for name in TABLES if (root / name).is_file()]
     if len(there) != 1:
         found = "both" if there else "neither"

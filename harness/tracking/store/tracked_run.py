@@ -36,6 +36,7 @@ from harness.storage import (
 )
 from harness.tracking.store.connection import (
     connect,
+    database_file,
     import_mlflow,
     show_uri,
     tracking_uri,
@@ -206,7 +207,7 @@ class TrackedRun:
             return False
 
     def _describe_sent(self) -> dict[str, object]:
-        own = tracking_uri(self._runs_dir) == f"sqlite:///{self._runs_dir}/mlflow.db"
+        own = database_file(tracking_uri(self._runs_dir)) == self._runs_dir / "mlflow.db"
         # the store beside the runs moves with them; an address may hold a password
         store = "mlflow.db" if own else hashlib.sha256(self._uri.encode()).hexdigest()
         return {"store": store, "rows": len(self._read(0)[0])}
