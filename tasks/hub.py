@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -12,7 +14,9 @@ from huggingface_hub import constants, snapshot_download
 from harness.config import HubTaskConfig
 from harness.storage import (
     InputError,
+    content_hash,
     hub_answers,
+    refuse_endless,
     user_path,
 )
 from tasks.external import build_external
@@ -48,8 +52,16 @@ def open_repository(config: HubTaskConfig) -> dict[str, datasets.Dataset]:
         root = user_path(config.root)
         if not root.is_dir():
             raise InputError(f"{root}: no such folder; expected a copy of {config.repository}")
+        if glob.has_magic(str(root.resolve())):
+            raise InputError(
+                f"task.root: found {root.resolve()}, expected a path without *, ? and [, which datasets "
+                "takes for a pattern"
+            )
+        key = _mark_files(root)
         with _one_line(str(root)):
-            return _load(str(root), config)
+            # datasets knows a file by its name and time alone, and would serve what it made of an older one
+            cache = Path(datasets.config.HF_DATASETS_CACHE) / "of_folders" / key
+            return _load(str(root), config, cache_dir=str(cache))
     if hub_answers():
         with _one_line(config.repository):
             return _load(config.repository, config, revision=config.revision)
@@ -82,6 +94,19 @@ def _load_from_cache(config: HubTaskConfig) -> dict[str, datasets.Dataset]:
             ) from None
         with _one_line(f"{config.repository} (cache {folder})"):
             return _load(folder, config)
+
+
+def _mark_files(root: Path) -> str:
+    """Hash names, sizes, times and inodes of all files below a folder, which change with the files."""
+    marks = {}
+    for path in sorted(root.rglob("*")):
+        refuse_endless(path)
+        if path.is_file():
+            found = path.stat()
+            marks[path.relative_to(root).as_posix()] = [
+                *(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+            ]
+    return content_hash(str(root.resolve()), marks)[:32]
 
 
 @contextmanager

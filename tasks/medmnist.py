@@ -9,6 +9,7 @@ from harness.config import MedmnistTaskConfig
 from harness.storage import (
     InputError,
     read_npz,
+    refuse_endless,
     unknown_name,
     user_path,
 )
@@ -30,6 +31,7 @@ def build(config: MedmnistTaskConfig, at_most: bool = False) -> Task:
     """
     root = user_path(config.root or "~/.medmnist")
     file = root / (f"{config.flag}.npz" if config.size == 28 else f"{config.flag}_{config.size}.npz")
+    refuse_endless(file)
     if not file.is_file():
         others = [path.stem for path in root.glob("*.npz")]
         if others:

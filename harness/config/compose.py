@@ -46,6 +46,7 @@ from harness.config.task import (
 from harness.storage import (
     InputError,
     content_hash,
+    refuse_endless,
     unknown_name,
 )
 
@@ -189,6 +190,7 @@ def _check_alone(name: str, container: dict[str, Any]) -> None:
 
 def read_config(path: Path) -> Config:
     """Read what `to_yaml` wrote; an `InputError` names a missing or broken file, and the setting."""
+    refuse_endless(path)
     try:
         return _validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -222,6 +224,9 @@ def determining(config: Config) -> dict[str, Any]:
             "finetune": {"num_workers"},
             "snapshots": {"resume_every"},
             "mapping": {"voxels_per_pass", "token_place"},
+            "task": {"allow_outside_root": True, "tasks": {"__all__": {"allow_outside_root"}}},
+            "brain": {"allow_outside_root"},
+            "probes": {"tasks": {"__all__": {"allow_outside_root"}}},
         },
     )
 

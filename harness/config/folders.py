@@ -14,6 +14,7 @@ from pathlib import Path
 
 from harness.storage import (
     InputError,
+    refuse_endless,
     unknown_name,
     user_path,
 )
@@ -82,6 +83,7 @@ def list_files() -> list[Path]:
     for folder in _all_folders():
         options = (path for group in GROUPS for path in (folder / group).rglob("*.yaml"))
         for path in sorted((*folder.glob("*.yaml"), *options)):
+            refuse_endless(path)
             name = path.relative_to(folder)
             if name in found:
                 raise InputError(f"{path}: hides {found[name]}, expected another file name")

@@ -67,8 +67,8 @@ def parse_override(text: str) -> Override:
     """Parse one override; it sets a value of a setting or chooses an existing option.
 
     The value of a setting that is text, such as a path, is what follows ``=``, with every character. As in
-    Hydra, ``null`` stands for none, ``${…}`` is an interpolation, and quotes around it and backslashes before
-    special characters are taken off.
+    Hydra, ``null`` stands for none, ``[…]`` for a list, and ``${…}`` is an interpolation; quotes around it
+    and backslashes before special characters are taken off.
 
     Raises
     ------
@@ -109,7 +109,8 @@ def _parse(text: str) -> Override:
     key, equals, value = text.partition("=")
     name = key.lstrip("+")
     is_text = bool(equals) and name in text_settings()
-    if is_text and value.lower() != "null" and value[:1] not in ("'", '"') and "\\" not in value:
+    # what is a list or a mapping in a place of text is a mistake, which is named later
+    if is_text and value.lower() != "null" and value[:1] not in ("'", '"', "[", "{") and "\\" not in value:
         return Override(name, value)
     hint = "; for a sequence of tasks: task=[digits,textures]" if text.startswith("task=") else ""
     if "=" in value:
@@ -129,7 +130,7 @@ def _parse(text: str) -> Override:
     if not group or override.is_delete() or override.is_sweep_override() or override.package is not None:
         raise malformed
     found = override.value()
-    return Override(group, value if is_text and not isinstance(found, str | None) else found)
+    return Override(group, value if is_text and isinstance(found, int | float) else found)
 
 
 def unknown_setting(setting: str) -> InputError:

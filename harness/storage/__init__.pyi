@@ -66,6 +66,7 @@ from .npy_files import (
     read_npz,
 )
 from .paths import (
+    find_outside,
     refuse_endless,
     user_path,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "explain_hub_errors",
     "explain_server_errors",
     "find_images",
+    "find_outside",
     "format_bytes",
     "format_seconds",
     "hash_files",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.storage.errors import InputError
@@ -20,6 +21,30 @@ ENDLESS = {
 def user_path(text: str | Path) -> Path:
     """Return a path with the user's home folder for ``~``; an unknown ``~name`` stays as it is."""
     return Path(os.path.expanduser(text))
+
+
+def find_outside(root: Path, files: Sequence[str | Path]) -> list[int]:
+    """Return the places of files that do not lie in a folder, once ``..`` and links are followed.
+
+    Parameters
+    ----------
+    root : Path
+    files : sequence of paths
+        As opened, not relative to the root.
+    """
+    inside = os.path.join(os.path.realpath(root), "")
+    folders: dict[str, str] = {}  # each is followed once, for there may be a million files
+    found = []
+    for place, file in enumerate(files):
+        folder, name = os.path.split(file)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        real = os.path.join(folders[folder], name)
+        if os.path.islink(real):
+            real = os.path.realpath(real)
+        if not real.startswith(inside):
+            found.append(place)
+    return found
 
 
 def refuse_endless(path: Path) -> None:

@@ -44,6 +44,7 @@ from harness.storage import (
     ImageFiles,
     InputError,
     content_hash,
+    find_outside,
     hash_files,
     hash_images,
     merge_equal_images,
@@ -84,7 +85,15 @@ def load_grayordinates(config: GrayordinatesConfig) -> Brain:
         raise InputError(f"brain.subcortex: found true, but {files[0].path} has no subcortical voxels")
 
     images = user_path(config.images) if config.images else root
-    hashes = hash_images(images, sorted(set(table.image.tolist())))
+    listed = table.image.tolist()
+    outside = [] if config.allow_outside_root else find_outside(images, [images / name for name in listed])
+    if outside:
+        raise InputError(
+            f"{table.path}: found {listed[outside[0]]}, which leads out of {images} ({len(outside)} of "
+            f"{len(listed)} rows do); expected files in brain.images, by default brain.root: set it to a "
+            "folder that holds them, or brain.allow_outside_root=true"
+        )
+    hashes = hash_images(images, sorted(set(listed)))
     shown = merge_equal_images(table.image, [hashes[name] for name in table.image.tolist()])
     names, picture = np.unique(shown, return_inverse=True)
     maps = _group_maps(files, table)
@@ -94,7 +103,10 @@ def load_grayordinates(config: GrayordinatesConfig) -> Brain:
     averaged = average_sessions(_read_sessions(files, maps, columns), rows, len(columns), config.standardise)
     columns = columns[averaged.usable]
     coords, box = place_columns(layout, cortex, columns, config.subcortex)
-    sources = [path.relative_to(root).as_posix() for path in (table.path, *(file.path for file in files))]
+    sources = [
+        path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+        for path in (table.path, *(file.path for file in files))
+    ]
     stimulus_ids = names[rows.pictures].tolist()
     return Brain(
         name=f"grayordinates-{root.resolve().name}",
