@@ -15,6 +15,7 @@ from harness.config import HubTaskConfig
 from harness.storage import (
     InputError,
     content_hash,
+    hide_passwords,
     hub_answers,
     refuse_endless,
     user_path,
@@ -86,7 +87,8 @@ def _load_from_cache(config: HubTaskConfig) -> dict[str, datasets.Dataset]:
             )
         except Exception as error:
             raise InputError(
-                f"{config.repository}: the hub at {constants.ENDPOINT} does not answer and neither the cache "
+                f"{config.repository}: the hub at {hide_passwords(constants.ENDPOINT)} does not answer and "
+                f"neither the cache "
                 f"{constants.HF_HUB_CACHE} nor {datasets.config.HF_DATASETS_CACHE} has a copy "
                 f"({type(error).__name__}); on a machine with network access, run `hf download "
                 f"{config.repository} --repo-type dataset --local-dir DIR` and set task.root=DIR, or use "
@@ -117,7 +119,7 @@ def _one_line(place: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        said = " ".join((str(error) or type(error).__name__).split())
+        said = hide_passwords(" ".join((str(error) or type(error).__name__).split()))
         if "scripts are no longer supported" in said:
             said += "; expected a data set of parquet or image files, such as its branch refs/convert/parquet"
         raise InputError(f"{place}: cannot be loaded: {said}") from error

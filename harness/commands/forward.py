@@ -10,7 +10,10 @@ from harness.runs import (
     read_rows,
     read_run_config,
 )
-from harness.storage import user_path
+from harness.storage import (
+    hide_passwords,
+    user_path,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -18,7 +21,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     from harness.tracking import (
         Status,
         TrackedRun,
-        show_uri,
         tracking_uri,
     )
 
@@ -41,5 +43,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows, _ = read_rows(folder / "results.jsonl")
         if not TrackedRun(config, folder).forward_late(arguments.status):
             raise SystemExit(1)
-        store = show_uri(tracking_uri(folder.resolve().parents[1]))
+        store = hide_passwords(tracking_uri(folder.resolve().parents[1]))
         print(f"{folder}: {len(rows)} rows sent to {store}")

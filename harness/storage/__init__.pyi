@@ -77,6 +77,7 @@ from .shared import (
 from .text import (
     format_bytes,
     format_seconds,
+    hide_passwords,
 )
 
 __all__ = [
@@ -105,6 +106,7 @@ __all__ = [
     "hash_files",
     "hash_images",
     "hash_pixels",
+    "hide_passwords",
     "hold_cached",
     "hold_lock",
     "hub_answers",

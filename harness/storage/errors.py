@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -58,6 +59,8 @@ def exit_with_one_line(main: Callable[[], object]) -> None:
 
     An `InputError` and an error of the machine, such as a full disk, exit with status 2, Ctrl-C with 130.
     """
+    # said with the file's name when an image is first read (`name_warnings`), not at every later decoding
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         main()
     except InputError as error:

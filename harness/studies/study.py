@@ -38,13 +38,13 @@ from harness.runs import (
 from harness.storage import (
     INTERRUPTED,
     InputError,
+    hide_passwords,
 )
 from harness.studies.finished import InputCheck
 from harness.studies.grid import expand_grid
 from harness.studies.launching import launch
 from harness.tracking import (
     TrackedRun,
-    show_uri,
     tracking_uri,
 )
 
@@ -126,5 +126,5 @@ def run_study(overrides: list[str]) -> int:
     log_report(study, report, comparison)
     print_contrast(study, finished, question)
     print(f"\nreport: {report}")
-    print(f"curves: mlflow ui --backend-store-uri {shlex.quote(show_uri(tracking_uri(study.parent)))}")
+    print(f"curves: mlflow ui --backend-store-uri {shlex.quote(hide_passwords(tracking_uri(study.parent)))}")
     return failed

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import re
 import sqlite3
 import time
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
@@ -14,7 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from harness.storage import hold_lock
+from harness.storage import (
+    hide_passwords,
+    hold_lock,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -56,11 +58,6 @@ def _decodes() -> bool:
     """Whether SQLAlchemy takes ``%20`` in the path of a database for a blank, as it does from 2.1 on."""
     major, minor = version("sqlalchemy").split(".")[:2]
     return (int(major), int(minor)) >= (2, 1)
-
-
-def show_uri(uri: str) -> str:
-    """Return the address of a store as messages show it: without a password."""
-    return re.sub(r"(://[^/@]*?):[^/@]*@", r"\1:***@", uri)
 
 
 def database_file(uri: str) -> Path | None:
@@ -204,4 +201,4 @@ def tracking_errors() -> tuple[type[Exception], ...]:
 
 def write_reason(error: Exception) -> str:
     """Write an error on one line of moderate length."""
-    return show_uri(" ".join(f"{error}".split()))[:200] or type(error).__name__
+    return hide_passwords(" ".join(f"{error}".split()))[:200] or type(error).__name__

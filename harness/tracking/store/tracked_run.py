@@ -31,6 +31,7 @@ from harness.runs import (
 )
 from harness.storage import (
     InputError,
+    hide_passwords,
     read_json,
     write_json,
 )
@@ -38,7 +39,6 @@ from harness.tracking.store.connection import (
     connect,
     database_file,
     import_mlflow,
-    show_uri,
     tracking_uri,
     write_reason,
 )
@@ -139,7 +139,7 @@ class TrackedRun:
                     log.warning(
                         "warning: MLflow at %s does not answer (%s); results are safe in %s, "
                         "send them later with: palimpsest forward %s",
-                        *(show_uri(self._uri), write_reason(error)),
+                        *(hide_passwords(self._uri), write_reason(error)),
                         *(self._folder / "results.jsonl", self._folder),
                     )
                 self._warned = True
