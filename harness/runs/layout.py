@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-import filelock
 
 from harness.config import (
     Config,
     config_hash,
     map_hash,
 )
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    hold_lock,
+    user_path,
+)
 
 
 def run_name(config: Config) -> str:
@@ -30,7 +32,7 @@ def run_name(config: Config) -> str:
 
 def run_folder(config: Config) -> Path:
     """Folder of the run: ``{runs_dir}/{study}/{run}``."""
-    return Path(config.runs_dir) / config.study.name / run_name(config)
+    return user_path(config.runs_dir) / config.study.name / run_name(config)
 
 
 def map_name(config: Config) -> str:
@@ -47,7 +49,7 @@ def map_name(config: Config) -> str:
 
 def map_folder(config: Config) -> Path:
     """Folder of a frozen network's mapping: ``{runs_dir}/{study}/maps/{map}``; no run, so reports skip it."""
-    return maps_folder(Path(config.runs_dir) / config.study.name) / map_name(config)
+    return maps_folder(user_path(config.runs_dir) / config.study.name) / map_name(config)
 
 
 def maps_folder(study: Path) -> Path:
@@ -59,15 +61,12 @@ def maps_folder(study: Path) -> Path:
 def hold_run(run: Path) -> Iterator[None]:
     """Lock a run against other processes; an `InputError` if one is working on it."""
     run.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(run / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise InputError(f"{run}: another process is working on this run") from None
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(hold_lock(run / ".lock", wait=0))
+        except TimeoutError as error:
+            raise InputError(f"{run}: another process is working on this run: {error}") from None
         yield
-    finally:
-        lock.release()
 
 
 def is_finished(run: Path) -> bool:

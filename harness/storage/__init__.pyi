@@ -57,10 +57,18 @@ from .image_files import (
     report_left_out,
     report_remarks,
 )
+from .locks import (
+    hold_lock,
+)
 from .npy_files import (
     describe_array,
     open_npy,
     read_npz,
+)
+from .paths import (
+    find_outside,
+    refuse_endless,
+    user_path,
 )
 from .progress import (
     PROGRESS_RECORDS,
@@ -74,6 +82,7 @@ from .shared import (
 from .text import (
     format_bytes,
     format_seconds,
+    hide_passwords,
 )
 
 __all__ = [
@@ -98,12 +107,15 @@ __all__ = [
     "explain_hub_errors",
     "explain_server_errors",
     "find_images",
+    "find_outside",
     "format_bytes",
     "format_seconds",
     "hash_files",
     "hash_images",
     "hash_pixels",
+    "hide_passwords",
     "hold_cached",
+    "hold_lock",
     "hub_answers",
     "import_function",
     "list_images",
@@ -120,11 +132,13 @@ __all__ = [
     "read_npz",
     "read_record",
     "read_weights",
+    "refuse_endless",
     "remove_path",
     "report_left_out",
     "report_remarks",
     "tell_format",
     "unknown_name",
+    "user_path",
     "without_downloads",
     "write_arrays",
     "write_atomically",

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -61,6 +62,8 @@ def exit_with_one_line(main: Callable[[], object]) -> None:
     Warnings are printed as they are, whatever a library would put before them.
     """
     logging.basicConfig(format="%(message)s")
+    # said with the file's name when an image is first read (`name_warnings`), not at every later decoding
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         main()
     except InputError as error:

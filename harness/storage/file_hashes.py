@@ -24,6 +24,7 @@ from harness.storage.files import (
     read_json,
     write_json,
 )
+from harness.storage.paths import refuse_endless
 from harness.storage.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ def hash_files(
 
 def _mark(path: Path) -> list[int]:
     """Size, modification and inode-change time in nanoseconds, inode: some of it changes with the file."""
+    refuse_endless(path)
     status = os.stat(path)
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 

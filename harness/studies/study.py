@@ -5,6 +5,7 @@ Every run has a process of its own. Finished runs are skipped, so a killed study
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ from harness.runs import (
 from harness.storage import (
     INTERRUPTED,
     InputError,
+    hide_passwords,
 )
 from harness.studies.finished import InputCheck
 from harness.studies.grid import expand_grid
@@ -50,7 +52,6 @@ from harness.studies.pool import (
 from harness.studies.progress_line import StudyProgress
 from harness.tracking import (
     TrackedRun,
-    show_uri,
     tracking_uri,
 )
 
@@ -161,5 +162,5 @@ def run_study(overrides: list[str]) -> int:
     log_report(study, report, comparison)
     print_contrast(study, finished, question)
     print(f"\nreport: {report}")
-    print(f"curves: mlflow ui --backend-store-uri {show_uri(tracking_uri(study.parent))}")
+    print(f"curves: mlflow ui --backend-store-uri {shlex.quote(hide_passwords(tracking_uri(study.parent)))}")
     return failed

@@ -57,6 +57,7 @@ from harness.storage import (
     DECODER_VERSION,
     InputError,
     progress_bar,
+    user_path,
 )
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def load_whole_truth(config: SimulatedConfig) -> SimulatedTruth:
 
 
 def _open_images(config: SimulatedConfig) -> ShownImages | None:
-    return None if config.stimuli is None else ShownImages(Path(config.stimuli), config.n_stimuli)
+    return None if config.stimuli is None else ShownImages(user_path(config.stimuli), config.n_stimuli)
 
 
 def cache_key(config: SimulatedConfig, images: ShownImages | None) -> dict[str, Any]:
