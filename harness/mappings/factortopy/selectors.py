@@ -68,8 +68,9 @@ class SelectorModel(nn.Module):
 
     def forward(
         self,
-        local: Sequence[Float[Tensor, "n_images _ height width"]],
-        global_: Sequence[Float[Tensor, "n_images _"]],
+        local: Sequence[Float[Tensor, "n_images _ height width"]]
+        | Float[Tensor, "n_layers n_images _ height width"],
+        global_: Sequence[Float[Tensor, "n_images _"]] | Float[Tensor, "n_layers n_images _"],
         selectors: SelectorTensors | None = None,
         voxels: slice = EVERY,
     ) -> Float[Tensor, "n_images n_voxels"]:
@@ -78,8 +79,8 @@ class SelectorModel(nn.Module):
         Parameters
         ----------
         local : sequence of float tensors [n_images, n_channels, height, width], one per layer
-            Fastest in channels-last memory.
-        global_ : sequence of float tensors [n_images, n_channels], one per layer
+            Fastest in channels-last memory. Or one array of all layers, as on a GPU.
+        global_ : sequence of float tensors [n_images, n_channels], one per layer, or one array
         selectors : SelectorTensors, optional
             Result of `selectors(voxels)`, if already computed.
         voxels : slice
@@ -87,8 +88,8 @@ class SelectorModel(nn.Module):
         """
         chosen = selectors if selectors is not None else self.selectors(voxels)
         read = read_tokens(
-            [b(tokens.permute(0, 2, 3, 1)) for b, tokens in zip(self.local_bottleneck, local, strict=True)],
-            [b(tokens) for b, tokens in zip(self.global_bottleneck, global_, strict=True)],
+            _project(self.local_bottleneck, local),
+            _project(self.global_bottleneck, global_),
             chosen.space,
             chosen.layer,
             chosen.scale,
@@ -110,6 +111,15 @@ class SelectorModel(nn.Module):
         # the entropy's gradient is infinite for a share that underflows to 0
         shares = chosen.layer.clamp(min=torch.finfo(chosen.layer.dtype).tiny)
         return undecided - torch.special.entr(shares).sum(dim=1).mean() / math.log(n_layers)
+
+
+def _project(bottlenecks: nn.ModuleList, tokens: Sequence[Tensor] | Tensor) -> Sequence[Tensor] | Tensor:
+    """Project every layer's tokens [n_images, n_channels, ...] to [n_images, ..., D]."""
+    if not isinstance(tokens, Tensor):
+        return [b(layer.movedim(1, -1)) for b, layer in zip(bottlenecks, tokens, strict=True)]
+    last = tokens.movedim(2, -1)
+    weights = torch.stack([bottleneck.get_parameter("weight") for bottleneck in bottlenecks])
+    return torch.bmm(last.flatten(1, -2), weights.mT).unflatten(1, last.shape[1:-1])
 
 
 def take_voxels(values: Tensor, voxels: slice) -> Tensor:
