@@ -10,8 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from harness.mappings.factortopy.sampling import read_tokens
+from harness.mappings.factortopy.sampling import (
+    read_tokens,
+    uses_tiles,
+)
 from harness.storage import InputError
+from harness.tokens import one_array
 
 EVERY = slice(None)
 
@@ -68,9 +72,8 @@ class SelectorModel(nn.Module):
 
     def forward(
         self,
-        local: Sequence[Float[Tensor, "n_images _ height width"]]
-        | Float[Tensor, "n_layers n_images _ height width"],
-        global_: Sequence[Float[Tensor, "n_images _"]] | Float[Tensor, "n_layers n_images _"],
+        local: Sequence[Float[Tensor, "n_images _ height width"]],
+        global_: Sequence[Float[Tensor, "n_images _"]],
         selectors: SelectorTensors | None = None,
         voxels: slice = EVERY,
     ) -> Float[Tensor, "n_images n_voxels"]:
@@ -79,8 +82,8 @@ class SelectorModel(nn.Module):
         Parameters
         ----------
         local : sequence of float tensors [n_images, n_channels, height, width], one per layer
-            Fastest in channels-last memory. Or one array of all layers, as on a GPU.
-        global_ : sequence of float tensors [n_images, n_channels], one per layer, or one array
+            Fastest in channels-last memory.
+        global_ : sequence of float tensors [n_images, n_channels], one per layer
         selectors : SelectorTensors, optional
             Result of `selectors(voxels)`, if already computed.
         voxels : slice
@@ -88,7 +91,7 @@ class SelectorModel(nn.Module):
         """
         chosen = selectors if selectors is not None else self.selectors(voxels)
         read = read_tokens(
-            _project(self.local_bottleneck, local),
+            _project(self.local_bottleneck, [layer.permute(0, 2, 3, 1) for layer in local]),
             _project(self.global_bottleneck, global_),
             chosen.space,
             chosen.layer,
@@ -113,13 +116,15 @@ class SelectorModel(nn.Module):
         return undecided - torch.special.entr(shares).sum(dim=1).mean() / math.log(n_layers)
 
 
-def _project(bottlenecks: nn.ModuleList, tokens: Sequence[Tensor] | Tensor) -> Sequence[Tensor] | Tensor:
-    """Project every layer's tokens [n_images, n_channels, ...] to [n_images, ..., D]."""
-    if not isinstance(tokens, Tensor):
-        return [b(layer.movedim(1, -1)) for b, layer in zip(bottlenecks, tokens, strict=True)]
-    last = tokens.movedim(2, -1)
+def _project(
+    bottlenecks: nn.ModuleList, layers: Sequence[Float[Tensor, "n_images ..."]]
+) -> Sequence[Tensor] | Float[Tensor, "n_layers n_images ..."]:
+    """Project every layer's channels, which are last; on a GPU in one product if they lie in one array."""
+    together = one_array(layers) if uses_tiles(layers[0].device) else None
+    if together is None:
+        return [b(layer) for b, layer in zip(bottlenecks, layers, strict=True)]
     weights = torch.stack([bottleneck.get_parameter("weight") for bottleneck in bottlenecks])
-    return torch.bmm(last.flatten(1, -2), weights.mT).unflatten(1, last.shape[1:-1])
+    return torch.bmm(together.flatten(1, -2), weights.mT).unflatten(1, together.shape[1:-1])
 
 
 def take_voxels(values: Tensor, voxels: slice) -> Tensor:
