@@ -1,9 +1,9 @@
-"""Operations that a function asks of a device, and CUDA tensors without a GPU.
+"""Operations that a step asks of a device, and CUDA tensors without a GPU.
 
     python benchmarks/operations.py
 
 prints how many operations a FactorTopy step takes: cell by cell as on a CPU, in tiles as on a GPU, and by
-``grid_sample``. Operations on views take no time on the device and are not counted.
+``grid_sample``. Operations that return views take no time on a device and are not counted.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +23,15 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.mappings.factortopy import sampling
+from harness.mappings import training
+from harness.mappings.factortopy import sampling, selectors
 from harness.mappings.factortopy.model import FactorTopy
+from harness.mappings.factortopy.position_encoding import position_encoding
+from harness.tokens import frame
 
 WAYS = ("by cell", "in tiles", "grid_sample")
+Move = Callable[[Any], Any]
+"""Moves a tensor or a module to a device."""
 
 
 class _Counting(TorchDispatchMode):
@@ -39,18 +46,19 @@ class _Counting(TorchDispatchMode):
 
 
 def count_operations(function: Callable[[], object]) -> Counter[str]:
-    """Count operations by name, forward and backward, without those that return views."""
+    """Count operations by name, forward and backward."""
     with _Counting() as counting:
         function()
     return counting.found
 
 
 @contextmanager
-def pretended_cuda() -> Iterator[Callable[[Any], Any]]:
-    """Run code on CUDA tensors without values: shapes, types and devices are checked, nothing is computed.
+def pretended(device: str = "cuda") -> Iterator[Move]:
+    """Run code on tensors without values: shapes, types and devices are checked, nothing is computed.
 
-    Yields a function that moves a tensor, the tensors of a list or tuple, or a module (in place) to the
-    pretended device. A read by the host, such as ``tolist``, raises an error.
+    Yields a function that moves what is built before to the pretended device. A read by the host, such as
+    ``tolist``, raises an error. Without a CUDA driver, torch cannot run backward passes on "cuda", even
+    pretended ones; run these on "cpu".
     """
     with FakeTensorMode(allow_non_fake_inputs=False) as mode:
 
@@ -59,98 +67,103 @@ def pretended_cuda() -> Iterator[Callable[[Any], Any]]:
                 for module in given.modules():
                     for name, part in module._parameters.items():
                         if part is not None:
-                            module._parameters[name] = nn.Parameter(move(part.data), part.requires_grad)
+                            module._parameters[name] = nn.Parameter(move(part).detach(), part.requires_grad)
                     for name, part in module._buffers.items():
                         if part is not None:
                             module._buffers[name] = move(part)
                 return given
-            if isinstance(given, (list, tuple)):
-                return type(given)(map(move, given))
-            return mode.from_tensor(given).to("cuda") if isinstance(given, Tensor) else given
+            return mode.from_tensor(given).to(device)
 
         yield move
 
 
-def build_step(
-    way: str,
-    n_voxels: int,
-    n_layers: int,
-    width: int,
-    n_tokens: int,
-    n_channels: int,
-    batch: int,
-    move: Callable[[Any], Any] = lambda given: given,
-    stacked: bool = False,
-) -> tuple[FactorTopy, Callable[[], Tensor]]:
-    """Build a FactorTopy with spread-out selectors, and a function that returns the loss of random tokens.
-
-    Parameters
-    ----------
-    way : str
-        One of `WAYS`. "in tiles" and "by cell" differ by device only; see `sampled`.
-    n_voxels, n_layers, width, n_tokens, n_channels, batch : int
-        Tokens are [batch, width, n_tokens, n_tokens] per layer.
-    move : function
-        Moves the model and its inputs to a device.
-    stacked : bool
-        Whether the tokens of all layers come as one array.
-    """
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    coords = torch.rand(n_voxels, 3, generator=generator) * 100
-    box = torch.tensor([[0.0] * 3, [100.0] * 3])
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        model = FactorTopy(coords, box, [width] * n_layers, n_channels)
-    for network in (model.space_selector, model.layer_selector, model.scale_selector):
-        torch.nn.init.normal_(network[-1].weight, std=0.3, generator=generator)
-    encoding = model.encoding
-    local: Any = [draw(batch, n_tokens, n_tokens, width).permute(0, 3, 1, 2) for _ in range(n_layers)]
-    global_: Any = [draw(batch, width) for _ in range(n_layers)]
-    if stacked:
-        local, global_ = torch.stack(local), torch.stack(global_)
-    truth = draw(batch, n_voxels)
-    model, encoding, truth = move(model), move(encoding), move(truth)
-    local, global_ = move(local), move(global_)
-
-    def loss() -> Tensor:
-        if way == "grid_sample":
-            selectors = select_plainly(model, encoding)
-            prediction = predict_plainly(model, local, global_, selectors)
-        else:
-            selectors = model.selectors()
-            prediction = model(local, global_, selectors)
-        return F.smooth_l1_loss(prediction, truth, beta=0.1) + 0.1 * model.regularizer(selectors)
-
-    return model, loss
-
-
 @contextmanager
-def sampled(way: str) -> Iterator[None]:
-    """Sample "by cell" or "in tiles" whatever the device; any other way changes nothing."""
-    chosen = sampling.uses_tiles
-    if way in WAYS[:2]:
-        sampling.uses_tiles = lambda device: way == "in tiles"
-    try:
+def ways_of_a_gpu(chosen: bool = True) -> Iterator[None]:
+    """Take the ways of a GPU, whatever the device; those of a CPU with `chosen` False."""
+    with ExitStack() as stack:
+        for module, name in (
+            (sampling, "uses_tiles"),
+            (selectors, "uses_tiles"),
+            (frame, "gathers_together"),
+            (training, "steps_stay_on"),
+        ):
+            stack.enter_context(patch.object(module, name, lambda device: chosen))
         yield
-    finally:
-        sampling.uses_tiles = chosen
+
+
+@dataclass(frozen=True)
+class Step:
+    """A FactorTopy whose selectors are spread out, a batch of random tokens, and random responses.
+
+    Attributes
+    ----------
+    model : FactorTopy
+    encoding : float tensor [n_voxels, 192]
+    local : float tensor [n_layers, n_images, width, n_tokens, n_tokens]
+    global_ : float tensor [n_layers, n_images, width]
+    truth : float tensor [n_images, n_voxels]
+    """
+
+    model: FactorTopy
+    encoding: Tensor
+    local: Tensor
+    global_: Tensor
+    truth: Tensor
+
+    @classmethod
+    def build(
+        cls, n_voxels: int, n_layers: int, width: int, n_tokens: int, n_channels: int, n_images: int
+    ) -> Step:
+        """Draw everything on the CPU; the same whenever sizes are."""
+        generator = torch.Generator().manual_seed(0)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator)
+
+        coords, box = torch.rand(n_voxels, 3, generator=generator), torch.tensor([[0.0] * 3, [1.0] * 3])
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            model = FactorTopy(coords, box, [width] * n_layers, n_channels)
+        for network in (model.space_selector, model.layer_selector, model.scale_selector):
+            nn.init.normal_(network[-1].weight, std=0.3, generator=generator)
+        return cls(
+            model,
+            position_encoding(coords, box),
+            draw(n_layers, n_images, n_tokens, n_tokens, width).movedim(-1, 2),
+            draw(n_layers, n_images, width),
+            draw(n_images, n_voxels),
+        )
+
+    def on(self, move: Move) -> Step:
+        """Move everything to a device, the model in place."""
+        return Step(*map(move, (self.model, self.encoding, self.local, self.global_, self.truth)))
+
+    def loss(self, way: str) -> Tensor:
+        """Compute the loss in one of `WAYS`."""
+        local, global_ = self.local.unbind(), self.global_.unbind()
+        if way == "grid_sample":
+            chosen = select_plainly(self.model, self.encoding)
+            prediction = predict_plainly(self.model, local, global_, chosen)
+        else:
+            with ways_of_a_gpu(way == "in tiles"):
+                chosen = self.model.selectors()
+                prediction = self.model(local, global_, chosen)
+        return F.smooth_l1_loss(prediction, self.truth, beta=0.1) + 0.1 * self.model.regularizer(chosen)
+
+
+def count_step(step: Step, way: str) -> Counter[str]:
+    """Count the operations of a loss and its gradients."""
+    step.model.zero_grad()
+    return count_operations(lambda: step.loss(way).backward())
 
 
 def main() -> None:
-    """Print the counts of a step of 37,984 voxels, 12 layers, 8 × 8 tokens and the fit's default settings."""
-    found = {}
-    for way in WAYS:
-        with sampled(way):
-            # few channels in and out: they change no count
-            stacked = way == "in tiles"
-            _, loss = build_step(way, 37_984, 12, 8, 8, 32, 64, stacked=stacked)
-            counts = count_operations(lambda loss=loss: loss().backward())
-        found[way] = {"operations": counts.total(), "most": dict(counts.most_common(5))}
-    print(json.dumps(found, indent=2))
+    """Print counts for the fit's default settings; the number of voxels, if large, changes none of them."""
+    step = Step.build(n_voxels=5000, n_layers=12, width=16, n_tokens=8, n_channels=32, n_images=64)
+    counts = {way: count_step(step, way) for way in WAYS}
+    print(
+        json.dumps({way: {"operations": of.total(), **dict(of.most_common(4))} for way, of in counts.items()})
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from operations import ways_of_a_gpu
 from planted import TOKEN_SIZE, fit_planted, make_planted
 from torch import Tensor
 
@@ -20,19 +21,8 @@ from harness.config.mapping import (
 )
 from harness.mappings import training
 from harness.mappings.device_steps import WARM_UP, Replayed
-from harness.mappings.factortopy import sampling, selectors
-from harness.tokens import frame
 
 SETTINGS = {"token_size": TOKEN_SIZE, "n_channels": 8, "steps": 12, "voxels_per_pass": 50}
-
-
-@pytest.fixture
-def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Choose every way of a GPU, on the CPU."""
-    monkeypatch.setattr(training, "steps_stay_on", lambda device: True)
-    monkeypatch.setattr(frame, "gathers_together", lambda device: True)
-    for module in (sampling, selectors):
-        monkeypatch.setattr(module, "uses_tiles", lambda device: True)
 
 
 @pytest.mark.parametrize(
@@ -45,9 +35,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=lambda config: f"{config.family}-{config.validation}",
 )
-def test_a_fit_takes_the_same_steps(
-    config: TrainedMappingConfig, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_fit_takes_the_same_steps(config: TrainedMappingConfig, caplog: pytest.LogCaptureFixture) -> None:
     planted = make_planted()
     if not config.validation:
         # layers of one width are stored as one array
@@ -57,8 +45,7 @@ def test_a_fit_takes_the_same_steps(
         )
         planted = replace(planted, tokens=replace(planted.tokens, local=local, global_=global_))
     expected = fit_planted(planted, config)
-    request.getfixturevalue("as_on_a_gpu")
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING), ways_of_a_gpu():
         found = fit_planted(planted, config)
     assert "not captured as a CUDA graph" in caplog.text  # a CPU has none, and the fit says so
     assert abs(found.steps - expected.steps) <= 1  # the last step changes nothing but rounding

@@ -141,7 +141,8 @@ def one_array(layers: Sequence[Tensor]) -> Float[Tensor, "n_layers ..."] | None:
     step = first.numel()
     for place, layer in enumerate(layers):
         same = layer.shape == first.shape and layer.stride() == first.stride() and layer.dtype == first.dtype
-        same = same and layer.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        # addresses of storages rather than of data, which tensors without data lack
+        same = same and layer.untyped_storage()._cdata == first.untyped_storage()._cdata
         if not same or layer.storage_offset() != first.storage_offset() + place * step:
             return None
     return first.as_strided((len(layers), *first.shape), (step, *first.stride()), first.storage_offset())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -123,7 +124,8 @@ def _project(
     together = one_array(layers) if uses_tiles(layers[0].device) else None
     if together is None:
         return [b(layer) for b, layer in zip(bottlenecks, layers, strict=True)]
-    weights = torch.stack([bottleneck.get_parameter("weight") for bottleneck in bottlenecks])
+    # not `get_parameter`: a functional call puts plain tensors in their place
+    weights = torch.stack([cast(nn.Linear, bottleneck).weight for bottleneck in bottlenecks])
     return torch.bmm(together.flatten(1, -2), weights.mT).unflatten(1, together.shape[1:-1])
 
 
