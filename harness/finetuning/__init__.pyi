@@ -1,4 +1,5 @@
 from .batches import (
+    check_division,
     last_steps,
     plan_batches,
     plan_sequence,
@@ -47,6 +48,7 @@ __all__ = [
     "TunedModel",
     "adopt_training",
     "build_accelerator",
+    "check_division",
     "finetune",
     "fingerprint_method",
     "last_steps",
