@@ -13,19 +13,20 @@ CPU's values by these rules:
 - TRAINED: optimizer steps. AdamW divides by the size of a gradient, so rounding of gradients near zero turns
   into full steps: 2e-2 of the largest value; mean R² and accuracies to within .02.
 Ways of a GPU (tiles, steps that stay on the device) are also taken with `--device cpu`, but for the graph.
-Convolutions do without TF32 here, whose rounding would hide errors. `operations.py` says what a step asks of
-the device.
+Convolutions do without TF32 here, whose rounding would hide errors.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 import argparse
 import atexit
+import functools
 import gc
+import io
 import itertools
 import logging
 import signal
@@ -36,7 +37,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from machine import describe_machine, write_figures
-from operations import WAYS, Step, count_step, ways_of_a_gpu
+from operations import WAYS, Step, count_operations, count_step, ways_of_a_gpu
 from torch import Tensor
 
 from harness.config.mapping import FactorTopyConfig
@@ -151,7 +152,26 @@ def check_step(check: Check) -> None:
                     check.compare(f"{name}: gradient of {parameter}", others[parameter], gradient, VALUES)
         with check.item("host reads"), host_reads_fail(check.device):
             step.loss("in tiles").backward()
-    check.found["operations"] = {way: count_step(step, way).total() for way in WAYS}
+    step = Step.build(*((400, 3, 8, 4, 8, 16) if check.small else (5000, 12, 16, 8, 32, 64)))
+    step = step.on(lambda part: part.to(check.device))
+    check.found["operations of a loss and its gradients"] = {
+        way: count_step(step, way).total() for way in WAYS
+    }
+    data = plant(check.device, *((100, 400, 3, 8, 4) if check.small else (320, 5000, 12, 16, 8)))
+    check.found["operations of a fit's step"] = {
+        way: count_fit_step(data, check.device, way == "in tiles") for way in WAYS[:2]
+    }
+
+
+def count_fit_step(data: FitData, device: torch.device, ways: bool) -> int:
+    """Count the operations of a step of a fit: rows, tokens, loss, gradients, optimizer and check."""
+    totals = []
+    for steps in (1, 3):  # before a capture
+        config = FactorTopyConfig(token_size=data.tokens.local[0].shape[2], steps=steps)
+        with ways_of_a_gpu(ways):
+            run = functools.partial(fit_mapping, data, config, seed=0, device=device)
+            totals.append(count_operations(run).total())
+    return (totals[1] - totals[0]) // 2
 
 
 def value_and_gradients(step: Step, way: str) -> tuple[Tensor, dict[str, Tensor]]:
@@ -332,7 +352,8 @@ def train(folder: Path, device: torch.device, *overrides: str) -> None:
     with patch("torch.cuda.is_available", return_value=False) if device.type == "cpu" else nullcontext():
         accelerator = build_accelerator(config.finetune)
     task = load_task("digits", config.task.n_train, config.task.n_test)
-    finetune(config, folder, [task], load_backbone(config.backbone), accelerator)
+    with redirect_stderr(io.StringIO()):  # progress bars
+        finetune(config, folder, [task], load_backbone(config.backbone), accelerator)
 
 
 def rows_of(folder: Path) -> dict[tuple[str, int], float]:

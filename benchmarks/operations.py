@@ -1,14 +1,10 @@
 """Operations that a step asks of a device, and CUDA tensors without a GPU.
 
-    python benchmarks/operations.py
-
-prints how many operations a FactorTopy step takes: cell by cell as on a CPU, in tiles as on a GPU, and by
-``grid_sample``. Operations that return views take no time on a device and are not counted.
+`gpu_check.py` uses both; tests use them without a GPU.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -46,7 +42,7 @@ class _Counting(TorchDispatchMode):
 
 
 def count_operations(function: Callable[[], object]) -> Counter[str]:
-    """Count operations by name, forward and backward."""
+    """Count operations by name, forward and backward; those that return views take no time on a device."""
     with _Counting() as counting:
         function()
     return counting.found
@@ -125,7 +121,7 @@ class Step:
             torch.default_generator.manual_seed(0)
             model = FactorTopy(coords, box, [width] * n_layers, n_channels)
         for network in (model.space_selector, model.layer_selector, model.scale_selector):
-            nn.init.normal_(network[-1].weight, std=0.3, generator=generator)
+            nn.init.normal_(network[-1].weight, std=1.0, generator=generator)
         return cls(
             model,
             position_encoding(coords, box),
@@ -155,16 +151,3 @@ def count_step(step: Step, way: str) -> Counter[str]:
     """Count the operations of a loss and its gradients."""
     step.model.zero_grad()
     return count_operations(lambda: step.loss(way).backward())
-
-
-def main() -> None:
-    """Print counts for the fit's default settings; the number of voxels, if large, changes none of them."""
-    step = Step.build(n_voxels=5000, n_layers=12, width=16, n_tokens=8, n_channels=32, n_images=64)
-    counts = {way: count_step(step, way) for way in WAYS}
-    print(
-        json.dumps({way: {"operations": of.total(), **dict(of.most_common(4))} for way, of in counts.items()})
-    )
-
-
-if __name__ == "__main__":
-    main()
