@@ -374,7 +374,7 @@ def check_methods(check: Check) -> None:
             rows = []
             for device in (torch.device("cpu"), check.device):
                 folder = check.folder / f"{name}-{device.type}-{len(rows)}"
-                train(folder, device, f"method={name}", "finetune.epochs=1", "finetune.max_steps=2")
+                train(folder, device, f"method={name}", f"finetune.max_steps={1 if check.small else 2}")
                 rows.append(rows_of(folder))
             if rows[0].keys() != rows[1].keys():
                 raise AssertionError(f"other rows: {sorted(rows[0].keys() ^ rows[1].keys())}")
@@ -459,9 +459,9 @@ def check_probes(check: Check) -> None:
     from harness.tokens.extraction import extract_features
     from tasks.load import load_task
 
-    config = load_config(["backbone=mini_clip", f"probes.steps={20 if check.small else 200}"])
+    config = load_config(["backbone=mini_clip", f"probes.steps={5 if check.small else 200}"])
     backbone = load_backbone(config.backbone)
-    task = load_task("shapes", 60 if check.small else 300, 30 if check.small else 200)
+    task = load_task("shapes", *((36, 24) if check.small else (300, 200)))
     scores = []
     features = []
     for device in (torch.device("cpu"), check.device):
