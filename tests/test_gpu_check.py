@@ -6,9 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from gpu_check import PARTS, Check, main
 from operations import Step, count_step, pretended
+from torch import nn
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
+
+from harness.mappings.attention import Attention
+from harness.mappings.free_selectors import FreeSelectors
+from harness.tokens.frame import StandardTokens, TokenFrame, one_array
 
 
 def run(output: Path, *parts: str, limit: float = 600) -> tuple[int, dict]:
@@ -74,3 +80,26 @@ def test_a_step_in_tiles_takes_the_same_operations_whatever_the_voxels() -> None
     counts = {way: count_step(many, way).total() for way in ("by cell", "in tiles")}
     assert count_step(few, "in tiles").total() == counts["in tiles"] < counts["by cell"]
     assert count_step(few, "by cell").total() < counts["by cell"]
+
+
+@pytest.mark.parametrize("family", ["factortopy", "free_selectors", "attention"])
+def test_every_familys_step_mixes_no_devices(family: str) -> None:
+    models: dict[str, nn.Module] = {
+        "factortopy": Step.build(30, 3, 8, 4, 6, 2).model,
+        "free_selectors": FreeSelectors(30, [8] * 3, 6),
+        "attention": Attention(30, [8] * 3, 6, 16),
+    }
+    tokens = [torch.randn(3, 5, 8, 4, 4).half(), torch.randn(3, 5, 8).half()]
+    rows, unit = torch.tensor([3, 0]), torch.ones(3)
+    with pretended() as move:
+        model, chosen, scale = move(models[family]), move(rows), move(unit)
+        local, global_ = (tuple(move(part).unbind()) for part in tokens)
+        centres = tuple(layer[0] for layer in global_)
+        frame = TokenFrame(centres, scale, centres, scale)
+        stored = StandardTokens(local, global_, ("a", "b", "c"), frame, torch.device("cuda"))
+        taken = stored.take(chosen)
+        assert one_array(taken.local) is not None
+        selectors = model.selectors(slice(0, 20))
+        found = model(taken.local, taken.global_, selectors, slice(0, 20))
+        loss = found.square().mean() + model.regularizer(selectors)
+    assert (found.shape, found.dtype, loss.device.type) == ((2, 20), torch.float32, "cuda")
