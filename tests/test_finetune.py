@@ -19,6 +19,7 @@ from harness.backbones.load import load_backbone
 from harness.commands.finetune import main, run
 from harness.config.compose import load_config
 from harness.config.folders import REPOSITORY
+from harness.finetuning import loop
 from harness.finetuning.batches import (
     MOST_WORKERS,
     count_workers,
@@ -182,6 +183,28 @@ def test_stopped_training_ends_with_the_same_weights(tmp_path, monkeypatch, over
     rows = [read_rows(tmp_path / name / "results.jsonl")[0] for name in ("whole", "stopped")]
     values = [[(row["name"], row["step"], row["value"]) for row in part] for part in rows]
     assert values[0] == values[1]  # each once, and equal
+
+
+def test_steps_read_late_are_the_same_rows_snapshots_and_checkpoints(tmp_path, monkeypatch):
+    train(tmp_path / "whole", "snapshots.resume_every=3")
+    monkeypatch.setattr(loop, "reads_late", lambda device: True)
+    with interrupted(6, monkeypatch):
+        train(tmp_path / "late", "snapshots.resume_every=3")
+    train(tmp_path / "late", "snapshots.resume_every=3")
+    rows = [read_rows(tmp_path / name / "results.jsonl")[0] for name in ("whole", "late")]
+    values = [[(row["name"], row["step"], row["value"]) for row in part] for part in rows]
+    assert values[0] == values[1]
+    assert weights_hash(tmp_path / "late", 9) == weights_hash(tmp_path / "whole", 9)
+
+
+def test_divergence_read_late_names_its_step(tmp_path, monkeypatch):
+    settings = ["finetune.lr=1e30", "finetune.warmup_fraction=0", "finetune.clip_norm=null"]
+    with pytest.raises(InputError, match=r"diverged at step \d+") as expected:
+        train(tmp_path / "at once", *settings)
+    monkeypatch.setattr(loop, "reads_late", lambda device: True)
+    with pytest.raises(InputError) as found:
+        train(tmp_path / "late", *settings)
+    assert str(found.value) == str(expected.value)
 
 
 def test_divergence_ends_in_one_line(tmp_path):

@@ -15,6 +15,7 @@ import torch
 from harness.storage.files import read_json
 from harness.studies import launching
 from harness.studies.launching import (
+    count_processes,
     launch,
     launch_options,
 )
@@ -47,12 +48,17 @@ def test_one_process_per_gpu_unless_the_user_has_configured_accelerate(
     for n_gpus in (0, 1):
         monkeypatch.setattr(torch.cuda, "device_count", lambda n_gpus=n_gpus: n_gpus)
         assert launch_options() is None
+        assert count_processes() == 1
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     options = launch_options()
     assert options is not None and "--multi_gpu" in options
     assert options[options.index("--num_processes") + 1] == "3"
+    assert count_processes() == 3
     configured.write_text("")
     assert launch_options() == []
+    assert count_processes() == 1
+    configured.write_text("num_processes: 5\nmixed_precision: 'no'\n")
+    assert count_processes() == 5
 
 
 @pytest.mark.parametrize(("ending", "status"), [("sys.exit(0)", 0), ("sys.exit(3)", 3), ("os.abort()", 134)])

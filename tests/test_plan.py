@@ -401,3 +401,12 @@ def test_a_list_of_classes_overrides_columns():
 
 def test_weights_of_a_method_that_keeps_nothing_by_hand():
     assert training_bytes(100, 60) == 4 * (100 + 100 + 3 * 60)
+
+
+def test_a_batch_that_the_gpus_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config([*SMALL, "finetune.batch_size=32", "finetune.accumulation=2"])
+    monkeypatch.setattr(plan, "count_processes", lambda: 4)
+    plan.plan_run(config, None)
+    monkeypatch.setattr(plan, "count_processes", lambda: 3)
+    with pytest.raises(InputError, match="batch_size: found 32, expected a multiple of 6, 3 process"):
+        plan.plan_run(config, None)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from harness.mappings.factortopy import sampling
 from harness.mappings.factortopy.sampling import (
     N_SHARES,
     read_tokens,
@@ -22,8 +23,8 @@ from harness.mappings.factortopy.sampling import (
 class Reading:
     """Arguments of `read_tokens` in float64, with gradients."""
 
-    local: tuple[Tensor, ...]
-    global_: tuple[Tensor, ...]
+    local: tuple[Tensor, ...] | Tensor
+    global_: tuple[Tensor, ...] | Tensor
     space: Tensor
     layer: Tensor
     scale: Tensor
@@ -33,7 +34,13 @@ class Reading:
     def leaves(self) -> list[Tensor]:
         return [*self.local, *self.global_, self.space, self.layer, self.scale, self.weight]
 
-    def read(self) -> Tensor:
+    def read(self, tiled: bool = False) -> Tensor:
+        """Read by cell as on a CPU, or in tiles as on a GPU."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sampling, "uses_tiles", lambda device: tiled)
+            return self._read()
+
+    def _read(self) -> Tensor:
         return read_tokens(self.local, self.global_, self.space, self.layer, self.scale, self.weight)
 
     def read_plainly(self) -> Tensor:
@@ -105,7 +112,8 @@ def test_reading_is_grid_sample(
         with torch.no_grad():
             for voxel, place in data.draw(st.lists(where, max_size=30)):
                 reading.space[voxel, axis] = place
-    assert_same_with_gradients(reading.read(), reading.read_plainly(), reading.leaves)
+    for tiled in (False, True):
+        assert_same_with_gradients(reading.read(tiled), reading.read_plainly(), reading.leaves)
 
 
 def test_by_hand() -> None:
@@ -117,6 +125,15 @@ def test_by_hand() -> None:
     found = read_tokens([tokens], [torch.tensor([[10.0]])], space, layer, scale, torch.full((6, 1), 2.0))
     expected = 2 * torch.tensor([[2.5, 2.0, 3.0, 2.0, 1.0, 0.75 * 2.5 + 0.25 * 10]])
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("n_channels", [N_SHARES * 2, N_SHARES * 2 - 1])
+@pytest.mark.parametrize("spread", [0.0, 1.6])
+def test_tiles_are_full_of_one_cell_or_spread_over_all(n_channels: int, spread: float) -> None:
+    """A thousand voxels fill eight tiles of the middle cell, or parts of tiles of all 42 and of none."""
+    reading = draw_reading(1000, 2, (5, 6), 3, n_channels, spread, seed=2)
+    stacked = Reading(torch.stack(reading.local), torch.stack(reading.global_), *reading.leaves[-4:])
+    assert_same_with_gradients(stacked.read(tiled=True), reading.read(), reading.leaves)
 
 
 @pytest.mark.parametrize("n_channels", [N_SHARES * 2, N_SHARES * 2 - 1])

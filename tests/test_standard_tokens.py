@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from harness.storage.errors import InputError
+from harness.tokens import frame
 from harness.tokens.extraction import LayerTokens
 from harness.tokens.frame import (
     StandardTokens,
     TokenFrame,
+    one_array,
     standardize_tokens,
 )
 
@@ -74,6 +76,25 @@ def test_stream_hands_over_every_batch_in_order(ahead: bool) -> None:
         torch.testing.assert_close(part.local[0], tokens.local[0][batch], atol=1e-2, rtol=1e-3)
         assert torch.equal(part.global_[0], tokens.global_[0][batch])
     assert list(half.stream([])) == []
+
+
+def test_layers_in_one_array_are_gathered_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = made()
+    tokens = replace(
+        tokens, local=(tokens.local[0],) * 3, global_=(tokens.global_[0],) * 3, layers=("a", "b", "c")
+    )
+    apart = standardize_tokens(tokens, torch.arange(8), 4, "cpu")
+    assert one_array(apart.local) is None
+    monkeypatch.setattr(frame, "gathers_together", lambda device: True)
+    together = standardize_tokens(tokens, torch.arange(8), 4, "cpu")
+    rows = [3, 0, 3]
+    for part, expected in ((together, apart), (together.take(rows), apart.take(rows))):
+        for layers, others in ((part.local, expected.local), (part.global_, expected.global_)):
+            array = one_array(layers)
+            assert array is not None and torch.equal(array, torch.stack(others))
+            assert array.data_ptr() == layers[0].data_ptr()
+    assert together.local[1].is_contiguous(memory_format=torch.channels_last)
+    assert one_array(together.local[::-1]) is one_array(together.local[::2]) is None
 
 
 def test_stream_may_be_left_early_and_says_what_went_wrong() -> None:

@@ -1,4 +1,5 @@
 from .batches import (
+    check_division,
     last_steps,
     plan_batches,
     plan_sequence,
@@ -48,6 +49,7 @@ __all__ = [
     "TunedModel",
     "adopt_training",
     "build_accelerator",
+    "check_division",
     "count_given_cores",
     "finetune",
     "fingerprint_method",

@@ -96,12 +96,7 @@ def plan_batches(config: Config, n_images: int, process: int, n_processes: int, 
             f"finetune.batch_size: found {settings.batch_size}, expected at most {n_images}, "
             f"the training images of task {tasks_in_order(config.task)[place].name!r}"
         )
-    shares = n_processes * settings.accumulation
-    if settings.batch_size % shares:
-        raise InputError(
-            f"finetune.batch_size: found {settings.batch_size}, expected a multiple of {shares}, "
-            f"{n_processes} process(es) times accumulation {settings.accumulation}"
-        )
+    check_division(settings, n_processes)
     n_steps = settings.epochs * (n_images // settings.batch_size)
     return BatchPlan(
         n_images,
@@ -113,6 +108,16 @@ def plan_batches(config: Config, n_images: int, process: int, n_processes: int, 
         min(n_steps, settings.max_steps or n_steps),
         place=place,
     )
+
+
+def check_division(settings: FinetuneConfig, n_processes: int) -> None:
+    """Raise an `InputError` if a batch cannot be divided among processes and their parts of a step."""
+    shares = n_processes * settings.accumulation
+    if settings.batch_size % shares:
+        raise InputError(
+            f"finetune.batch_size: found {settings.batch_size}, expected a multiple of {shares}, "
+            f"{n_processes} process(es) times accumulation {settings.accumulation}"
+        )
 
 
 def plan_sequence(

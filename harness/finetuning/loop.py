@@ -130,7 +130,7 @@ class _Training:
                     continue
                 if stage.place != place:
                     place, batches = stage.place, self._load_batches(stage.place)
-                for step in self._train_stage(stage, batches):
+                for step in self._train_stage(stage, batches, wanted):
                     if journal is not None:
                         kept = self.gradients.take() if step.done in wanted else {}
                         journal.log(step.done, step.rows() | kept)
@@ -145,38 +145,61 @@ class _Training:
         images, preprocessing = self.tasks[place].train, self.backbone.preprocessing
         return load_batches(images, preprocessing, plan, self.settings, self.accelerator.device)
 
-    def _train_stage(self, stage: TrainingStage, batches: Batches) -> Iterator[Step]:
-        """Train the steps of a stage that are not done yet, and yield after each one."""
+    def _train_stage(self, stage: TrainingStage, batches: Batches, wanted: Sequence[int]) -> Iterator[Step]:
+        """Train the steps of a stage that are not done yet, and yield each one.
+
+        On a GPU, a step is read while the next one runs, unless the state after it is kept: in a snapshot,
+        if it is in `wanted`, or in a checkpoint.
+        """
         accelerator, settings, seed = self.accelerator, self.settings, self.config.seed
         self.objective.task = self.tasks[stage.place]
         self.model.choose_head(stage.place)
         self.model.open(stage.head_only)
         groups = group_parameters(self.model, self.config.method, settings.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+        optimizer = torch.optim.AdamW(
+            groups,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=accelerator.device.type == "cuda",
+        )
         prepared, optimizer = accelerator.prepare(self.objective, optimizer)
         if self.checkpoint:
             read_checkpoint(self.checkpoint, self.model, [optimizer], accelerator.scaler)
             self.gradients.load(read_notes(self.checkpoint))
             self.checkpoint = None
         prepared.train()
+        waiting: tuple[int, float, TakenStep] | None = None
         for step in range(max(self.start, stage.start), stage.stop):
             seed_step(seed, step, accelerator.process_index)
             rate = stage.lr_factor * learning_rate(settings, step - stage.start, stage.n_steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group.get("lr_scale", 1.0)
-            terms, norm = take_step(prepared, optimizer, batches, settings, accelerator, self.gradients)
-            found = Step(step + 1, rate, terms, norm)
-            if not math.isfinite(found.loss):
-                raise InputError(
-                    f"fine-tuning diverged at step {step}: the loss is {found.loss}; "
-                    f"lower finetune.lr={settings.lr}"
-                )
-            yield found
+            taken = take_step(prepared, optimizer, batches, settings, accelerator, self.gradients)
+            done = step + 1
             # not at the end of a stage: the next one has an optimizer of its own
-            if found.done < stage.stop and found.done % self.config.snapshots.resume_every == 0:
-                self._write_checkpoint(found.done, optimizer)
+            resumes = done < stage.stop and done % self.config.snapshots.resume_every == 0
+            if waiting is not None:
+                yield self._read(*waiting)
+            waiting = done, rate, taken
+            if not reads_late(accelerator.device) or resumes or done in wanted or done == stage.stop:
+                yield self._read(*waiting)
+                waiting = None
+            if resumes:
+                self._write_checkpoint(done, optimizer)
         accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
         accelerator.free_memory(prepared, optimizer)
+
+    def _read(self, done: int, rate: float, taken: TakenStep) -> Step:
+        """Wait for a step's numbers and add its gradients to the means."""
+        terms, norm, squares = taken.read()
+        found = Step(done, rate, terms, norm)
+        if not math.isfinite(found.loss):
+            raise InputError(
+                f"fine-tuning diverged at step {done - 1}: the loss is {found.loss}; "
+                f"lower finetune.lr={self.settings.lr}"
+            )
+        self.gradients.add(squares, norm)
+        return found
 
     def _take_snapshot(self, step: int) -> None:
         if not self.accelerator.is_main_process:
@@ -237,6 +260,44 @@ class Step:
         return rows
 
 
+def reads_late(device: torch.device) -> bool:
+    """Whether the numbers of a step on this device are read only after the next one is under way."""
+    return device.type == "cuda"
+
+
+class TakenStep:
+    """The numbers of a step, on their way from the device to the host.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Terms of the loss.
+    terms : float tensor [n_terms]
+    norm : float tensor, a scalar
+        Of the gradient, before clipping.
+    squares : float tensor [n_layers]
+        From `GradientNorms.squares`.
+    """
+
+    def __init__(self, names: Sequence[str], terms: Tensor, norm: Tensor, squares: Tensor) -> None:
+        self._names = names
+        # one copy, to pinned memory; on a CPU it is none
+        together = torch.cat([terms, norm.reshape(1).to(terms.device), squares.to(terms.device)])
+        self._numbers = together.to("cpu", non_blocking=True)
+        self._copied = torch.cuda.Event() if together.is_cuda else None
+        if self._copied is not None:
+            self._copied.record()
+
+    def read(self) -> tuple[dict[str, float], float, Tensor]:
+        """Wait for the copy; return the terms by name, the norm, and the squares."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        terms, norm, squares = self._numbers.split(
+            [len(self._names), 1, len(self._numbers) - len(self._names) - 1]
+        )
+        return dict(zip(self._names, terms.tolist(), strict=True)), float(norm), squares
+
+
 def take_step(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -244,8 +305,8 @@ def take_step(
     settings: FinetuneConfig,
     accelerator: Accelerator,
     gradients: GradientNorms,
-) -> tuple[dict[str, float], float]:
-    """Take one optimizer step; return the terms of its loss over all images, and the gradient's norm."""
+) -> TakenStep:
+    """Take one optimizer step; return the terms of its loss over all images, and norms of its gradient."""
     totals: dict[str, Tensor] = {}
     for _ in range(settings.accumulation):
         images, labels = next(batches)
@@ -262,6 +323,5 @@ def take_step(
                 squares = gradients.squares()
             optimizer.step()
             optimizer.zero_grad()
-    values = accelerator.reduce(torch.stack(list(totals.values())), "mean").tolist()
-    gradients.add(squares, float(norm))
-    return dict(zip(totals, values, strict=True)), float(norm)
+    terms = accelerator.reduce(torch.stack(list(totals.values())), "mean")
+    return TakenStep(list(totals), terms, norm, squares)

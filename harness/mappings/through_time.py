@@ -20,7 +20,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -54,9 +53,8 @@ from harness.mappings.training import (
     cut_voxels,
     draw_batches,
     optimize,
-    predict,
+    score_model,
 )
-from harness.mappings.voxel_scores import score
 from harness.storage import progress_bar
 from harness.tokens import (
     LayerTokens,
@@ -205,10 +203,7 @@ def fit_through_time(
     mappings = []
     for place, member in enumerate(members):
         alone = model.alone(place)
-        held_out = member.data.split.held_out
-        rows = torch.from_numpy(held_out)
-        guess = predict(alone, tokens[place], rows, config.batch_size, config.voxels_per_pass)
-        scores = score(guess, np.asarray(member.data.responses)[held_out])
+        scores = score_model(alone, tokens[place], member.data, config)
         fitted = FittedModel(alone, tokens[place], *scores, config.steps)
         mappings.append(mapping_of(fitted, member.data.tokens.layers, config.family))
     return mappings

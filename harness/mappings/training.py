@@ -17,6 +17,10 @@ from harness.mappings.data import (
     FitData,
     FitOptions,
 )
+from harness.mappings.device_steps import (
+    steps_stay_on,
+    take_device_steps,
+)
 from harness.mappings.mapping import Mapping
 from harness.mappings.splits import Split
 from harness.mappings.voxel_scores import score
@@ -25,6 +29,7 @@ from harness.storage import (
     progress_bar,
 )
 from harness.tokens import (
+    LayerTokens,
     StandardTokens,
     standardize_tokens,
 )
@@ -33,6 +38,8 @@ WARM_UP = 0.1  # share of the steps
 BETAS = (0.9, 0.99)  # of AdamW: averages over 100 steps suit fits of a few hundred
 EPSILON = 1e-12  # means over many voxels have small gradients; Adam's default 1e-8 would slow large brains
 OF_VOXELS = ("weight", "bias")  # parameters that a mapping stores as arrays of its voxels
+SHARE = 0.6  # of a GPU's free memory that responses may take
+VOXELS_AT_ONCE = 8192  # that are averaged, of responses that do not fit there
 CHECKS = 20  # per fit: for divergence, and for the best state on validation stimuli
 
 
@@ -159,7 +166,7 @@ def fit_model(
     standard = data.tokens
     if not isinstance(standard, StandardTokens):
         standard = standardize_tokens(standard, train, config.token_size, device)
-    targets = torch.as_tensor(data.responses, dtype=torch.float32, device=device)
+    targets = place_responses(data.responses, torch.device(device))
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would seed the accelerators too
         torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
@@ -167,7 +174,8 @@ def fit_model(
     if config.validation:
         validation, train = _set_aside(split, config.validation, generator)
     with torch.no_grad():
-        model.bias.copy_(targets[train.to(targets.device)].mean(dim=0))
+        fits = targets.device.type == torch.device(device).type
+        model.bias.copy_(mean_response(targets, train, data.n_voxels if fits else VOXELS_AT_ONCE))
     if options.start is not None:
         _begin_from(model, options.start)
     model = model.to(device)
@@ -179,10 +187,41 @@ def fit_model(
     samples = _Samples(standard, targets, train, validation)
     steps = _train(model, rates(model), samples, config, generator, options.progress, pull)
     finish(model, sample)
-    held_out = torch.from_numpy(split.held_out)
-    prediction = predict(model, standard, held_out, config.batch_size, config.voxels_per_pass)
-    r2, correlation = score(prediction, np.asarray(data.responses)[split.held_out])
+    r2, correlation = score_model(model, standard, data, config)
     return FittedModel(model, standard, r2, correlation, steps)
+
+
+def place_responses(
+    responses: Float[np.ndarray, "n_images n_voxels"], device: torch.device
+) -> Float[Tensor, "n_images n_voxels"]:
+    """Put the responses on the device as float32, or leave them in memory if they would take most of it."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        if 4 * responses.size > SHARE * free:
+            return torch.as_tensor(responses, dtype=torch.float32)
+    return torch.as_tensor(responses, dtype=torch.float32, device=device)
+
+
+def mean_response(
+    targets: Float[Tensor, "n_images n_voxels"], rows: Int[Tensor, " n_rows"], n_at_once: int
+) -> Float[Tensor, " n_voxels"]:
+    """Average the responses over some rows, copying those of `n_at_once` voxels at a time."""
+    rows = rows.to(targets.device)
+    parts = [targets[rows, voxels].mean(dim=0) for voxels in cut_voxels(targets.shape[1], n_at_once)]
+    return torch.cat(parts)
+
+
+def score_model(
+    model: VoxelModel, tokens: StandardTokens, data: FitData, config: TrainedMappingConfig
+) -> tuple[Float[np.ndarray, " n_voxels"], Float[np.ndarray, " n_voxels"]]:
+    """Compute held-out R² and correlation per voxel, ``mapping.voxels_per_pass`` voxels at a time."""
+    rows, responses = data.split.held_out, np.asarray(data.responses)
+    scores = []
+    for voxels in cut_voxels(data.n_voxels, config.voxels_per_pass):
+        guess = predict(model, tokens, torch.from_numpy(rows), config.batch_size, [voxels])
+        scores.append(score(guess, responses[:, voxels][rows]))
+    r2, correlation = zip(*scores, strict=True)
+    return np.concatenate(r2), np.concatenate(correlation)
 
 
 def _set_aside(
@@ -231,16 +270,18 @@ def predict(
     tokens: StandardTokens,
     images: Int[Tensor, " n_chosen"],
     batch_size: int,
-    voxels_per_pass: int,
+    passes: Sequence[slice],
 ) -> Float[np.ndarray, "n_chosen n_voxels"]:
-    """Predict the responses to some of the images."""
-    found = np.empty((len(images), len(model.bias)), dtype=np.float32)
-    for voxels in cut_voxels(len(model.bias), voxels_per_pass):
+    """Predict the responses of the voxels of all passes, one after the other, to some of the images."""
+    begin = passes[0].start
+    found = np.empty((len(images), passes[-1].stop - begin), dtype=np.float32)
+    for voxels in passes:
         selectors = model.selectors(voxels)
+        columns = slice(voxels.start - begin, voxels.stop - begin)
         first = 0
         for stimuli in tokens.stream(images.split(batch_size)):
             rows = slice(first, first + stimuli.n_images)
-            found[rows, voxels] = model(stimuli.local, stimuli.global_, selectors, voxels).cpu().numpy()
+            found[rows, columns] = model(stimuli.local, stimuli.global_, selectors, voxels).cpu().numpy()
             first += stimuli.n_images
     return found
 
@@ -274,17 +315,18 @@ def _train(
     """Train and return the steps to the selected state: the best on validation stimuli, or the last."""
     tokens, targets, validation = samples.tokens, samples.targets, samples.validation
     parameters = [parameter for _, parameter in model.named_parameters()]
-    optimizer, schedule = optimize(parameters, rates, config)
+    on_device = steps_stay_on(targets.device) and tokens.local[0].device == targets.device
+    optimizer, schedule = optimize(parameters, rates, config, captured=on_device)
     batches = draw_batches(samples.train, config.batch_size, config.steps, generator)
     passes = cut_voxels(targets.shape[1], config.voxels_per_pass)
     check_every = -(-config.steps // CHECKS)
-    best: _State | None = None
-    bar = progress_bar(batches, progress, total=config.steps)
-    for step, (batch, stimuli) in enumerate(zip(bar, tokens.stream(batches), strict=True)):
-        truth = targets[batch.to(targets.device)]
-        decay = config.regularization * max(1 - step / config.regularization_steps, 0)
-        optimizer.zero_grad()
-        loss = torch.zeros((), device=targets.device)
+    n_decays = config.regularization_steps
+    decays = [config.regularization * max(1 - step / n_decays, 0) for step in range(config.steps)]
+
+    def descend(
+        stimuli: LayerTokens, truth: Float[Tensor, "n_images n_voxels"], decay: float | Tensor
+    ) -> Float[Tensor, ""]:
+        loss = torch.zeros((), device=truth.device)
         # loss and regularizer are means over voxels, so the passes' shares add up
         for voxels in passes:
             selectors = model.selectors(voxels)
@@ -296,8 +338,25 @@ def _train(
                 objective = objective + pull(selectors, voxels)
             (share * objective).backward()
             loss += share * error.detach()
-        optimizer.step()
-        schedule.step()
+        return loss
+
+    def take_steps() -> Iterator[Float[Tensor, ""]]:
+        for batch, stimuli, decay in zip(batches, tokens.stream(batches), decays, strict=True):
+            truth = targets[batch.to(targets.device)]
+            if tokens.device.type == "cuda" and not truth.is_cuda:
+                truth = truth.pin_memory().to(tokens.device, non_blocking=True)
+            optimizer.zero_grad()
+            loss = descend(stimuli, truth, decay)
+            optimizer.step()
+            schedule.step()
+            yield loss
+
+    steps = take_steps()
+    if on_device:
+        steps = take_device_steps(descend, optimizer, schedule, tokens, targets, batches, decays)
+    best: _State | None = None
+    bar = progress_bar(steps, progress, total=config.steps)
+    for step, loss in enumerate(bar):
         if (step + 1) % check_every and step + 1 < config.steps:
             continue
         if not torch.isfinite(loss):
@@ -307,7 +366,7 @@ def _train(
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         if validation is None:
             continue
-        guess = predict(model, tokens, validation, config.batch_size, config.voxels_per_pass)
+        guess = predict(model, tokens, validation, config.batch_size, passes)
         answer = targets[validation.to(targets.device)].cpu()
         found = F.smooth_l1_loss(torch.from_numpy(guess), answer, beta=config.beta).item()
         if best is None or found < best.loss:
@@ -333,17 +392,29 @@ class _State:
 
 
 def optimize(
-    parameters: Sequence[nn.Parameter], rates: dict[nn.Parameter, float], config: TrainedMappingConfig
+    parameters: Sequence[nn.Parameter],
+    rates: dict[nn.Parameter, float],
+    config: TrainedMappingConfig,
+    captured: bool = False,
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Make the optimizer and its schedule: a rise over `WARM_UP` of ``mapping.steps``, then a fall to 0."""
+    """Make the optimizer and its schedule: a rise over `WARM_UP` of ``mapping.steps``, then a fall to 0.
+
+    `captured`: learning rates and counts of steps lie on the parameters' device, so that a CUDA graph of a
+    step reads what they are then.
+    """
+    device = parameters[0].device
     groups = [([p for p in parameters if p not in rates], 1.0)]
     groups += [([p], rate) for p, rate in rates.items()]
     optimizer = torch.optim.AdamW(
-        [{"params": members} for members, _ in groups],
+        [
+            {"params": members} | ({"lr": torch.tensor(config.lr).to(device)} if captured else {})
+            for members, _ in groups
+        ],
         betas=BETAS,
         eps=EPSILON,
         weight_decay=config.weight_decay,
         fused=True,
+        capturable=captured and device.type == "cuda",
     )
     # OneCycleLR divides by zero unless its rise and its fall each have a step
     cycle = max(config.steps, 3)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from jaxtyping import Float
+
+AT_ONCE = 8192  # voxels
 
 
 def score(
@@ -11,8 +15,21 @@ def score(
 ) -> tuple[Float[np.ndarray, " n_voxels"], Float[np.ndarray, " n_voxels"]]:
     """Compute R² (1 - SSE/SST) and Pearson correlation per voxel, float32.
 
-    R² is 0 for constant responses; the correlation is 0 if responses or predictions are constant.
+    R² is 0 for constant responses; the correlation is 0 if responses or predictions are constant. `AT_ONCE`
+    voxels are scored at a time, because that takes several copies in double precision.
     """
+    n_voxels = prediction.shape[1]
+    # of equal width: numpy sums a single column in another order
+    n_parts = max(-(-n_voxels // AT_ONCE), 1)
+    edges = [n_voxels * part // n_parts for part in range(n_parts + 1)]
+    parts = [_score(prediction[:, a:b], responses[:, a:b]) for a, b in pairwise(edges)]
+    r2, correlation = zip(*parts, strict=True)
+    return np.concatenate(r2), np.concatenate(correlation)
+
+
+def _score(
+    prediction: Float[np.ndarray, "n_images n_voxels"], responses: Float[np.ndarray, "n_images n_voxels"]
+) -> tuple[Float[np.ndarray, " n_voxels"], Float[np.ndarray, " n_voxels"]]:
     found, truth = prediction.astype(np.float64), responses.astype(np.float64)
     varies = np.ptp(truth, axis=0) > 0
     error = np.square(truth - found).sum(axis=0)

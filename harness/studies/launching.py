@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
 from harness.config import PACKAGE_FOLDER
 from harness.storage import ERRORS_FOLDER
 
@@ -35,6 +37,17 @@ def launch_options() -> list[str] | None:
     options = ["--multi_gpu", "--num_processes", str(n_processes), "--num_machines", "1"]
     # a free port, so that several runs fit on a machine
     return [*options, "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+
+
+def count_processes() -> int:
+    """Count the processes that `launch` starts: one per GPU, unless accelerate's configuration says other."""
+    import torch
+    from accelerate.commands.config.config_args import default_config_file
+
+    configured = Path(default_config_file)
+    if configured.exists():
+        return int((yaml.safe_load(configured.read_text(encoding="utf-8")) or {}).get("num_processes", 1))
+    return max(torch.cuda.device_count(), 1)
 
 
 def launch(name: str, arguments: Sequence[str]) -> int:

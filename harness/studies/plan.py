@@ -27,6 +27,7 @@ from harness.config import (
 )
 from harness.finetuning import (
     METHODS,
+    check_division,
     fingerprint_method,
     tune,
 )
@@ -56,6 +57,7 @@ from harness.studies.costs import (
     training_bytes,
     tuning_seconds,
 )
+from harness.studies.launching import count_processes
 from harness.studies.plan_table import (
     format_needs,
     format_runs,
@@ -161,8 +163,10 @@ def plan_run(config: Config, size: tuple[int, int] | None) -> PlannedRun:
     Raises
     ------
     InputError
-        For settings that do not go together, or a method's function that cannot be imported.
+        For settings that do not go together, a batch that the processes of this machine cannot share, or a
+        method's function that cannot be imported.
     """
+    check_division(config.finetune, count_processes())
     fingerprint_method(config.method)
     network = describe_network(config.backbone)
     n_trained, stored = count_trained(config, network)

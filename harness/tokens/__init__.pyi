@@ -8,6 +8,7 @@ from .frame import (
     StandardTokens,
     TokenFrame,
     check_finite,
+    one_array,
     standardize_tokens,
 )
 from .store import (
@@ -22,6 +23,7 @@ __all__ = [
     "extract_features",
     "extract_layer_means",
     "extract_tokens",
+    "one_array",
     "standardize_tokens",
     "store_tokens",
 ]

@@ -95,6 +95,12 @@ class StandardTokens(LayerTokens):
         self, indices: Sequence[int] | Int[np.ndarray, " n_taken"] | Int[Tensor, " n_taken"]
     ) -> LayerTokens:
         """Return the tokens of some images, in order, as float32 on the device."""
+        if gathers_together(self.local[0].device):
+            local, global_ = one_array(self.local), one_array(self.global_)
+            if local is not None and global_ is not None:
+                rows = torch.as_tensor(indices, dtype=torch.long, device=local.device)
+                local, global_ = (self._hand_over(all_.index_select(1, rows)) for all_ in (local, global_))
+                return LayerTokens(tuple(local.unbind()), tuple(global_.unbind()), self.layers)
         taken = super().take(indices)
         return LayerTokens(
             tuple(self._hand_over(layer) for layer in taken.local),
@@ -119,9 +125,27 @@ class StandardTokens(LayerTokens):
 
     def _hand_over(self, layer: Tensor) -> Tensor:
         if self.device.type == "cuda" and layer.device.type == "cpu":
-            # copies from pinned memory overlap with computation
-            layer = layer.pin_memory()
+            # copies from pinned memory overlap with computation; a cast before the copy would not be pinned
+            layer = layer.pin_memory().to(self.device, non_blocking=True)
         return layer.to(self.device, torch.float32, non_blocking=True)
+
+
+def gathers_together(device: torch.device) -> bool:
+    """Whether `StandardTokens.take` gathers all layers in one operation from tokens on this device."""
+    return device.type == "cuda"
+
+
+def one_array(layers: Sequence[Tensor]) -> Float[Tensor, "n_layers ..."] | None:
+    """Return the array whose parts the layers are, without a copy; None if they are not in one."""
+    first = layers[0]
+    step = first.numel()
+    for place, layer in enumerate(layers):
+        same = layer.shape == first.shape and layer.stride() == first.stride() and layer.dtype == first.dtype
+        # addresses of storages rather than of data, which tensors without data lack
+        same = same and layer.untyped_storage()._cdata == first.untyped_storage()._cdata
+        if not same or layer.storage_offset() != first.storage_offset() + place * step:
+            return None
+    return first.as_strided((len(layers), *first.shape), (step, *first.stride()), first.storage_offset())
 
 
 def measure_frame(tokens: LayerTokens) -> TokenFrame:
@@ -163,19 +187,24 @@ def standardize_tokens(
         If tokens are not finite.
     """
     check_finite(tokens)
-    local = []
+    resized_local = []
     for layer in tokens.local:
         resized = layer.to(device, torch.float32)
         if resized.shape[2:] != (token_size, token_size):
             resized = F.interpolate(resized, (token_size, token_size), mode="bilinear", align_corners=False)
-        local.append(resized)
-    global_ = tuple(layer.to(device, torch.float32) for layer in tokens.global_)
-    resized_tokens = LayerTokens(tuple(local), global_, tokens.layers)
+        resized_local.append(resized)
+    whole = tuple(layer.to(device, torch.float32) for layer in tokens.global_)
+    resized_tokens = LayerTokens(tuple(resized_local), whole, tokens.layers)
     frame = measure_frame(resized_tokens.take(train))
     standard = frame.apply(resized_tokens)
+    local = tuple(layer.contiguous(memory_format=torch.channels_last) for layer in standard.local)
+    global_ = standard.global_
+    if gathers_together(local[0].device) and len({layer.shape for layer in local}) == 1:
+        local = tuple(torch.stack([layer.movedim(1, -1) for layer in local]).movedim(-1, 2).unbind())
+        global_ = tuple(torch.stack(global_).unbind())
     return StandardTokens(
-        tuple(layer.contiguous(memory_format=torch.channels_last) for layer in standard.local),
-        standard.global_,
+        local,
+        global_,
         tokens.layers,
         frame,
         torch.device(device),

@@ -31,6 +31,7 @@ from harness.tokens.frame import (
     StandardTokens,
     TokenFrame,
     check_finite,
+    gathers_together,
     measure_frame,
 )
 
@@ -150,12 +151,17 @@ def _allocate(
             case "disk":
                 return _map_file(shape, dtype, folder)
 
-    local = []
-    for layer in part.local:
-        _, n_channels, height, width = layer.shape
-        # channels last, as the fit reads them
-        local.append(make(n_images, height, width, n_channels).permute(0, 3, 1, 2))
-    global_ = [make(n_images, layer.shape[1]) for layer in part.global_]
+    if place == "device" and gathers_together(device) and len({layer.shape for layer in part.local}) == 1:
+        n_layers, (_, n_channels, height, width) = len(part.local), part.local[0].shape
+        local = [*make(n_layers, n_images, height, width, n_channels).movedim(-1, 2).unbind()]
+        global_ = [*make(n_layers, n_images, n_channels).unbind()]
+    else:
+        local = []
+        for layer in part.local:
+            _, n_channels, height, width = layer.shape
+            # channels last, as the fit reads them
+            local.append(make(n_images, height, width, n_channels).permute(0, 3, 1, 2))
+        global_ = [make(n_images, layer.shape[1]) for layer in part.global_]
     ahead = place == "disk" or (place == "memory" and device.type != "cpu")
     return StandardTokens(tuple(local), tuple(global_), part.layers, frame, device, ahead)
 

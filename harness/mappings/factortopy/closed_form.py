@@ -102,10 +102,11 @@ def solve_weights(model: SelectorModel, sample: FitSample, voxels_per_pass: int)
     """
     rows, counts = torch.from_numpy(sample.rows).unique(return_counts=True)
     n_pictures = len(np.unique(sample.pictures))
-    device = sample.targets.device
+    device = sample.tokens.device
     share = (counts / counts.sum()).to(device, torch.float32)
     for voxels in cut_voxels(len(model.bias), voxels_per_pass):
-        responses = sample.targets[rows.to(device), voxels]
+        # responses may lie in main memory
+        responses = sample.targets[rows.to(sample.targets.device), voxels].to(device)
         mean = share @ responses
         responses = responses - mean
         square, product, centre = _moments(model, sample, rows, share, responses, voxels)

@@ -14,13 +14,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from harness.mappings.factortopy.tiles import (
+    read_tiles,
+    stack_layers,
+)
+
 PARTS = (2, 2, 1)  # the two upper tokens around a place, the two lower ones, and the global one
 N_SHARES = sum(PARTS)
 
 
+def uses_tiles(device: torch.device) -> bool:
+    """Whether tokens are sampled on this device in tiles, rather than cell by cell."""
+    return device.type == "cuda"
+
+
 def read_tokens(
-    local: Sequence[Float[Tensor, "n_images height width n_channels"]],
-    global_: Sequence[Float[Tensor, "n_images n_channels"]],
+    local: Sequence[Float[Tensor, "n_images height width n_channels"]]
+    | Float[Tensor, "n_layers n_images height width n_channels"],
+    global_: Sequence[Float[Tensor, "n_images n_channels"]] | Float[Tensor, "n_layers n_images n_channels"],
     space: Float[Tensor, "n_voxels 2"],
     layer: Float[Tensor, "n_voxels n_layers"],
     scale: Float[Tensor, " n_voxels"],
@@ -32,7 +43,7 @@ def read_tokens(
 
     Parameters
     ----------
-    local, global_ : sequences of float tensors, one per layer
+    local, global_ : sequences of float tensors, one per layer, or one array of all layers each
         All with the same height and width.
     space : float tensor [n_voxels, 2]
         u: x along the width, then y; -1 and 1 are the image's edges.
@@ -43,7 +54,13 @@ def read_tokens(
     cell, shares = _locate(space, scale, height, width)
     # the order of products that needs less memory: a voxel's weights are the same in all layers, so they can
     # multiply all layers' tokens before layers are mixed, or be expanded over the layers first
-    if N_SHARES * n_images <= n_channels:
+    expanded = N_SHARES * n_images > n_channels
+    if uses_tiles(space.device):
+        # `cell` counts along framed rows, of which the last token begins no cell
+        cell = cell - cell // (width + 2)
+        tokens = stack_layers(local), stack_layers(global_)
+        return read_tiles(*tokens, cell, shares, layer, weight, expanded)
+    if not expanded:
         framed = _Frame.apply("dylb", *local)
         whole = torch.stack([layer.T for layer in global_], dim=1)
         mixture = (shares[:, :, None] * layer[:, None, :]).flatten(1)
@@ -93,7 +110,8 @@ def _locate(
     space: Float[Tensor, "n_voxels 2"], scale: Float[Tensor, " n_voxels"], height: int, width: int
 ) -> tuple[Int[Tensor, " n_voxels"], Float[Tensor, "n_voxels 5"]]:
     """Find the first of the four framed tokens around each place, and shares of the four and the global."""
-    size = space.new_tensor([width, height])
+    # filled on the device: a copy from the host would stop it at every step
+    size = torch.stack([space.new_full((), edge) for edge in (width, height)])
     # grid_sample's own expression and floor, so that gradients at a token's centre take the same side
     place = ((space + 1) * size - 1) / 2
     corner = place.detach().floor()

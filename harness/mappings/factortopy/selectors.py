@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from harness.mappings.factortopy.sampling import read_features, read_tokens
+from harness.mappings.factortopy.sampling import (
+    read_features,
+    read_tokens,
+    uses_tiles,
+)
 from harness.storage import InputError
+from harness.tokens import one_array
 
 EVERY = slice(None)
 
@@ -87,8 +93,8 @@ class SelectorModel(nn.Module):
         """
         chosen = selectors if selectors is not None else self.selectors(voxels)
         read = read_tokens(
-            self._narrow_local(local),
-            self._narrow_global(global_),
+            _project(self.local_bottleneck, [layer.permute(0, 2, 3, 1) for layer in local]),
+            _project(self.global_bottleneck, global_),
             chosen.space,
             chosen.layer,
             chosen.scale,
@@ -105,20 +111,13 @@ class SelectorModel(nn.Module):
     ) -> Iterator[tuple[Int[Tensor, " n_chosen"], Float[Tensor, "n_chosen n_images n_channels"]]]:
         """Yield what voxels read, v, before their weights: `most` voxels of `selectors` at a time."""
         yield from read_features(
-            self._narrow_local(local),
-            self._narrow_global(global_),
+            list(_project(self.local_bottleneck, [layer.permute(0, 2, 3, 1) for layer in local])),
+            list(_project(self.global_bottleneck, global_)),
             selectors.space,
             selectors.layer,
             selectors.scale,
             most,
         )
-
-    def _narrow_local(self, local: Sequence[Tensor]) -> list[Tensor]:
-        """Apply the local bottlenecks; channels go last."""
-        return [b(tokens.permute(0, 2, 3, 1)) for b, tokens in zip(self.local_bottleneck, local, strict=True)]
-
-    def _narrow_global(self, global_: Sequence[Tensor]) -> list[Tensor]:
-        return [b(tokens) for b, tokens in zip(self.global_bottleneck, global_, strict=True)]
 
     def regularizer(self, selectors: SelectorTensors | None = None) -> Float[Tensor, ""]:
         """Negative entropy of the layer selectors (-1 to 0) plus the scales' squared distance from a half.
@@ -134,6 +133,18 @@ class SelectorModel(nn.Module):
         # the entropy's gradient is infinite for a share that underflows to 0
         shares = chosen.layer.clamp(min=torch.finfo(chosen.layer.dtype).tiny)
         return undecided - torch.special.entr(shares).sum(dim=1).mean() / math.log(n_layers)
+
+
+def _project(
+    bottlenecks: nn.ModuleList, layers: Sequence[Float[Tensor, "n_images ..."]]
+) -> Sequence[Tensor] | Float[Tensor, "n_layers n_images ..."]:
+    """Project every layer's channels, which are last; on a GPU in one product if they lie in one array."""
+    together = one_array(layers) if uses_tiles(layers[0].device) else None
+    if together is None:
+        return [b(layer) for b, layer in zip(bottlenecks, layers, strict=True)]
+    # not `get_parameter`: a functional call puts plain tensors in their place
+    weights = torch.stack([cast(nn.Linear, bottleneck).weight for bottleneck in bottlenecks])
+    return torch.bmm(together.flatten(1, -2), weights.mT).unflatten(1, together.shape[1:-1])
 
 
 def take_voxels(values: Tensor, voxels: slice) -> Tensor:
