@@ -1,11 +1,16 @@
 """Does a family of mini backbones bear out "brain-like networks forget less"? A preregistered test.
 
-1. Pretrains 12 backbones on scenes of the shapes world: two objectives × three lengths × two seeds.
+1. Pretrains 12 backbones on scenes of the shapes world: two widths × three lengths × two seeds, supervised.
 2. Writes the plan of the test. Its hash goes into every run's manifest before the run starts.
-3. Fine-tunes each backbone on digits and on textures, and tracks the runs (`palimpsest finetune`).
+3. Fine-tunes each backbone on two tasks of signs (`claim_tasks.py`), and tracks the runs (`palimpsest
+   finetune`).
 4. Runs the test (`palimpsest claim`) and copies plan, result and figure.
 
 Everything is resumable: the same command continues where it stopped. The weights stay in the folder.
+
+Two earlier families of supervised and contrastive networks could not be tested: the contrastive ones hardly learned
+digits and textures, so no accuracy was reached by all. Family and tasks were changed after looking at learning curves
+only, and no run of theirs is in this plan.
 
     OMP_NUM_THREADS=1 python benchmarks/claim_mini.py --folder runs/claim_mini --output benchmarks/results
 """
@@ -29,19 +34,16 @@ from harness.reporting import describe_plan, write_claim
 from harness.runs import is_finished, run_folder
 from harness.storage import read_weights, write_atomically
 
-OBJECTIVES = {"sup": "supervised", "clip": "contrastive"}
-WIDTH = 64
+WIDTHS = (32, 64)
 IMAGES_SEEN = (16_000, 32_000, 64_000)
 SEEDS = (0, 1)
 TRUNK = "visual.trunk."
-TASKS = ("digits", "textures")
+TASKS = {"glyphs": 1234, "runes": 5678}  # seeds of their signs
 STUDY = "claim_mini"
 SETTINGS = {
-    "task.n_train": 300,
-    "task.n_test": 150,
-    "finetune.lr": 5e-4,
+    "finetune.lr": 1e-3,
     "finetune.batch_size": 20,
-    "finetune.max_steps": 100,
+    "finetune.max_steps": 200,
     "snapshots.first": 10,
     "snapshots.ratio": 3.2,
     "snapshots.at_epoch_ends": False,
@@ -62,19 +64,19 @@ SETTINGS = {
 class Member:
     """One backbone of the family."""
 
-    objective: str
+    width: int
     images_seen: int
     seed: int
 
     @property
     def name(self) -> str:
         """As in results."""
-        return f"{self.objective}_{self.images_seen}_{self.seed}"
+        return f"sup_w{self.width}_{self.images_seen}_{self.seed}"
 
 
 def list_family() -> list[Member]:
     """List the backbones of the family."""
-    return [Member(*parts) for parts in itertools.product(OBJECTIVES, IMAGES_SEEN, SEEDS)]
+    return [Member(*parts) for parts in itertools.product(WIDTHS, IMAGES_SEEN, SEEDS)]
 
 
 def pretrain_member(member: Member, folder: Path) -> Path:
@@ -83,8 +85,8 @@ def pretrain_member(member: Member, folder: Path) -> Path:
     if path.exists():
         return path
     config = PretrainConfig(
-        objective=OBJECTIVES[member.objective],
-        width=WIDTH,
+        objective="supervised",
+        width=member.width,
         images_seen=member.images_seen,
         seed=member.seed,
         n_scenes=4_800,
@@ -107,18 +109,27 @@ def pretrain_member(member: Member, folder: Path) -> Path:
 
 
 def write_configs(folder: Path) -> Path:
-    """Write one option of `backbone` per member; return the folder of options."""
+    """Write one option of `backbone` per member, and the tasks; return the folder of options."""
     for member in list_family():
         option = {
             "name": member.name,
             "library": "timm",
-            "model": f"palimpsest_mini_{WIDTH}",
+            "model": f"palimpsest_mini_{member.width}",
             "checkpoint": str(folder / "weights" / f"{member.name}.safetensors"),
-            "objective": OBJECTIVES[member.objective],
-            "size": f"w{WIDTH}",
+            "objective": "supervised",
+            "size": f"w{member.width}",
         }
         with write_atomically(folder / "configs" / "backbone" / f"{member.name}.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(option, sort_keys=False), encoding="utf-8")
+    for name, signs in TASKS.items():
+        task = {
+            "source": "python",
+            "name": name,
+            "function": "claim_tasks:glyphs",
+            "arguments": {"signs": signs},
+        }
+        with write_atomically(folder / "configs" / "task" / f"{name}.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
     return folder / "configs"
 
 
@@ -127,7 +138,7 @@ def write_plan(folder: Path) -> Path:
     path = folder / "plan.yaml"
     plan = {
         "study": STUDY,
-        "backbones": {member.name: f"w{WIDTH}" for member in list_family()},
+        "backbones": {member.name: f"w{member.width}" for member in list_family()},
         "tasks": list(TASKS),
         "method": "full",
         "seeds": [0],

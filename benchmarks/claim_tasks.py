@@ -1,4 +1,4 @@
-"""A task that `claim_mini.py` fine-tunes on: signs that no pretraining has shown."""
+"""Tasks that `claim_mini.py` fine-tunes on: signs that no pretraining has shown."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ JITTER = 4  # of a sign's place, pixels
 NOISE = 0.08  # of pixels, standard deviation
 
 
-def glyphs(n_train: int = 600, n_test: int = 200, seed: int = 0) -> harness.Task:
-    """Draw signs of 5 × 5 cells about the middle, in two random greys, with noise."""
-    signs = np.random.default_rng(1234).random((N_SIGNS, CELLS, CELLS)) < 0.5
+def glyphs(signs: int, n_train: int = 600, n_test: int = 200, seed: int = 0) -> harness.Task:
+    """Draw signs of 5 × 5 cells about the middle, in two random greys, with noise.
+
+    Parameters
+    ----------
+    signs : int
+        Seed of the ten signs: each number is another task.
+    n_train, n_test, seed : int
+        Numbers of images, and the seed of their places, greys and noise.
+    """
+    patterns = np.random.default_rng(signs).random((N_SIGNS, CELLS, CELLS)) < 0.5
 
     def draw(count: int, split: int) -> tuple[list[Image.Image], np.ndarray]:
         rng = np.random.default_rng((seed, split))
         labels = np.arange(count) % N_SIGNS
-        return [_draw_sign(signs[label], rng) for label in labels], labels
+        return [_draw_sign(patterns[label], rng) for label in labels], labels
 
     names = [f"sign {number}" for number in range(N_SIGNS)]
     return harness.Task.from_images(draw(n_train, 0), draw(n_test, 1), names)

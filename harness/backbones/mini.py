@@ -19,7 +19,7 @@ from tasks import IMAGE_SIZE
 
 MODEL_NAME = "palimpsest_mini"
 # narrower networks of the same architecture, for families of backbones (benchmarks/claim_mini.py)
-WIDTHS = (64, 96, 128)
+WIDTHS = (32, 64, 96, 128)
 # half grey, half range: close to the statistics of the shapes world
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
@@ -50,6 +50,12 @@ def palimpsest_mini_96(pretrained: bool = False, **kwargs: Any) -> VisionTransfo
 def palimpsest_mini_64(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     """`palimpsest_mini` of width 64: 0.4 M parameters."""
     return _build(64, pretrained, **kwargs)
+
+
+@register_model
+def palimpsest_mini_32(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """`palimpsest_mini` of width 32: 0.1 M parameters."""
+    return _build(32, pretrained, **kwargs)
 
 
 def _build(width: int, pretrained: bool, **kwargs: Any) -> VisionTransformer:

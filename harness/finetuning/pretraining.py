@@ -79,7 +79,7 @@ class PretrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     objective: Literal["contrastive", "supervised"]
-    width: Literal[64, 96, 128] = 128
+    width: Literal[32, 64, 96, 128] = 128
     images_seen: int = Field(300_000, gt=0)
     n_scenes: int = Field(98_304, gt=0)
     n_validation: int = Field(1_200, gt=0)
