@@ -8,9 +8,9 @@
 
 Everything is resumable: the same command continues where it stopped. The weights stay in the folder.
 
-Two earlier families of supervised and contrastive networks could not be tested: the contrastive ones hardly learned
-digits and textures, so no accuracy was reached by all. Family and tasks were changed after looking at learning curves
-only, and no run of theirs is in this plan.
+Two earlier families of supervised and contrastive networks could not be tested: the contrastive ones hardly
+learned digits and textures, so no accuracy was reached by all. Family and tasks were changed after looking at
+learning curves only, and no run of theirs is in this plan.
 
     OMP_NUM_THREADS=1 python benchmarks/claim_mini.py --folder runs/claim_mini --output benchmarks/results
 """

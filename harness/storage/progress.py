@@ -24,6 +24,10 @@ class _Lines(tqdm):
         total = "" if self.total is None else f"/{self.total}"
         self._write(f"{self.desc}: {self.n}{total}")
 
+    def set_postfix(self, *values: Any, refresh: bool = True, **named: Any) -> None:
+        """Change what stands behind a bar, without a line for it."""
+        super().set_postfix(*values, refresh=False, **named)
+
     def close(self) -> None:
         """End without a last line of its own."""
         self.leave = False
