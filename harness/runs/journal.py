@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import SupportsFloat, TypedDict
 
-from harness.storage import InputError
+from harness.storage import InputError, make_folder
 
 # what MLflow accepts, without blanks: stage/measure up to stage/place/subject/layer/name
 _METRIC_NAME = re.compile(r"[\w.\-]+(/[\w.\-]+){1,4}")
@@ -36,7 +36,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         rows, end = read_rows(path) if path.exists() else ([], 0)
         self._seen = {(row["name"], row["step"]) for row in rows}
         self._file = path.open("ab")

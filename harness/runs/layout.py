@@ -13,7 +13,12 @@ from harness.config import (
     config_hash,
     map_hash,
 )
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    cache_folder,
+    make_folder,
+    remove_leftovers,
+)
 
 
 def run_name(config: Config) -> str:
@@ -57,14 +62,24 @@ def maps_folder(study: Path) -> Path:
 
 @contextmanager
 def hold_run(run: Path) -> Iterator[None]:
-    """Lock a run against other processes; an `InputError` if one is working on it."""
-    run.mkdir(parents=True, exist_ok=True)
+    """Lock a run against other processes, and remove what killed ones have left in it and in the cache.
+
+    Raises
+    ------
+    InputError
+        If another process is working on the run.
+    """
+    make_folder(run)
     lock = filelock.FileLock(run / ".lock")
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise InputError(f"{run}: another process is working on this run") from None
     try:
+        remove_leftovers(run, held=True)
+        above = (run.parent, run.parents[1], run.parents[1] / ".trained")
+        for folder in (*above, cache_folder(), *cache_folder().glob("*/")):
+            remove_leftovers(folder)
         yield
     finally:
         lock.release()

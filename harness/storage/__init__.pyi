@@ -2,7 +2,6 @@ from .cache import (
     cache_folder,
 )
 from .errors import (
-    ERRORS_FOLDER,
     INTERRUPTED,
     InputError,
     exit_with_one_line,
@@ -13,10 +12,13 @@ from .file_hashes import (
 )
 from .files import (
     content_hash,
+    make_folder,
+    partial_suffix,
     read_arrays,
     read_json,
     read_record,
     read_weights,
+    remove_leftovers,
     remove_path,
     write_arrays,
     write_atomically,
@@ -57,6 +59,10 @@ from .image_files import (
     report_left_out,
     report_remarks,
 )
+from .launchers import (
+    ERRORS_FOLDER,
+    TERMINATED,
+)
 from .npy_files import (
     describe_array,
     open_npy,
@@ -76,6 +82,7 @@ __all__ = [
     "ERRORS_FOLDER",
     "INTERRUPTED",
     "REMARKS",
+    "TERMINATED",
     "ImageFiles",
     "InputError",
     "as_input_error",
@@ -101,17 +108,20 @@ __all__ = [
     "import_function",
     "list_images",
     "list_images_below",
+    "make_folder",
     "make_once",
     "merge_equal_images",
     "name_warnings",
     "no_image",
     "open_npy",
+    "partial_suffix",
     "quiet_nibabel",
     "read_arrays",
     "read_json",
     "read_npz",
     "read_record",
     "read_weights",
+    "remove_leftovers",
     "remove_path",
     "report_left_out",
     "report_remarks",
