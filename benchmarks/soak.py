@@ -27,6 +27,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from machine import describe_machine, write_figures
+from soak_damage import DamagedInputs, DamagedRuns, judge
 from soak_process import (
     Ended,
     KillAt,
@@ -37,6 +39,9 @@ from soak_process import (
     read_store,
     run_forked,
 )
+from soak_server import SERVER_FAULTS, failing, serving
+
+from harness.tracking.store.connection import connect
 
 SHORT = [
     "backbone=mini_random",
@@ -62,6 +67,7 @@ SHORT = [
 OUTCOMES = ("bit-identical", "one line", "clean", "one line, no file", "traceback", "silent", "hang")
 ALLOWED = OUTCOMES[:3]
 LIMIT = 240.0  # seconds
+SERVER_LIMIT = 480.0  # seconds; the end of a run waits for its store, but not forever
 KILLS_PER_STORM = 5
 Fault = dict[str, Any]
 
@@ -127,7 +133,9 @@ class Soak:
                 assert ended.status == 0, ended.err
                 found |= {kind: int((self.work / "output/counts").read_text()), "seconds": ended.seconds}
             shutil.copytree(self.runs, self.work / "undisturbed", dirs_exist_ok=True)
-            known.write_text(json.dumps(found | {"results": self.read()}), encoding="utf-8")
+            connect(f"sqlite:///{self.work}/empty.db")
+            found |= {"results": self.read(), "words": ended.words}
+            known.write_text(json.dumps(found), encoding="utf-8")
         return json.loads(known.read_text("utf-8"))
 
     def begin(self) -> None:
@@ -149,6 +157,16 @@ class Soak:
         return run
 
 
+KILLS = {
+    "random moment": (signal.SIGKILL, ""),
+    "files": (signal.SIGKILL, ""),
+    "sql": (signal.SIGKILL, ""),
+    "SIGTERM": (signal.SIGTERM, "terminated"),
+    "SIGINT": (signal.SIGINT, "interrupted"),
+}
+KIND = {kind: kind if kind.startswith("SIG") else f"kill -9: {kind}" for kind in KILLS}
+
+
 def storm(soak: Soak, kind: str, number: int, n_kills: int) -> None:
     """Kill one run up to `n_kills` times, then let it end and compare it."""
     name = f"{kind} {number}"
@@ -156,27 +174,25 @@ def storm(soak: Soak, kind: str, number: int, n_kills: int) -> None:
         return
     expected, draw, killed = soak.expect(), soak.draw(name), 0
     soak.begin()
+    number_sent, word = KILLS[kind]
     for place in range(n_kills):
         options: dict[str, Any] = {}
+        # half of them early, where files and the store are made
         share = draw.random() if draw.random() < 0.5 else 10 ** (-3 * draw.random())
         if kind in ("files", "sql"):
             options["trigger"] = KillAt(kind, max(1, round(share * expected[kind] / (1 + place))), soak.work)
         else:
             # at once a fork has no handler of signals yet
             options["at"] = 0.5 + share * expected["seconds"] / (1 + place / 2)
-            options["with_signal"] = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}.get(
-                kind, signal.SIGKILL
-            )
+            options["with_signal"] = number_sent
         ended = soak.finetune(**options)
         if ended.status == 0:
             break  # it was faster
         killed += 1
-        word = {"SIGTERM": (143, "terminated"), "SIGINT": (130, "interrupted")}.get(kind, (137, ""))
-        if ended.status != word[0] or (
-            ended.words[-1:] != [word[1]] if word[1] else "Traceback" in ended.err
-        ):
+        wrong = ended.words[-1:] != [word] if word else "Traceback" in ended.err
+        if ended.status != 128 + number_sent or wrong:
             fault = "hang" if ended.status is None else "traceback"
-            soak.add(name, f"kill: {kind}", fault, f"ended with {ended.status}: {ended.err[-300:]}", killed)
+            soak.add(name, KIND[kind], fault, f"ended with {ended.status}: {ended.err[-300:]}", killed)
             return
     ended = soak.finetune()
     outcome, detail = "bit-identical", ""
@@ -187,7 +203,7 @@ def storm(soak: Soak, kind: str, number: int, n_kills: int) -> None:
     elif different := compare(expected["results"], soak.read()):
         outcome, detail = "silent", f"{len(different)} differ: {', '.join(different[:6])}"
         shutil.copytree(soak.runs, soak.work / name.replace(" ", "-"), dirs_exist_ok=True)
-    soak.add(name, f"kill: {kind}", outcome, detail, max(killed, 1))
+    soak.add(name, KIND[kind], outcome, detail, max(killed, 1))
 
 
 def print_table(faults: list[Fault]) -> dict[str, dict[str, int]]:
@@ -203,20 +219,87 @@ def print_table(faults: list[Fault]) -> dict[str, dict[str, int]]:
     return counts
 
 
+def break_server(soak: Soak, fault: str) -> None:
+    """Let the tiny run log to a server that fails, then forward what is missing to one that does not."""
+    name = f"server {fault}"
+    if soak.is_done(name):
+        return
+    known = soak.expect()
+    expected = known["results"]
+    soak.begin()
+    (whole,) = (soak.work / "undisturbed/default").glob("mini_*")
+    of_run = read_results(whole)
+    database = soak.work / "server.db"
+    shutil.copyfile(soak.work / "empty.db", database)
+    with serving(database) as port:
+        with failing(fault, port, soak.seed) as proxy:
+            uri = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{proxy}"}
+            ended = soak.finetune(environment=uri, limit=SERVER_LIMIT)
+        outcome, detail = judge(
+            ended, [], lambda: compare(of_run, read_results(soak.find_run())), known["words"]
+        )
+        if outcome == "bit-identical" and any(word not in known["words"] for word in ended.words):
+            outcome = "clean"
+        if ended.status == 0 and outcome != "silent":
+            work = dispatching(["forward", str(soak.find_run())])
+            uri = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
+            sent = run_forked(work, soak.work / "output", LIMIT, environment=uri)
+            found = read_results(soak.find_run()) | read_store(database)
+            if different := compare(expected, found):
+                outcome, detail = "silent", f"after forward ({sent.status}): {', '.join(different[:5])}"
+    soak.add(name, f"MLflow server: {fault}", outcome, f"{ended.seconds:.0f} s, {detail}")
+
+
+def damage_runs(soak: Soak, n: int, n_commands: int) -> None:
+    """Damage `n` files of finished runs."""
+    soak.expect()
+    runs = DamagedRuns(soak.work / "undisturbed", soak.runs, SHORT)
+    names = [name for number in range(n) if not soak.is_done(name := f"run file {number}")]
+    if names:
+        runs.find_expected()
+    for name in names:
+        found = runs.damage_one(soak.draw(name), n_commands)
+        for kind, outcome, detail in found or [("run file: unchanged", "bit-identical", "")]:
+            soak.add(name, kind, outcome, detail)
+
+
+def damage_inputs(soak: Soak, n: int) -> None:
+    """Damage `n` files of inputs."""
+    names = [name for number in range(n) if not soak.is_done(name := f"input {number}")]
+    if not names:
+        return
+    inputs = DamagedInputs(soak.work / "inputs")
+    for name in names:
+        for kind, outcome, detail in inputs.damage_one(soak.draw(name)) or [
+            ("input: unchanged", "bit-identical", "")
+        ]:
+            soak.add(name, kind, outcome, detail)
+
+
 def main() -> None:
     """Run what is missing, print the table, and write it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=50, help="of each kind")
+    parser.add_argument("--mutations", type=int, default=500, help="of run files, and as many of inputs")
+    parser.add_argument("--commands", type=int, default=2, help="run on each damaged run, of six")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, required=True, help="folder for runs and finished faults")
+    parser.add_argument("--output", type=Path, help="file of the table, without suffix")
     arguments = parser.parse_args()
     soak = Soak(arguments.work, arguments.seed)
-    for kind in ("random moment", "files", "sql", "SIGTERM", "SIGINT"):
-        for number in range(max(1, arguments.kills // KILLS_PER_STORM)):
+    for number in range(-(-arguments.kills // KILLS_PER_STORM)):
+        for kind in KILLS:
             storm(soak, kind, number, KILLS_PER_STORM)
-    print_table(soak.faults)
+    for fault in SERVER_FAULTS if arguments.kills else ():
+        break_server(soak, fault)
+    damage_inputs(soak, arguments.mutations)
+    damage_runs(soak, arguments.mutations, arguments.commands)
+    counts = print_table(soak.faults)
+    if arguments.output is not None:
+        settings = {"seed": arguments.seed, "machine": describe_machine()}
+        write_figures({**settings, "faults": counts}, arguments.output.with_suffix(".json"))
 
 
 if __name__ == "__main__":

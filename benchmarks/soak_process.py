@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
+from harness.runs import read_rows
 from harness.storage import content_hash, exit_with_one_line
 
 FILE_EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"}
@@ -133,9 +134,12 @@ def run_forked(
     began = time.monotonic()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python 3.12 warns of forks beside threads
+        # until the child has a handler
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         process = os.fork()
     if process == 0:
         _be_child(work, files, trigger, environment or {})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     sent = False
     while True:
         found, raw = os.waitpid(process, os.WNOHANG)
@@ -172,8 +176,13 @@ def _be_child(
         os.environ.update(environment)
         if trigger is not None:
             trigger.install()
+
+        def work_open_to_signals() -> None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+            work()
+
         try:
-            exit_with_one_line(work)
+            exit_with_one_line(work_open_to_signals)
             status = 0
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -205,26 +214,32 @@ def read_results(run: Path) -> dict[str, str]:
         name = path.relative_to(run).as_posix()
         if name.endswith(".partial") or name.startswith("checkpoints"):
             found[f"left over {re.sub(r'[0-9a-f]+-?[0-9]*[.](replaced[.])?partial', 'partial', name)}"] = ""
-        elif not path.is_file() or name in (".lock", "sent.json", "trained_by.json", "results.jsonl"):
             continue
-        elif name in ("manifest.json", "finished.json"):
-            content = json.loads(path.read_bytes())
-            for volatile in ("code_version", "commit", "sealed", "journal"):
-                content.pop(volatile, None)
-            found[name] = json.dumps(content, sort_keys=True)
-        elif path.suffix == ".safetensors":
-            with safe_open(path, "np") as file:
-                # the order of what describes the arrays is not fixed
-                known = sorted((file.metadata() or {}).items())
-            found[name] = content_hash(known, load_file(path))
-        else:
-            found[name] = content_hash(path.read_bytes())
-    lines = (run / "results.jsonl").read_text("utf-8").splitlines()
-    rows = sorted((row["name"], row["step"], row["value"]) for row in map(json.loads, lines))
-    for name, step, value in rows:
+        if not path.is_file() or name in (".lock", "sent.json", "trained_by.json", "results.jsonl"):
+            continue
+        try:
+            found[name] = _hash_content(path)
+        except (ValueError, AttributeError, SafetensorError):
+            found[name] = "unreadable"
+    for row in read_rows(run / "results.jsonl")[0]:
+        name, step, value = row["name"], row["step"], row["value"]
         place = f"row {name} {step}"
         found[f"{place}, again" if place in found else place] = repr(value)
     return found
+
+
+def _hash_content(path: Path) -> str:
+    if path.name in ("manifest.json", "finished.json"):
+        content = json.loads(path.read_bytes())
+        for volatile in ("code_version", "commit", "sealed", "resumed"):
+            content.pop(volatile, None)
+        return json.dumps(content, sort_keys=True)
+    if path.suffix == ".safetensors":
+        with safe_open(path, "np") as file:
+            # the order of what describes the arrays is not fixed
+            known = sorted((file.metadata() or {}).items())
+        return content_hash(known, load_file(path))
+    return content_hash(path.read_bytes())
 
 
 def read_store(database: Path) -> dict[str, str]:
@@ -247,6 +262,8 @@ def read_store(database: Path) -> dict[str, str]:
                 )
                 for key, step, value in rows:
                     if key in ("code_version", "mlflow.source.git.commit", "mlflow.parentRunId"):
+                        continue
+                    if key.startswith("system/"):  # the use of the machine
                         continue
                     place = f"{name} {table} {key} {step}"
                     found[f"{place}, again" if place in found else place] = str(value)

@@ -61,7 +61,7 @@ def test_journal_keeps_rows_in_order_with_all_kinds_of_numbers(tmp_path: Path) -
     ]
     assert end == path.stat().st_size
     lines = path.read_text().splitlines()
-    assert all(list(json.loads(line)) == ["name", "step", "value", "timestamp"] for line in lines)
+    assert all(list(json.loads(line)) == ["name", "step", "value", "timestamp", "crc"] for line in lines)
 
 
 def test_journal_does_not_write_a_step_twice(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -60,7 +61,7 @@ class Journal:
                 raise ValueError(f"metric {name} at step {step}: found {value}, expected a finite number")
             if (name, step) not in self._seen:
                 rows.append(Row(name=name, step=int(step), value=value, timestamp=now))
-        self._file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        self._file.write("".join(_write_row(row) for row in rows).encode())
         self._file.flush()
         self._seen.update((row["name"], row["step"]) for row in rows)
 
@@ -88,7 +89,7 @@ def read_rows(path: Path, offset: int = 0) -> tuple[list[Row], int]:
     ------
     InputError
         Names a file that is missing, or a line that is no row: with another name than a metric's, a step that
-        is no whole number from 0, or a value that is not finite.
+        is no whole number from 0, a value that is not finite, or another check sum than when it was written.
     """
     try:
         with path.open("rb") as file:
@@ -108,6 +109,14 @@ def read_rows(path: Path, offset: int = 0) -> tuple[list[Row], int]:
     return list(rows.values()), offset + len(whole)
 
 
+def _write_row(row: Row) -> str:
+    return json.dumps({**row, "crc": _check_sum(**row)}) + "\n"
+
+
+def _check_sum(name: str, step: int, value: float, timestamp: int) -> int:
+    return zlib.crc32(f"{name} {step} {value!r} {timestamp}".encode())
+
+
 def _read_row(line: bytes) -> Row | None:
     try:
         content = json.loads(line)
@@ -121,5 +130,7 @@ def _read_row(line: bytes) -> Row | None:
         and all(type(number) is int and number >= 0 for number in (step, timestamp))
         and type(value) in (int, float)
         and math.isfinite(value)
+        # rows of earlier versions have none
+        and content.get("crc", crc := _check_sum(name, step, float(value), timestamp)) == crc
     )
     return Row(name=name, step=step, value=float(value), timestamp=timestamp) if right else None
