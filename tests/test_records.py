@@ -148,6 +148,8 @@ def test_a_renamed_run_is_refused(copied: tuple[Config, Path]) -> None:
         {"name": "train/loss", "step": 1, "value": float("nan"), "timestamp": 1},
         {"name": "train/loss", "step": 1, "value": float("inf"), "timestamp": 1},
         {"name": "train/loss", "step": 1, "value": None, "timestamp": 1},
+        {"name": "train/loss", "step": 1, "value": 10**400, "timestamp": 1},
+        {"name": "train/loss", "step": 1, "value": 0.5, "timestamp": 1, "crc": 7},
         {"name": "no place", "step": 1, "value": 0.5, "timestamp": 1},
         {"name": 3, "step": 1, "value": 0.5, "timestamp": 1},
         {"name": "train/loss", "step": 1, "value": 0.5},

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import sys
 import time
 import zlib
 from collections.abc import Mapping
@@ -129,7 +130,8 @@ def _read_row(line: bytes) -> Row | None:
         # bool is an int to Python
         and all(type(number) is int and number >= 0 for number in (step, timestamp))
         and type(value) in (int, float)
-        and math.isfinite(value)
+        # also whole numbers that no float holds
+        and abs(value) <= sys.float_info.max
         # rows of earlier versions have none
         and content.get("crc", crc := _check_sum(name, step, float(value), timestamp)) == crc
     )
