@@ -3,8 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 DOCS_STAMP := .venv/.installed-docs
-# threads for torch; tests run two processes with one thread each
-export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
 # with bytecode, every process of the tests and the demo starts seconds sooner
 export PYTHONDONTWRITEBYTECODE :=

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/anchored_layers.py --output benchmarks/results/anchored_layers
 
-Fits have the length of the demo's (`study=demo`): 100 steps, and 640 training stimuli unless `--train` says
-otherwise. Three kinds of cells:
+Fits take 100 steps of gradient descent from the image's centre, and 640 training stimuli unless `--train`
+says otherwise. Three kinds of cells:
 
 - planted: wiring planted by `recovery.py`, in tokens of mini_clip; which fits find the layers;
 - subject: the simulated subject, whose areas read no network; R² only;
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import describe_machine, write_figures
+from machine import DEMO_BY_DESCENT, describe_machine, write_figures
 from matplotlib.figure import Figure
 from recovery import Planted, plant
 
@@ -69,7 +69,7 @@ class Bench:
     def config(self, backbone: str, **settings: Any) -> Config:
         """Settings of the demo, with those of a variant."""
         overrides = [f"mapping.{name}={value}" for name, value in settings.items()]
-        chosen = ["study=demo", f"backbone={backbone}", f"brain.n_voxels={self.n_voxels}"]
+        chosen = ["study=demo", f"backbone={backbone}", f"brain.n_voxels={self.n_voxels}", *DEMO_BY_DESCENT]
         return load_config([*chosen, *overrides])
 
     def scenes(self, backbone: str) -> StandardTokens:

@@ -41,7 +41,7 @@ from families_fits import (
 )
 from families_report import CHANGED, DEMO, NOISE, SHIFT, STEP_0, draw, write_tables
 from known_rewiring import Planted, add_noise
-from machine import describe_machine, write_figures
+from machine import DEMO_BY_DESCENT, describe_machine, write_figures
 from torch import Tensor
 from validity_report import read_rows
 
@@ -74,7 +74,7 @@ class PlantedBrain:
 
     def __init__(self, arguments: argparse.Namespace, backbone: str, seed: int) -> None:
         self._arguments, self._backbone, self.seed = arguments, backbone, seed
-        self.config = load_config(["study=demo", f"backbone={backbone}"])
+        self.config = load_config(["study=demo", f"backbone={backbone}", *DEMO_BY_DESCENT])
 
     @cached_property
     def planted(self) -> Planted:

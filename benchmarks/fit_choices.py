@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import describe_machine, write_figures
+from machine import DESCENT_ALONE, describe_machine, write_figures
 
 from harness.backbones.load import load_backbone
 from harness.brains.load import load_brain
@@ -50,6 +50,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         [
             f"backbone={arguments.backbone}",
             "mapping.anchor=none",
+            *DESCENT_ALONE,
             f"brain.n_voxels={arguments.voxels}",
             f"brain.n_stimuli={arguments.stimuli}",
         ]

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import describe_machine, write_figures
+from machine import DESCENT_ALONE, describe_machine, write_figures
 from matplotlib.figure import Figure
 from scipy.spatial import KDTree
 
@@ -173,7 +173,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             f"backbone={arguments.backbone}",
             f"brain.n_voxels={arguments.voxels}",
             "brain.n_stimuli=20",
-            "mapping.anchor=none",  # what descent alone finds
+            "mapping.anchor=none",
+            *DESCENT_ALONE,
             f"mapping.steps={arguments.steps}",
             f"mapping.regularization_steps={arguments.steps // 2}",
         ]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import describe_machine, write_figures
+from machine import DESCENT_ALONE, describe_machine, write_figures
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
@@ -154,7 +154,8 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
         rows: list[dict[str, Any]] = []
         places: dict[str, np.ndarray] = {}
         for name in BACKBONES:
-            chosen = [f"backbone={name}", "mapping.anchor=none", f"mapping.steps={arguments.steps}"]
+            chosen = [f"backbone={name}", "mapping.anchor=none", *DESCENT_ALONE]
+            chosen.append(f"mapping.steps={arguments.steps}")
             config = load_config(chosen)
             settings = config.mapping.model_copy(update={"regularization_steps": arguments.steps // 2})
             split = split_stimuli(len(stimuli), config.mapping.held_out, config.seed)

@@ -261,7 +261,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         "regularization_steps": arguments.steps // 2,
     }
     configs = {
-        "separate": FactorTopyConfig(**shared),
+        "separate": FactorTopyConfig(**shared, lr=5e-3, start="centre", readout="descent"),
         "through time": ThroughTimeConfig(**shared, change_penalty=arguments.change_penalty),
     }
     for seed in range(arguments.first, arguments.first + arguments.replicates):

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import describe_machine, write_figures
+from machine import DEMO_BY_DESCENT, describe_machine, write_figures
 
 from harness.backbones.backbone import encoder_hash
 from harness.backbones.load import load_backbone
@@ -180,7 +180,13 @@ def main() -> None:
     if arguments.floor <= max(FLOORS):
         parser.error(f"--floor: found {arguments.floor}, expected more than {max(FLOORS)}")
     config = load_config(
-        ["study=demo", "mapping.anchor=none", f"backbone={arguments.backbone}", *arguments.set]
+        [
+            "study=demo",
+            "mapping.anchor=none",
+            *DEMO_BY_DESCENT,
+            f"backbone={arguments.backbone}",
+            *arguments.set,
+        ]
     )
     with tempfile.TemporaryDirectory() as folder:
         found = fit_all(config, arguments, Path(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,11 @@ from huggingface_hub import constants, snapshot_download
 from harness.config import HubTaskConfig
 from harness.storage import (
     InputError,
+    content_hash,
+    hide_passwords,
     hub_answers,
+    refuse_endless,
+    user_path,
 )
 from tasks.external import build_external
 from tasks.splits import choose_splits
@@ -45,11 +50,19 @@ def build(config: HubTaskConfig, at_most: bool = False) -> Task:
 def open_repository(config: HubTaskConfig) -> dict[str, datasets.Dataset]:
     """Open all splits of a data set; rows stay on disk."""
     if config.root is not None:
-        root = Path(config.root).expanduser()
+        root = user_path(config.root)
         if not root.is_dir():
             raise InputError(f"{root}: no such folder; expected a copy of {config.repository}")
+        if glob.has_magic(str(root.resolve())):
+            raise InputError(
+                f"task.root: found {root.resolve()}, expected a path without *, ? and [, which datasets "
+                "takes for a pattern"
+            )
+        key = _mark_files(root)
         with _one_line(str(root)):
-            return _load(str(root), config)
+            # datasets knows a file by its name and time alone, and would serve what it made of an older one
+            cache = Path(datasets.config.HF_DATASETS_CACHE) / "of_folders" / key
+            return _load(str(root), config, cache_dir=str(cache))
     if hub_answers():
         with _one_line(config.repository):
             return _load(config.repository, config, revision=config.revision)
@@ -74,7 +87,8 @@ def _load_from_cache(config: HubTaskConfig) -> dict[str, datasets.Dataset]:
             )
         except Exception as error:
             raise InputError(
-                f"{config.repository}: the hub at {constants.ENDPOINT} does not answer and neither the cache "
+                f"{config.repository}: the hub at {hide_passwords(constants.ENDPOINT)} does not answer and "
+                f"neither the cache "
                 f"{constants.HF_HUB_CACHE} nor {datasets.config.HF_DATASETS_CACHE} has a copy "
                 f"({type(error).__name__}); on a machine with network access, run `hf download "
                 f"{config.repository} --repo-type dataset --local-dir DIR` and set task.root=DIR, or use "
@@ -82,6 +96,19 @@ def _load_from_cache(config: HubTaskConfig) -> dict[str, datasets.Dataset]:
             ) from None
         with _one_line(f"{config.repository} (cache {folder})"):
             return _load(folder, config)
+
+
+def _mark_files(root: Path) -> str:
+    """Hash names, sizes, times and inodes of all files below a folder, which change with the files."""
+    marks = {}
+    for path in sorted(root.rglob("*")):
+        refuse_endless(path)
+        if path.is_file():
+            found = path.stat()
+            marks[path.relative_to(root).as_posix()] = [
+                *(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+            ]
+    return content_hash(str(root.resolve()), marks)[:32]
 
 
 @contextmanager
@@ -92,7 +119,7 @@ def _one_line(place: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        said = " ".join((str(error) or type(error).__name__).split())
+        said = hide_passwords(" ".join((str(error) or type(error).__name__).split()))
         if "scripts are no longer supported" in said:
             said += "; expected a data set of parquet or image files, such as its branch refs/convert/parquet"
         raise InputError(f"{place}: cannot be loaded: {said}") from error

@@ -17,6 +17,7 @@ from PIL import Image
 from harness.storage import (
     InputError,
     decode_image,
+    refuse_endless,
 )
 
 
@@ -44,6 +45,7 @@ def read_stored(item: dict[str, Any], name: str) -> bytes:
     """Read the content of an image file, from the data set or from disk; errors use `name`."""
     if item["bytes"] is not None:
         return item["bytes"]
+    refuse_endless(Path(item["path"]))
     try:
         return Path(item["path"]).read_bytes()
     except FileNotFoundError:

@@ -19,6 +19,7 @@ from harness.storage import (
     no_image,
     report_left_out,
     unknown_name,
+    user_path,
 )
 from tasks.external import build_external
 from tasks.splits import (
@@ -47,7 +48,7 @@ def build(config: ImagefolderTaskConfig, at_most: bool = False) -> Task:
         If the folder does not exist, has no class folder or a class without images, its folders look like
         splits but cannot be read as such, or the order of its classes is not certain but needed.
     """
-    root = Path(config.root).expanduser()
+    root = user_path(config.root)
     folders = _subfolders(root)
     names, left_out = find_images(root)
     report_left_out(root, left_out)

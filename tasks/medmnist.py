@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from PIL import Image
 
@@ -11,7 +9,9 @@ from harness.config import MedmnistTaskConfig
 from harness.storage import (
     InputError,
     read_npz,
+    refuse_endless,
     unknown_name,
+    user_path,
 )
 from tasks.subsets import choose_rows
 from tasks.task import (
@@ -29,8 +29,9 @@ def build(config: MedmnistTaskConfig, at_most: bool = False) -> Task:
     InputError
         If the file is missing or not a two-dimensional set of MedMNIST, or a label is none of `class_names`.
     """
-    root = Path(config.root or "~/.medmnist").expanduser()
+    root = user_path(config.root or "~/.medmnist")
     file = root / (f"{config.flag}.npz" if config.size == 28 else f"{config.flag}_{config.size}.npz")
+    refuse_endless(file)
     if not file.is_file():
         others = [path.stem for path in root.glob("*.npz")]
         if others:

@@ -15,7 +15,12 @@ import numpy as np
 import pandas as pd
 
 from harness.config import TableTaskConfig
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    find_outside,
+    refuse_endless,
+    user_path,
+)
 from tasks.cells import (
     read_flags,
     read_numbers,
@@ -47,12 +52,12 @@ def build(config: TableTaskConfig, at_most: bool = False) -> Task:
         If the table is missing or broken, a column or a listed file is missing, a row has no split, or an
         image has two labels.
     """
-    table = Path(config.table).expanduser()
-    root = Path(config.root).expanduser() if config.root is not None else table.parent
+    table = user_path(config.table)
+    root = user_path(config.root) if config.root is not None else table.parent
     whole = read_table(table, config.image_column)
     parts = {str(table): whole}
     if config.test_table is not None:
-        test = Path(config.test_table).expanduser()
+        test = user_path(config.test_table)
         if test.resolve() == table.resolve():
             raise InputError(f"task.test_table: found {test}, the same as task.table; expected another file")
         parts[str(test)] = read_table(test, config.image_column)
@@ -93,6 +98,7 @@ def read_table(path: Path, image_column: str) -> pd.DataFrame:
     suffix = path.suffix.lower()
     if suffix not in (*SEPARATORS, ".parquet"):
         raise InputError(f"{path}: expected a file ending in {', '.join((*SEPARATORS, '.parquet'))}")
+    refuse_endless(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
@@ -197,11 +203,21 @@ def _find_files(place: str, frame: pd.DataFrame, root: Path, config: TableTaskCo
             )
         files.append(os.path.normpath(root / name))
         if not os.path.isfile(files[-1]):
+            refuse_endless(Path(files[-1]))
             missing.append(row)
     if missing:
         raise InputError(
             f"{place}, row {missing[0]}: {files[missing[0]]}: no such file ({len(missing)} of {len(files)} "
             "are missing); expected file names below task.root, by default the table's folder"
+        )
+    outside = [] if config.allow_outside_root else find_outside(root, files)
+    if outside:
+        row = outside[0]
+        raise InputError(
+            f"{place}, row {row}: found {frame[column].iloc[row]}, which leads out of {root} to "
+            f"{os.path.realpath(files[row])} ({len(outside)} of {len(files)} do); expected files in "
+            "task.root, by default the table's folder: set it to a folder that holds them, or "
+            "task.allow_outside_root=true"
         )
     return files
 

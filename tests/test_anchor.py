@@ -16,7 +16,6 @@ from harness.mappings.factortopy.fit import anchor_layers
 from harness.mappings.factortopy.model import FactorTopy
 from harness.mappings.factortopy.selectors import SelectorTensors
 from harness.mappings.splits import split_by_seed, split_stimuli
-from harness.mappings.training import FitSample
 from harness.storage.errors import InputError
 from harness.tokens.extraction import LayerTokens
 from harness.tokens.frame import StandardTokens, standardize_tokens
@@ -40,7 +39,8 @@ def planted_tokens() -> StandardTokens:
 
 
 def planted_evidence(rows: np.ndarray = TRAIN) -> torch.Tensor:
-    return layer_evidence(planted_tokens(), torch.from_numpy(make_planted().responses), rows, rows)
+    responses = torch.from_numpy(make_planted().responses)
+    return layer_evidence(planted_tokens(), responses, rows, rows).layer
 
 
 def score_by_hat_matrix(parts: list[np.ndarray], response: np.ndarray, counts: np.ndarray) -> float:
@@ -70,7 +70,8 @@ def test_evidence_is_generalised_cross_validation_of_pictures(n_copies: int) -> 
     rows = rng.permutation(np.repeat(np.arange(40), counts))
     signal = tokens.local[0][:, 0, 0, 0].numpy() - tokens.global_[0][:, 2].numpy()
     responses = signal[:, None] + rng.standard_normal((40, 3)).astype(np.float32)
-    found = layer_evidence(tokens, torch.from_numpy(responses), rows, rows)
+    evidence = layer_evidence(tokens, torch.from_numpy(responses), rows, rows)
+    found = evidence.layer
     effective = counts.sum() ** 2 / (counts**2).sum()
     layers = list(zip(tokens.local, tokens.global_, strict=True))
     for voxel in range(3):
@@ -80,6 +81,8 @@ def test_evidence_is_generalised_cross_validation_of_pictures(n_copies: int) -> 
         ]
         expected = -effective / 2 * (np.array(scores) - min(scores))
         np.testing.assert_allclose(found[voxel], expected, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(evidence.place[voxel], [min(scores)], rtol=1e-3, atol=1e-3)
+    assert evidence.n_effective == pytest.approx(effective)
     assert (found[:, 0] == 0).all()
     assert (found[:, 1] < -1).all()
 
@@ -89,7 +92,8 @@ def test_copies_of_all_rows_say_no_more_than_one() -> None:
     responses = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
     once, rows = np.arange(40), np.repeat(np.arange(40), 3)
     torch.testing.assert_close(
-        layer_evidence(tokens, responses, rows, rows), layer_evidence(tokens, responses, once, once)
+        layer_evidence(tokens, responses, rows, rows).layer,
+        layer_evidence(tokens, responses, once, once).layer,
     )
 
 
@@ -101,8 +105,9 @@ def test_repeats_of_a_picture_are_one_observation_of_their_mean() -> None:
         standardize_tokens(part, torch.arange(part.n_images), 2, "cpu") for part in (tokens, doubled)
     )
     responses = torch.randn(80, 6, generator=torch.Generator().manual_seed(1))
-    found = layer_evidence(repeated, responses, np.arange(80), np.arange(80) // 2)
-    expected = layer_evidence(single, responses.view(40, 2, 6).mean(1), np.arange(40), np.arange(40))
+    found = layer_evidence(repeated, responses, np.arange(80), np.arange(80) // 2).layer
+    means = responses.view(40, 2, 6).mean(1)
+    expected = layer_evidence(single, means, np.arange(40), np.arange(40)).layer
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -132,7 +137,7 @@ def test_constant_voxels_have_no_evidence() -> None:
     tokens, rows = make_tokens(40, 2, (3, 4)), np.arange(40)
     responses = torch.randn(40, 2, generator=torch.Generator().manual_seed(1))
     responses[:, 1] = 0.1
-    found = layer_evidence(tokens, responses, rows, rows)
+    found = layer_evidence(tokens, responses, rows, rows).layer
     assert found[1].tolist() == [0, 0]
     assert found[0].amin() < 0
 
@@ -222,10 +227,9 @@ def test_pull_has_the_gradient_of_the_cross_entropy() -> None:
     """With respect to the logits: strength × (ω − q) / number of voxels."""
     planted = make_planted()
     config = CONFIG.model_copy(update={"anchor": "pull", "anchor_strength": 0.3})
-    sample = FitSample(planted_tokens(), torch.from_numpy(planted.responses), TRAIN, TRAIN)
     box = torch.as_tensor(planted.bounding_box, dtype=torch.float32)
     model = FactorTopy(torch.as_tensor(planted.coords), box, [6, 7, 8], 8)
-    pull = anchor_layers(model, sample, planted.coords, config)
+    pull = anchor_layers(model, planted_evidence(), planted.coords, config)
     logits = torch.randn(len(planted.layer), 3, requires_grad=True)
     shares = logits.softmax(dim=1)
     n_voxels = len(shares)
@@ -272,8 +276,9 @@ def test_held_out_and_repeated_pictures_do_not_reach_the_evidence() -> None:
 def test_anchors_leave_the_draws_of_a_fit_alone() -> None:
     """Same initial weights and batches: with the same ω, all else is the same."""
     planted = make_planted()
+    unchanged = {"steps": 1, "lr": 1e-12, "readout": "descent"}
     one, other = (
-        fit_planted(planted, CONFIG.model_copy(update={"anchor": kind, "steps": 1, "lr": 1e-12}))
+        fit_planted(planted, CONFIG.model_copy(update={"anchor": kind} | unchanged))
         for kind in ("none", "prior")
     )
     np.testing.assert_allclose(one.weights, other.weights, atol=1e-6)

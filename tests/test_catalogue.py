@@ -142,6 +142,7 @@ EXPECTED = {
     "brain/all/r2": ((-math.inf, 1.0), "higher", True, "number"),
     "brain/V1/r2": ((-math.inf, 1.0), "higher", False, "number"),
     "brain/V1/r2_subjects": ((1.0, math.inf), "neither", False, "number"),
+    "brain/V1/ridge_r2": ((-math.inf, 1.0), "higher", False, "number"),
     "brain/V1/r2_normalised": (ANY, "higher", False, "number"),
     "brain/V1/r2_normalised_voxels": (UP, "neither", False, "number"),
     "brain/V1/correlation": (SIGNED, "higher", False, "number"),

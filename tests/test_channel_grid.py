@@ -22,7 +22,7 @@ from harness.brains.brain import Roi
 from harness.brains.load import load_brain
 from harness.cli import dispatch
 from harness.commands.map import run
-from harness.config.compose import load_config, to_yaml
+from harness.config.compose import load_config
 from harness.mappings.mapping import load_mapping, save_mapping
 from harness.mappings.splits import Split, save_split
 from harness.measures.projection import Projection, open_reader
@@ -43,7 +43,9 @@ from harness.reporting.region_channels import (
     draw_channels,
 )
 from harness.runs.layout import mapping_folder, split_file
+from harness.runs.records import begin_record
 from harness.storage.errors import InputError
+from harness.storage.files import read_json
 from harness.storage.hub import hub_answers, without_downloads
 from harness.tokens.extraction import extract_tokens
 
@@ -220,16 +222,19 @@ def test_stimuli_are_held_out_from_every_network_and_shown_once(tmp_path: Path) 
     assert shown(other, one, third) == [2, 4, 6]  # nothing is held out from all: those of the first
 
 
+def record_settings(folder: Path, *overrides: str) -> None:
+    """Let a map be one that began with other settings."""
+    begin_record(load_config([*MAP, *overrides]), folder, read_json(folder / "manifest.json"))
+
+
 def lose_weights(folder: Path) -> str:
     """Let the map be of a network of the hub, which is not in the cache."""
-    config = load_config([*MAP, "backbone=clip_b16"])
-    (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    record_settings(folder, "backbone=clip_b16")
     return r"clip_b16 is not shown: .*the cache .* has no copy"
 
 
 def change_weights(folder: Path) -> str:
-    config = load_config([*MAP, "backbone=mini_random", "backbone.seed=5"])
-    (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    record_settings(folder, "backbone=mini_random", "backbone.seed=5")
     return "mini_random is not shown: .*found other weights of mini_random than those mapped"
 
 
@@ -243,6 +248,15 @@ def drop_channels(folder: Path) -> str:
 def drop_learned(folder: Path) -> str:
     (mapping_folder(folder, 0) / "learned.safetensors").unlink()
     return "mini_random is not shown: .*saved without learned.safetensors"
+
+
+def test_edited_settings_are_refused(study: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(study, tmp_path / "study"))
+    (folder,) = (copy / "maps").glob("mini_random-*")
+    settings = folder / "config.yaml"
+    settings.write_text(settings.read_text().replace("mapping:", "mapping:  # mine"))
+    with pytest.raises(InputError, match=r"config.yaml: differs from the settings that the run began with"):
+        read_maps(find_maps(copy))
 
 
 @pytest.mark.parametrize("damage", [lose_weights, change_weights, drop_channels, drop_learned])

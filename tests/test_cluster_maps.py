@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from made_study import make_brain, make_mapping, without_surface
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -59,7 +59,7 @@ def test_bars_are_shares_of_a_region() -> None:
 
 def test_voxels_are_drawn_in_their_cluster_s_colour() -> None:
     figure = draw_clusters(BRAIN, BRAIN.rois, CLUSTERS, "made")
-    meshes = [item for item in figure.axes[0].collections if isinstance(item, PolyCollection)]
+    meshes = [item for item in figure.axes[0].collections if isinstance(item, PathCollection)]
     drawn = np.concatenate([mesh.get_facecolor()[:, :3] for mesh in meshes])
     # a face has one cluster's colour, never a blend; inside, there are two faces per voxel
     colours = cluster_colours(3)
@@ -86,7 +86,7 @@ def test_a_number_has_one_colour_in_all_maps() -> None:
     figure = draw_cluster_maps(BRAIN, {"before": one, "after": two, "both": np.where(one, 1, 0)})
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["before", "after", "both"]
     faces = [
-        np.concatenate([i.get_facecolor()[:, :3] for i in ax.collections if isinstance(i, PolyCollection)])
+        np.concatenate([i.get_facecolor()[:, :3] for i in ax.collections if isinstance(i, PathCollection)])
         for ax in figure.axes
     ]
     np.testing.assert_allclose(faces[0].max(axis=0), cluster_colours(2)[0], atol=1e-6)

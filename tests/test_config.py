@@ -14,7 +14,6 @@ from harness.config.compose import (
     flatten,
     load_config,
     read_config,
-    settings,
     to_yaml,
 )
 from harness.config.folders import (
@@ -23,6 +22,7 @@ from harness.config.folders import (
     group_options,
 )
 from harness.config.mapping import FactorTopyConfig
+from harness.config.overrides import settings
 from harness.config.run import Config
 from harness.storage.errors import InputError
 from tasks.load import NAMES
@@ -142,7 +142,7 @@ def test_a_grid_can_name_settings_with_dots() -> None:
         ("~seed", ["'~seed'", "key=value"]),
         ("seed=1,2", ["'seed=1,2'", "key=value"]),
         ("backbone@x=mini_clip", ["key=value"]),
-        ("backbone.checkpoint=/a/lr=1.pt", ["'backbone.checkpoint=\"/a/lr=1.pt\"'"]),
+        ("task.class_names=[a=b,c]", ["key=value", "quote a value that contains ="]),
         ("=", ["key=value"]),
         ("seed=${nowhere}", ["nowhere"]),
     ],

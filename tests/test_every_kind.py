@@ -18,7 +18,6 @@ import pytest
 import torch
 import yaml
 from catalogued import check_rows
-from filelock import FileLock
 from made_backbones import add_tiny_resnet, add_tiny_siglip, add_tiny_vit, register_small
 from made_recordings import make_arrays, write_arrays
 from made_weights import (
@@ -59,6 +58,7 @@ from harness.runs.layout import (
     snapshot_folder,
 )
 from harness.storage.files import read_weights
+from harness.storage.locks import hold_lock
 from harness.tracking.queries import metric_curves
 
 STEPS = (0, 1, 3)
@@ -184,7 +184,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "kinds"
     folder.mkdir(exist_ok=True)
-    with FileLock(folder / "recording.lock"):
+    with hold_lock(folder / "recording.lock"):
         if not (folder / "recording").exists():
             write_arrays(folder / "recording", make_arrays(), 8)
     return folder
@@ -198,7 +198,7 @@ def one_store(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def finish(kind: Kind, root: Path) -> Path:
     """Return the folder of a kind's run, after doing the run if it is missing."""
     folder = root / kind.backbone
-    with FileLock(root / f"{kind.backbone}.lock"):
+    with hold_lock(root / f"{kind.backbone}.lock"):
         if not (folder / "run").exists():
             config = configure(kind, root)
             run(config)

@@ -12,7 +12,7 @@ from drawn import draw_on
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import rgb_to_hsv
 
 from harness.brains.brain import Surface
@@ -52,7 +52,7 @@ def two_sheets() -> Surface:
 
 def face_colours(ax: Axes) -> tuple[np.ndarray, np.ndarray]:
     """Return centres and RGB colours of all drawn faces."""
-    meshes = [item for item in ax.collections if isinstance(item, PolyCollection)]
+    meshes = [item for item in ax.collections if isinstance(item, PathCollection)]
     centres = [path.vertices[:3].mean(axis=0) for mesh in meshes for path in mesh.get_paths()]
     return np.array(centres), np.concatenate([mesh.get_facecolor()[:, :3] for mesh in meshes])
 

@@ -262,3 +262,20 @@ def test_settings_come_from_the_command_line() -> None:
     config = load_config(["brain=grayordinates", "brain.root=/data", "brain.cortex=all"]).brain
     assert isinstance(config, GrayordinatesConfig)
     assert (config.cortex, config.subcortex) == ("all", False)
+
+
+def test_images_outside_their_folder_are_refused_unless_allowed(tmp_path: Path) -> None:
+    root = tmp_path / "maps"
+    root.mkdir()
+    write(root)
+    first = (root / NAMES[0]).rename(tmp_path / NAMES[0])
+    table = root / "stimuli.tsv"
+    table.write_text(table.read_text().replace(NAMES[0], f"../{NAMES[0]}"))
+    with pytest.raises(InputError, match=rf"stimuli.tsv: found ../{NAMES[0]}, which leads out of .*maps \("):
+        load(root)
+    brain = load(root, allow_outside_root=True)
+    assert f"../{NAMES[0]}" in brain.stimulus_ids.tolist() and first.exists()
+    # a table elsewhere
+    table.rename(tmp_path / "stimuli.tsv")
+    moved = load(root, allow_outside_root=True, table=str(tmp_path / "stimuli.tsv"))
+    assert moved.fingerprint == brain.fingerprint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import time
@@ -76,6 +77,51 @@ def test_from_a_copy_in_a_folder(tmp_path: Path) -> None:
         InputError, match=r"found single labels, .*set task.multi_label=false, or task.separator"
     ):
         load(root=str(tmp_path / "copy"), image_column="img", label_column="fine_label", multi_label=True)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_changed_label_is_seen(kept: bool, tmp_path: Path) -> None:
+    write_hub_copy(tmp_path / "copy", SPLITS, NAMES, ("image", "label"))
+    check(load(root=str(tmp_path / "copy")))
+    (file,) = (tmp_path / "copy").rglob("*train*.parquet")
+    before = file.stat()
+    write_hub_copy(tmp_path / "other", {**SPLITS, "train": [2, 1, 0, 0, 1, 2, 1]}, NAMES, ("image", "label"))
+    shutil.copy(next((tmp_path / "other").rglob("*train*.parquet")), file)
+    if kept:  # as cp -p, tar and rsync do
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert load(root=str(tmp_path / "copy")).train["label"] == [2, 1, 0, 0, 1, 2, 1]
+
+
+# datasets leaves metadata.csv open
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_changed_label_and_image_of_files_are_seen(tmp_path: Path) -> None:
+    root = tmp_path / "my photos (1), é#=x"
+
+    def write(first: int, labels: str) -> list[str]:
+        for split in ("train", "test"):
+            (root / split).mkdir(parents=True, exist_ok=True)
+            for image in range(3):
+                file = root / split / f"{image}.png"
+                make_image(first + image + 100 * (split == "test")).save(file)
+                os.utime(file, (1e9, 1e9))
+            table = root / split / "metadata.csv"
+            rows = "".join(f"{image}.png,{label}\n" for image, label in enumerate(labels))
+            table.write_text(f"file_name,label\n{rows}")
+            os.utime(table, (1e9, 1e9))
+        task = load(root=str(root))
+        shown = np.asarray(make_image(first))
+        np.testing.assert_array_equal(np.asarray(task.train[0]["image"]), shown)
+        return [task.class_names[label] for label in task.train["label"]]
+
+    assert write(0, "aba") == ["a", "b", "a"]
+    assert write(0, "bba") == ["b", "b", "a"]
+    assert write(50, "bba") == ["b", "b", "a"]
+
+
+def test_a_path_that_datasets_cannot_open_is_named(tmp_path: Path) -> None:
+    (tmp_path / "my [1]").mkdir()
+    with pytest.raises(InputError, match=r"task.root: found .*my \[1\], expected a path without \*"):
+        load(root=str(tmp_path / "my [1]"))
 
 
 def test_lists_of_labels(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from made_recordings import write_picture
 from PIL import ExifTags, Image, features
 
-from harness.storage.errors import InputError
+from harness.storage.errors import InputError, exit_with_one_line
 from harness.storage.image_files import (
     ImageFiles,
     as_rgb,
@@ -286,3 +286,22 @@ def test_equal_ids_and_equal_contents_make_one_picture(caplog: pytest.LogCapture
     caplog.clear()
     assert merge_equal_images(np.array([7, 7, 9]), ["1", "1", "2"]).tolist() == [7, 7, 9]
     assert not caplog.records
+
+
+def test_pillow_warns_once_and_names_the_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    image = Image.new("RGB", (8, 8))
+    exif = image.getexif()
+    exif[0x010E] = "a description of some length"
+    image.save(tmp_path / "a.jpg", exif=exif.tobytes()[:-20])  # cut off
+
+    def read_twice() -> None:
+        hash_images(tmp_path, ["a.jpg"])
+        decode_image(tmp_path / "a.jpg")  # as in every epoch
+
+    warnings.simplefilter("always")
+    exit_with_one_line(read_twice)
+    (record,) = caplog.records
+    assert "a.jpg: Truncated File Read" in record.getMessage()
+    assert not recwarn.list

@@ -185,6 +185,8 @@ def test_random_weights_follow_the_seed_and_preprocessing_can_be_set() -> None:
         load_backbone(load_config([*BACKBONE, f"backbone.seed={seed}"]).backbone) for seed in (1, 1, 2)
     )
     assert encoder_hash(first) == encoder_hash(again) != encoder_hash(other)
+    shifted = load_config([*BACKBONE, "backbone.preprocessing.mean=[0,0.5,1]"]).backbone
+    assert shifted.preprocessing.mean == (0, 0.5, 1)
     squashed = load_backbone(load_config([*BACKBONE, "backbone.preprocessing.crop_mode=squash"]).backbone)
     assert (first.preprocessing.crop_mode, squashed.preprocessing.crop_mode) == ("center", "squash")
 

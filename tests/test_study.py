@@ -6,6 +6,7 @@ from harness.storage.errors import InputError
 from harness.storage.files import write_json
 from harness.studies import study
 from harness.studies.grid import expand_grid
+from harness.studies.pool import Job
 
 
 def test_grid_is_expanded_and_the_command_line_wins():
@@ -26,7 +27,11 @@ def test_finished_runs_are_skipped_and_failed_ones_counted(monkeypatch, tmp_path
     write_json(folders[0] / "finished.json", {"steps": [0]})
     started = []
 
-    monkeypatch.setattr(study, "launch", lambda name, combination: started.append(combination[-1]) or 1)
+    def fail(name, jobs, layout, listener):
+        started.extend(job.arguments[-1] for job in jobs)
+        return {job.title: 1 for job in jobs}
+
+    monkeypatch.setattr(study, "run_jobs", fail)
     monkeypatch.setattr(study, "write_report", lambda folder: folder / "report.html")
     monkeypatch.setattr(study, "read_runs", lambda folder: [])
     monkeypatch.setattr(study, "compare_runs", lambda runs: runs)
@@ -62,9 +67,42 @@ def test_a_study_ends_in_a_contrast_of_its_own_backbones(name):
 
 
 def test_study_without_a_finished_run_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(study, "launch", lambda name, combination: 1)
+    monkeypatch.setattr(study, "run_jobs", lambda name, jobs, *_: {job.title: 1 for job in jobs})
     with pytest.raises(InputError, match="none of the 3 runs has finished"):
         study.run_study(["study=demo", f"runs_dir={tmp_path}"])
+
+
+@pytest.mark.parametrize(
+    ("options", "gpus", "workers", "alone"),
+    [
+        (None, 0, None, False),  # a CPU
+        (None, 1, None, False),
+        (["--multi_gpu"], 2, None, False),  # a run per GPU
+        (["--multi_gpu"], 2, 1, True),  # all GPUs for each
+        ([], 2, None, True),  # as the user has configured accelerate
+    ],
+)
+def test_runs_share_a_machine_or_have_it_alone(monkeypatch, options, gpus, workers, alone):
+    jobs = [Job("[1/2] one", ["seed=1"]), Job("[2/2] two", ["seed=2"])]
+    together, launched = [], []
+    monkeypatch.setattr(study, "launch_options", lambda: options)
+    monkeypatch.setattr(study.torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(study, "launch", lambda name, arguments: launched.append(arguments) or 0)
+    monkeypatch.setattr(study, "run_jobs", lambda name, jobs, layout, _: together.append(layout) or {})
+    assert study.run_missing(jobs, workers) == 0
+    assert launched == ([job.arguments for job in jobs] if alone else [])
+    assert [layout.gpus for layout in together] == ([] if alone else [gpus])
+
+
+def test_all_gpus_work_on_a_single_run(monkeypatch):
+    launched = []
+    monkeypatch.setattr(study, "launch_options", lambda: ["--multi_gpu"])
+    monkeypatch.setattr(study.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(study, "launch", lambda name, arguments: launched.append(arguments) or 0)
+    assert study.run_missing([Job("[1/1] one", ["seed=1"])], None) == 0 and launched == [["seed=1"]]
+    monkeypatch.setattr(study, "launch", lambda name, arguments: 130)
+    with pytest.raises(SystemExit):
+        study.run_missing([Job("[1/1] one", ["seed=1"])], None)
 
 
 def test_unknown_study_is_one_line():
@@ -106,7 +144,7 @@ def test_values_are_left_out():
 
 
 def test_weights_that_nobody_has_are_said_before_anything_runs(monkeypatch, tmp_path):
-    monkeypatch.setattr(study, "launch", lambda name, combination: pytest.fail("a run was launched"))
+    monkeypatch.setattr(study, "run_jobs", lambda *_: pytest.fail("a run was launched"))
     monkeypatch.delenv("PALIMPSEST_MOCOV3_B16", raising=False)
     with pytest.raises(
         InputError, match=r"see configs/backbone/mocov3_b16.yaml; to skip it: study.leave_out=\[mocov3_b16\]"

@@ -328,6 +328,37 @@ def test_tables_that_would_be_misread_are_refused(tmp_path: Path) -> None:
     assert len(str(error.value)) < 400
 
 
+@pytest.mark.parametrize("way", ["absolute", "dots", "link", "linked folder"])
+def test_files_outside_the_root_are_refused_unless_allowed(way: str, tmp_path: Path) -> None:
+    labels, images = tmp_path / "labels", tmp_path / "images"
+    labels.mkdir()
+    write_folders(images, {"robin": 6, "wren": 4})
+    (labels / "in").mkdir()
+    for name in sorted(path.relative_to(images) for path in images.rglob("*.png"))[1:]:
+        (labels / "in" / name.parent).mkdir(exist_ok=True)
+        (labels / "in" / name).write_bytes((images / name).read_bytes())
+    rows = [f"in/{path.relative_to(labels / 'in')},{path.parent.name}" for path in labels.rglob("*.png")]
+    first = min(images.rglob("*.png"))
+    (labels / "folder").symlink_to(first.parent)
+    (labels / "link.png").symlink_to(first)
+    listed = {
+        "absolute": str(first),
+        "dots": f"../images/robin/{first.name}",
+        "link": "link.png",
+        "linked folder": f"folder/{first.name}",
+    }[way]
+    (labels / "birds.csv").write_text("\n".join(["image,label", *rows, f"{listed},robin"]) + "\n")
+    expected = rf"birds.csv, row 9: found {listed}, which leads out of .*labels to {first} \(1 of 10 do\); .*"
+    with pytest.raises(InputError, match=expected + "task.root.*task.allow_outside_root=true"):
+        load(labels / "birds.csv")
+    task = load(labels / "birds.csv", allow_outside_root=True)
+    assert len(task.train) + len(task.test) == 10
+    if way == "absolute":  # inside of another root
+        rows = [f"{path},{path.parent.name}" for path in images.rglob("*.png")]
+        (labels / "birds.csv").write_text("\n".join(["image,label", *rows]) + "\n")
+        assert load(labels / "birds.csv", root=str(images)).class_names == ("robin", "wren")
+
+
 def test_lists_of_labels_in_parquet(tmp_path: Path) -> None:
     rows = [["a"], ["b"], [], ["a", "b"]]
     write_rows(tmp_path, [f"{index}.png,x" for index in range(4)])

@@ -1,4 +1,4 @@
-"""Readable sizes and durations."""
+"""Readable sizes and durations, and what is hidden."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from harness.storage.text import (
     format_bytes,
     format_seconds,
+    hide_passwords,
 )
 
 
@@ -45,3 +46,19 @@ def test_bytes(n_bytes: float | None, text: str) -> None:
 )
 def test_seconds(seconds: float | None, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at http://me:secret@host:5000/x, at", "at http://me:***@host:5000/x, at"),
+        ("postgresql://:secret@host/db", "postgresql://:***@host/db"),
+        ("https://secret@host/x", "https://***@host/x"),
+        ("Bearer hf_abcDEF0123456789 is wrong", "Bearer hf_*** is wrong"),
+        # nothing secret
+        ("sqlite:////data/a:b@c/mlflow.db", "sqlite:////data/a:b@c/mlflow.db"),
+        ("https://host/@me and hf_hub", "https://host/@me and hf_hub"),
+    ],
+)
+def test_passwords_and_tokens_are_hidden(text: str, shown: str) -> None:
+    assert hide_passwords(text) == shown

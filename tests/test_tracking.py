@@ -36,9 +36,12 @@ from harness.storage.errors import InputError
 from harness.tracking.store import tracked_run
 from harness.tracking.store.connection import (
     connect,
+    database_file,
     tracking_uri,
 )
+from harness.tracking.store.experiments import find_or_create_experiment
 from harness.tracking.store.histories import read_histories
+from harness.tracking.store.sqlite_file import list_studies
 from harness.tracking.store.tracked_run import TrackedRun
 from harness.tracking.verdict_tags import read_tags
 
@@ -359,3 +362,19 @@ def test_two_first_writers_do_not_race(tmp_path: Path, monkeypatch: pytest.Monke
         assert [writer.returncode for writer in writers] == [0, 0], errors
     expected = sorted(row for _, folder in runs for row in journal_rows(folder))
     assert mlflow_rows(runs[0][0]) == expected
+
+
+@pytest.mark.parametrize("name", ["my runs (1), [new]", 'é#=x & "y"', "100%20", "a?b;c"])
+def test_a_store_in_a_folder_of_any_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _own_tracking_store: None
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    runs_dir = tmp_path / "here" / name
+    assert database_file(tracking_uri(runs_dir)) == runs_dir / "mlflow.db"
+    client = connect(tracking_uri(runs_dir))
+    run = client.create_run(find_or_create_experiment(client, "mine"))
+    client.log_text(run.info.run_id, "text", "a.txt")
+    assert [path.name for path in (runs_dir / "mlartifacts" / "mine").rglob("*.txt")] == ["a.txt"]
+    assert client.list_artifacts(run.info.run_id)[0].path == "a.txt"
+    assert list_studies(runs_dir / "mlflow.db") == {"mine": int(run.info.experiment_id)}
+    assert [path.name for path in runs_dir.parent.iterdir()] == [name]  # no folder of the encoded name

@@ -21,6 +21,7 @@ from harness.storage import (
     InputError,
     explain_hub_errors,
     read_json,
+    refuse_endless,
 )
 
 EXTRA = "palimpsest[diffusion]"
@@ -301,6 +302,8 @@ def _check_folder(folder: Path) -> None:
     expected = "expected a folder in diffusers' format (model_index.json, unet/, vae/, text_encoder/, ...)"
     if not folder.is_dir():
         raise InputError(f"{folder}: {'found a file' if folder.exists() else 'no such folder'}, {expected}")
+    for path in (*folder.glob("*"), *folder.glob("*/*")):
+        refuse_endless(path)
     if not (folder / "model_index.json").is_file():
         raise InputError(f"{folder}: found no model_index.json, {expected}")
     index = read_json(folder / "model_index.json")

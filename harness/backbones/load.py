@@ -18,7 +18,10 @@ from harness.config import (
     PythonBackboneConfig,
     check_tunable,
 )
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    user_path,
+)
 
 __all__ = ["Backbone", "Preprocessing", "TextTower", "load_backbone", "load_open_clip", "locate_checkpoint"]
 
@@ -134,6 +137,6 @@ def load_open_clip(config: BackboneConfig) -> Any:
 
 def locate_checkpoint(checkpoint: str) -> Path:
     """Look up a file from the current folder, then from the folder that holds the package `harness`."""
-    path = Path(checkpoint).expanduser()
+    path = user_path(checkpoint)
     within = PACKAGE_FOLDER.parent / path
     return within if not path.exists() and within.exists() else path

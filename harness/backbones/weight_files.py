@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from harness.storage import (
     InputError,
     read_weights,
+    refuse_endless,
     tell_format,
 )
 
@@ -59,6 +60,7 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
     InputError
         If the file is missing or corrupt, or holds anything but tensors: that is not unpickled.
     """
+    refuse_endless(path)
     if path.is_dir():
         raise InputError(f"{path}: found a folder, expected a file (.safetensors, .pth, .pt, .bin)")
     if not path.is_file():

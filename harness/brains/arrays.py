@@ -48,6 +48,7 @@ from harness.storage import (
     open_npy,
     read_npz,
     unknown_name,
+    user_path,
 )
 
 STIMULI = "stimuli"
@@ -64,7 +65,7 @@ def load_arrays(config: ArraysConfig) -> Brain:
     InputError
         If an array is missing, unknown or does not fit the others; it names the file.
     """
-    root = Path(config.root).expanduser().absolute()
+    root = user_path(config.root).absolute()
     arrays, files = _read_arrays(root)
     folder = root if root.is_dir() else root.parent
     checked = check_arrays(arrays, check_needed(arrays, root), root)

@@ -27,6 +27,7 @@ from harness.storage import (
     name_warnings,
     report_remarks,
     unknown_name,
+    user_path,
 )
 
 
@@ -115,7 +116,7 @@ def _list_rois(
 def _open_stimuli(stimuli: Any, source: object) -> Sequence[Image.Image]:
     """Images in memory (by the rule of `as_rgb`), or those of a folder or of files, decoded on demand."""
     if isinstance(stimuli, str | Path):
-        folder = Path(stimuli).expanduser()
+        folder = user_path(stimuli)
         names = list_images(folder)
         check_image_order(folder, names)
         return ImageFiles([folder / name for name in names])
@@ -128,7 +129,7 @@ def _open_stimuli(stimuli: Any, source: object) -> Sequence[Image.Image]:
         return Pictures(stimuli)
     images = list(stimuli)
     if images and all(isinstance(image, str | Path) for image in images):
-        return ImageFiles([Path(image).expanduser() for image in images])
+        return ImageFiles([user_path(image) for image in images])
     for image in images:
         if not isinstance(image, Image.Image):
             raise InputError(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from harness.brains.hdf5_files import open_dataset
 from harness.brains.neuroimages import (
     ImageFile,
     describe_shape,
@@ -20,10 +21,7 @@ from harness.brains.neuroimages import (
     open_image,
     stream_maps,
 )
-from harness.storage import (
-    InputError,
-    as_input_error,
-)
+from harness.storage import InputError
 
 UNITS = 300.0  # stored integer per percent
 DATASET = "betas"
@@ -84,15 +82,9 @@ def _read_hdf5(
     places: Int[np.ndarray, " n_voxels"],
     found: Float[np.ndarray, "n_trials n_voxels"],
 ) -> None:
-    import h5py
-
     # MATLAB's surfaces are vertices × trials, without the axes of length 1
     axes = shape if shape[1:] != (1, 1) else shape[:1]
-    with as_input_error(path, "HDF5 file"), h5py.File(path, "r") as file:
-        betas = file.get(DATASET)
-        if not isinstance(betas, h5py.Dataset) or betas.dtype.kind not in "iuf":
-            names = ", ".join(file) or "nothing"
-            raise InputError(f"{path}: found {names}, expected a data set /{DATASET} of numbers")
+    with open_dataset(path, DATASET, np.integer, np.floating) as betas:
         _check(path, betas.shape[::-1], (*axes, len(found)))
         if betas.chunks is None or betas.chunks[0] < len(found):
             _read_by_trials(betas, places, found)

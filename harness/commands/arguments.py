@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from harness.storage import (
     InputError,
     unknown_name,
+    user_path,
 )
 
 GROUPS = {
@@ -77,7 +77,7 @@ class OverrideParser(CommandParser):
             "--config-dir",
             action="append",
             default=[],
-            type=Path,
+            type=user_path,
             metavar="DIR",
             help="folder of your own options, such as DIR/backbone/mine.yaml; may be repeated. "
             "PALIMPSEST_CONFIGS lists such folders too",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from harness.commands.arguments import CommandParser
+from harness.storage import user_path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,10 +20,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
     )
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="of a map, or of a study with maps"
+        "folders", nargs="+", type=user_path, metavar="FOLDER", help="of a map, or of a study with maps"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="page to write (default: atlas.html in the first study)"
+        "--out", type=user_path, metavar="FILE", help="page to write (default: atlas.html in the first study)"
     )
     parser.add_argument(
         "--roi",

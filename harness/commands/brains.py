@@ -11,7 +11,6 @@ Takes the settings of a study; memory is that of its backbone and mapping.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from harness.brains import (
     Brain,
@@ -31,6 +30,7 @@ from harness.config import (
 from harness.storage import (
     InputError,
     format_bytes,
+    user_path,
 )
 
 
@@ -47,7 +47,7 @@ def _look_at(config: Config, alone: BrainConfig) -> list[tuple[str, str]]:
     lines = [("brain", brain.name), *describe_brain(brain)]
     lines += [("memory", f"{format_bytes(brain.responses.nbytes)} for responses")]
     lines += [("", f"{_tokens_in_words(config, brain)} for the tokens of one snapshot")]
-    folder = Path(config.runs_dir) / "brains"
+    folder = user_path(config.runs_dir) / "brains"
     if isinstance(alone, SimulatedConfig):
         from harness.brains import save_truth
 

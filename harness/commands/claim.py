@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.commands.arguments import CommandParser
+from harness.storage import user_path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,12 +22,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             "claim plan.yaml",
         ),
     )
-    parser.add_argument("plan", type=Path, metavar="PLAN.yaml", help="the plan (docs/claim.md)")
+    parser.add_argument("plan", type=user_path, metavar="PLAN.yaml", help="the plan (docs/claim.md)")
     parser.add_argument(
         "--check", action="store_true", help="print the plan's hash, its runs and its power; read no run"
     )
     parser.add_argument(
-        "--runs-dir", type=Path, default=Path("runs"), help="folder of all runs (default: runs)"
+        "--runs-dir", type=user_path, default=Path("runs"), help="folder of all runs (default: runs)"
     )
     arguments = parser.parse(argv)
     # after the arguments are checked: reports take a second to import

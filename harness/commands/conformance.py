@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from harness.commands.arguments import CommandParser
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    user_path,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -17,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Prints every difference; the exit status is 1 if one is too large.",
         ("conformance reference.npz",),
     )
-    parser.add_argument("file", type=Path, metavar="FILE.npz")
+    parser.add_argument("file", type=user_path, metavar="FILE.npz")
     path = parser.parse(argv).file
     from harness.mappings import (
         compare_with_published,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from harness.commands.arguments import CommandParser
 from harness.commands.query import write_table
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    user_path,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
     )
     parser.add_argument(
-        "study", type=Path, metavar="STUDY_FOLDER", help="folder of a study, such as runs/demo"
+        "study", type=user_path, metavar="STUDY_FOLDER", help="folder of a study, such as runs/demo"
     )
     parser.add_argument("--factor", help="setting that tells A from B (default: backbone.name)")
     parser.add_argument("--a", help="its value in A")
@@ -32,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--format", choices=("text", "csv", "parquet"), default="text", help="csv, parquet: all rows"
     )
-    parser.add_argument("--output", type=Path, help="file to write (default: standard output)")
+    parser.add_argument("--output", type=user_path, help="file to write (default: standard output)")
     arguments = parser.parse(argv)
     if (arguments.a is None) != (arguments.b is None) or (arguments.factor and arguments.a is None):
         raise InputError(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from harness.commands.arguments import CommandParser
 from harness.exports import FORMATS, MODEL_FORMATS
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    user_path,
+)
 
 OF_MAPS = ("subject", "pycortex_subject", "pycortex_transform")
 OF_MODELS = ("task", "push", "private")
@@ -32,12 +34,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
     )
     forms = (*FORMATS, *MODEL_FORMATS)
-    parser.add_argument("run", type=Path, metavar="RUN_FOLDER")
+    parser.add_argument("run", type=user_path, metavar="RUN_FOLDER")
     parser.add_argument("--format", choices=forms, required=True, help=", ".join(forms), metavar="FORMAT")
     parser.add_argument("--step", type=int, help="of the snapshot (default: the last)")
     parser.add_argument(
         "--output",
-        type=Path,
+        type=user_path,
         metavar="FOLDER",
         help="for the files (default: exports/step-…/FORMAT in the run's folder)",
     )

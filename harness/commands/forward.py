@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_args
 
 from harness.commands.arguments import CommandParser
 from harness.runs import (
     read_rows,
     read_run_config,
+)
+from harness.storage import (
+    hide_passwords,
+    user_path,
 )
 
 
@@ -18,7 +21,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     from harness.tracking import (
         Status,
         TrackedRun,
-        show_uri,
         tracking_uri,
     )
 
@@ -28,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Values that are there already do not change.",
         ("forward runs/demo/*", "forward --status FAILED runs/demo/RUN"),
     )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
+    parser.add_argument("folders", nargs="+", type=user_path, metavar="RUN_FOLDER")
     parser.add_argument(
         "--status",
         choices=get_args(Status),
@@ -41,5 +43,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows, _ = read_rows(folder / "results.jsonl")
         if not TrackedRun(config, folder).forward_late(arguments.status):
             raise SystemExit(1)
-        store = show_uri(tracking_uri(folder.resolve().parents[1]))
+        store = hide_passwords(tracking_uri(folder.resolve().parents[1]))
         print(f"{folder}: {len(rows)} rows sent to {store}")

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from harness.commands.arguments import CommandParser
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    user_path,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,7 +37,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
     try:
-        config = PretrainConfig.model_validate(OmegaConf.to_container(OmegaConf.from_dotlist(arguments)))
+        given = dict(text.split("=", 1) for text in arguments)
+        # paths are meant literally; OmegaConf reads the other values as YAML
+        paths = {
+            name: user_path(value)
+            for name, value in given.items()
+            if name in PretrainConfig.model_fields and PretrainConfig.model_fields[name].annotation is Path
+        }
+        others = [text for text in arguments if text.partition("=")[0] not in paths]
+        read: Any = OmegaConf.to_container(OmegaConf.from_dotlist(others))
+        config = PretrainConfig.model_validate(read | paths)
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(

@@ -13,6 +13,7 @@ from harness.commands.arguments import CommandParser
 from harness.measures import Kind
 from harness.storage import (
     InputError,
+    user_path,
     write_atomically,
 )
 
@@ -71,12 +72,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         "or collapsed runs",
     )
     parser.add_argument("--format", choices=("table", "csv", "parquet"), default="table")
-    parser.add_argument("--output", type=Path, help="file to write (default: standard output)")
+    parser.add_argument("--output", type=user_path, help="file to write (default: standard output)")
     parser.add_argument(
         "--wise-ft", action="store_true", help="curves of palimpsest wise-ft; step is α in percent"
     )
     parser.add_argument(
-        "--runs-dir", type=Path, default=Path("runs"), help="folder with the tracking store (default: runs)"
+        "--runs-dir",
+        type=user_path,
+        default=Path("runs"),
+        help="folder with the tracking store (default: runs)",
     )
     arguments = parser.parse(argv)
     # after the arguments are checked: the store's client takes a second to import

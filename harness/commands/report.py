@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from harness.commands.arguments import CommandParser
+from harness.storage import user_path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -16,7 +16,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         ("report runs/demo",),
     )
     parser.add_argument(
-        "studies", nargs="+", type=Path, metavar="STUDY_FOLDER", help="folder of a study, such as runs/demo"
+        "studies",
+        nargs="+",
+        type=user_path,
+        metavar="STUDY_FOLDER",
+        help="folder of a study, such as runs/demo",
     )
     studies = parser.parse(argv).studies
     from harness.reporting import (

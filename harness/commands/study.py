@@ -63,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if found.plan is not None:
         show_plan(found.overrides, found.plan)
         return
+    from harness.studies import prepare_server
+
+    prepare_server()
     from harness.studies import run_study
 
     if run_study(found.overrides):

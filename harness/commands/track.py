@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 from harness.commands.arguments import CommandParser
+from harness.storage import user_path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "palimpsest finetune does this by itself; use track after a change of runs by hand.",
         ("track runs/demo/*",),
     )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
+    parser.add_argument("folders", nargs="+", type=user_path, metavar="RUN_FOLDER")
     folders = parser.parse(argv).folders
     # after the arguments are checked: torch takes seconds to import
     from harness.finetuning import build_accelerator

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.commands.arguments import CommandParser
+from harness.storage import user_path
 
 if TYPE_CHECKING:
     from harness.reporting import RunResult
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "(Wortsman et al. 2022), and track every point like a snapshot.",
         ("wise-ft runs/demo/*", "wise-ft runs/demo/RUN --alphas 0.25 0.5 0.75"),
     )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
+    parser.add_argument("folders", nargs="+", type=user_path, metavar="RUN_FOLDER")
     parser.add_argument(
         "--alphas",
         nargs="+",
@@ -73,4 +74,4 @@ def main(argv: Sequence[str] | None = None) -> None:
             measure_curve(config, folder, arguments.alphas or ALPHAS, inputs, accelerator)
         if accelerator.is_main_process:
             print(f"{format_curve(read_run(folder))}\n\nrows: {folder / 'results.jsonl'}, {INTERPOLATED}…")
-            print(f"to draw them: palimpsest report {folder.parent}\n")
+            print(f"to draw them: palimpsest report {shlex.quote(str(folder.parent))}\n")

@@ -72,6 +72,10 @@ from .method import (
     MethodConfig,
     PythonMethodConfig,
 )
+from .overrides import (
+    parse_override,
+    write_override,
+)
 from .run import (
     Config,
     ContrastConfig,
@@ -161,9 +165,11 @@ __all__ = [
     "main_measure",
     "map_hash",
     "one_by_one",
+    "parse_override",
     "probe_tasks",
     "read_config",
     "read_plan",
     "tasks_in_order",
     "to_yaml",
+    "write_override",
 ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from harness.config.base import (
     Name,
@@ -19,13 +19,19 @@ from harness.config.python import (
 from harness.storage import InputError
 
 
+def _as_tuple(value: Any) -> Any:
+    """Where a validator runs before, as for functions, pydantic's strict mode no longer sees JSON's lists."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+PerChannel = Annotated[tuple[float, float, float], BeforeValidator(_as_tuple)]
+
+
 class PreprocessingConfig(Section):
     """Overrides of the preprocessing that the weights were trained with."""
 
-    mean: tuple[float, float, float] | None = Field(
-        None, description="of RGB in 0 to 1; null: as the weights"
-    )
-    std: tuple[float, float, float] | None = Field(None, description="of RGB in 0 to 1; null: as the weights")
+    mean: PerChannel | None = Field(None, description="of RGB in 0 to 1; null: as the weights")
+    std: PerChannel | None = Field(None, description="of RGB in 0 to 1; null: as the weights")
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = Field(
         None, description="null: as the weights"
     )

@@ -179,6 +179,10 @@ class GrayordinatesConfig(FolderBrainConfig):
     images: str | None = Field(
         None, min_length=1, description="folder that the table's file names start from; null: root"
     )
+    allow_outside_root: bool = Field(
+        False,
+        description="whether listed files may lie outside images, by .., an absolute path or a link",
+    )
     cortex: Literal["visual", "all"] = Field("visual", description="which areas of MMP 1.0")
     subcortex: bool = Field(False, description="whether to use voxels below the cortex")
     standardise: bool = Field(True, description="z-score every grayordinate within every session")

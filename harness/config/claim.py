@@ -25,6 +25,7 @@ from harness.config.task import tasks_in_order
 from harness.storage import (
     InputError,
     content_hash,
+    refuse_endless,
     unknown_name,
 )
 
@@ -117,6 +118,7 @@ def read_plan(path: Path) -> ClaimPlan:
         If the file is missing or not valid YAML, a key is unknown or missing, or a value is out of range.
     """
     path = Path(path)
+    refuse_endless(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -17,15 +17,12 @@ from typing import Any, get_args
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from harness.config.backbone import name_by_model
-from harness.config.base import Section
 from harness.config.brain import one_by_one
 from harness.config.folders import (
     CONFIGS,
@@ -35,6 +32,12 @@ from harness.config.folders import (
     own_folders,
     own_options,
 )
+from harness.config.overrides import (
+    Override,
+    parse_override,
+    settings,
+    unknown_setting,
+)
 from harness.config.run import Config
 from harness.config.task import (
     TaskConfig,
@@ -43,6 +46,7 @@ from harness.config.task import (
 from harness.storage import (
     InputError,
     content_hash,
+    refuse_endless,
     unknown_name,
 )
 
@@ -60,7 +64,7 @@ def load_config(overrides: list[str]) -> Config:
     InputError
         If an override is malformed, an option or a setting does not exist, or a value is out of range.
     """
-    parsed = [_parse_override(text) for text in overrides]
+    parsed = [parse_override(text) for text in overrides]
     names = _find_sequence(parsed)
     if len(names) < 2:
         config = _validate(_resolve(parsed, *names))
@@ -71,8 +75,8 @@ def load_config(overrides: list[str]) -> Config:
             _check_alone(name, container)
         sources = {container["task"]["source"] for container in containers.values()}
         for override in parsed:
-            if override.key_or_group.startswith(OF_FUNCTIONS) and "python" not in sources:
-                raise InputError(f"{override.key_or_group}: no task of the sequence is python, expected one")
+            if override.name.startswith(OF_FUNCTIONS) and "python" not in sources:
+                raise InputError(f"{override.name}: no task of the sequence is python, expected one")
         tasks = [container["task"] for container in containers.values()]
         config = _validate(containers[names[0]] | {"task": {"source": "sequence", "tasks": tasks}})
     for axis, values in config.study.grid.items():
@@ -122,14 +126,17 @@ def load_option(group: str, option: str, settings: Mapping[str, Any]) -> Any:
     InputError
         If there is no such option or setting, or a value is not valid.
     """
-    container = _resolve([_parse_override(f"{group}={option}")])
-    given = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    container = _resolve([parse_override(f"{group}={option}")])
+    given = {
+        name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        for name, value in settings.items()
+    }
     return getattr(_validate(container | {group: container[group] | given}), group)
 
 
 def _find_sequence(overrides: list[Override]) -> list[str]:
     """Return the names in a list of tasks, ``task=[digits,textures]``; empty if there is no list."""
-    lists = [override.value() for override in overrides if override.key_or_group == "task"]
+    lists = [override.value for override in overrides if override.name == "task"]
     names = [str(name) for value in lists if isinstance(value, list) for name in value]
     if [] in lists:
         raise InputError("task: found [], expected one or more tasks, such as task=[digits,textures]")
@@ -157,7 +164,7 @@ def _name_files(values: dict[str, Any]) -> str:
 
 def _resolve(overrides: list[Override], task: str | None = None) -> dict[str, Any]:
     """Resolve options and values; `task` replaces a list of tasks among the overrides."""
-    values = {each.key_or_group: each.value() for each in overrides}
+    values = {each.name: each.value for each in overrides}
     if task is not None:
         values["task"] = task
     chosen = tuple(f"{name}={value}" for name, value in values.items() if name in GROUPS)
@@ -199,6 +206,7 @@ def _check_alone(name: str, container: dict[str, Any]) -> None:
 
 def read_config(path: Path) -> Config:
     """Read what `to_yaml` wrote; an `InputError` names a missing or broken file, and the setting."""
+    refuse_endless(path)
     try:
         return _validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -233,6 +241,9 @@ def determining(config: Config) -> dict[str, Any]:
             "finetune": {"num_workers"},
             "snapshots": {"resume_every"},
             "mapping": {"voxels_per_pass", "token_place"},
+            "task": {"allow_outside_root": True, "tasks": {"__all__": {"allow_outside_root"}}},
+            "brain": {"allow_outside_root"},
+            "probes": {"tasks": {"__all__": {"allow_outside_root"}}},
         },
     )
 
@@ -274,38 +285,6 @@ def flatten(config: Config) -> dict[str, str]:
     return dict(leaves("", content))
 
 
-def settings(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted names of all sections and settings, whichever options are chosen."""
-    for name, field in section.model_fields.items():
-        yield prefix + name
-        for option in get_args(field.annotation) or (field.annotation,):
-            if isinstance(option, type) and issubclass(option, Section):
-                yield from settings(option, f"{prefix}{name}.")
-
-
-def _parse_override(text: str) -> Override:
-    """Parse one override; it sets a value of a setting or chooses an existing option."""
-    hint = "; for a sequence of tasks: task=[digits,textures]" if text.startswith("task=") else ""
-    key, _, value = text.partition("=")
-    if "=" in value:
-        hint = f"""; quote a value that contains =, twice in a shell: '{key}="{value}"'"""
-    malformed = InputError(f"override {text!r}: expected key=value, such as finetune.lr=1e-4{hint}")
-    try:
-        override = OverridesParser.create().parse_override(text)
-    except HydraException:
-        raise malformed from None
-    group = override.key_or_group
-    if not group or override.is_delete() or override.is_sweep_override() or override.package is not None:
-        raise malformed
-    if group.partition(".")[0] not in Config.model_fields:
-        raise _unknown_setting(group)
-    option = override.value()
-    several = group == "task" and isinstance(option, list)
-    if group in GROUPS and not several and str(option) not in group_options(group):
-        raise unknown_name(group, str(option), group_options(group))
-    return override
-
-
 @functools.lru_cache(maxsize=256)
 def _compose(folder: Path, own: tuple[Path, ...], stamps: tuple[object, ...], chosen: tuple[str, ...]) -> Any:
     """Let Hydra compose the chosen options, which takes a tenth of a second; values stay unresolved.
@@ -344,7 +323,7 @@ def _validate(container: Any) -> Config:
     if error["type"] == "value_error" and setting not in known:
         setting = ".".join(names)  # the error concerns an option as a whole
     if error["type"] == "extra_forbidden":
-        raise _unknown_setting(setting)
+        raise unknown_setting(setting)
     if error["type"] == "value_error":
         raise InputError(f"{setting}: {error['ctx']['error']}")
     found = "nothing" if error["type"] == "missing" else json.dumps(error["input"], default=str)
@@ -381,16 +360,6 @@ def _describe(place: tuple[int | str, ...]) -> str | None:
     return description
 
 
-def _unknown_setting(setting: str) -> InputError:
-    known = set(settings())
-    parent, _, leaf = setting.rpartition(".")
-    if setting in known:
-        return InputError(f"{setting}: not a setting of the chosen {parent}")
-    elsewhere = {name for name in known if name.endswith(f".{leaf}")}
-    siblings = {name for name in known if name.rpartition(".")[0] == parent}
-    return unknown_name("setting", setting, elsewhere or siblings or known)
-
-
 def _check_grid_axis(axis: str, values: list[Any]) -> None:
     _check_varied(axis)
     if not values:
@@ -416,4 +385,4 @@ def _check_varied(name: str) -> None:
     section, arguments, _ = name.partition(".arguments.")
     # arguments of a user's function may have any name
     if (f"{section}.arguments" if arguments else name) not in set(settings()):
-        raise InputError(f"study.grid: {_unknown_setting(name)}")
+        raise InputError(f"study.grid: {unknown_setting(name)}")

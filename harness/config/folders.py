@@ -14,7 +14,9 @@ from pathlib import Path
 
 from harness.storage import (
     InputError,
+    refuse_endless,
     unknown_name,
+    user_path,
 )
 
 GROUPS = ("backbone", "task", "method", "brain", "mapping", "study")
@@ -81,6 +83,7 @@ def list_files() -> list[Path]:
     for folder in _all_folders():
         options = (path for group in GROUPS for path in (folder / group).rglob("*.yaml"))
         for path in sorted((*folder.glob("*.yaml"), *options)):
+            refuse_endless(path)
             name = path.relative_to(folder)
             if name in found:
                 raise InputError(f"{path}: hides {found[name]}, expected another file name")
@@ -98,7 +101,7 @@ def _options_in(folder: Path, group: str) -> Iterator[tuple[str, Path]]:
 
 
 def _checked(folder: Path, setting: str) -> Path:
-    folder = folder.expanduser().absolute()
+    folder = user_path(folder).absolute()
     if not folder.is_dir():
         raise InputError(f"{setting}: found {folder}, expected an existing folder")
     if not any((folder / group).is_dir() for group in GROUPS):

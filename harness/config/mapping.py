@@ -92,6 +92,17 @@ class FactorTopyConfig(TrainedMappingConfig):
     """Selectors are smooth functions of the voxel's coordinates (`harness.mappings.factortopy`)."""
 
     family: Literal["factortopy"] = "factortopy"
+    lr: float = Field(1e-2, gt=0)
+    start: Literal["places", "centre"] = Field(
+        "places",
+        description="where voxels begin to read: at the places from which single layers predict them best, "
+        "or at the image's centre",
+    )
+    readout: Literal["ridge", "descent"] = Field(
+        "ridge",
+        description="ridge: after the last step, every voxel's weights are solved for in closed form; "
+        "descent: they stay as gradient descent left them",
+    )
     anchor: Literal["none", "frozen", "prior", "pull"] = Field(
         "frozen",
         description="how layer selectors use closed-form evidence for layers: not at all; frozen: they are "

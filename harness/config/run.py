@@ -40,6 +40,11 @@ class StudyConfig(Section):
         "several settings together, the axis included",
     )
     leave_out: list[Any] = Field([], description="values of the grid to skip")
+    workers: Count | None = Field(
+        None,
+        description="runs at a time; null: one per GPU, or on a CPU as many as keep its cores busy and have "
+        "4 GiB of main memory each",
+    )
     contrast: ContrastConfig | None = Field(
         None, description="what the study ends in: A against B; null: only the comparison"
     )

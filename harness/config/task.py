@@ -139,6 +139,9 @@ class TableTaskConfig(LabelConfig):
     split_column: str | None = Field(
         None, min_length=1, description="holds the split of every row, train or test"
     )
+    allow_outside_root: bool = Field(
+        False, description="whether listed files may lie outside root, by .., an absolute path or a link"
+    )
 
     @model_validator(mode="after")
     def _one_way_to_split(self) -> TableTaskConfig:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.storage import (
     InputError,
+    hide_passwords,
     hub_answers,
     read_json,
 )
@@ -41,7 +42,10 @@ def check_push(repository: str) -> None:
         )
     if not hub_answers():
         held = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
-        raise InputError(f"--push: the hub at {constants.ENDPOINT} does not answer{held}; expected a network")
+        raise InputError(
+            f"--push: the hub at {hide_passwords(constants.ENDPOINT)} does not answer{held}; expected a "
+            "network"
+        )
 
 
 def push_model(folder: Path, repository: str, private: bool = False) -> str:
@@ -91,14 +95,14 @@ def push_model(folder: Path, repository: str, private: bool = False) -> str:
     except (*HfHubHTTPError.__bases__, OSError, ValueError) as error:  # type: ignore[misc]
         if isinstance(error, InputError):
             raise
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        said = hide_passwords(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
         raise InputError(f"--push: {repository}: the upload failed ({said})") from error
     return str(place)
 
 
 def _explain(error: Exception, repository: str) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
-    said = " ".join(str(error).split())[:200]
+    said = hide_passwords(" ".join(str(error).split()))[:200]
     if status == 401:
         return f"the hub refuses the token ({said}); expected one that may write, from its settings page"
     if status == 403:

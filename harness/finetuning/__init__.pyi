@@ -7,6 +7,7 @@ from .devices import (
     build_accelerator,
 )
 from .launched import (
+    count_given_cores,
     use_given_cores,
 )
 from .loop import (
@@ -47,6 +48,7 @@ __all__ = [
     "TunedModel",
     "adopt_training",
     "build_accelerator",
+    "count_given_cores",
     "finetune",
     "fingerprint_method",
     "last_steps",

@@ -27,15 +27,21 @@ LONGEST_WAIT = timedelta(minutes=10)  # for processes that import from a slow di
 LONGEST_WORK = timedelta(hours=12)
 
 
-def use_given_cores() -> None:
-    """Use as many threads as the user, a job scheduler or a container allows.
+def count_given_cores() -> int:
+    """Count the threads that the user, a job scheduler or a container allows this process.
 
-    ``OMP_NUM_THREADS`` decides if the user has set it. Else torch gets this process's share of the cores
-    that processor affinity and control groups leave to it.
+    ``OMP_NUM_THREADS`` decides if the user has set it. Else it is this process's share of the cores that
+    processor affinity and control groups leave to it.
     """
-    if "OMP_NUM_THREADS" in os.environ and not _threads_are_the_launchers():
-        return  # torch reads it
-    torch.set_num_threads(max(1, joblib.cpu_count() // int(os.environ.get("WORLD_SIZE", "1"))))
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if wanted.isdecimal() and int(wanted) > 0 and not _threads_are_the_launchers():
+        return int(wanted)
+    return max(1, joblib.cpu_count() // int(os.environ.get("WORLD_SIZE") or "1"))
+
+
+def use_given_cores() -> None:
+    """Let torch use the threads of `count_given_cores`."""
+    torch.set_num_threads(count_given_cores())
 
 
 def _threads_are_the_launchers() -> bool:

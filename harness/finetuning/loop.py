@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from harness.backbones import (
     Backbone,
@@ -55,7 +54,10 @@ from harness.runs import (
     list_snapshots,
     snapshot_folder,
 )
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    progress_bar,
+)
 from tasks import Task
 
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -121,7 +123,7 @@ class _Training:
         stages = chain_stages(self.config.method, self.settings.lr, [plan.n_steps for plan in self.plans])
         place: int | None = None
         batches: Batches = iter(())
-        bar = tqdm(initial=first, total=n_steps, desc="fine-tuning", disable=not main)
+        bar = progress_bar(label="fine-tuning" if main else None, total=n_steps, initial=first, leave=True)
         with bar, Journal(self.folder / "results.jsonl") if main else nullcontext() as journal:
             for stage in stages:
                 if stage.stop <= first:

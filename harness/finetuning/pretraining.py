@@ -24,7 +24,6 @@ from timm.layers.patch_dropout import PatchDropout
 from timm.optim.muon import zeropower_via_newtonschulz
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from harness.backbones import (
     MEAN,
@@ -45,6 +44,7 @@ from harness.storage import (
     InputError,
     content_hash,
     open_npy,
+    progress_bar,
     write_atomically,
     write_json,
 )
@@ -109,7 +109,7 @@ def open_images(scenes: list[Scene], path: Path, show: bool) -> UInt8[np.ndarray
             shape = (len(scenes), IMAGE_SIZE, IMAGE_SIZE, 3)
             # open_memmap appends no suffix to the temporary name
             images = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-            for start in tqdm(range(0, len(scenes), 512), "rendering", disable=not show):
+            for start in progress_bar(range(0, len(scenes), 512), "rendering" if show else None):
                 images[start : start + 512] = render_scenes(scenes[start : start + 512])
             images.flush()
     return open_npy(path)
@@ -259,7 +259,8 @@ def pretrain(config: PretrainConfig, command: str, weights_folder: Path = WEIGHT
     checkpoint = find_checkpoint(folder / "checkpoints")
     start = read_checkpoint(checkpoint, inner, [muon, adamw]) if checkpoint else 0
     n_steps = config.images_seen // config.batch_size
-    bar = tqdm(total=n_steps, initial=start, desc=config.objective, disable=not accelerator.is_main_process)
+    label = config.objective if accelerator.is_main_process else None
+    bar = progress_bar(label=label, total=n_steps, initial=start, leave=True)
     for step, (epoch, indices) in enumerate(batches(config, start), start):
         seed_step(config.seed, step, accelerator.process_index)
         for optimizer, full in ((muon, config.lr), (adamw, config.lr / 2)):

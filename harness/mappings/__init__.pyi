@@ -26,10 +26,16 @@ from .layer_evidence import (
     pool_tokens,
     stacked_weights,
 )
+from .layer_ridge import (
+    TooFewStimuliError,
+)
 from .mapping import (
     Mapping,
     load_mapping,
     save_mapping,
+)
+from .reference_ridge import (
+    fit_reference_ridge,
 )
 from .splits import (
     Split,
@@ -50,9 +56,11 @@ __all__ = [
     "PooledTokens",
     "Region",
     "Split",
+    "TooFewStimuliError",
     "choose_penalties",
     "compare_with_published",
     "fit_mapping",
+    "fit_reference_ridge",
     "format_differences",
     "load_mapping",
     "load_split",

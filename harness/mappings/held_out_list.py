@@ -12,12 +12,14 @@ from jaxtyping import Bool, Shaped
 from harness.storage import (
     InputError,
     read_json,
+    refuse_endless,
     unknown_name,
 )
 
 
 def read_list(path: Path) -> Any:
     """Read a list from JSON or from lines of text; an `InputError` names a file that is neither."""
+    refuse_endless(path)
     if path.suffix.lower() == ".json":
         return read_json(path)
     try:

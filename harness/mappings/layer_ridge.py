@@ -20,7 +20,6 @@ from himalaya.scoring import r2_score
 from jaxtyping import Float, Int
 from sklearn.model_selection import PredefinedSplit
 from torch import Tensor
-from tqdm import tqdm
 
 from harness.config import LayerRidgeConfig
 from harness.mappings.data import (
@@ -30,9 +29,16 @@ from harness.mappings.data import (
 from harness.mappings.mapping import Mapping
 from harness.mappings.splits import Split
 from harness.mappings.voxel_scores import score
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    progress_bar,
+)
 
 VOXELS_AT_ONCE = 2000  # bounds memory: himalaya keeps the predictions of all penalties for this many voxels
+
+
+class TooFewStimuliError(InputError):
+    """There are fewer stimuli than cross-validation needs."""
 
 
 def fit_layer_ridge(data: FitData, config: LayerRidgeConfig, options: FitOptions) -> Mapping:
@@ -59,18 +65,16 @@ def fit_layer_ridge(data: FitData, config: LayerRidgeConfig, options: FitOptions
         If `pool` exceeds the grid of local tokens, or there are too few stimuli for `n_folds`.
     """
     tokens, split, device = data.tokens, data.split, options.device
-    train, folds = _draw(split, config.n_folds, options.seed, options.bootstrap)
+    train, folds = draw_folds(split, config.n_folds, options.seed, options.bootstrap)
     targets = torch.as_tensor(data.responses[train], dtype=torch.float32, device=device)
     scores, predictions = [], []
     layers = zip(tokens.local, tokens.global_, strict=True)
-    with _himalaya_on(device):
-        for local, global_ in tqdm(
-            layers, options.progress, len(tokens.layers), disable=options.progress is None, leave=False
-        ):
+    with himalaya_on(device):
+        for local, global_ in progress_bar(layers, options.progress, total=len(tokens.layers)):
             features = layer_features(
                 local.to(device), global_.to(device), split.train, config.pool, config.n_components
             )
-            model = _ridge(len(train), features.shape[1], config.alphas, folds)
+            model = ridge_model(len(train), features.shape[1], config.alphas, folds)
             model.fit(features[train], targets)
             scores.append(model.cv_scores_.to(device))
             predictions.append(model.predict(features[split.held_out]).to(device))
@@ -127,7 +131,7 @@ def layer_features(
     return features.float()
 
 
-def _draw(
+def draw_folds(
     split: Split, n_folds: int, seed: int, bootstrap: bool
 ) -> tuple[Int[np.ndarray, " n_train"], PredefinedSplit]:
     """Draw training rows, possibly with repeats, and folds of them that share no picture."""
@@ -135,7 +139,7 @@ def _draw(
     train = np.sort(generator.choice(split.train, len(split.train))) if bootstrap else split.train
     distinct, place = np.unique(split.shown_in(train), return_inverse=True)
     if len(distinct) < 2 * n_folds:
-        raise InputError(
+        raise TooFewStimuliError(
             f"mapping.n_folds: found {n_folds} with {len(distinct)} stimuli to fit on, "
             "expected at most half as many folds as stimuli"
         )
@@ -143,7 +147,7 @@ def _draw(
     return train, PredefinedSplit(fold[place])
 
 
-def _ridge(
+def ridge_model(
     n_train: int, n_features: int, alphas: list[float], folds: PredefinedSplit
 ) -> KernelRidgeCV | RidgeCV:
     """Build a regression in its cheaper form: cost is cubic in stimuli (kernel) or features (primal)."""
@@ -153,7 +157,7 @@ def _ridge(
 
 
 @contextmanager
-def _himalaya_on(device: str | torch.device) -> Iterator[None]:
+def himalaya_on(device: str | torch.device) -> Iterator[None]:
     """Set himalaya's array backend, which is global, and restore it afterwards."""
     before = get_backend().name
     set_backend("torch_cuda" if torch.device(device).type == "cuda" else "torch")

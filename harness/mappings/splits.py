@@ -26,6 +26,7 @@ from harness.storage import (
     InputError,
     content_hash,
     read_json,
+    user_path,
     write_json,
 )
 
@@ -71,7 +72,7 @@ def split_brain(brain: Brain, config: MappingConfig, seed: int) -> Split:
         return _hold_out(picture, shared, "mapping.held_out_by: the pictures that all subjects saw")
     if kind == "list":
         assert config.held_out_list is not None  # the configuration is checked for it
-        return split_by_list(brain.stimulus_ids, Path(config.held_out_list).expanduser())
+        return split_by_list(brain.stimulus_ids, user_path(config.held_out_list))
     return split_by_seed(picture, share, seed)
 
 

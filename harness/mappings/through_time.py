@@ -26,7 +26,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
-from tqdm import tqdm
 
 from harness.config import ThroughTimeConfig
 from harness.mappings.data import (
@@ -58,6 +57,7 @@ from harness.mappings.training import (
     predict,
 )
 from harness.mappings.voxel_scores import score
+from harness.storage import progress_bar
 from harness.tokens import (
     LayerTokens,
     StandardTokens,
@@ -283,7 +283,7 @@ def _train(
     rounds = [torch.randperm(len(members), generator=generator) for _ in range(per_member)]
     passes = cut_voxels(targets[0].shape[1], config.voxels_per_pass)
     check_every = -(-n_steps // CHECKS)
-    bar = tqdm(torch.cat(rounds).tolist(), desc=progress, disable=progress is None, leave=False)
+    bar = progress_bar(torch.cat(rounds).tolist(), progress)
     for step, member in enumerate(bar):
         batch = next(batches[member])
         stimuli, truth = tokens[member].take(batch), targets[member][batch.to(targets[member].device)]

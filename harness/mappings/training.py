@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from harness.config import TrainedMappingConfig
 from harness.mappings.data import (
@@ -21,7 +20,10 @@ from harness.mappings.data import (
 from harness.mappings.mapping import Mapping
 from harness.mappings.splits import Split
 from harness.mappings.voxel_scores import score
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    progress_bar,
+)
 from harness.tokens import (
     StandardTokens,
     standardize_tokens,
@@ -132,6 +134,7 @@ def fit_model(
     config: TrainedMappingConfig,
     options: FitOptions,
     prepare: Callable[[Model, FitSample], Pull | None] = lambda model, sample: None,
+    finish: Callable[[Model, FitSample], None] = lambda model, sample: None,
 ) -> FittedModel[Model]:
     """Train any model of voxels as `factortopy.fit.fit` describes, and score it.
 
@@ -147,6 +150,8 @@ def fit_model(
     prepare : function of the model and a `FitSample`, optional
         Called once before the first step, with the drawn sample. It may change the model, and may return a
         term to add to the loss.
+    finish : function of the model and the same `FitSample`, optional
+        Called after the last step. It may change the model.
     """
     split, device = data.split, options.device
     generator = torch.Generator().manual_seed(options.seed)
@@ -169,9 +174,11 @@ def fit_model(
     if options.bootstrap:
         train = train[torch.randint(len(train), (len(train),), generator=generator)]
     rows = train.numpy()
-    pull = prepare(model, FitSample(standard, targets, rows, split.shown_in(rows)))
+    sample = FitSample(standard, targets, rows, split.shown_in(rows))
+    pull = prepare(model, sample)
     samples = _Samples(standard, targets, train, validation)
     steps = _train(model, rates(model), samples, config, generator, options.progress, pull)
+    finish(model, sample)
     held_out = torch.from_numpy(split.held_out)
     prediction = predict(model, standard, held_out, config.batch_size, config.voxels_per_pass)
     r2, correlation = score(prediction, np.asarray(data.responses)[split.held_out])
@@ -272,7 +279,7 @@ def _train(
     passes = cut_voxels(targets.shape[1], config.voxels_per_pass)
     check_every = -(-config.steps // CHECKS)
     best: _State | None = None
-    bar = tqdm(batches, desc=progress, total=config.steps, disable=progress is None, leave=False)
+    bar = progress_bar(batches, progress, total=config.steps)
     for step, (batch, stimuli) in enumerate(zip(bar, tokens.stream(batches), strict=True)):
         truth = targets[batch.to(targets.device)]
         decay = config.regularization * max(1 - step / config.regularization_steps, 0)

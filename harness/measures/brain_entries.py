@@ -301,6 +301,20 @@ def list_brain() -> Iterator[Metric]:
     yield from expand(r2)
     yield from expand(
         Metric(
+            "brain/<place>/ridge_r2",
+            "brain R² of a ridge on all layers",
+            "R² of one ridge regression on the mean and global tokens of all layers (himalaya): what the "
+            "network predicts without layers, places or scales. Compare it with `brain/<place>/r2`.",
+            "harness.mappings.reference_ridge.fit_reference_ridge",
+            high=1.0,
+            better="higher",
+            headline="whole brain",
+            compared=("end",),
+            over_subjects="interval",
+        )
+    )
+    yield from expand(
+        Metric(
             "brain/<place>/r2_normalised",
             "brain R² over the noise ceiling",
             "ΣR² / Σceiling over voxels with a noise ceiling of at least .05, that of the held-out stimuli; "

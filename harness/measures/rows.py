@@ -72,6 +72,7 @@ def measure_brain(
     brain: Brain,
     seed: int,
     steps: Collection[int] | None = None,
+    references: dict[int, Float[np.ndarray, " n_voxels"] | None] | None = None,
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """Compute all metrics of a brain by name, for every snapshot in order.
 
@@ -86,13 +87,15 @@ def measure_brain(
         Seed of the channel clusters.
     steps : collection of int, optional
         Compute only those of these snapshots.
+    references : dict of step to float array [n_voxels] or None, optional
+        R² of the ridge regression beside each mapping.
     """
     step_0 = (mappings[0], *refits)
     aligned = AlignmentRows(brain, seed)
     moving = name_velocity(mappings, refits, brain) if _fitted_together(mappings[0]) else {}
     for step in sorted(mappings if steps is None else mappings.keys() & set(steps)):
         mapping = mappings[step]
-        values = name_mapping(mapping, brain)
+        values = name_mapping(mapping, brain, (references or {}).get(step))
         predicted = predicted_voxels([fit.r2 for fit in step_0], mapping.r2)
         values |= name_layers(mapping.layer, mapping.layers, places_of_layers(brain.rois, predicted))
         values |= (alignment := aligned.name(mapping, predicted))
@@ -175,14 +178,18 @@ def _fitted_together(mapping: Mapping) -> bool:
     return FAMILIES[mapping.family].fit_together is not None
 
 
-def name_mapping(mapping: Mapping, brain: Brain) -> dict[str, float]:
-    """Name the measures of one mapping: prediction and selectors by place."""
+def name_mapping(
+    mapping: Mapping, brain: Brain, reference: Float[np.ndarray, " n_voxels"] | None = None
+) -> dict[str, float]:
+    """Name the measures of one mapping: prediction, also of the ridge beside it, and selectors by place."""
     per_voxel = {
         "brain/{}/r2": mapping.r2,
         "brain/{}/correlation": mapping.correlation,
         "selectors/{}/expected_depth": expected_depth(mapping.layer),
         "selectors/{}/confidence": confidence(mapping.layer),
     }
+    if reference is not None:
+        per_voxel["brain/{}/ridge_r2"] = reference
     if mapping.scale is not None:
         per_voxel["selectors/{}/scale"] = mapping.scale
     summary = summarise_rois(per_voxel, brain.rois, None)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import Normalize, hsv_to_rgb
 from matplotlib.patches import Rectangle
+from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -35,13 +37,35 @@ _DARKEST = 0.5  # brightness of a voxel that reads all layers alike
 
 
 @dataclass(frozen=True)
+class _Part:
+    """What is drawn of a hemisphere; faces reach beyond the frame, which clips them."""
+
+    frame: tuple[float, float, float, float]  # left, bottom, width, height
+    faces: Int[np.ndarray, "n_faces 3"]
+    outlines: list[Path]  # of the faces
+    borders: Float[np.ndarray, "n_segments 2 2"]  # between areas
+    names: dict[int, Float[np.ndarray, "2"]]  # places of areas' names
+
+
+@dataclass(frozen=True)
 class _Sheet:
     """A surface with its hemispheres moved together."""
 
-    points: Float[np.ndarray, "n_vertices 2"]
-    part: Int[np.ndarray, " n_vertices"]  # hemisphere, by any number; -1: not on the sheet
+    parts: tuple[_Part, ...]
     nearest: Int[np.ndarray, " n_vertices"]  # voxel whose colour a vertex takes; -1: none
-    frames: dict[int, tuple[float, float, float, float]]  # shown part: left, bottom, width, height
+
+
+@dataclass(frozen=True, eq=False)
+class _Key:
+    """A surface, equal to itself alone: comparing its arrays would take as long as cutting it."""
+
+    surface: Surface
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and other.surface is self.surface
+
+    def __hash__(self) -> int:
+        return id(self.surface)
 
 
 def colour_values(
@@ -90,39 +114,37 @@ def draw_flatmap_colours(
 
     A face has the mean colour of its corners or, if not `blended`, that of most: for categories.
     """
-    sheet = _cut_sheet(surface)
+    sheet = _cut_sheet(_Key(surface))
     grey = 0.55 + 0.35 * surface.shade[:, None].repeat(3, axis=1)
     painted = np.concatenate([colours, np.full((1, 3), np.nan)])[sheet.nearest]
     painted = np.where(np.isnan(painted), grey, painted)
-    for part, (left, bottom, width, height) in sheet.frames.items():
-        frame = Rectangle((left, bottom), width, height, transform=ax.transData)
-        off_centre = np.abs(sheet.points - (left + width / 2, bottom + height / 2))
-        near = (sheet.part == part) & (off_centre < (width / 2 + OVERLAP, height / 2 + OVERLAP)).all(axis=1)
-        faces = surface.faces[near[surface.faces].all(axis=1)]
+    for part in sheet.parts:
+        left, bottom, width, height = part.frame
+        frame, faces = Rectangle((left, bottom), width, height, transform=ax.transData), part.faces
         face_colours = painted[faces].mean(axis=1) if blended else painted[_choose_corners(faces, painted)]
         if surface.area is not None:
             # faces on the rim are grey: half-tones would mean nothing
             rim = (sheet.nearest[faces] < 0).any(axis=1)
             face_colours[rim] = grey[faces[rim]].mean(axis=1)
-        mesh = PolyCollection(
-            sheet.points[faces], facecolors=face_colours.clip(0, 1), edgecolors="face", linewidths=0.4
+        mesh = PathCollection(
+            part.outlines, facecolors=face_colours.clip(0, 1), edgecolors="face", linewidths=0.4
         )
         mesh.set_rasterized(True)
         # limits are set below: measuring every face takes longer than drawing it
         ax.add_collection(mesh, autolim=False)
         mesh.set_clip_path(frame)
-        if surface.area is not None:
-            borders = _outline_areas(sheet.points, faces, surface.area)
+        if len(part.borders):
+            borders = LineCollection(list(part.borders), colors=BORDER, linewidths=0.9, capstyle="round")
             ax.add_collection(borders, autolim=False)
             borders.set_clip_path(frame)
-        if surface.area is not None and names:
-            for index, place in _place_names(sheet.points, faces, surface.area).items():
-                text = ax.text(place[0], place[1], surface.area_names[index], ha="center", va="center")
-                text.set(fontsize=7, color=BORDER, path_effects=_HALO)
-    for (left, bottom, width, height), side in zip(sheet.frames.values(), HEMISPHERES, strict=False):
+        for index, place in part.names.items() if names else ():
+            text = ax.text(place[0], place[1], surface.area_names[index], ha="center", va="center")
+            text.set(fontsize=7, color=BORDER, path_effects=_HALO)
+    frames = [part.frame for part in sheet.parts]
+    for (left, bottom, width, height), side in zip(frames, HEMISPHERES, strict=False):
         outer = (left + 2, "left") if side == "L" else (left + width - 2, "right")
         ax.text(outer[0], bottom + height - 2, side, ha=outer[1], va="top", fontsize=8, color=BORDER)
-    lefts, bottoms, widths, heights = np.array(list(sheet.frames.values())).T
+    lefts, bottoms, widths, heights = np.array(frames).T
     ax.set(xlim=(0, (lefts + widths).max()), ylim=(bottoms.min(), (bottoms + heights).max()))
     ax.set_aspect("equal")
     ax.axis("off")
@@ -185,8 +207,10 @@ def _colour(
     return hsv_to_rgb(np.stack([hue, np.full(len(hue), 0.82), brightness], axis=1))
 
 
-def _cut_sheet(surface: Surface) -> _Sheet:
+@lru_cache(maxsize=8)
+def _cut_sheet(key: _Key) -> _Sheet:
     """Crop to the voxels' part of the cortex and place the hemispheres side by side, vertically centred."""
+    surface = key.surface
     nearest = np.full(len(surface.points), -1, dtype=np.int64)
     on_sheet = np.flatnonzero(surface.voxel_vertex >= 0)
     nearest[surface.voxel_vertex[on_sheet]] = on_sheet
@@ -212,7 +236,19 @@ def _cut_sheet(surface: Surface) -> _Sheet:
         height, width = high[1] - low[1], high[0] - low[0]
         frames[int(index)] = (edge, -height / 2, width, height)
         edge += width + GAP
-    return _Sheet(points, part, nearest, frames)
+    parts = []
+    for index, frame in frames.items():
+        left, bottom, width, height = frame
+        off_centre = np.abs(points - (left + width / 2, bottom + height / 2))
+        near = (part == index) & (off_centre < (width / 2 + OVERLAP, height / 2 + OVERLAP)).all(axis=1)
+        faces = surface.faces[near[surface.faces].all(axis=1)]
+        borders, names = np.empty((0, 2, 2)), {}
+        if surface.area is not None:
+            borders = _outline_areas(points, faces, surface.area)
+            names = _place_names(points, faces, surface.area)
+        outlines = [Path(corners, closed=True) for corners in points[faces][:, [0, 1, 2, 0]]]
+        parts.append(_Part(frame, faces, outlines, borders, names))
+    return _Sheet(tuple(parts), nearest)
 
 
 def _find_parts(surface: Surface) -> Int[np.ndarray, " n_vertices"]:
@@ -230,7 +266,7 @@ def _outline_areas(
     points: Float[np.ndarray, "n_vertices 2"],
     faces: Int[np.ndarray, "n_faces 3"],
     area: Int[np.ndarray, " n_vertices"],
-) -> LineCollection:
+) -> Float[np.ndarray, "n_segments 2 2"]:
     """Draw lines through the midpoints of edges between areas."""
     after = np.roll(faces, -1, axis=1)
     crossed = area[faces] != area[after]
@@ -239,8 +275,7 @@ def _outline_areas(
     # three areas meet at the centre of a face
     centres = np.broadcast_to(points[faces[three]].mean(axis=1)[:, None], middles[three].shape)
     spokes = np.stack([centres, middles[three]], axis=2).reshape(-1, 2, 2)
-    segments = np.concatenate([middles[two][crossed[two]].reshape(-1, 2, 2), spokes])
-    return LineCollection(list(segments), colors=BORDER, linewidths=0.9, capstyle="round")
+    return np.concatenate([middles[two][crossed[two]].reshape(-1, 2, 2), spokes])
 
 
 def _place_names(

@@ -11,10 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from harness.brains import Brain
-from harness.config import (
-    Config,
-    read_config,
-)
+from harness.config import Config
 from harness.mappings import (
     Mapping,
     load_mapping,
@@ -31,6 +28,7 @@ from harness.runs import (
     list_subjects,
     maps_folder,
     read_rows,
+    read_run_config,
     step_0_folders,
 )
 from harness.storage import InputError
@@ -108,9 +106,9 @@ def read_maps(folders: Sequence[Path]) -> list[MappedNetwork]:
     Raises
     ------
     InputError
-        If a file is missing or broken.
+        If a file is missing or broken, or the settings of a map were edited.
     """
-    configs = {folder: read_config(folder / "config.yaml") for folder in folders}
+    configs = {folder: read_run_config(folder) for folder in folders}
     pretrained = {config.backbone.name: not config.backbone.untrained for config in configs.values()}
     colours = choose_colours(pretrained)
     often = Counter((config.backbone.name, config.brain) for config in configs.values())

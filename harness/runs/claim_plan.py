@@ -11,6 +11,7 @@ from harness.config import (
 from harness.storage import (
     InputError,
     read_json,
+    user_path,
 )
 
 
@@ -42,7 +43,7 @@ def bind_to_plan(config: Config, run: Path) -> dict[str, str]:
                 f"{run}: began under plan {before[:8]}, expected study.plan= with the file of that plan"
             )
         return {}
-    path = Path(config.study.plan)
+    path = user_path(config.study.plan)
     plan = read_plan(path)
     try:
         plan.check(config)

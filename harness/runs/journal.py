@@ -14,7 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import SupportsFloat, TypedDict
 
-from harness.storage import InputError, make_folder
+from harness.storage import (
+    InputError,
+    make_folder,
+    refuse_endless,
+)
 
 # what MLflow accepts, without blanks: stage/measure up to stage/place/subject/layer/name
 _METRIC_NAME = re.compile(r"[\w.\-]+(/[\w.\-]+){1,4}")
@@ -92,6 +96,7 @@ def read_rows(path: Path, offset: int = 0) -> tuple[list[Row], int]:
         Names a file that is missing, or a line that is no row: with another name than a metric's, a step that
         is no whole number from 0, a value that is not finite, or another check sum than when it was written.
     """
+    refuse_endless(path)
     try:
         with path.open("rb") as file:
             file.seek(offset)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-import filelock
 
 from harness.config import (
     Config,
@@ -16,8 +14,10 @@ from harness.config import (
 from harness.storage import (
     InputError,
     cache_folder,
+    hold_lock,
     make_folder,
     remove_leftovers,
+    user_path,
 )
 
 
@@ -35,7 +35,7 @@ def run_name(config: Config) -> str:
 
 def run_folder(config: Config) -> Path:
     """Folder of the run: ``{runs_dir}/{study}/{run}``."""
-    return Path(config.runs_dir) / config.study.name / run_name(config)
+    return user_path(config.runs_dir) / config.study.name / run_name(config)
 
 
 def map_name(config: Config) -> str:
@@ -52,7 +52,7 @@ def map_name(config: Config) -> str:
 
 def map_folder(config: Config) -> Path:
     """Folder of a frozen network's mapping: ``{runs_dir}/{study}/maps/{map}``; no run, so reports skip it."""
-    return maps_folder(Path(config.runs_dir) / config.study.name) / map_name(config)
+    return maps_folder(user_path(config.runs_dir) / config.study.name) / map_name(config)
 
 
 def maps_folder(study: Path) -> Path:
@@ -70,19 +70,16 @@ def hold_run(run: Path) -> Iterator[None]:
         If another process is working on the run.
     """
     make_folder(run)
-    lock = filelock.FileLock(run / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise InputError(f"{run}: another process is working on this run") from None
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(hold_lock(run / ".lock", wait=0))
+        except TimeoutError as error:
+            raise InputError(f"{run}: another process is working on this run: {error}") from None
         remove_leftovers(run, held=True)
         above = (run.parent, run.parents[1], run.parents[1] / ".trained")
         for folder in (*above, cache_folder(), *cache_folder().glob("*/")):
             remove_leftovers(folder)
         yield
-    finally:
-        lock.release()
 
 
 def is_finished(run: Path) -> bool:
@@ -148,6 +145,11 @@ def controls_folder(subject: Path) -> Path:
 def evidence_file(subject: Path, step: int) -> Path:
     """File of a later snapshot's evidence per layer: ``evidence/step-000128.safetensors``."""
     return subject / "evidence" / f"{_step_name(step)}.safetensors"
+
+
+def reference_file(subject: Path, step: int) -> Path:
+    """File of a ridge regression's scores on a snapshot: ``references/step-000128.safetensors``."""
+    return subject / "references" / f"{_step_name(step)}.safetensors"
 
 
 def wise_ft_folder(run: Path) -> Path:

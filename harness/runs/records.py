@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def read_finished_rows(run: Path) -> list[Row]:
     if len(rows) < expected:
         raise InputError(
             f"{path}: found {len(rows)} rows, expected at least the {expected} of the finished run; "
-            f"palimpsest track {run} derives them again"
+            f"palimpsest track {shlex.quote(str(run))} derives them again"
         )
     return rows
 

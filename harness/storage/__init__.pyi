@@ -63,10 +63,23 @@ from .launchers import (
     ERRORS_FOLDER,
     TERMINATED,
 )
+from .locks import (
+    hold_lock,
+)
 from .npy_files import (
     describe_array,
     open_npy,
     read_npz,
+)
+from .paths import (
+    find_outside,
+    refuse_endless,
+    user_path,
+)
+from .progress import (
+    PROGRESS_RECORDS,
+    RECORD_MARK,
+    progress_bar,
 )
 from .shared import (
     hold_cached,
@@ -75,12 +88,15 @@ from .shared import (
 from .text import (
     format_bytes,
     format_seconds,
+    hide_passwords,
 )
 
 __all__ = [
     "DECODER_VERSION",
     "ERRORS_FOLDER",
     "INTERRUPTED",
+    "PROGRESS_RECORDS",
+    "RECORD_MARK",
     "REMARKS",
     "TERMINATED",
     "ImageFiles",
@@ -98,12 +114,15 @@ __all__ = [
     "explain_hub_errors",
     "explain_server_errors",
     "find_images",
+    "find_outside",
     "format_bytes",
     "format_seconds",
     "hash_files",
     "hash_images",
     "hash_pixels",
+    "hide_passwords",
     "hold_cached",
+    "hold_lock",
     "hub_answers",
     "import_function",
     "list_images",
@@ -115,18 +134,21 @@ __all__ = [
     "no_image",
     "open_npy",
     "partial_suffix",
+    "progress_bar",
     "quiet_nibabel",
     "read_arrays",
     "read_json",
     "read_npz",
     "read_record",
     "read_weights",
+    "refuse_endless",
     "remove_leftovers",
     "remove_path",
     "report_left_out",
     "report_remarks",
     "tell_format",
     "unknown_name",
+    "user_path",
     "without_downloads",
     "write_arrays",
     "write_atomically",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import errno
 import hashlib
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -67,7 +69,11 @@ def exit_with_one_line(main: Callable[[], object]) -> None:
 
     An `InputError` and an error of the machine, such as a full disk, exit with status 2, Ctrl-C with 130,
     SIGTERM with 143. The end of the process that launched this one counts as SIGTERM.
+    Warnings are printed as they are, whatever a library would put before them.
     """
+    logging.basicConfig(format="%(message)s")
+    # said with the file's name when an image is first read (`name_warnings`), not at every later decoding
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         with ending_in_order():
             main()

@@ -17,8 +17,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
 from harness.storage.cache import cache_folder
 from harness.storage.errors import InputError
 from harness.storage.files import (
@@ -26,6 +24,8 @@ from harness.storage.files import (
     read_json,
     write_json,
 )
+from harness.storage.paths import refuse_endless
+from harness.storage.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def hash_files(
         marks = {name: _mark(folder / name) for name in names}
         todo = [name for name in marks if known.get(name, [None])[:-1] != marks[name]]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            bar = tqdm(total=len(todo), desc=progress, disable=progress is None or None, leave=False)
+            bar = progress_bar(label=progress if todo else None, total=len(todo))
             for name, value in zip(
                 todo, pool.map(lambda name: _hash(folder / name, check), todo), strict=True
             ):
@@ -90,6 +90,7 @@ def hash_files(
 
 def _mark(path: Path) -> list[int]:
     """Size, modification and inode-change time in nanoseconds, inode: some of it changes with the file."""
+    refuse_endless(path)
     status = os.stat(path)
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 
 from harness.storage.errors import InputError
 from harness.storage.foreign_files import tell_format
+from harness.storage.paths import refuse_endless
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -157,6 +158,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read JSON; `InputError` names a missing or broken file."""
+    refuse_endless(path)
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -283,6 +285,7 @@ def _check_seal(path: Path, known: Any, place: str, found: str) -> None:
 
 
 def _read_safetensors(path: Path, load_file: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    refuse_endless(path)
     try:
         return load_file(path)
     except FileNotFoundError:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.storage.errors import InputError
+from harness.storage.paths import refuse_endless
 
 # first bytes of files that are often found under another name, with what to do about it
 FORMATS = (
@@ -31,6 +32,7 @@ def tell_format(path: Path) -> str | None:
 
     Files whose content is elsewhere (Git LFS, git-annex) are recognised, also by a link that leads nowhere.
     """
+    refuse_endless(path)
     try:
         if path.is_symlink() and not path.exists() and "annex" in os.readlink(path):
             return "a link into git-annex without the content: run datalad get, or git annex get"
@@ -51,6 +53,7 @@ def as_input_error(path: Path, kind: str) -> Iterator[None]:
     kind : str
         What the file is expected to be, e.g. ``"MATLAB file"``.
     """
+    refuse_endless(path)
     try:
         yield
     except InputError:

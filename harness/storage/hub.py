@@ -14,6 +14,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
 from harness.storage.errors import InputError
+from harness.storage.text import hide_passwords
 
 PROBE_SECONDS = 3.0
 ADVICE = (
@@ -69,7 +70,7 @@ def explain_hub_errors(what: str, advice: str = ADVICE) -> Iterator[None]:
             raise
         said = f"answers {str(failed[-1]).splitlines()[0]!r}" if online else "does not answer"
         raise InputError(
-            f"{what}: the hub at {constants.ENDPOINT} {said} and the cache "
+            f"{what}: the hub at {hide_passwords(constants.ENDPOINT)} {hide_passwords(said)} and the cache "
             f"{constants.HF_HUB_CACHE} has no copy ({type(error).__name__}); {advice}"
         ) from error
     finally:
@@ -90,13 +91,13 @@ def without_downloads() -> Iterator[None]:
 @contextmanager
 def explain_server_errors(what: str, url: str, cached: bool) -> Iterator[None]:
     """As `explain_hub_errors`, for weights at an address of their own instead of the hub."""
-    server = urlparse(url).netloc
+    server = urlparse(url).netloc.rpartition("@")[2]
     if not cached and not answers(url):
         raise InputError(f"{what}: {server} does not answer and torch's cache has no copy; {ADVICE}")
     try:
         yield
     except URLError as error:  # HTTPError is one
-        raise InputError(f"{what}: {server} answers {str(error)!r}; {ADVICE}") from error
+        raise InputError(f"{what}: {server} answers {hide_passwords(str(error))!r}; {ADVICE}") from error
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -23,6 +23,7 @@ from scipy.sparse.csgraph import connected_components
 from harness.storage.errors import InputError
 from harness.storage.file_hashes import hash_files
 from harness.storage.files import content_hash
+from harness.storage.paths import refuse_endless
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,8 @@ def decode_image(
         If the image is missing, broken or has more than 8 bits a channel.
     """
     name = name or (str(source) if isinstance(source, Path) else "image")
+    if isinstance(source, Path):
+        refuse_endless(source)
     _place.name = name
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:

@@ -9,11 +9,9 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 from harness.storage.cache import cache_folder
 from harness.storage.errors import InputError
@@ -24,6 +22,7 @@ from harness.storage.files import (
     write_atomically,
     write_json,
 )
+from harness.storage.locks import hold_lock
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +30,12 @@ log = logging.getLogger(__name__)
 @contextmanager
 def hold_cached(name: str) -> Iterator[None]:
     """Wait until no other process makes the cached thing of this name, if a lock can be written."""
-    lock = FileLock(cache_folder() / "locks" / name)
-    with suppress(OSError, NotImplementedError):  # read-only, or a file system without locks
-        (cache_folder() / "locks").mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    try:
+    folder = cache_folder() / "locks"
+    with ExitStack() as held:
+        with suppress(OSError):  # read-only
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(hold_lock(folder / name))
         yield
-    finally:
-        lock.release()
 
 
 def make_once(kind: str, key: Mapping[str, Any], target: Path, make: Callable[[], object]) -> bool:

@@ -1,12 +1,21 @@
-"""Sizes and durations as text."""
+"""Sizes, durations and addresses as text."""
 
 from __future__ import annotations
+
+import re
 
 UNKNOWN = "?"
 BYTE_UNITS = ("B", "kB", "MB", "GB", "TB")
 # unit, its seconds, decimals shown; each is used below its limit in seconds, the last above all limits
 TIME_UNITS = (("s", 1, 0), ("min", 60, 0), ("h", 3600, 1), ("d", 86_400, 1))
 TIME_LIMITS = (100, 5940, 172_800)
+
+
+def hide_passwords(text: str) -> str:
+    """Return a text as messages show it: without passwords and tokens in addresses, and tokens of the hub."""
+    text = re.sub(r"(://[^/@\s]*?):[^/@\s]*@", r"\1:***@", text)
+    text = re.sub(r"://[^/@:\s]+@", "://***@", text)  # a token in place of a name
+    return re.sub(r"\bhf_\w{8,}", "hf_***", text)
 
 
 def format_bytes(n_bytes: int | float | None) -> str:

@@ -8,6 +8,9 @@ from .launching import (
 from .plan import (
     print_plan,
 )
+from .pool import (
+    prepare_server,
+)
 from .study import (
     run_study,
 )
@@ -16,6 +19,7 @@ __all__ = [
     "expand_grid",
     "launch",
     "launch_options",
+    "prepare_server",
     "print_plan",
     "run_study",
 ]

@@ -30,6 +30,7 @@ from harness.config import (
 from harness.storage import (
     InputError,
     import_function,
+    user_path,
 )
 
 HERE, DOWNLOAD, MISSING = "here", "download", "missing"
@@ -74,7 +75,7 @@ def list_needs(configs: Iterable[Config]) -> list[Need]:
             if isinstance(brain, PythonBrainConfig):
                 needs.add(_function(f"brain {brain.name}", "brain", brain.function))
             if (root := getattr(brain, "root", None)) is not None:
-                needs.add(_local(f"brain {brain.name}", Path(root)))
+                needs.add(_local(f"brain {brain.name}", user_path(root)))
     return sorted(needs)
 
 
@@ -110,14 +111,16 @@ def find_images(config: TaskConfig) -> list[Need]:
         return [_function(what, "task", config.function)]
     if isinstance(config, HubTaskConfig):
         if config.root is not None:
-            return [_local(what, Path(config.root))]
+            return [_local(what, user_path(config.root))]
         return [_hub_images(what, config.repository)]
     if isinstance(config, MedmnistTaskConfig):
         file = f"{config.flag}.npz" if config.size == 28 else f"{config.flag}_{config.size}.npz"
-        return [_local(what, Path(config.root or "~/.medmnist") / file)]
+        return [_local(what, user_path(config.root or "~/.medmnist") / file)]
     if isinstance(config, TableTaskConfig):
-        return [_local(what, Path(table)) for table in (config.table, config.test_table) if table is not None]
-    return [_local(what, Path(config.root))] if isinstance(config, ImagefolderTaskConfig) else []
+        return [
+            _local(what, user_path(table)) for table in (config.table, config.test_table) if table is not None
+        ]
+    return [_local(what, user_path(config.root))] if isinstance(config, ImagefolderTaskConfig) else []
 
 
 def _function(what: str, section: str, reference: str) -> Need:
@@ -130,7 +133,6 @@ def _function(what: str, section: str, reference: str) -> Need:
 
 
 def _local(what: str, path: Path) -> Need:
-    path = path.expanduser()
     return Need(what, HERE if path.exists() else MISSING, str(path))
 
 
@@ -176,7 +178,7 @@ def _open_clip_weights(what: str, model: str, tag: str) -> Need:
         files = _alternatives(file) if file else OPEN_CLIP_FILES
         return Need(what, HERE if in_hub_cache(repository, files) else DOWNLOAD, f"hub: {repository}")
     url = str(settings.get("url", ""))
-    cached = Path("~/.cache/clip").expanduser() / os.path.basename(url)  # where open_clip puts these
+    cached = user_path("~/.cache/clip") / os.path.basename(url)  # where open_clip puts these
     return Need(what, HERE, str(cached)) if url and cached.is_file() else Need(what, DOWNLOAD, url)
 
 

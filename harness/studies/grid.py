@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,6 +13,8 @@ from harness.config import (
     group_options,
     load_config,
     locate_option,
+    parse_override,
+    write_override,
 )
 from harness.storage import (
     InputError,
@@ -34,7 +35,7 @@ def expand_grid(overrides: list[str]) -> Iterator[tuple[list[str], Config]]:
         or all values.
     """
     study = load_config(overrides).study
-    given = dict(_name_and_value(text) for text in overrides)
+    given = dict(parse_override(text) for text in overrides)
     axes = [
         _choices(axis, values, given) for axis, values in _left_in(study.grid, study.leave_out, given).items()
     ]
@@ -52,40 +53,31 @@ def _advice(overrides: list[str], parts: Iterable[list[str]]) -> str:
         try:
             load_config([*overrides, *part])
         except InputError:
-            name, value = _name_and_value(part[0])
+            name, value = parse_override(part[0])
             named = name in GROUPS and value in group_options(name)
             file = f"; see {locate_option(name, value)}" if named else ""
             return f"{file}; to skip it: study.leave_out=[{value}]"
     return ""
 
 
-def _name_and_value(override: str) -> tuple[str, str]:
-    name, _, value = override.partition("=")
-    return name.lstrip("+"), value
-
-
 def _as_text(value: Any) -> str:
-    """Write a value as in an override."""
-    return value if isinstance(value, str) else json.dumps(value)
+    """Write a value as messages and `study.leave_out` have it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _bare(text: str) -> str:
-    return re.sub(r"[\s\"']", "", text)
-
-
-def _value_on(axis: str, value: Any) -> str:
+def _on(axis: str, value: Any) -> Any:
     """Return the part of a value that lies on its axis; a mapping sets other settings with it."""
-    return _as_text(value[axis] if isinstance(value, dict) else value)
+    return value[axis] if isinstance(value, dict) else value
 
 
-def _left_in(grid: dict[str, list[Any]], leave_out: list[Any], given: dict[str, str]) -> dict[str, list[Any]]:
+def _left_in(grid: dict[str, list[Any]], leave_out: list[Any], given: dict[str, Any]) -> dict[str, list[Any]]:
     """Return the grid without the values to leave out."""
     unwanted = {_as_text(value) for value in leave_out}
-    known = {_value_on(axis, value) for axis, values in grid.items() for value in values}
+    known = {_as_text(_on(axis, value)) for axis, values in grid.items() for value in values}
     for text in sorted(unwanted - known):
         raise unknown_name("value of the grid in study.leave_out", text, known)
     left = {
-        axis: [value for value in values if _value_on(axis, value) not in unwanted]
+        axis: [value for value in values if _as_text(_on(axis, value)) not in unwanted]
         for axis, values in grid.items()
     }
     for axis, values in left.items():
@@ -96,14 +88,12 @@ def _left_in(grid: dict[str, list[Any]], leave_out: list[Any], given: dict[str, 
     return left
 
 
-def _choices(axis: str, values: list[Any], given: dict[str, str]) -> list[list[str]]:
+def _choices(axis: str, values: list[Any], given: dict[str, Any]) -> list[list[str]]:
     """Return the overrides of every value of an axis, without those that the command line sets."""
     if axis in given:
-        # lists may be written with or without blanks and quotes
-        wanted = _bare(given[axis])
-        values = [value for value in values if _bare(_value_on(axis, value)) == wanted][:1] or [{}]
+        values = [value for value in values if _on(axis, value) == given[axis]][:1] or [{}]
     together = [value if isinstance(value, dict) else {axis: value} for value in values]
     return [
-        [f"{name}={_as_text(value)}" for name, value in settings.items() if name not in given]
+        [write_override(name, value) for name, value in settings.items() if name not in given]
         for settings in together
     ]

@@ -1,22 +1,23 @@
-"""Run a study: its runs one after the other, then one report.
+"""Run a study: its runs, several at a time, then one report.
 
-Every run has processes of its own. Finished runs are skipped, so a killed study resumes where it stopped.
+Every run has a process of its own. Finished runs are skipped, so a killed study resumes where it stopped.
 """
 
 from __future__ import annotations
 
-import os
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import joblib
+import torch
 
 from harness.config import (
     Config,
     ContrastConfig,
     check_tunable,
 )
+from harness.finetuning import count_given_cores
 from harness.reporting import (
     RunResult,
     compare_runs,
@@ -37,13 +38,20 @@ from harness.runs import (
 from harness.storage import (
     INTERRUPTED,
     InputError,
+    hide_passwords,
 )
 from harness.studies.finished import InputCheck
 from harness.studies.grid import expand_grid
-from harness.studies.launching import launch
+from harness.studies.launching import launch, launch_options
+from harness.studies.pool import (
+    Job,
+    choose_layout,
+    free_memory,
+    run_jobs,
+)
+from harness.studies.progress_line import StudyProgress
 from harness.tracking import (
     TrackedRun,
-    show_uri,
     tracking_uri,
 )
 
@@ -83,6 +91,42 @@ def print_contrast(study: Path, runs: Sequence[RunResult], question: ContrastCon
     print(f"\n{format_contrasts(found, brief=True)}\n\nsingle regions: in the report")
 
 
+def run_missing(jobs: Sequence[Job], workers: int | None) -> int:
+    """Run what is not finished; return the number of runs that failed.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+    workers : int, optional
+        Runs at a time; None: as the machine allows.
+    """
+    if not jobs:
+        return 0
+    options, n_gpus = launch_options(), torch.cuda.device_count()
+    layout = choose_layout(len(jobs), count_given_cores(), n_gpus, free_memory(), workers)
+    # accelerate as the user has configured it, or all GPUs for one run
+    if options is not None and (not options or layout.workers == 1):
+        statuses = {job.title: _launch_alone(job) for job in jobs}
+    else:
+        progress = StudyProgress(len(jobs))
+        try:
+            statuses = run_jobs("finetune", jobs, layout, progress)
+        finally:
+            progress.close()
+    failed = [title for title, status in statuses.items() if status]
+    for title in failed:
+        print(f"{title}: failed", file=sys.stderr, flush=True)
+    return len(failed)
+
+
+def _launch_alone(job: Job) -> int:
+    print(job.title, flush=True)
+    status = launch("finetune", job.arguments)
+    if status == INTERRUPTED:
+        raise SystemExit(status)  # the run has said so
+    return status
+
+
 def run_study(overrides: list[str]) -> int:
     """Run what is not finished, write the report and print the comparison; return the number of failed runs.
 
@@ -95,22 +139,15 @@ def run_study(overrides: list[str]) -> int:
     for _, config in runs:
         check_tunable(config.backbone)
     check_files(config for _, config in runs if not is_finished(run_folder(config)))
-    # accelerate launch would give a single process one thread
-    os.environ.setdefault("OMP_NUM_THREADS", str(joblib.cpu_count()))
-    failed, inputs = 0, InputCheck()
+    jobs, inputs = [], InputCheck()
     for place, (combination, config) in enumerate(runs, 1):
         title = f"[{place}/{len(runs)}] {run_name(config)}"
         if is_finished(run_folder(config)):
             inputs.check(config)
             print(f"{title}: already finished", flush=True)
-            continue
-        print(title, flush=True)
-        status = launch("finetune", combination)
-        if status == INTERRUPTED:
-            raise SystemExit(status)  # the run has said so
-        if status:
-            print(f"{title}: failed; continuing with the other runs", file=sys.stderr, flush=True)
-            failed += 1
+        else:
+            jobs.append(Job(title, combination))
+    failed = run_missing(jobs, runs[0][1].study.workers)
     study = run_folder(runs[0][1]).parent
     if not any(is_finished(run_folder(config)) for _, config in runs):
         raise InputError(f"{study}: none of the {len(runs)} runs has finished; no report written")
@@ -125,5 +162,5 @@ def run_study(overrides: list[str]) -> int:
     log_report(study, report, comparison)
     print_contrast(study, finished, question)
     print(f"\nreport: {report}")
-    print(f"curves: mlflow ui --backend-store-uri {show_uri(tracking_uri(study.parent))}")
+    print(f"curves: mlflow ui --backend-store-uri {shlex.quote(hide_passwords(tracking_uri(study.parent)))}")
     return failed

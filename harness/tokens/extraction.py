@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
 from harness.backbones import Backbone
+from harness.storage import progress_bar
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,6 @@ def _batches(
     device: torch.device | str,
     progress: str | None,
 ) -> Iterator[tuple[list[int], Float[Tensor, "n_images 3 height width"]]]:
-    for start in tqdm(range(0, len(order), batch_size), progress, disable=progress is None, leave=False):
+    for start in progress_bar(range(0, len(order), batch_size), progress):
         rows = [int(index) for index in order[start : start + batch_size]]
         yield rows, backbone.preprocessing([images[index] for index in rows]).to(device)

@@ -9,7 +9,6 @@ from .queries import (
     query,
 )
 from .store.connection import (
-    show_uri,
     tracking_uri,
 )
 from .store.keys import (
@@ -45,7 +44,6 @@ __all__ = [
     "plan_work",
     "query",
     "save_model",
-    "show_uri",
     "track",
     "tracking_uri",
 ]

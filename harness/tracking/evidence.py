@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from harness.brains import Brain
 from harness.config import EvidenceConfig
@@ -43,6 +42,7 @@ from harness.runs import (
 )
 from harness.storage import (
     InputError,
+    progress_bar,
     read_arrays,
     read_record,
     write_arrays,
@@ -105,7 +105,7 @@ class EvidenceFiles:
         if regions:
 
             def show(draws: Sequence[int]) -> Iterator[int]:
-                return iter(tqdm(draws, progress, disable=progress is None, leave=False))
+                return iter(progress_bar(draws, progress))
 
             controls = degrade(
                 pooled, responses, regions, penalties, self._seed, self._config.n_draws, label=show
@@ -176,8 +176,8 @@ class EvidenceFiles:
         return _Plan(controls_folder(self._folder))
 
 
-def copy_evidence(source: Path, target: Path) -> None:
-    """Copy a snapshot's evidence to another step."""
+def copy_of_step(source: Path, target: Path) -> None:
+    """Copy a snapshot's file of arrays to another step."""
     arrays = read_arrays(source, source.stem)
     with write_atomically(target) as temporary:
         write_arrays(temporary, arrays, target.stem)

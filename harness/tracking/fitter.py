@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from harness.backbones import Backbone
@@ -14,8 +16,11 @@ from harness.config import (
 )
 from harness.mappings import (
     FitData,
+    FitOptions,
     Mapping,
+    TooFewStimuliError,
     fit_mapping,
+    fit_reference_ridge,
     load_mapping,
     load_split,
     prepare_tokens,
@@ -26,10 +31,17 @@ from harness.mappings import (
 from harness.runs import (
     Brains,
     Subject,
+    reference_file,
     split_file,
     start_folder,
 )
+from harness.storage import (
+    write_arrays,
+    write_atomically,
+)
 from harness.tracking.work_items import WorkItem
+
+log = logging.getLogger(__name__)
 
 
 def prepare_split(config: Config, subject: Subject, brains: Brains) -> None:
@@ -112,6 +124,21 @@ class Fitter:
             start = load_mapping(start_folder(item.subject.folder), with_learned=True)
             config = config.model_copy(update={"steps": self._warm_steps})
         save_mapping(self._fit(item, name, config, start), item.mapping)
+
+    def make_reference(self, item: WorkItem, name: str) -> None:
+        """Score the ridge regression that an item's mapping is compared with, and save its R².
+
+        The file has no scores if there are too few stimuli, with a warning.
+        """
+        options = FitOptions(item.seed(self._config), self._config.mapping.bootstrap, self._device)
+        arrays: dict[str, np.ndarray] = {}
+        try:
+            arrays["r2"] = fit_reference_ridge(self.see(item.subject, name), options)
+        except TooFewStimuliError as error:
+            log.warning("warning: no ridge regression beside the mapping: %s", error)
+        file = reference_file(item.subject.folder, item.step)
+        with write_atomically(file) as temporary:
+            write_arrays(temporary, arrays, file.stem)
 
     def label(self, text: str) -> str | None:
         """Label of a progress bar; None: no bar."""

@@ -12,6 +12,7 @@ from harness.config import Config
 from harness.runs import (
     Brains,
     Journal,
+    reference_file,
     start_folder,
 )
 from harness.tracking.fitter import (
@@ -64,6 +65,8 @@ def map_network(
             shared.make_start(start, start_folder(subject.folder), make)
         for place, item in enumerate(missing, 1):
             shared.make_mapping(item, partial(fitter.fit, item, f"{of} {place}/{len(missing)}"))
+        if not reference_file(subject.folder, 0).exists():
+            fitter.make_reference(plan_work(config, [subject], [0])[0], of)
         rows[subject.label or "all"] = measure_subject(config, subject, brains, [0])[0]
     with Journal(folder / "results.jsonl") as journal:
         journal.log(0, join_subjects(rows))

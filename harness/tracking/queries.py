@@ -22,6 +22,7 @@ from harness.measures import (
 from harness.storage import (
     InputError,
     unknown_name,
+    user_path,
 )
 from harness.tracking.mean_curves import (
     APART,
@@ -118,7 +119,7 @@ def query(
         kind,
         study=study,
         measure=measure,
-        runs_dir=Path(runs_dir),
+        runs_dir=user_path(runs_dir),
         interpolated=wise_ft,
         verdict=verdict,
         where={column: values for column, values in kept.items() if column not in ("measure", "step")},
@@ -132,7 +133,7 @@ def query(
         curves = curves.assign(subject="all")
     if kind in SCORED and not wise_ft:
         of_runs = {column: values for column, values in kept.items() if column in TAGS}
-        curves = _add_images(curves, study, Path(runs_dir), of_runs)
+        curves = _add_images(curves, study, user_path(runs_dir), of_runs)
     table = mean_curves(curves, by, over)
     return add_words(table, curves) if kind == "verdict" else table
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from harness.config import (
     Config,
     tasks_in_order,
@@ -32,8 +34,10 @@ from harness.runs import (
     Subject,
     probes_file,
     read_probes,
+    reference_file,
     split_file,
 )
+from harness.storage import read_arrays
 from harness.tracking.across_subjects import combine_subjects
 from harness.tracking.evidence import EvidenceFiles
 from harness.tracking.work_items import plan_work
@@ -159,8 +163,15 @@ def measure_subject(
     refits = [load_mapping(item.mapping) for item in items if item.refit]
     brain = brains.load(subject)
     split = load_split(split_file(subject.folder), brain.stimulus_ids)
-    measured = measure_brain(mappings, refits, brain.score_on(split.held_out), config.seed, wanted)
-    return dict(measured)
+    references = {step: _read_reference(subject, step) for step in mappings}
+    scored = brain.score_on(split.held_out)
+    return dict(measure_brain(mappings, refits, scored, config.seed, wanted, references))
+
+
+def _read_reference(subject: Subject, step: int) -> np.ndarray | None:
+    """R² of the ridge regression beside a mapping; None of runs that an earlier version tracked."""
+    file = reference_file(subject.folder, step)
+    return read_arrays(file, file.stem).get("r2") if file.exists() else None
 
 
 def join_subjects(rows: dict[str, dict[str, float]]) -> dict[str, float]:

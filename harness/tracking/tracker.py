@@ -36,6 +36,7 @@ from harness.runs import (
     Subject,
     list_snapshots,
     probes_file,
+    reference_file,
     snapshot_folder,
     start_folder,
     write_probes,
@@ -135,7 +136,8 @@ class _Tracker:
 
     def is_done(self, item: WorkItem) -> bool:
         """Whether everything of an item is on disk."""
-        return item.mapping.exists() and not self._lacks_probes(item) and not self._lacks_evidence(item)
+        lacks = self._lacks_reference(item) or self._lacks_probes(item) or self._lacks_evidence(item)
+        return item.mapping.exists() and not lacks
 
     def find_done(self, steps: Sequence[int]) -> list[int]:
         """Find the snapshots with all of their items on disk, by whichever process."""
@@ -153,6 +155,8 @@ class _Tracker:
         name += f", refit {item.refit}" if item.refit else ""
         if not item.mapping.exists():
             self._shared.make_mapping(item, partial(self._fitter.fit, item, name))
+        if self._lacks_reference(item):
+            self._fitter.make_reference(item, name)
         if self._lacks_evidence(item):
             self._evidence(item.subject).measure(item.step, self._fitter.see(item.subject, name))
         if self._lacks_probes(item):
@@ -223,6 +227,9 @@ class _Tracker:
         # probes belong to no subject: the first subject's items include them
         probing = item.refit == 0 and item.subject == self._brains.subjects[0]
         return probing and not probes_file(self._run, item.step).exists()
+
+    def _lacks_reference(self, item: WorkItem) -> bool:
+        return item.refit == 0 and not reference_file(item.subject.folder, item.step).exists()
 
     def _lacks_evidence(self, item: WorkItem) -> bool:
         return item.refit == 0 and not self._evidence(item.subject).has(item.step)

@@ -44,6 +44,7 @@ from harness.runs import (
     mapping_folder,
     probes_file,
     read_probes,
+    reference_file,
     snapshot_folder,
     split_file,
     start_folder,
@@ -57,7 +58,7 @@ from harness.storage import (
     content_hash,
     write_atomically,
 )
-from harness.tracking.evidence import copy_evidence
+from harness.tracking.evidence import copy_of_step
 from harness.tracking.results import (
     derive_rows,
 )
@@ -131,6 +132,7 @@ def write_curve(
             split_file(own): split_file(there),
             start_folder(own): start_folder(there),
             controls_folder(own): controls_folder(there),
+            reference_file(own, 0): reference_file(there, 0),
             **{folder: mapping_folder(there, 0).with_name(folder.name) for folder in step_0_folders(own)},
         }
         for source, target in known.items():
@@ -140,8 +142,10 @@ def write_curve(
         # under another step, so written anew
         if not mapping_folder(there, 100).exists():
             save_mapping(load_mapping(mapping_folder(own, last), True), mapping_folder(there, 100))
-        if not (target := evidence_file(there, 100)).exists():
-            copy_evidence(evidence_file(own, last), target)
+        for file in (evidence_file, reference_file):
+            source, target = file(own, last), file(there, 100)
+            if source.exists() and not target.exists():
+                copy_of_step(source, target)
 
 
 def measure_curve(

@@ -50,6 +50,7 @@ from harness.storage import (
     list_images,
     merge_equal_images,
     open_npy,
+    user_path,
 )
 
 N_PICTURES = 73_000
@@ -68,7 +69,7 @@ def load_algonauts2023(config: Algonauts2023Config) -> Brain:
     InputError
         If a file is missing or broken, or files do not belong together.
     """
-    folder = find_subject(Path(config.root).expanduser().absolute(), config.subject)
+    folder = find_subject(user_path(config.root).absolute(), config.subject)
     measured = {side: folder / f"roi_masks/{side}.all-vertices_fsaverage_space.npy" for side in SIDES}
     masks = {side: _read_mask(path) for side, path in measured.items()}
     n_voxels = {side: int(np.count_nonzero(mask)) for side, mask in masks.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -27,11 +26,12 @@ from harness.brains.places import (
     on_mesh,
 )
 from harness.config import GrayordinatesConfig
+from harness.storage import user_path
 
 
 def locate(config: GrayordinatesConfig, brain: Brain) -> Places:
     """Find vertices and voxel indices; reads a header again. Errors as for `harness.brains.locate_voxels`."""
-    root = Path(config.root).expanduser()
+    root = user_path(config.root)
     file = open_maps(root, config.maps)[0]
     cortex, layout = load_cortex(), file.layout
     columns = choose_columns(layout, cortex, config.cortex == "all", config.subcortex)

@@ -44,9 +44,11 @@ from harness.storage import (
     ImageFiles,
     InputError,
     content_hash,
+    find_outside,
     hash_files,
     hash_images,
     merge_equal_images,
+    user_path,
 )
 
 log = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ def load_grayordinates(config: GrayordinatesConfig) -> Brain:
     InputError
         If a file is missing, broken or does not fit the others.
     """
-    root = Path(config.root).expanduser()
+    root = user_path(config.root)
     if not root.is_dir():
         raise InputError(f"brain.root: {root}: no such folder")
     files = open_maps(root, config.maps)
@@ -82,8 +84,16 @@ def load_grayordinates(config: GrayordinatesConfig) -> Brain:
     if config.subcortex and not layout.below.any():
         raise InputError(f"brain.subcortex: found true, but {files[0].path} has no subcortical voxels")
 
-    images = Path(config.images).expanduser() if config.images else root
-    hashes = hash_images(images, sorted(set(table.image.tolist())))
+    images = user_path(config.images) if config.images else root
+    listed = table.image.tolist()
+    outside = [] if config.allow_outside_root else find_outside(images, [images / name for name in listed])
+    if outside:
+        raise InputError(
+            f"{table.path}: found {listed[outside[0]]}, which leads out of {images} ({len(outside)} of "
+            f"{len(listed)} rows do); expected files in brain.images, by default brain.root: set it to a "
+            "folder that holds them, or brain.allow_outside_root=true"
+        )
+    hashes = hash_images(images, sorted(set(listed)))
     shown = merge_equal_images(table.image, [hashes[name] for name in table.image.tolist()])
     names, picture = np.unique(shown, return_inverse=True)
     maps = _group_maps(files, table)
@@ -93,7 +103,10 @@ def load_grayordinates(config: GrayordinatesConfig) -> Brain:
     averaged = average_sessions(_read_sessions(files, maps, columns), rows, len(columns), config.standardise)
     columns = columns[averaged.usable]
     coords, box = place_columns(layout, cortex, columns, config.subcortex)
-    sources = [path.relative_to(root).as_posix() for path in (table.path, *(file.path for file in files))]
+    sources = [
+        path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+        for path in (table.path, *(file.path for file in files))
+    ]
     stimulus_ids = names[rows.pictures].tolist()
     return Brain(
         name=f"grayordinates-{root.resolve().name}",
@@ -167,7 +180,7 @@ def open_maps(root: Path, pattern: str) -> list[CiftiFile]:
 
 def _find_table(root: Path, name: str | None) -> Path:
     if name is not None:
-        return root / name
+        return root / user_path(name)
     there = [root / name for name in TABLES if (root / name).is_file()]
     if len(there) != 1:
         found = "both" if there else "neither"

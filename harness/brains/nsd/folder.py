@@ -13,6 +13,7 @@ from harness.storage import (
     InputError,
     as_input_error,
     unknown_name,
+    user_path,
 )
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def open_folder(config: NsdConfig) -> NsdFolder:
     InputError
         If the root, subject, preparation or betas are missing; it lists those available.
     """
-    root = Path(config.root).expanduser()
+    root = user_path(config.root)
     if not root.is_dir():
         raise InputError(f"brain.root: {root}: no such folder")
     for name in (DATA, BETAS):
@@ -127,7 +128,7 @@ def open_folder(config: NsdConfig) -> NsdFolder:
         preparation=config.preparation,
         betas=folder,
         design=root / DATA / "experiments/nsd/nsd_expdesign.mat",
-        stimuli=Path(given).expanduser() if given else root / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5",
+        stimuli=user_path(given) if given else root / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5",
     )
 
 

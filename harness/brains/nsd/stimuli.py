@@ -10,10 +10,10 @@ from jaxtyping import Int
 from PIL import Image
 
 from harness.brains.brain import StoredPictures
+from harness.brains.hdf5_files import open_dataset
 from harness.brains.neuroimages import fingerprint_file
 from harness.storage import (
     InputError,
-    as_input_error,
     content_hash,
 )
 
@@ -37,13 +37,7 @@ class BrickPictures(StoredPictures):
     """
 
     def __init__(self, path: Path, rows: Int[np.ndarray, " n_images"]) -> None:
-        import h5py  # slow to import
-
-        with as_input_error(path, "HDF5 file"), h5py.File(path, "r") as file:
-            brick = file.get(DATASET)
-            if not isinstance(brick, h5py.Dataset) or brick.dtype != np.uint8:
-                found = ", ".join(file) or "nothing"
-                raise InputError(f"{path}: found {found}, expected a data set /{DATASET} of bytes")
+        with open_dataset(path, DATASET, np.uint8) as brick:
             shape = brick.shape
         if len(shape) != 4 or shape[3] != 3:
             raise InputError(f"{path}: found /{DATASET} {shape}, expected (n_pictures, height, width, 3)")
@@ -66,10 +60,8 @@ class BrickPictures(StoredPictures):
     @overload
     def __getitem__(self, index: slice) -> BrickPictures: ...
     def __getitem__(self, index: int | slice) -> Image.Image | BrickPictures:
-        import h5py
-
         if isinstance(index, slice):
             return BrickPictures(self.path, self.rows[index])
         row = int(self.rows[index])
-        with as_input_error(self.path, "HDF5 file"), h5py.File(self.path, "r") as file:
-            return Image.fromarray(file[DATASET][row])
+        with open_dataset(self.path, DATASET, np.uint8) as brick:
+            return Image.fromarray(brick[row])

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from tqdm import tqdm
 
 from harness.brains.algonauts.subject import draw_areas
 from harness.brains.brain import (
@@ -54,7 +53,10 @@ from harness.brains.repeats import (
     plan_rows,
 )
 from harness.config import NsdConfig
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    progress_bar,
+)
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +193,7 @@ def _read_sessions(
     """Yield the sessions, each in the same buffer as the one before."""
     counts = [len(row) for row in rows.of_session]
     buffer = np.empty((max(counts), space.n_voxels), dtype=np.float32)
-    progress = tqdm(sessions.values(), desc="reading the brain", unit="session", leave=False, disable=None)
+    progress = progress_bar(sessions.values(), "reading the brain", unit="session")
     for files, count in zip(progress, counts, strict=True):
         found = buffer[:count]
         space.read_session(files, found)

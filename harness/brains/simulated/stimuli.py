@@ -80,7 +80,7 @@ class ShownImages:
     """
 
     def __init__(self, folder: Path, n_stimuli: int) -> None:
-        folder = folder.expanduser().absolute()
+        folder = folder.absolute()
         names = list_images_below(folder)
         if len(names) < max(n_stimuli, FEWEST):
             expected = f"{FEWEST} to {len(names)}" if len(names) >= FEWEST else f"{FEWEST} images or more"

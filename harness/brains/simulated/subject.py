@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import expit, logit
-from tqdm import tqdm
 
 from harness.brains.brain import (
     Brain,
@@ -57,6 +56,8 @@ from harness.config import SimulatedConfig
 from harness.storage import (
     DECODER_VERSION,
     InputError,
+    progress_bar,
+    user_path,
 )
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def load_whole_truth(config: SimulatedConfig) -> SimulatedTruth:
 
 
 def _open_images(config: SimulatedConfig) -> ShownImages | None:
-    return None if config.stimuli is None else ShownImages(Path(config.stimuli), config.n_stimuli)
+    return None if config.stimuli is None else ShownImages(user_path(config.stimuli), config.n_stimuli)
 
 
 def cache_key(config: SimulatedConfig, images: ShownImages | None) -> dict[str, Any]:
@@ -231,7 +232,7 @@ def _respond(
     stages = {name: kinds[name](part, reference) for name, part in voxels.items()}
     chunks: dict[str, list[np.ndarray]] = {name: [] for name in stages}
     n_images = len(shown.stimuli)
-    with tqdm(total=n_images, desc="simulating the brain", unit="image", leave=False, disable=None) as bar:
+    with progress_bar(label="simulating the brain", total=n_images, unit="image") as bar:
         for start in range(0, n_images, CHUNK):
             view = shown.look(slice(start, start + CHUNK))
             for name, stage in stages.items():

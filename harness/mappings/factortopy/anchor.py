@@ -41,12 +41,33 @@ PICTURES_AT_ONCE = 256
 VOXELS_AT_ONCE = 8192
 
 
+@dataclass(frozen=True)
+class LayerEvidence:
+    """How well single layers at single places predict voxels.
+
+    Attributes
+    ----------
+    layer : float tensor [n_voxels, n_layers]
+        Log evidence for each layer at the voxel's best place; 0 for its best layer, all 0 for constant
+        voxels.
+    place : float tensor [n_voxels, n_places]
+        Log cross-validated error of the best layer at each place, row by row of the image; 0: as large as
+        the voxel's variance.
+    n_effective : float
+        Effective number of pictures.
+    """
+
+    layer: Float[Tensor, "n_voxels n_layers"]
+    place: Float[Tensor, "n_voxels n_places"]
+    n_effective: float
+
+
 def layer_evidence(
     tokens: StandardTokens,
     targets: Float[Tensor, "n_images n_voxels"],
     rows: Int[np.ndarray, " n_rows"],
     pictures: Int[np.ndarray, " n_rows"],
-) -> Float[Tensor, "n_voxels n_layers"]:
+) -> LayerEvidence:
     """Log evidence for each layer: how well it predicts a voxel from the voxel's best place, alone.
 
     For layer l and place p (a token), x_lp has the leading principal components of the local token at p and
@@ -56,14 +77,15 @@ def layer_evidence(
         E_nlp = min over λ of log [ mean squared error / (1 − df/m)² ]
 
     with m pictures and df the trace of the hat matrix, intercept included. With 16 components per part,
-    p_n = argmin over p of min over l of E_nlp. With 64 at p_n, the evidence is −m_e/2 · E_nl p_n.
+    E_np = min over l of E_nlp and p_n = argmin over p of E_np. With 64 at p_n, the evidence is
+    −m_e/2 · E_nl p_n.
 
     A picture counts as one observation, with the mean of its rows and their number c as its weight: rows that
     a bootstrap sample drew twice are not held against each other. m_e = (Σc)²/Σc² is the effective number of
     pictures.
 
     Memory: at most 2,000 pictures (evenly spaced among more) and 8,192 voxels at a time. With 8 × 8 tokens,
-    that is 33 MB per layer, 66 MB of responses, and one number per voxel and layer.
+    that is 33 MB per layer, 66 MB of responses, and one number per voxel and layer, and per voxel and place.
 
     Parameters
     ----------
@@ -77,8 +99,8 @@ def layer_evidence(
 
     Returns
     -------
-    float tensor [n_voxels, n_layers], on the tokens' device; 0 for a voxel's best layer
-        All 0 for constant voxels.
+    LayerEvidence
+        On the tokens' device.
 
     Raises
     ------
@@ -89,10 +111,11 @@ def layer_evidence(
     device = tokens.device
     weights = sample.weights.to(device)
     layers = [_LayerTokens.of(layer, weights) for layer in _reduce(tokens, sample)]
-    found = []
+    found, at_places = [], []
     for voxels in torch.arange(targets.shape[1]).split(VOXELS_AT_ONCE):
         responses = sample.average(targets, voxels).to(device)
-        place = _best_places(layers, responses)
+        at_places.append(_compare_places(layers, responses))
+        place = at_places[-1].argmin(dim=1)
         errors = torch.empty(len(voxels), len(layers), device=device)
         for cell in place.unique().tolist():
             there = (place == cell).nonzero().squeeze(1)
@@ -101,7 +124,7 @@ def layer_evidence(
         evidence = -sample.n_effective / 2 * errors
         evidence = torch.where((responses == 0).all(dim=0)[:, None], 0.0, evidence)
         found.append(evidence - evidence.amax(dim=1, keepdim=True))
-    return torch.cat(found)
+    return LayerEvidence(torch.cat(found), torch.cat(at_places), sample.n_effective)
 
 
 def agree_with_neighbours(
@@ -278,15 +301,12 @@ class _LayerTokens:
         return found.amin(dim=0)
 
 
-def _best_places(
+def _compare_places(
     layers: list[_LayerTokens], responses: Float[Tensor, "n_pictures n_voxels"]
-) -> Int[Tensor, " n_voxels"]:
-    """Number of the token from which some layer predicts each voxel best."""
-    best = torch.full((responses.shape[1],), torch.inf, device=responses.device)
-    place = torch.zeros(responses.shape[1], dtype=torch.long, device=responses.device)
-    for cell in range(len(layers[0].local)):
-        for layer in layers:
-            found = layer.errors(cell, COARSE, responses)
-            place = torch.where(found < best, cell, place)
-            best = torch.minimum(best, found)
-    return place
+) -> Float[Tensor, "n_voxels n_places"]:
+    """Log error of every voxel from every token, by the layer that predicts it best from there."""
+    found = [
+        torch.stack([layer.errors(place, COARSE, responses) for layer in layers]).amin(dim=0)
+        for place in range(len(layers[0].local))
+    ]
+    return torch.stack(found, dim=1)

@@ -89,6 +89,10 @@ class FactorTopy(SelectorModel):
             logits = logits + self.layer_prior[voxels]
         return self.selectors_at(logits, voxels)
 
+    def space(self, voxels: slice = EVERY) -> Float[Tensor, "n_voxels 2"]:
+        """Compute where all or some voxels read; differentiable."""
+        return self._select(self.space_selector, self.places[voxels]).tanh()
+
     @property
     def layer_weight(self) -> nn.Parameter:
         """Weight [n_layers, n_hidden] of the layer selector's last layer."""
@@ -104,7 +108,7 @@ class FactorTopy(SelectorModel):
         """Compute the selectors of all or some voxels with layer logits from elsewhere."""
         places = self.places[voxels]
         return SelectorTensors(
-            space=self._select(self.space_selector, places).tanh(),
+            space=self.space(voxels),
             layer=layer_logits.softmax(dim=-1),
             scale=self._select(self.scale_selector, places).squeeze(-1).sigmoid(),
         )

@@ -7,7 +7,7 @@ matrix products multiply their weights by these tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -52,6 +52,41 @@ def read_tokens(
     whole = torch.cat([layer.T for layer in global_])[:, None]
     readout = (layer[:, :, None] * weight[:, None, :]).flatten(1)
     return _Read.apply(framed, whole, readout, shares, cell, width + 2).T
+
+
+def read_features(
+    local: Sequence[Float[Tensor, "n_images height width n_channels"]],
+    global_: Sequence[Float[Tensor, "n_images n_channels"]],
+    space: Float[Tensor, "n_voxels 2"],
+    layer: Float[Tensor, "n_voxels n_layers"],
+    scale: Float[Tensor, " n_voxels"],
+    most: int,
+) -> Iterator[tuple[Int[Tensor, " n_chosen"], Float[Tensor, "n_chosen n_images n_channels"]]]:
+    """Yield Σ_l ω_nl [(1 - α_n) sample(local_l, u_n) + α_n global_l] of voxels, a few at a time.
+
+    Parameters
+    ----------
+    local, global_, space, layer, scale
+        As of `read_tokens`.
+    most : int
+        Voxels at a time, to bound memory.
+
+    Yields
+    ------
+    int tensor [n_chosen]
+        The voxels; every voxel comes once.
+    float tensor [n_chosen, n_images, n_channels]
+    """
+    n_images, height, width, n_channels = local[0].shape
+    cell, shares = _locate(space, scale, height, width)
+    framed = _Frame.apply("ylbd", *local)
+    whole = torch.stack(list(global_))
+    mixture = (shares[:, :, None] * layer[:, None, :]).flatten(1)
+    for first in cell.unique().tolist():
+        below = first + width + 2
+        around = torch.cat([*framed[first : first + 2], *framed[below : below + 2], whole]).flatten(1)
+        for voxels in (cell == first).nonzero().squeeze(1).split(most):
+            yield voxels, (mixture[voxels] @ around).view(len(voxels), n_images, n_channels)
 
 
 def _locate(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from harness.mappings.factortopy.sampling import read_tokens
+from harness.mappings.factortopy.sampling import read_features, read_tokens
 from harness.storage import InputError
 
 EVERY = slice(None)
@@ -87,14 +87,38 @@ class SelectorModel(nn.Module):
         """
         chosen = selectors if selectors is not None else self.selectors(voxels)
         read = read_tokens(
-            [b(tokens.permute(0, 2, 3, 1)) for b, tokens in zip(self.local_bottleneck, local, strict=True)],
-            [b(tokens) for b, tokens in zip(self.global_bottleneck, global_, strict=True)],
+            self._narrow_local(local),
+            self._narrow_global(global_),
             chosen.space,
             chosen.layer,
             chosen.scale,
             take_voxels(self.weight, voxels),
         )
         return read / self.weight.shape[1] + take_voxels(self.bias, voxels)
+
+    def read(
+        self,
+        local: Sequence[Float[Tensor, "n_images _ height width"]],
+        global_: Sequence[Float[Tensor, "n_images _"]],
+        selectors: SelectorTensors,
+        most: int,
+    ) -> Iterator[tuple[Int[Tensor, " n_chosen"], Float[Tensor, "n_chosen n_images n_channels"]]]:
+        """Yield what voxels read, v, before their weights: `most` voxels of `selectors` at a time."""
+        yield from read_features(
+            self._narrow_local(local),
+            self._narrow_global(global_),
+            selectors.space,
+            selectors.layer,
+            selectors.scale,
+            most,
+        )
+
+    def _narrow_local(self, local: Sequence[Tensor]) -> list[Tensor]:
+        """Apply the local bottlenecks; channels go last."""
+        return [b(tokens.permute(0, 2, 3, 1)) for b, tokens in zip(self.local_bottleneck, local, strict=True)]
+
+    def _narrow_global(self, global_: Sequence[Tensor]) -> list[Tensor]:
+        return [b(tokens) for b, tokens in zip(self.global_bottleneck, global_, strict=True)]
 
     def regularizer(self, selectors: SelectorTensors | None = None) -> Float[Tensor, ""]:
         """Negative entropy of the layer selectors (-1 to 0) plus the scales' squared distance from a half.

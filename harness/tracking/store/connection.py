@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
-import re
 import sqlite3
 import time
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
-from filelock import FileLock
+from harness.storage import (
+    hide_passwords,
+    hold_lock,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,17 +42,30 @@ ARTIFACTS = "mlartifacts"
 
 def tracking_uri(runs_dir: Path) -> str:
     """``MLFLOW_TRACKING_URI``, or the SQLite store ``{runs_dir}/mlflow.db``."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{runs_dir.resolve()}/mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(runs_dir.resolve() / "mlflow.db")
 
 
-def show_uri(uri: str) -> str:
-    """Return the address of a store as messages show it: without a password."""
-    return re.sub(r"(://[^/@]*?):[^/@]*@", r"\1:***@", uri)
+def sqlite_uri(database: Path) -> str:
+    """Address of a SQLite store; `database_file` is its inverse."""
+    path = str(database)
+    if _decodes():
+        path = path.replace("%", "%25").replace("?", "%3F")
+    return SQLITE + path
+
+
+@functools.cache
+def _decodes() -> bool:
+    """Whether SQLAlchemy takes ``%20`` in the path of a database for a blank, as it does from 2.1 on."""
+    major, minor = version("sqlalchemy").split(".")[:2]
+    return (int(major), int(minor)) >= (2, 1)
 
 
 def database_file(uri: str) -> Path | None:
     """File of a SQLite store; None for a server or another database."""
-    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+    if not uri.startswith(SQLITE):
+        return None
+    path = uri.removeprefix(SQLITE).partition("?")[0]  # then come options of the driver
+    return Path(unquote(path) if _decodes() else path)
 
 
 def import_mlflow(uri: str) -> None:
@@ -76,6 +94,7 @@ def connect(uri: str) -> MlflowClient:
             _make_whole(database)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
+        _remove_stray_folder(uri)
         if database is not None:
             _follow_folder(database)
     return client
@@ -107,7 +126,18 @@ def _create(database: Path) -> None:
     """Create an empty store, which takes seconds."""
     from mlflow import MlflowClient
 
-    MlflowClient(f"{SQLITE}{database}").search_experiments(max_results=1)
+    uri = sqlite_uri(database)
+    MlflowClient(uri).search_experiments(max_results=1)
+    _remove_stray_folder(uri)
+
+
+def _remove_stray_folder(uri: str) -> None:
+    """Remove the empty folder that MLflow makes where an encoded path would lie if it were not decoded."""
+    database = database_file(uri)
+    made = Path(uri.removeprefix(SQLITE)).parent
+    if database is not None and made != database.parent:
+        with suppress(OSError):
+            os.removedirs(made)
 
 
 def _is_store(database: Path) -> bool:
@@ -125,9 +155,9 @@ def _is_store(database: Path) -> bool:
         return False
 
 
-def hold_store(database: Path) -> FileLock:
+def hold_store(database: Path) -> AbstractContextManager[None]:
     """Lock a SQLite store against other writers of its schema, experiments and parent runs."""
-    return FileLock(database.with_name(database.name + ".lock"), timeout=120)
+    return hold_lock(database.with_name(database.name + ".lock"), wait=120)
 
 
 def artifact_location(database: Path, experiment: str) -> str:
@@ -171,4 +201,4 @@ def tracking_errors() -> tuple[type[Exception], ...]:
 
 def write_reason(error: Exception) -> str:
     """Write an error on one line of moderate length."""
-    return show_uri(" ".join(f"{error}".split()))[:200] or type(error).__name__
+    return hide_passwords(" ".join(f"{error}".split()))[:200] or type(error).__name__

@@ -17,6 +17,7 @@ import pyarrow as pa
 from harness.runs import Row
 from harness.storage import (
     InputError,
+    hide_passwords,
     unknown_name,
 )
 from harness.tracking.store import sqlite_file
@@ -24,7 +25,6 @@ from harness.tracking.store.connection import (
     ARTIFACTS,
     connect,
     database_file,
-    show_uri,
     tracking_errors,
     write_reason,
 )
@@ -82,19 +82,21 @@ def read_histories(
     if database is not None:
         if not database.exists():
             raise InputError(
-                f"{show_uri(uri)}: no such tracking store; expected the runs_dir or MLFLOW_TRACKING_URI of "
-                "a study"
+                f"{hide_passwords(uri)}: no such tracking store; expected the runs_dir or "
+                "MLFLOW_TRACKING_URI of a study"
             )
         try:
             yield from _read_file(database, study, wanted, chosen)
         except sqlite3.Error as error:
-            raise InputError(f"MLflow at {show_uri(uri)} does not answer ({write_reason(error)})") from None
+            raise InputError(
+                f"MLflow at {hide_passwords(uri)} does not answer ({write_reason(error)})"
+            ) from None
         return
     errors = tracking_errors()
     try:
         yield from _read_server(connect(uri), study, wanted, chosen)
     except errors as error:
-        raise InputError(f"MLflow at {show_uri(uri)} does not answer ({write_reason(error)})") from None
+        raise InputError(f"MLflow at {hide_passwords(uri)} does not answer ({write_reason(error)})") from None
 
 
 def _read_file(

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.storage import hide_passwords
 from harness.tracking.store.connection import (
     connect,
-    show_uri,
     tracking_uri,
     write_reason,
 )
@@ -69,7 +69,7 @@ def log_study(
     except Exception as error:  # nothing that tracking meets may stop a study
         log.warning(
             "warning: MLflow at %s does not answer (%s); not logged: %s",
-            *(show_uri(uri), write_reason(error), ", ".join([*tables, *(path.name for path in files)])),
+            *(hide_passwords(uri), write_reason(error), ", ".join([*tables, *(path.name for path in files)])),
         )
         return False
     return True

@@ -31,13 +31,14 @@ from harness.runs import (
 )
 from harness.storage import (
     InputError,
+    hide_passwords,
     read_json,
     write_json,
 )
 from harness.tracking.store.connection import (
     connect,
+    database_file,
     import_mlflow,
-    show_uri,
     tracking_uri,
     write_reason,
 )
@@ -146,7 +147,7 @@ class TrackedRun:
             log.warning(
                 "warning: MLflow at %s does not answer (%s); results are safe in %s, "
                 "send them later with: palimpsest forward %s",
-                *(show_uri(self._uri), reason, self._folder / "results.jsonl", self._folder),
+                *(hide_passwords(self._uri), reason, self._folder / "results.jsonl", self._folder),
             )
         self._warned = True
 
@@ -211,7 +212,7 @@ class TrackedRun:
             return False
 
     def _describe_sent(self) -> dict[str, object]:
-        own = tracking_uri(self._runs_dir) == f"sqlite:///{self._runs_dir}/mlflow.db"
+        own = database_file(tracking_uri(self._runs_dir)) == self._runs_dir / "mlflow.db"
         # the store beside the runs moves with them; an address may hold a password
         store = "mlflow.db" if own else hashlib.sha256(self._uri.encode()).hexdigest()
         return {"store": store, "rows": len(self._read(0)[0])}
