@@ -10,6 +10,7 @@ from harness.finetuning import checkpoints
 from harness.finetuning.checkpoints import (
     find_checkpoint,
     read_checkpoint,
+    remove_checkpoints,
     seed_step,
     write_checkpoint,
 )
@@ -99,6 +100,25 @@ def test_older_ones_go_when_the_new_one_is_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
     training.write(tmp_path, 3)  # the same step again
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
+
+
+def test_the_folder_may_be_a_link(tmp_path: Path) -> None:
+    disk, folder = tmp_path / "disk", tmp_path / "checkpoints"
+    (disk / "of-others").mkdir(parents=True)
+    folder.symlink_to(disk)
+    training = Training()
+    training.run(0, 1)
+    training.write(folder, 1)
+    (disk / ".step-00000002.77.partial").mkdir()
+    training.write(folder, 3)
+    assert sorted(path.name for path in disk.iterdir()) == ["of-others", "step-00000003"]
+    remove_checkpoints(folder)
+    assert [path.name for path in disk.iterdir()] == ["of-others"]
+    assert [path.name for path in tmp_path.iterdir()] == ["disk"]
+    training.write(folder, 3)
+    remove_checkpoints(folder)
+    remove_checkpoints(folder)
+    assert not folder.exists()
 
 
 def test_a_failed_write_keeps_the_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,9 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert read_config(path) == config
 
 
-@pytest.mark.parametrize("text", ["seed: [", "seed: 0\n", "seed: x\n", ""])
+@pytest.mark.parametrize(
+    "text", ["seed: [", "seed: 0\n", "seed: x\n", "", "seed: 2020-01-01\n", "a: &a [*a]\n"]
+)
 def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.yaml"
     with pytest.raises(InputError, match=r"config\.yaml: no such file"):

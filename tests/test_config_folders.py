@@ -113,12 +113,17 @@ def test_names_nearest_to_a_wrong_one_include_them(used: Path) -> None:
 
 def test_a_broken_file_is_named(used: Path) -> None:
     (used / "backbone" / "broken.yaml").write_text("defaults: [nowhere]\n")
-    with pytest.raises(InputError, match=r"configuration in .*own. configs: .*backbone/broken.*nowhere"):
+    with pytest.raises(InputError, match=r"configuration in .*own. configs/backbone/broken\.yaml: .*nowhere"):
         load_config(["backbone=broken"])
     (used / "method").mkdir()
-    (used / "method" / "mine.yaml").write_text("name: [\n")
-    with pytest.raises(InputError, match=r"configuration in .*own. configs: "):
-        load_config(["method=mine"])
+    broken = used / "method" / "mine.yaml"
+    for text in ("name: [\n", "defaults:\n- \n", "defaults:\n- {1: 2}\n", "3\n", "a: &a [*a]\n", "\xff"):
+        broken.write_text(text, encoding="latin1")
+        with pytest.raises(
+            InputError, match=r"configuration in .*own. configs/method/mine\.yaml: "
+        ) as raised:
+            load_config(["method=mine"])
+        assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["backbone/mini_clip.yaml", "config.yaml"])

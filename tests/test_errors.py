@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from harness.storage.errors import (
     exit_with_one_line,
     unknown_name,
 )
+from harness.storage.files import make_folder
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
@@ -67,6 +71,36 @@ def test_a_full_disk_ends_a_program_with_one_line(capsys: pytest.CaptureFixture[
         exit_with_one_line(fails)
     assert ended.value.code == 2
     assert capsys.readouterr().err == "error: runs/demo/x: No space left on device\n"
+
+
+def test_a_file_in_the_place_of_a_folder_ends_a_program_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for fails in (lambda: make_folder(tmp_path / "file"), lambda: (tmp_path / "file" / "x").touch()):
+        with pytest.raises(SystemExit) as ended:
+            exit_with_one_line(fails)
+        assert ended.value.code == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"error: {tmp_path / 'file'}") and message.count("\n") == 1
+
+
+def test_sigterm_ends_a_program_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    before, ended = signal.getsignal(signal.SIGTERM), []
+
+    def waits() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(100)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # a second one does not cut the end off
+            ended.append(True)
+
+    with pytest.raises(SystemExit) as caught:
+        exit_with_one_line(waits)
+    assert (caught.value.code, ended) == (143, [True])
+    assert capsys.readouterr().err == "terminated\n"
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_missing_file_that_nobody_asked_for_is_a_bug_and_not_hidden() -> None:

@@ -121,8 +121,8 @@ def test_kill_in_the_middle_keeps_the_old_file(tmp_path: Path) -> None:
     source = Path(files.__file__).read_text(encoding="utf-8")
     start, end = source.index("@contextmanager"), source.index("def write_json")
     code = (
-        "import os, shutil, signal, sys\nfrom collections.abc import Iterator\n"
-        "from contextlib import contextmanager\nfrom pathlib import Path\n"
+        "import errno, hashlib, os, platform, shutil, signal, sys\nfrom collections.abc import Iterator\n"
+        "from contextlib import contextmanager, suppress\nfrom pathlib import Path\n"
         f"{source[start:end]}\n"
         "with write_atomically(Path(sys.argv[1])) as temporary:\n"
         "    temporary.mkdir()\n    (temporary / 'half').touch()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -136,7 +136,7 @@ def test_kill_in_the_middle_keeps_the_old_file(tmp_path: Path) -> None:
 
 
 def test_what_was_left_by_a_killed_process_of_the_same_number_is_replaced(tmp_path: Path) -> None:
-    left = tmp_path / f".folder.{os.getpid()}.partial"
+    left = tmp_path / f".folder{files.partial_suffix()}"
     left.mkdir()
     (left / "stale").touch()
     with write_atomically(tmp_path / "folder") as temporary:
@@ -151,6 +151,86 @@ def test_remove(tmp_path: Path) -> None:
     for name in ("folder", "file", "absent"):
         remove_path(tmp_path / name)
     assert names_in(tmp_path) == []
+
+
+def test_of_a_link_only_the_link_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "there" / "inner").mkdir(parents=True)
+    for target in ("there", "nowhere"):
+        (tmp_path / "link").symlink_to(target)
+        remove_path(tmp_path / "link")
+        assert names_in(tmp_path) == ["there"]
+    (tmp_path / "link").symlink_to("there")
+    with write_atomically(tmp_path / "link") as temporary:
+        temporary.touch()
+    assert (tmp_path / "link").is_file() and names_in(tmp_path / "there") == ["inner"]
+
+
+@pytest.fixture
+def dead() -> int:
+    """Return the number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def write_leftovers(folder: Path, dead: int) -> list[str]:
+    """Write what processes of several kinds have left; names say whose."""
+    here, living = files.partial_suffix().split(".")[1].split("-")[0], os.getppid()
+    names = [
+        *(f".dead.{here}-{dead}.partial", f".dead.{here}-{dead}.replaced.partial"),
+        *(f".living.{here}-{living}.partial", f".elsewhere.{'0' * 6}-{dead}.partial"),
+        *(f".earlier.{dead}.partial", ".foreign.partial", ".other.txt.swp"),
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).mkdir()
+        (folder / name / "inner").touch()
+    (folder / "dead").mkdir()
+    return names
+
+
+def test_whoever_holds_a_folder_removes_what_others_left(tmp_path: Path, dead: int) -> None:
+    write_leftovers(tmp_path, dead)
+    write_leftovers(tmp_path / "mappings", dead)
+    files.remove_leftovers(tmp_path, held=True)
+    left = [
+        ".foreign.partial",
+        next(name for name in names_in(tmp_path) if "living" in name),
+        ".other.txt.swp",
+    ]
+    assert names_in(tmp_path) == sorted([*left, "dead", "mappings"])
+    assert names_in(tmp_path / "mappings") == sorted([*left, "dead"])
+
+
+def test_in_a_shared_folder_only_what_nobody_writes_any_more_is_removed(tmp_path: Path, dead: int) -> None:
+    names = write_leftovers(tmp_path, dead)
+    write_leftovers(tmp_path / "below", dead)
+    files.remove_leftovers(tmp_path)
+    assert names_in(tmp_path) == sorted([*names[2:], "dead", "below"])
+    assert len(names_in(tmp_path / "below")) == len(names) + 1
+    for name in names[2:]:
+        os.utime(tmp_path / name, (0, 0))
+    files.remove_leftovers(tmp_path)
+    assert names_in(tmp_path) == sorted([".foreign.partial", ".other.txt.swp", "dead", "below"])
+    files.remove_leftovers(tmp_path / "absent")
+
+
+def test_what_was_moved_away_to_be_replaced_comes_back(tmp_path: Path, dead: int) -> None:
+    left = tmp_path / f".step-1{files.partial_suffix('.replaced')}".replace(f"-{os.getpid()}", f"-{dead}")
+    left.mkdir()
+    (left / "whole").touch()
+    files.remove_leftovers(tmp_path, held=True)
+    assert names_in(tmp_path) == ["step-1"] and names_in(tmp_path / "step-1") == ["whole"]
+
+
+@pytest.mark.parametrize("below", ["", "inner/folder"])
+def test_what_is_no_folder_is_named(below: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for name, found in (("file", "a file"), ("link", "a link to nowhere")):
+        with pytest.raises(NotADirectoryError, match=f"found {found}, expected a folder") as caught:
+            write_json(tmp_path / name / below / "x.json", {})
+        assert caught.value.filename == str(tmp_path / name)
 
 
 def test_json_round_trip(tmp_path: Path) -> None:

@@ -97,34 +97,106 @@ def test_a_run_of_several_processes_shows_what_it_prints_and_nothing_else(tmp_pa
     assert sorted(done.stderr.splitlines()) == ["progress of 0 of 2", "progress of 1 of 2"]
 
 
-def test_interrupting_a_launched_run_ends_with_one_line(tmp_path: Path) -> None:
+# sleeps until it is told to end, and then needs half a second
+SLEEPER = (
+    "import pathlib, time\n"
+    "from harness.storage import exit_with_one_line\n"
+    "def main():\n"
+    "    try:\n"
+    "        pathlib.Path('started').touch()\n"
+    "        time.sleep(100)\n"
+    "    finally:\n"
+    "        time.sleep(0.5)\n"
+    "        pathlib.Path('ended').touch()\n"
+    "exit_with_one_line(main)"
+)
+LAUNCH = (
+    "import pathlib, sys\n"
+    "from harness.studies import launching\n"
+    "launching.PACKAGE_FOLDER = pathlib.Path.cwd()\n"
+    "launching.launch_options = lambda: None\n"
+    "sys.exit(launching.launch('finetune', []))"
+)
+ACCELERATE = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+ACCELERATE += ["--mixed_precision", "no", "--dynamo_backend", "no", "finetune.py"]
+
+
+def start(command: list[str], folder: Path) -> subprocess.Popen[str]:
+    """Start a launcher of `SLEEPER`, and wait until the sleeper sleeps."""
+    (folder / "finetune.py").write_text(SLEEPER)
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for(folder / "started", process)
+    return process
+
+
+def wait_for(path: Path, process: subprocess.Popen[str] | None = None) -> None:
+    deadline = time.time() + 120
+    while not path.exists():
+        assert (process is None or process.poll() is None) and time.time() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_sigterm_to_a_launch_ends_its_run_in_order(own: bool, tmp_path: Path) -> None:
+    command = ["finetune.py"] if own else ["-c", LAUNCH]
+    process = start(command, tmp_path)
+    process.terminate()
+    _, message = process.communicate(timeout=60)
+    assert (process.returncode, message) == (143, "terminated\n")
+    assert (tmp_path / "ended").exists()  # before the launch
+
+
+def test_a_run_ends_in_order_when_its_launcher_is_killed(tmp_path: Path) -> None:
+    process = start(["-c", LAUNCH], tmp_path)
+    process.kill()
+    _, message = process.communicate(timeout=60)  # until the run, too, has closed its standard error
+    assert (process.returncode, message) == (-signal.SIGKILL, "terminated\n")
+    assert (tmp_path / "ended").exists()
+
+
+def test_a_run_does_not_end_with_a_shell(tmp_path: Path) -> None:
+    shell = f"{sys.executable} finetune.py & while test ! -e started; do sleep 0.01; done; echo $! > number"
+    (tmp_path / "finetune.py").write_text(SLEEPER)
+    subprocess.run(["bash", "-c", shell], cwd=tmp_path, check=True, timeout=120)
+    run = int((tmp_path / "number").read_text())
+    time.sleep(1.5)  # three looks at a launcher
+    os.kill(run, signal.SIGKILL)  # fails if it has ended
+    assert not (tmp_path / "ended").exists()
+
+
+def test_a_wrong_name_is_one_line_under_accelerate(tmp_path: Path) -> None:
     (tmp_path / "finetune.py").write_text(
-        "import pathlib, time\n"
-        "from harness.storage import exit_with_one_line\n"
+        "from harness.storage import InputError, exit_with_one_line\n"
         "def main():\n"
-        "    try:\n"
-        "        pathlib.Path('started').touch()\n"
-        "        time.sleep(100)\n"
-        "    finally:\n"
-        "        time.sleep(0.5)\n"  # the snapshot in progress is completed
-        "        pathlib.Path('ended').touch()\n"
+        "    raise InputError('backbone: found nope')\n"
         "exit_with_one_line(main)"
     )
-    code = (
-        "import pathlib, sys\n"
-        "from harness.studies import launching\n"
-        "launching.PACKAGE_FOLDER = pathlib.Path.cwd()\n"
-        "launching.launch_options = lambda: None\n"
-        "sys.exit(launching.launch('finetune', []))"
+    done = subprocess.run(
+        [sys.executable, *ACCELERATE], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    deadline = time.time() + 120
-    while not (tmp_path / "started").exists():
-        assert process.poll() is None and time.time() < deadline
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)  # to all processes, as a terminal does
+    assert (done.stdout, done.stderr) == ("", "error: backbone: found nope\n")
+    assert done.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("number", "word"), [(signal.SIGINT, "interrupted\n"), (signal.SIGTERM, "terminated\n")]
+)
+def test_signals_are_one_line_under_accelerate(number: int, word: str, tmp_path: Path) -> None:
+    process = start(ACCELERATE, tmp_path)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # to all processes, as a terminal does
+    else:
+        process.terminate()
+    _, message = process.communicate(timeout=60)
+    assert message == word
+    assert (tmp_path / "ended").exists()
+
+
+def test_interrupting_a_launched_run_ends_with_one_line(tmp_path: Path) -> None:
+    process = start(["-c", LAUNCH], tmp_path)
+    os.killpg(process.pid, signal.SIGINT)
     _, message = process.communicate(timeout=60)
     assert (process.returncode, message) == (130, "interrupted\n")
     assert (tmp_path / "ended").exists()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from harness.config.compose import (
     config_hash,
@@ -10,6 +15,7 @@ from harness.config.compose import (
 )
 from harness.runs.layout import (
     figure_file,
+    hold_run,
     is_finished,
     list_snapshots,
     mapping_folder,
@@ -19,6 +25,8 @@ from harness.runs.layout import (
     run_name,
     snapshot_folder,
 )
+from harness.storage.errors import InputError
+from harness.storage.files import partial_suffix
 
 
 def test_names_of_runs_and_folders() -> None:
@@ -50,3 +58,33 @@ def test_what_is_there_is_listed_by_number(tmp_path: Path) -> None:
     assert list_snapshots(tmp_path) == [0, 16, 1_500_000]
     assert refit_folders(tmp_path) == [mapping_folder(tmp_path, 0, refit) for refit in (1, 2, 10)]
     assert is_finished(tmp_path)
+
+
+def test_whoever_holds_a_run_cleans_up_behind_killed_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PALIMPSEST_CACHE", str(tmp_path / "cache"))
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    suffix = partial_suffix().replace(str(os.getpid()), str(killed.pid))
+    run = tmp_path / "runs/study/run"
+    folders = [run, run / "snapshots", run.parent, run.parents[1] / ".trained", tmp_path / "cache/mappings"]
+    left = [folder / f".step-1{suffix}" for folder in folders]
+    for path in left:
+        path.mkdir(parents=True)
+    with hold_run(run):
+        assert [path.exists() for path in left] == [False] * len(left)
+        # nobody else gets that far
+        left[0].mkdir()
+        with pytest.raises(InputError, match="another process is working on this run"), hold_run(run):
+            pass
+        assert left[0].exists()
+
+
+def test_a_run_in_the_place_of_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    with (
+        pytest.raises(NotADirectoryError, match="found a file, expected a folder"),
+        hold_run(tmp_path / "runs/a/b"),
+    ):
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from harness.finetuning.snapshots import read_manifest
 from harness.reporting.run_results import read_run
 from harness.runs import begin_record, describe_run, hold_run, read_run_config
 from harness.runs.inputs import load_inputs
-from harness.runs.journal import read_rows
+from harness.runs.journal import Journal, read_rows
 from harness.runs.layout import list_snapshots, run_folder
 from harness.runs.subjects import Brains, list_subjects
 from harness.storage.errors import InputError
@@ -147,6 +148,8 @@ def test_a_renamed_run_is_refused(copied: tuple[Config, Path]) -> None:
         {"name": "train/loss", "step": 1, "value": float("nan"), "timestamp": 1},
         {"name": "train/loss", "step": 1, "value": float("inf"), "timestamp": 1},
         {"name": "train/loss", "step": 1, "value": None, "timestamp": 1},
+        {"name": "train/loss", "step": 1, "value": 10**400, "timestamp": 1},
+        {"name": "train/loss", "step": 1, "value": 0.5, "timestamp": 1, "crc": 7},
         {"name": "no place", "step": 1, "value": 0.5, "timestamp": 1},
         {"name": 3, "step": 1, "value": 0.5, "timestamp": 1},
         {"name": "train/loss", "step": 1, "value": 0.5},
@@ -158,6 +161,21 @@ def test_a_row_that_is_none_is_named(tmp_path: Path, row: object) -> None:
     journal.write_text(json.dumps(row) + "\n")
     with pytest.raises(InputError, match=r"results\.jsonl: found .* expected a row"):
         read_rows(journal)
+
+
+def test_a_changed_digit_of_a_row_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with Journal(path) as journal:
+        journal.log(3, {"train/loss": 0.125, "brain/V1/r2": 1})
+    whole = path.read_text()
+    for before, after in (("0.125", "0.625"), ("V1", "V2"), ('"step": 3', '"step": 2'), ('p": 1', 'p": 2')):
+        assert before in whole
+        path.write_text(whole.replace(before, after, 1))
+        with pytest.raises(InputError, match=r"results\.jsonl: found .* expected a row"):
+            read_rows(path)
+    # rows of earlier versions have no sum
+    path.write_text(re.sub(r', "crc": \d+', "", whole))
+    assert [row["value"] for row in read_rows(path)[0]] == [0.125, 1.0]
 
 
 def test_rows_are_unique_and_none_is_missing(copied: tuple[Config, Path]) -> None:
@@ -181,9 +199,13 @@ def test_a_changed_input_ends_in_one_line_and_nothing_is_rewritten(copied: tuple
         ({"tasks": {"digits": {**manifest["tasks"]["digits"], "fingerprint": "0" * 64}}}, "task digits"),
         ({"tasks": {"shapes": {**manifest["tasks"]["shapes"], "fingerprint": "0" * 64}}}, "task shapes"),
         ({"fingerprints": {**manifest["fingerprints"], "brain": "0" * 64}}, "the brain"),
+        (
+            {"fingerprints": {**manifest["fingerprints"], "brain_description": "0" * 64}},
+            "the brain's regions, ",
+        ),
         ({"fingerprints": {**manifest["fingerprints"], "pretrained_encoder": "0" * 64}}, "the backbone"),
     ):
-        with pytest.raises(InputError, match=f"{name} has changed .* restore it, or delete the run's folder"):
+        with pytest.raises(InputError, match=f"{name}.*has changed .*restore it, or delete the run's folder"):
             begin_record(config, folder, manifest | change)
     assert (folder / "manifest.json").read_bytes() == before
     # other code goes on, and says so

@@ -123,7 +123,10 @@ def test_one_brain_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(subjects, "load_brain", load)
     brains = Brains(list_subjects(SimulatedConfig(subjects=(4, 6)), tmp_path))
-    assert brains.fingerprint() == {
+    found = brains.fingerprint()
+    about = found.pop("brain_description")
+    assert about.keys() == {"subj04", "subj06"} and len(set(about.values())) == 1
+    assert found == {
         "brain": {"subj04": "brain 4", "subj06": "brain 6"},
         "brain_files": {"subj04": {"a": "4"}, "subj06": {"a": "6"}},
     }
@@ -132,7 +135,33 @@ def test_one_brain_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert brains.load(four).fingerprint == "brain 4"
     assert loaded == [4, 6, 4]
     (one,) = list_subjects(SimulatedConfig(seed=5), tmp_path)
-    assert Brains([one]).fingerprint() == {"brain": "brain 5", "brain_files": {"a": "5"}}
+    found = Brains([one]).fingerprint()
+    assert found.pop("brain_description") == about["subj04"]
+    assert found == {"brain": "brain 5", "brain_files": {"a": "5"}}
+
+
+def test_what_results_depend_on_besides_responses_is_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brain = replace(make_brain(), fingerprint="the same", n_repeats=np.array([1]))
+    first, second, *others = brain.rois
+    fewer = replace(first, voxels=first.voxels[1:])
+    changed = [
+        brain,
+        replace(brain, rois=(fewer, second, *others)),
+        replace(brain, rois=(replace(first, rank=None), second, *others)),
+        replace(brain, rois=(replace(first, name="other"), second, *others)),
+        replace(brain, noise_ceiling=np.full(brain.n_voxels, 0.123, np.float32)),
+        replace(brain, n_repeats=np.array([2])),
+        replace(brain, n_repeats=None, session=np.array([1])),
+        replace(brain, shared=np.array([True])),
+        replace(brain, bounding_box=brain.bounding_box + 1),
+    ]
+    found = []
+    for one in changed:
+        monkeypatch.setattr(subjects, "load_brain", lambda config, one=one: one)
+        found.append(Brains(list_subjects(SimulatedConfig(), tmp_path)).fingerprint()["brain_description"])
+    assert len(set(found)) == len(changed)
 
 
 def test_a_brain_is_of_one_subject() -> None:

@@ -7,6 +7,7 @@ import logging
 import math
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -32,6 +33,7 @@ from harness.runs.layout import (
     run_name,
 )
 from harness.storage.errors import InputError
+from harness.tracking.store import tracked_run
 from harness.tracking.store.connection import (
     connect,
     database_file,
@@ -64,7 +66,7 @@ def test_journal_keeps_rows_in_order_with_all_kinds_of_numbers(tmp_path: Path) -
     ]
     assert end == path.stat().st_size
     lines = path.read_text().splitlines()
-    assert all(list(json.loads(line)) == ["name", "step", "value", "timestamp"] for line in lines)
+    assert all(list(json.loads(line)) == ["name", "step", "value", "timestamp", "crc"] for line in lines)
 
 
 def test_journal_does_not_write_a_step_twice(tmp_path: Path) -> None:
@@ -288,6 +290,27 @@ def test_a_dead_server_costs_one_warning(
     assert "6 rows" in printed.out
     assert printed.err == ""
     assert mlflow_rows(config) == journal_rows(folder)
+
+
+def test_a_server_that_never_ends_its_answer_does_not_hold_a_run_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, ended = threading.Event(), threading.Event()
+
+    def connect(uri: str) -> object:
+        asked.set()
+        ended.wait(60)
+        raise OSError("closed at last")
+
+    monkeypatch.setattr(tracked_run, "connect", connect)
+    monkeypatch.setattr(tracked_run, "PATIENCE", 0.2)
+    config, folder = small_run(tmp_path / "runs")
+    with caplog.at_level(logging.WARNING, "harness"), TrackedRun(config, folder):
+        assert asked.wait(60)
+    assert not ended.is_set()  # the run has ended, and the answer has not
+    (warning,) = [record for record in caplog.records if record.name.startswith("harness")]
+    assert f"not done after 0 s); results are safe in {folder}" in warning.getMessage()
+    ended.set()
 
 
 def test_a_run_can_be_searched_by_its_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,6 +148,20 @@ def _find_sequence(overrides: list[Override]) -> list[str]:
     return names
 
 
+_OF_BROKEN_FILES = (ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError, RecursionError)
+
+
+def _name_files(values: dict[str, Any]) -> str:
+    """Name the user's files of the chosen options, else all folders of configurations."""
+    files = [
+        folder / name / f"{value}.yaml"
+        for name, value in values.items()
+        for folder in own_folders()
+        if name in GROUPS
+    ]
+    return " and ".join(map(str, [file for file in files if file.exists()] or [CONFIGS, *own_folders()]))
+
+
 def _resolve(overrides: list[Override], task: str | None = None) -> dict[str, Any]:
     """Resolve options and values; `task` replaces a list of tasks among the overrides."""
     values = {each.name: each.value for each in overrides}
@@ -162,11 +176,13 @@ def _resolve(overrides: list[Override], task: str | None = None) -> dict[str, An
             if name not in GROUPS and not (elsewhere and name.startswith(OF_FUNCTIONS)):
                 # force_add: no file may mention the setting
                 OmegaConf.update(composed, name, value, merge=True, force_add=True)
-        found: Any = OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        places = " and ".join(map(str, (CONFIGS, *own_folders())))
-        raise InputError(f"configuration in {places}: {' '.join(str(error).split())}") from None
-    container: dict[str, Any] = found
+        container: Any = OmegaConf.to_container(composed, resolve=True)
+    except InputError:
+        raise
+    # Hydra stops at some broken files with Python's own errors
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, *_OF_BROKEN_FILES) as error:
+        found = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"configuration in {_name_files(values)}: {found}") from None
     backbone: Any = container.get("backbone")
     model = backbone.get("model") if isinstance(backbone, dict) else None
     # by default the model's name; whether there is such a model is the library's to say
@@ -195,10 +211,11 @@ def read_config(path: Path) -> Config:
         return _validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    # also text in another encoding, and lists that contain themselves
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
 
 
 def to_yaml(config: Config) -> str:
@@ -288,7 +305,8 @@ def _validate(container: Any) -> Config:
     """Check nested settings; an `InputError` names the first wrong one."""
     try:
         # through JSON, where pydantic's strict mode takes lists but neither "3" for 3 nor true for 1
-        return Config.model_validate_json(json.dumps(container))
+        # YAML also has dates, which JSON has not
+        return Config.model_validate_json(json.dumps(container, default=str))
     except ValidationError as failure:
         errors = failure.errors(include_url=False)
         # a mistyped name also makes one missing; the typo says more
@@ -308,7 +326,7 @@ def _validate(container: Any) -> Config:
         raise unknown_setting(setting)
     if error["type"] == "value_error":
         raise InputError(f"{setting}: {error['ctx']['error']}")
-    found = "nothing" if error["type"] == "missing" else json.dumps(error["input"])
+    found = "nothing" if error["type"] == "missing" else json.dumps(error["input"], default=str)
     expected = error["msg"].removeprefix("Input should be ")
     if error["type"] == "missing":
         expected = _describe(error["loc"]) or "a value"

@@ -71,9 +71,21 @@ def write_checkpoint(
             "state_hash": content_hash(tensors),
         }
         write_record(temporary / "progress.json", progress, "")
-    for path in folder.iterdir():
+    for path in _list_own(folder):
         if path != target:
             remove_path(path)
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove a run's checkpoints; if their folder is a link, also from where it leads, which stays."""
+    for path in _list_own(folder) if folder.is_symlink() else []:
+        remove_path(path)
+    remove_path(folder)
+
+
+def _list_own(folder: Path) -> list[Path]:
+    """List checkpoints, and what killed processes have left of some."""
+    return [*folder.glob("step-*"), *folder.glob(".step-*.partial")]
 
 
 def find_checkpoint(folder: Path) -> Path | None:

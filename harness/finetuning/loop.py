@@ -31,6 +31,7 @@ from harness.finetuning.checkpoints import (
     find_checkpoint,
     read_checkpoint,
     read_notes,
+    remove_checkpoints,
     seed_step,
     write_checkpoint,
 )
@@ -56,7 +57,6 @@ from harness.runs import (
 from harness.storage import (
     InputError,
     progress_bar,
-    remove_path,
 )
 from tasks import Task
 
@@ -82,12 +82,12 @@ def finetune(
     sizes = [len(one.train) for one in tasks]
     plans = plan_sequence(config, sizes, accelerator.process_index, accelerator.num_processes)
     wanted = sequence_steps(config.snapshots, [(plan.n_steps, plan.steps_per_epoch) for plan in plans])
-    if set(wanted) <= set(list_snapshots(folder)):
-        return
-    _Training(config, folder, tasks, backbone, accelerator, plans).run(wanted)
-    accelerator.wait_for_everyone()
+    if not set(wanted) <= set(list_snapshots(folder)):
+        _Training(config, folder, tasks, backbone, accelerator, plans).run(wanted)
+        accelerator.wait_for_everyone()
+    # also those of a process that was killed after its last snapshot
     if accelerator.is_main_process:
-        remove_path(folder / "checkpoints")
+        remove_checkpoints(folder / "checkpoints")
 
 
 class _Training:

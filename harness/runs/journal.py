@@ -6,7 +6,9 @@ import json
 import math
 import os
 import re
+import sys
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +16,7 @@ from typing import SupportsFloat, TypedDict
 
 from harness.storage import (
     InputError,
+    make_folder,
     refuse_endless,
 )
 
@@ -39,7 +42,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         rows, end = read_rows(path) if path.exists() else ([], 0)
         self._seen = {(row["name"], row["step"]) for row in rows}
         self._file = path.open("ab")
@@ -63,7 +66,7 @@ class Journal:
                 raise ValueError(f"metric {name} at step {step}: found {value}, expected a finite number")
             if (name, step) not in self._seen:
                 rows.append(Row(name=name, step=int(step), value=value, timestamp=now))
-        self._file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        self._file.write("".join(_write_row(row) for row in rows).encode())
         self._file.flush()
         self._seen.update((row["name"], row["step"]) for row in rows)
 
@@ -91,7 +94,7 @@ def read_rows(path: Path, offset: int = 0) -> tuple[list[Row], int]:
     ------
     InputError
         Names a file that is missing, or a line that is no row: with another name than a metric's, a step that
-        is no whole number from 0, or a value that is not finite.
+        is no whole number from 0, a value that is not finite, or another check sum than when it was written.
     """
     refuse_endless(path)
     try:
@@ -112,6 +115,14 @@ def read_rows(path: Path, offset: int = 0) -> tuple[list[Row], int]:
     return list(rows.values()), offset + len(whole)
 
 
+def _write_row(row: Row) -> str:
+    return json.dumps({**row, "crc": _check_sum(**row)}) + "\n"
+
+
+def _check_sum(name: str, step: int, value: float, timestamp: int) -> int:
+    return zlib.crc32(f"{name} {step} {value!r} {timestamp}".encode())
+
+
 def _read_row(line: bytes) -> Row | None:
     try:
         content = json.loads(line)
@@ -124,6 +135,9 @@ def _read_row(line: bytes) -> Row | None:
         # bool is an int to Python
         and all(type(number) is int and number >= 0 for number in (step, timestamp))
         and type(value) in (int, float)
-        and math.isfinite(value)
+        # also whole numbers that no float holds
+        and abs(value) <= sys.float_info.max
+        # rows of earlier versions have none
+        and content.get("crc", crc := _check_sum(name, step, float(value), timestamp)) == crc
     )
     return Row(name=name, step=step, value=float(value), timestamp=timestamp) if right else None

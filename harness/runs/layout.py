@@ -13,7 +13,10 @@ from harness.config import (
 )
 from harness.storage import (
     InputError,
+    cache_folder,
     hold_lock,
+    make_folder,
+    remove_leftovers,
     user_path,
 )
 
@@ -59,13 +62,23 @@ def maps_folder(study: Path) -> Path:
 
 @contextmanager
 def hold_run(run: Path) -> Iterator[None]:
-    """Lock a run against other processes; an `InputError` if one is working on it."""
-    run.mkdir(parents=True, exist_ok=True)
+    """Lock a run against other processes, and remove what killed ones have left in it and in the cache.
+
+    Raises
+    ------
+    InputError
+        If another process is working on the run.
+    """
+    make_folder(run)
     with ExitStack() as held:
         try:
             held.enter_context(hold_lock(run / ".lock", wait=0))
         except TimeoutError as error:
             raise InputError(f"{run}: another process is working on this run: {error}") from None
+        remove_leftovers(run, held=True)
+        above = (run.parent, run.parents[1], run.parents[1] / ".trained")
+        for folder in (*above, cache_folder(), *cache_folder().glob("*/")):
+            remove_leftovers(folder)
         yield
 
 

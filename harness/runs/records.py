@@ -171,7 +171,11 @@ def _compare(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> No
 
 def _list_inputs(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the name and fingerprint of every input."""
-    names = {"pretrained_encoder": "the backbone", "brain": "the brain"}
+    names = {
+        "pretrained_encoder": "the backbone",
+        "brain": "the brain",
+        "brain_description": "the brain's regions, hemispheres, noise ceiling, repeats or sessions",
+    }
     for name, value in manifest.get("fingerprints", {}).items():
         # files of a brain may be stored in another way; its content counts
         if name == "brain_files" or name.split()[0] == "task":

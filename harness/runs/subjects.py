@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness.brains import (
     Brain,
     load_brain,
@@ -26,6 +28,7 @@ from harness.runs.layout import (
 )
 from harness.storage import (
     InputError,
+    content_hash,
     unknown_name,
 )
 
@@ -128,10 +131,31 @@ class Brains:
             If any subject's data are missing or broken.
         """
         brain: dict[str | None, str] = {}
+        about: dict[str | None, str] = {}
         files: dict[str | None, dict[str, str]] = {}
         for subject in self.subjects:
-            brain[subject.label] = self.load(subject).fingerprint
-            files[subject.label] = dict(self.load(subject).fingerprints)
+            loaded = self.load(subject)
+            brain[subject.label] = loaded.fingerprint
+            about[subject.label] = _hash_description(loaded)
+            files[subject.label] = dict(loaded.fingerprints)
         if len(self.subjects) == 1:
-            return {"brain": brain[None], "brain_files": files[None]}
-        return {"brain": brain, "brain_files": files}
+            return {"brain": brain[None], "brain_description": about[None], "brain_files": files[None]}
+        return {"brain": brain, "brain_description": about, "brain_files": files}
+
+
+def _hash_description(brain: Brain) -> str:
+    """Hash what says where voxels lie and how they were measured; results depend on it as on responses."""
+    ceiling = () if brain.noise_ceiling is None else brain.noise_ceiling
+    rows = [
+        part if part is None else np.asarray(part) for part in (brain.n_repeats, brain.session, brain.shared)
+    ]
+    return content_hash(
+        [[roi.name, repr(roi.rank), roi.voxels] for roi in brain.rois],
+        *(
+            brain.bounding_box,
+            np.asarray(ceiling),
+            brain.hemisphere.tolist(),
+            np.asarray(brain.stimulus_ids).tolist(),
+        ),
+        rows,
+    )

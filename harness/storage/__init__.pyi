@@ -2,7 +2,6 @@ from .cache import (
     cache_folder,
 )
 from .errors import (
-    ERRORS_FOLDER,
     INTERRUPTED,
     InputError,
     exit_with_one_line,
@@ -13,10 +12,13 @@ from .file_hashes import (
 )
 from .files import (
     content_hash,
+    make_folder,
+    partial_suffix,
     read_arrays,
     read_json,
     read_record,
     read_weights,
+    remove_leftovers,
     remove_path,
     write_arrays,
     write_atomically,
@@ -57,6 +59,10 @@ from .image_files import (
     report_left_out,
     report_remarks,
 )
+from .launchers import (
+    ERRORS_FOLDER,
+    TERMINATED,
+)
 from .locks import (
     hold_lock,
 )
@@ -92,6 +98,7 @@ __all__ = [
     "PROGRESS_RECORDS",
     "RECORD_MARK",
     "REMARKS",
+    "TERMINATED",
     "ImageFiles",
     "InputError",
     "as_input_error",
@@ -120,11 +127,13 @@ __all__ = [
     "import_function",
     "list_images",
     "list_images_below",
+    "make_folder",
     "make_once",
     "merge_equal_images",
     "name_warnings",
     "no_image",
     "open_npy",
+    "partial_suffix",
     "progress_bar",
     "quiet_nibabel",
     "read_arrays",
@@ -133,6 +142,7 @@ __all__ = [
     "read_record",
     "read_weights",
     "refuse_endless",
+    "remove_leftovers",
     "remove_path",
     "report_left_out",
     "report_remarks",

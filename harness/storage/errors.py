@@ -12,13 +12,22 @@ import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from harness.storage.launchers import (
+    ERRORS_FOLDER,
+    TERMINATED,
+    Terminated,
+    ending_in_order,
+    silence_launcher,
+)
+
 # Longer lists make a line too long: only the nearest names are listed.
 MOST_LISTED = 40
 LONGEST_NAME = 200  # characters
-# Not the program's fault: disk full, over quota, read-only, not allowed, defective.
-MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-# Processes of one launch share this folder and print each error once.
-ERRORS_FOLDER = "PALIMPSEST_ERRORS_FOLDER"
+# Not the program's fault: disk full, over quota, read-only, not allowed, defective, a file for a folder.
+MACHINE_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
+)
 INTERRUPTED = 130  # exit status after Ctrl-C, as in shells
 
 
@@ -58,16 +67,20 @@ def _shorten(text: str) -> str:
 def exit_with_one_line(main: Callable[[], object]) -> None:
     """Run an entry point and turn expected failures into one line on standard error.
 
-    An `InputError` and an error of the machine, such as a full disk, exit with status 2, Ctrl-C with 130.
+    An `InputError` and an error of the machine, such as a full disk, exit with status 2, Ctrl-C with 130,
+    SIGTERM with 143. The end of the process that launched this one counts as SIGTERM.
     Warnings are printed as they are, whatever a library would put before them.
     """
     logging.basicConfig(format="%(message)s")
     # said with the file's name when an image is first read (`name_warnings`), not at every later decoding
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        main()
+        with ending_in_order():
+            main()
     except InputError as error:
         message, status = f"error: {error}", 2
+    except Terminated:
+        message, status = "terminated", TERMINATED
     except KeyboardInterrupt:
         message, status = "interrupted", INTERRUPTED
     except BrokenPipeError:
@@ -82,6 +95,7 @@ def exit_with_one_line(main: Callable[[], object]) -> None:
         return
     if _is_first_to_print(message):
         print(message, file=sys.stderr)
+    silence_launcher()
     raise SystemExit(status)
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 from safetensors import SafetensorError
 
 from harness.storage.errors import InputError
@@ -26,18 +30,24 @@ else:
     # importing torch takes seconds, and reports and queries need no tensors
     Tensor = Any
 
+# a killed process leaves .NAME.HOST-PID.partial; earlier versions wrote no host
+_LEFT_OVER = re.compile(r"\.(.+?)\.(?:([0-9a-f]{6})-)?(\d+)(\.replaced)?\.partial")
+STALE = 24 * 3600.0
+"""Seconds after which what another process was writing is taken for left over, wherever it runs."""
+
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success, flush it to disk and rename it to `path`.
 
     Works for files and folders: create either at the yielded path. An existing `path` is replaced. An
-    exception leaves nothing behind; an OSError, also one inside safetensors, then names `path`.
+    exception leaves nothing behind; an OSError, also one inside safetensors, then names `path`. What a
+    killed process leaves, `remove_leftovers` removes.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    replaced = path.with_name(f".{path.name}.{os.getpid()}.replaced.partial")
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}{partial_suffix()}")
+    replaced = path.with_name(f".{path.name}{partial_suffix('.replaced')}")
     remove_path(temporary)
     try:
         yield temporary
@@ -64,9 +74,68 @@ def write_atomically(path: Path) -> Iterator[Path]:
         remove_path(replaced)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; a `NotADirectoryError` says what stands in the way."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        place = next(one for one in (*reversed(folder.parents), folder) if _is_in_the_way(one))
+        found = "a link to nowhere" if place.is_symlink() and not place.exists() else "a file"
+        raise NotADirectoryError(errno.ENOTDIR, f"found {found}, expected a folder", str(place)) from None
+
+
+def _is_in_the_way(path: Path) -> bool:
+    return os.path.lexists(path) and not path.is_dir()
+
+
+def _host() -> str:
+    """Return six digits for this machine: the numbers of processes are its own."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+
+
+def partial_suffix(kind: str = "") -> str:
+    """Return how names of what this process is writing end; they begin with a dot."""
+    return f".{_host()}-{os.getpid()}{kind}.partial"
+
+
+def remove_leftovers(folder: Path, held: bool = False) -> None:
+    """Remove what killed processes have left of `write_atomically` in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Need not exist. What cannot be read or removed stays.
+    held : bool
+        Whether this process holds the folder's lock. Then everything left over is removed, also in folders
+        below, unless a living process of this machine has its number. Otherwise only what dead processes of
+        this machine have left, or what is older than a day, in the folder itself.
+    """
+    for path in list(folder.rglob(".*.partial") if held else folder.glob(".*.partial")):
+        found = _LEFT_OVER.fullmatch(path.name)
+        if found is None or not _is_left_over(path, found[2], int(found[3]), held):
+            continue
+        with suppress(OSError):
+            before = path.with_name(found[1])
+            if found[4] and not os.path.lexists(before):
+                # killed between two renames: what was to be replaced is all there is
+                os.replace(path, before)
+            else:
+                remove_path(path)
+
+
+def _is_left_over(path: Path, host: str | None, process: int, held: bool) -> bool:
+    with suppress(OSError):
+        if time.time() - path.lstat().st_mtime > STALE:
+            return True
+    ours = host in (None, _host()) if held else host == _host()
+    if ours and process != os.getpid() and psutil.pid_exists(process):
+        return False
+    return held or ours
+
+
 def remove_path(path: Path) -> None:
-    """Remove a file or folder, if it exists."""
-    if path.is_dir():
+    """Remove a file or folder, if it exists; of a link, only the link."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

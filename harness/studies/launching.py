@@ -15,10 +15,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import yaml
 
 from harness.config import PACKAGE_FOLDER
-from harness.storage import ERRORS_FOLDER
+from harness.storage import (
+    ERRORS_FOLDER,
+    TERMINATED,
+)
 
 
 def launch_options() -> list[str] | None:
@@ -54,7 +58,7 @@ def launch(name: str, arguments: Sequence[str]) -> int:
     """Run an entry point, ``harness/{name}.py``, in processes of its own; return its exit status."""
     script = str(PACKAGE_FOLDER / f"{name}.py")
     options = launch_options()
-    with _one_message(), _leave_interrupts_to_the_run():
+    with _one_message(), _leave_signals_to_the_run():
         if options is None:
             status = subprocess.run([sys.executable, script, *arguments]).returncode
         else:
@@ -79,6 +83,8 @@ def _launch_with_accelerate(arguments: list[str]) -> int:
         _, failure = error.get_first_failure()
         return failure.exitcode
     except SignalException as error:
+        if error.sigval == signal.SIGTERM:
+            raise SystemExit(TERMINATED) from None
         return -error.sigval
     return 0
 
@@ -99,11 +105,28 @@ def _one_message() -> Iterator[None]:
 
 
 @contextmanager
-def _leave_interrupts_to_the_run() -> Iterator[None]:
-    """Keep Ctrl-C, which reaches the run as well, from ending this process before the run has ended."""
-    # an empty handler and not SIG_IGN, which the run would inherit
-    before = signal.signal(signal.SIGINT, lambda *_: None)
+def _leave_signals_to_the_run() -> Iterator[None]:
+    """Keep Ctrl-C, which reaches the run as well, from ending this process before the run has ended.
+
+    SIGTERM is passed on to the run; when that has ended, so does this process.
+    """
+    terminated = False
+
+    def pass_on(*_: object) -> None:
+        nonlocal terminated
+        terminated = True
+        for child in psutil.Process().children():
+            child.terminate()
+
+    before = {
+        # an empty handler and not SIG_IGN, which the run would inherit
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, pass_on),
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if terminated:
+        raise SystemExit(TERMINATED)  # the run has said so

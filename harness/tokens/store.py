@@ -21,7 +21,11 @@ from harness.config import (
     TokenPlace,
     TrainedMappingConfig,
 )
-from harness.storage import InputError
+from harness.storage import (
+    InputError,
+    make_folder,
+    partial_suffix,
+)
 from harness.tokens.extraction import (
     LayerTokens,
     iterate_tokens,
@@ -180,8 +184,8 @@ def choose_place(n_bytes: int, device: torch.device) -> Place:
 
 
 def _map_file(shape: Sequence[int], dtype: torch.dtype, folder: Path) -> Tensor:
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, path = tempfile.mkstemp(prefix=".tokens-", dir=folder)
+    make_folder(folder)
+    handle, path = tempfile.mkstemp(partial_suffix(), ".tokens-", folder)
     try:
         # a mapping of a file that the disk has no room for would kill the process when it is written to
         os.posix_fallocate(handle, 0, prod(shape) * dtype.itemsize)

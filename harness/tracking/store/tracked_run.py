@@ -78,6 +78,9 @@ ERROR_LENGTH = 500
 PERIOD = 5.0
 """Seconds between two sendings of a run that goes on."""
 
+PATIENCE, HASTE = 300.0, 30.0
+"""Seconds that the end of a run waits for the store; and after an error or an interrupt."""
+
 SENT = "sent.json"
 """File of a run's folder: which store has how many of its rows."""
 
@@ -135,16 +138,18 @@ class TrackedRun:
             try:
                 self._send(status, end_time, tags or {})
             except Exception as error:  # nothing that tracking meets may stop a run
-                if not self._warned:
-                    log.warning(
-                        "warning: MLflow at %s does not answer (%s); results are safe in %s, "
-                        "send them later with: palimpsest forward %s",
-                        *(hide_passwords(self._uri), write_reason(error)),
-                        *(self._folder / "results.jsonl", self._folder),
-                    )
-                self._warned = True
+                self._warn(write_reason(error))
                 return False
             return True
+
+    def _warn(self, reason: str) -> None:
+        if not self._warned:
+            log.warning(
+                "warning: MLflow at %s does not answer (%s); results are safe in %s, "
+                "send them later with: palimpsest forward %s",
+                *(hide_passwords(self._uri), reason, self._folder / "results.jsonl", self._folder),
+            )
+        self._warned = True
 
     def forward_late(self, status: Status = "FINISHED") -> bool:
         """Send a run that has ended; its end is the time of its last row. Returns whether that worked."""
@@ -338,6 +343,15 @@ class TrackedRun:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
+        # requests time out between bytes only, so a server that sends one now and then would hold the run up
+        patience = PATIENCE if kind is None else HASTE
+        end = threading.Thread(target=self._end, args=(kind, error), name="mlflow end", daemon=True)
+        end.start()
+        end.join(patience)
+        if end.is_alive():
+            self._warn(f"not done after {patience:.0f} s")
+
+    def _end(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
         if self._thread is not None:
             self._thread.join()
         if self._monitor:
