@@ -24,9 +24,9 @@ class _Lines(tqdm):
         total = "" if self.total is None else f"/{self.total}"
         self._write(f"{self.desc}: {self.n}{total}")
 
-    def set_postfix(self, *values: Any, refresh: bool = True, **named: Any) -> None:
+    def set_postfix(self, ordered_dict: Any = None, refresh: bool | None = True, **values: Any) -> None:
         """Change what stands behind a bar, without a line for it."""
-        super().set_postfix(*values, refresh=False, **named)
+        super().set_postfix(ordered_dict, False, **values)
 
     def close(self) -> None:
         """End without a last line of its own."""
