@@ -239,6 +239,14 @@ def test_runs_with_different_settings_are_refused(study) -> None:
         read_planned_runs(plan, folder)
 
 
+def without_check_sums(journal: Path) -> str:
+    """A journal as an earlier version wrote it, which may be edited."""
+    rows = [json.loads(line) for line in journal.read_text().splitlines()]
+    return "".join(
+        json.dumps({name: value for name, value in row.items() if name != "crc"}) + "\n" for row in rows
+    )
+
+
 def test_h_must_come_from_the_pretrained_backbone(study) -> None:
     plan, folder = study
     first = first_of(folder, "dino_s16")
@@ -249,7 +257,7 @@ def test_h_must_come_from_the_pretrained_backbone(study) -> None:
     with pytest.raises(InputError, match="found another brain than in"):
         read_planned_runs(plan, folder)
     change_manifest(first, fingerprints={"pretrained_encoder": "dino_s16", "brain": "made"})
-    text = (first / "results.jsonl").read_text()
+    text = without_check_sums(first / "results.jsonl")
     moved = text.replace(
         '"drift/stem/weight_distance", "step": 0, "value": 0.0',
         '"drift/stem/weight_distance", "step": 0, "value": 0.5',
@@ -263,7 +271,7 @@ def test_h_must_come_from_the_pretrained_backbone(study) -> None:
 def test_h_may_not_depend_on_the_task(study) -> None:
     plan, folder = study
     path = first_of(folder, "dino_s16") / "results.jsonl"
-    text, score = path.read_text(), SCORES["dino_s16"]
+    text, score = without_check_sums(path), SCORES["dino_s16"]
     for by, allowed in ((0.009, True), (0.02, False)):
         rows = [json.loads(line) for line in text.splitlines()]
         for row in rows:

@@ -12,6 +12,7 @@ from harness.backbones.backbone import (
     Preprocessing,
 )
 from harness.backbones.timm_backbone import load_timm
+from harness.storage import PROGRESS_RECORDS
 from harness.tokens.extraction import (
     LayerTokens,
     extract_features,
@@ -110,7 +111,10 @@ def test_take_keeps_the_memory_format(memory_format: torch.memory_format) -> Non
     assert torch.equal(taken.local[0], grid[[3, 1]])
 
 
-def test_progress_is_shown_where_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_shown_where_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PROGRESS_RECORDS, "1")
     extract_tokens(Pixels(), made(2), None, 1)
     assert capsys.readouterr().err == ""
     extract_tokens(Pixels(), made(2), None, 1, progress="tokens")

@@ -124,6 +124,8 @@ ACCELERATE += ["--mixed_precision", "no", "--dynamo_backend", "no", "finetune.py
 def start(command: list[str], folder: Path) -> subprocess.Popen[str]:
     """Start a launcher of `SLEEPER`, and wait until the sleeper sleeps."""
     (folder / "finetune.py").write_text(SLEEPER)
+    # ignored by all that a shell starts in the background, these tests perhaps included
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, *command], cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

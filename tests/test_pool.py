@@ -156,6 +156,9 @@ def pool_environment(folder: Path) -> dict[str, str]:
 def start_pool(entry: str, folder: Path) -> subprocess.Popen[str]:
     code = (
         f"{LIGHT}from harness.storage import exit_with_one_line\n"
+        # ignored by all that a shell starts in the background, these tests perhaps included
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "jobs = [pool.Job(name, [name]) for name in ('long1', 'long2', 'long3')]\n"
         f"exit_with_one_line(lambda: pool.run_jobs({entry!r}, jobs, pool.Layout(2, 1), pool.Listener()))"
     )

@@ -64,6 +64,7 @@ def test_a_run_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "task": inputs.tasks[0].fingerprint,
         "pretrained_encoder": encoder_hash(inputs.backbone),
         "brain": brain.fingerprint,
+        "brain_description": inputs.brains.fingerprint()["brain_description"],
         "brain_files": {"a.npy": "12"},
     }
     assert found["tasks"].keys() == {"shapes", "counts"}
