@@ -224,8 +224,8 @@ def test_time_is_estimated_from_measured_pieces(tmp_path, monkeypatch, capsys):
     (config,) = (run for _, run in expand_grid(["study=demo", "backbone=mini_supervised"]))
     config = config.model_copy(update={"runs_dir": str(tmp_path)})  # not where a finished demo may be
     plan.print_plan([config])
-    # 75 steps of 20 images; 3 times 800 stimuli, 500 images of the task, 350 of 3 probes; 6 fits of 60
-    seconds = 75 * 20 * 0.01 + 3 * (800 + 500 + 1050) * 0.001 + 360 * 0.1
+    # 75 steps of 20 images; 3 times 800 stimuli, 500 images of the task, 350 of 3 probes; 6 fits of 50
+    seconds = 75 * 20 * 0.01 + 3 * (800 + 500 + 1050) * 0.001 + 300 * 0.1
     said = capsys.readouterr().out
     assert f"{seconds:.0f} s  to do" in said and "estimated on this machine" in said
 
