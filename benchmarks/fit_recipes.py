@@ -41,6 +41,7 @@ from himalaya.scoring import r2_score
 from machine import DESCENT_ALONE, describe_machine, write_figures
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from harness.config.compose import load_config
 from harness.config.mapping import FactorTopyConfig
@@ -73,6 +74,7 @@ COLOURS = {
     "ridge, all layers": "k",
     "banded ridge": "C2",
 }
+TICKS = (1, 3, 10, 30)  # seconds
 KEYS = ("kind", "recipe", "steps", "seed")
 
 
@@ -254,18 +256,21 @@ def tabulate(rows: list[dict[str, Any]]) -> str:
 def draw(rows: list[dict[str, Any]]) -> Figure:
     """Draw what is reached against seconds, a line per recipe and seed, and refits against fresh data."""
     panels = (
-        ("subject", "r2", "held-out R², simulated subject"),
-        ("planted", "r2", f"held-out R², planted (ceiling {CEILING})"),
+        ("subject", "r2", "R², simulated subject"),
+        ("planted", "r2", f"R², planted (ceiling {CEILING})"),
         ("planted", "right", "layers right, planted"),
-        ("planted", "tokens_apart", "place error, tokens (median)"),
+        ("planted", "tokens_apart", "place error, tokens"),
     )
     with figure_style():
-        figure = Figure(figsize=(13, 3.2), layout="constrained")
+        figure = Figure(figsize=(14, 3.5), layout="constrained")
         axes = figure.subplots(1, len(panels) + 1)
         for ax, (kind, name, title) in zip(axes, panels, strict=False):
             _draw_lines(ax, [row for row in rows if row["kind"] == kind and name in row], name)
             ax.set(xscale="log", xlabel="seconds of one processor", title=title)
-        axes[0].legend(fontsize=7)
+            ax.set_xticks(TICKS, [str(tick) for tick in TICKS])
+            ax.xaxis.set_minor_locator(NullLocator())
+        lines, labels = axes[0].get_legend_handles_labels()
+        figure.legend(lines, labels, loc="outside lower center", ncols=len(labels))
         ax = axes[-1]
         for row in (row for row in rows if row["kind"] == "refits"):
             for measure, marker in (("wasserstein", "s"), ("space_displacement", "o")):
