@@ -17,9 +17,11 @@ from harness.finetuning.launched import (
 )
 from harness.storage import InputError
 
-THREADS = (
-    "from harness.finetuning import use_given_cores\n"
+# without torch, which takes seconds to import
+THREADS = "from harness.finetuning.launched import count_given_cores\nprint(count_given_cores())"
+OF_TORCH = (
     "import torch\n"
+    "from harness.finetuning import use_given_cores\n"
     "use_given_cores()\n"
     "print(torch.get_num_threads())"
 )
@@ -60,6 +62,7 @@ def count_threads(code: list[str], **variables: str) -> int:
 def test_threads_are_the_users_or_all_cores_that_are_given():
     cores = joblib.cpu_count()
     assert count_threads([THREADS], OMP_NUM_THREADS=str(cores + 1)) == cores + 1
+    assert count_threads([OF_TORCH], OMP_NUM_THREADS=str(cores + 1)) == cores + 1
     assert count_threads([THREADS]) == cores
     assert count_threads([THREADS], WORLD_SIZE=str(2 * cores)) == 1
 

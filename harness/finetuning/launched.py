@@ -11,8 +11,6 @@ from datetime import timedelta
 
 import joblib
 import psutil
-import torch
-from torch.distributed.rendezvous import rendezvous
 
 from harness.storage import InputError
 
@@ -41,6 +39,8 @@ def count_given_cores() -> int:
 
 def use_given_cores() -> None:
     """Let torch use the threads of `count_given_cores`."""
+    import torch
+
     torch.set_num_threads(count_given_cores())
 
 
@@ -96,7 +96,12 @@ def join_launch() -> None:
     """
     check_launcher_variables()
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size < 2 or not os.environ.get("RANK") or torch.distributed.is_initialized():
+    if size < 2 or not os.environ.get("RANK"):
+        return
+    import torch
+    from torch.distributed.rendezvous import rendezvous
+
+    if torch.distributed.is_initialized():
         return
     address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     waited_for = f"{size} processes (WORLD_SIZE={size}) at {address}"
