@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import DEMO_BY_DESCENT, describe_machine, write_figures
+from earlier_recipe import DEMO_BY_DESCENT
+from machine import describe_machine, write_figures
 from matplotlib.figure import Figure
+from means import tabulate_means
 from recovery import Planted, plant
 
 from harness.backbones.load import load_backbone
@@ -224,18 +226,10 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def tabulate(rows: list[dict[str, Any]]) -> str:
-    """One line per kind, case and variant: means over seeds."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        case = row.get("layout") or row.get("backbone") or CHANGED
-        groups.setdefault((row["kind"], row["voxels"], row["train"], case, row["variant"]), []).append(row)
-    lines = []
-    for key, members in groups.items():
-        names = [name for name in members[0] if name not in KEYS]
-        values = [f"{name} {np.mean([row[name] for row in members]):.3f}" for name in names]
-        lines.append(" | ".join([*map(str, key), f"n {len(members)}", *values]))
-    return "\n".join(lines)
+def name_case(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What replicates have in common."""
+    case = row.get("layout") or row.get("backbone") or CHANGED
+    return row["kind"], row["voxels"], row["train"], case, row["variant"]
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
@@ -275,7 +269,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="path without suffix; writes a .json and a .png")
     arguments = parser.parse_args()
     rows = measure(arguments)
-    print(tabulate(rows))
+    print(tabulate_means(rows, name_case, KEYS))
     if arguments.output:
         figures = {"machine": describe_machine(), "steps": 100, "rows": rows}
         write_figures(figures, arguments.output.with_suffix(".json"))

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from earlier_recipe import DEMO_BY_DESCENT
 from families_fits import (
     FAMILIES,
     VERDICT,
@@ -41,7 +42,7 @@ from families_fits import (
 )
 from families_report import CHANGED, DEMO, NOISE, SHIFT, STEP_0, draw, write_tables
 from known_rewiring import Planted, add_noise
-from machine import DEMO_BY_DESCENT, describe_machine, write_figures
+from machine import describe_machine, write_figures
 from torch import Tensor
 from validity_report import read_rows
 

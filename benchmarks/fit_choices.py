@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import DESCENT_ALONE, describe_machine, write_figures
+from earlier_recipe import DESCENT_ALONE
+from machine import describe_machine, write_figures
 
 from harness.backbones.load import load_backbone
 from harness.brains.load import load_brain

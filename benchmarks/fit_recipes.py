@@ -35,23 +35,25 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from anchored_layers import Bench, Planted
+from earlier_recipe import DESCENT_ALONE
 from himalaya.kernel_ridge import KernelRidgeCV
 from himalaya.ridge import GroupRidgeCV
 from himalaya.scoring import r2_score
-from machine import DESCENT_ALONE, describe_machine, write_figures
+from machine import describe_machine, write_figures
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
+from means import tabulate_means
 
 from harness.config.compose import load_config
 from harness.config.mapping import FactorTopyConfig
 from harness.mappings.data import FitData
+from harness.mappings.factortopy.fit import mapping_of
 from harness.mappings.factortopy.model import FactorTopy
 from harness.mappings.fit import fit_mapping
 from harness.mappings.mapping import Mapping
 from harness.mappings.splits import Split
-from harness.mappings.training import predict
-from harness.mappings.voxel_scores import score
+from harness.mappings.training import FittedModel, score_model
 from harness.measures.rewiring import rewiring_measures
 from harness.plot.style import figure_style
 from harness.tokens.frame import StandardTokens
@@ -113,24 +115,8 @@ def fit_as_published(data: FitData, seed: int) -> Iterator[tuple[int, float, Map
 
 @torch.no_grad()
 def _mapping_now(model: FactorTopy, data: FitData) -> Mapping:
-    held_out = torch.from_numpy(data.split.held_out)
-    prediction = predict(model, data.tokens, held_out, 64, 50_000)
-    r2, correlation = score(prediction, np.asarray(data.responses)[data.split.held_out])
-    chosen = model.selectors()
-    arrays = (part.numpy() for part in (chosen.space, chosen.layer, chosen.scale, model.weight, model.bias))
-    space, layer, scale, weights, bias = arrays
-    return Mapping(
-        layers=data.tokens.layers,
-        space=space,
-        layer=layer,
-        scale=scale,
-        weights=weights,
-        bias=bias,
-        r2=r2,
-        correlation=correlation,
-        steps=0,
-        family="factortopy",
-    )
+    scores = score_model(model, data.tokens, data, settings_of("descent", 1))
+    return mapping_of(FittedModel(model, data.tokens, *scores, steps=0), data.tokens.layers, "factortopy")
 
 
 def fit_ridge(recipe: str, data: FitData, seed: int) -> float:
@@ -240,19 +226,6 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def tabulate(rows: list[dict[str, Any]]) -> str:
-    """One line per kind, recipe and number of steps: means over seeds."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["kind"], row["recipe"], row["steps"]), []).append(row)
-    lines = []
-    for key, members in groups.items():
-        names = [name for name in members[0] if name not in KEYS]
-        values = [f"{name} {np.mean([row[name] for row in members]):.3f}" for name in names]
-        lines.append(" | ".join([*map(str, key), f"n {len(members)}", *values]))
-    return "\n".join(lines)
-
-
 def draw(rows: list[dict[str, Any]]) -> Figure:
     """Draw what is reached against seconds, a line per recipe and seed, and refits against fresh data."""
     panels = (
@@ -310,7 +283,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = measure(arguments)
-    print(tabulate(rows))
+    print(tabulate_means(rows, lambda row: (row["kind"], row["recipe"], row["steps"]), KEYS))
     if arguments.output:
         sizes = {"backbone": BACKBONE, "voxels": arguments.voxels, "train": N_TRAIN, "ceiling": CEILING}
         figures = {"sizes": sizes, "machine": describe_machine(), "rows": rows}

@@ -12,11 +12,6 @@ from typing import Any
 import psutil
 import torch
 
-# fits as they were when a benchmark's results were recorded: places and weights by gradient descent
-DESCENT_ALONE = ("mapping.start=centre", "mapping.readout=descent", "mapping.lr=5e-3")
-# with the number of steps that the demo had then
-DEMO_BY_DESCENT = (*DESCENT_ALONE, "mapping.steps=100", "mapping.regularization_steps=50")
-
 
 def describe_machine(device: str = "cpu") -> dict[str, Any]:
     """Describe the machine that the benchmark runs on."""

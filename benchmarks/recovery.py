@@ -26,7 +26,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import DESCENT_ALONE, describe_machine, write_figures
+from earlier_recipe import DESCENT_ALONE
+from machine import describe_machine, write_figures
 from matplotlib.figure import Figure
 from scipy.spatial import KDTree
 

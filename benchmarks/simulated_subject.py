@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import DESCENT_ALONE, describe_machine, write_figures
+from earlier_recipe import DESCENT_ALONE
+from machine import describe_machine, write_figures
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator

@@ -29,20 +29,18 @@ from harness.config.mapping import ThroughTimeConfig
 from harness.finetuning.methods.tuned import tune
 from harness.finetuning.snapshots import read_snapshot
 from harness.mappings.data import FitData, FitOptions, Member
+from harness.mappings.factortopy.closed_form import solve_weights
 from harness.mappings.factortopy.model import FactorTopy
 from harness.mappings.fit import prepare_tokens
 from harness.mappings.mapping import Mapping, load_mapping
 from harness.mappings.splits import load_split
 from harness.mappings.through_time import fit_through_time
-from harness.mappings.training import predict
-from harness.mappings.voxel_scores import score
+from harness.mappings.training import FitSample, score_model
 from harness.measures.rewiring import wasserstein
 from harness.measures.significance import leave_one_out
 from harness.runs.layout import list_snapshots, mapping_folder, refit_folders, snapshot_folder, split_file
 from harness.tokens.frame import StandardTokens
 from tasks.load import load_task
-
-PENALTIES = np.logspace(-3, 3, 13)
 
 
 def read_out(mapping: Mapping, data: FitData) -> float:
@@ -60,28 +58,11 @@ def read_out(mapping: Mapping, data: FitData) -> float:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.from_numpy(learned[name]) if name in learned else torch.zeros(()))
-    rows = torch.arange(tokens.n_images)
-    read = np.empty((tokens.n_images, n_channels, len(data.coords)), dtype=np.float32)
-    for channel in range(n_channels):
-        with torch.no_grad():
-            model.weight.copy_(torch.eye(n_channels)[channel] * n_channels)
-        read[:, channel] = predict(model, tokens, rows, 128, 50_000)
-    train, held_out = data.split.train, data.split.held_out
-    guess = np.empty((len(held_out), len(data.coords)))
-    for voxel in range(len(data.coords)):
-        x, y = read[train, :, voxel], data.responses[train, voxel]
-        centre, mean = x.mean(axis=0), y.mean()
-        left, size, right = np.linalg.svd(x - centre, full_matrices=False)
-        projected = left.T @ (y - mean)
-        best = np.inf, np.zeros(n_channels)
-        for penalty in PENALTIES * (size**2).mean():
-            shrunk = size**2 / (size**2 + penalty)
-            error = ((y - mean - left @ (shrunk * projected)) ** 2).sum()
-            found = error / (1 - (1 + shrunk.sum()) / len(y)) ** 2
-            if found < best[0]:
-                best = found, right.T @ (size / (size**2 + penalty) * projected)
-        guess[:, voxel] = (read[held_out, :, voxel] - centre) @ best[1] + mean
-    return float(score(guess.astype(np.float32), np.asarray(data.responses)[held_out])[0].mean())
+    train, targets = data.split.train, torch.as_tensor(data.responses, dtype=torch.float32)
+    sample = FitSample(tokens, targets, train, data.split.shown_in(train))
+    config = ThroughTimeConfig()
+    solve_weights(model, sample, config.voxels_per_pass)
+    return float(score_model(model, tokens, data, config)[0].mean())
 
 
 def measure(run: Path, change_penalty: float) -> list[dict[str, Any]]:

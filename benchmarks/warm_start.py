@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import DEMO_BY_DESCENT, describe_machine, write_figures
+from earlier_recipe import DEMO_BY_DESCENT
+from machine import describe_machine, write_figures
 
 from harness.backbones.backbone import encoder_hash
 from harness.backbones.load import load_backbone

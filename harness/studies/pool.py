@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -96,7 +96,7 @@ def free_memory() -> int:
     return int(psutil.virtual_memory().available)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Job:
     """A run of an entry point.
 
@@ -233,7 +233,7 @@ class _Running:
     output: Connection
     gpu: int | None
     rest: bytes = b""
-    open: bool = field(default=True)
+    open: bool = True
 
     def ends(self) -> list[Connection | int]:
         return [self.process.sentinel, *([self.output] if self.open else [])]
