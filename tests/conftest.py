@@ -71,12 +71,31 @@ def pytest_collection_finish() -> None:
     atexit.register(gc.unfreeze)  # or extensions report leaks when Python exits
 
 
-# two processes end together only if the longest tests come first
-LONGEST = ("test_tutorial.py", "test_wheel.py", "test_finetune.py")
+# a file's tests stay in one process, which makes its fixtures once; processes end together only if the
+# longest files come first
+LONGEST = (
+    "track",
+    "report",
+    "sequences",
+    "reuse",
+    "finetune",
+    "tutorial",
+    "export_hub",
+    "simulated",
+    "every_kind",
+    "wise_ft",
+    "wheel",
+    "records",
+    "tracking",
+    "through_time",
+    "readout",
+    "tuned",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONGEST)))
     for item in items:
         if item.get_closest_marker("network") and os.environ.get("PALIMPSEST_NETWORK") != "1":
             item.add_marker(pytest.mark.skip(reason="needs the network: set PALIMPSEST_NETWORK=1"))
