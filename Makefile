@@ -20,11 +20,12 @@ $(STAMP): pyproject.toml constraints.txt
 	else false; fi || $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,diffusion]'
 	touch $(STAMP)
 
+# a file's tests stay in one process, in the order that tests/conftest.py gives
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 demo: setup
 	$(BIN)/palimpsest study study=demo

@@ -112,6 +112,17 @@ def test_a_share_of_another_layer_reweights_without_overtaking() -> None:
     assert verdicts(measure(make_layers().features, mixed))[1] is VerdictKind.REWEIGHTED
 
 
+def test_a_region_whose_depth_moves_is_rewired_though_the_same_layer_is_best() -> None:
+    # V1 reads the first layer, and a third of its signal moves to the last
+    signal = 0.6 * respond([0, 1], noise=0) + 0.5 * respond([2, 1], noise=0)
+    moved = signal / signal.std(dim=0) + 0.3 * draw(N_STIMULI, N_VOXELS, seed=20)
+    controls = degrade(make_layers(), respond([0, 1], noise=0.3), REGIONS, PENALTIES, seed=3)
+    found = judge(controls, measure(make_layers().features, moved), seed=0)[0]
+    assert found.preferred_before == found.preferred_after == 0
+    assert found.depth_after - found.depth_control >= 0.25 and found.p <= 0.01
+    assert found.verdict is VerdictKind.REWIRED
+
+
 def test_controls_reach_any_r2_that_is_asked_for() -> None:
     controls = make_controls()
     best = float(controls.before.r2[0].max())
@@ -134,16 +145,55 @@ def test_response_noise_is_matched_exactly() -> None:
 def test_the_contrast_is_a_paired_t_statistic() -> None:
     generator = np.random.default_rng(0)
     loss, control = generator.random((50, 3)), generator.random((50, 3))
-    z, spread = contrast(loss, control, 1)
+    found = contrast(loss, control, 1)
     lead = (loss[:, 1] - loss[:, 2]) - (control[:, 1] - control[:, 2])
-    assert z[2] == pytest.approx(lead.mean() / (lead.std(ddof=1) / 50**0.5))
-    assert z[1] == 0 and (spread[:, 1] == 0).all()
-    assert spread[:, 2].std() * 50**0.5 == pytest.approx(1, rel=0.02)
+    error = lead.std(ddof=1) / 50**0.5
+    assert found.z()[2] == pytest.approx(lead.mean() / error)
+    assert found.z(3 * error**2)[2] == pytest.approx(lead.mean() / (2 * error))
+    assert found.z()[1] == 0 and (found.spread[:, 1] == 0).all()
+    assert found.spread[:, 2].std() * 50**0.5 == pytest.approx(1, rel=0.02)
 
 
-def test_inflation_is_that_of_common_noise() -> None:
-    for degraded in make_controls().degraded.values():
-        assert 1 <= degraded.inflation < 3
+def test_common_variance_grows_with_the_noise_of_most_regions() -> None:
+    made = make_controls()
+    assert all(1 <= each.inflation < 3 for each in made.degraded.values())
+    inflated = {kind: dataclasses.replace(each, inflation=1.5) for kind, each in made.degraded.items()}
+    controls = dataclasses.replace(made, degraded=inflated)
+    for degraded in controls.degraded.values():
+        assert (degraded.error[0] == 0).all() and (np.diff(degraded.error.max(axis=(1, 2))[:3]) > 0).all()
+        # between levels as between losses, past the last as at the last
+        between = degraded.common_variance(0.75, controls.levels)
+        ends = [degraded.common_variance(level, controls.levels) for level in (0.5, 1.0)]
+        np.testing.assert_allclose(between, (ends[0] + ends[1]) / 2)
+        last = degraded.common_variance(9.0, controls.levels)
+        np.testing.assert_allclose(last, 1.25 * degraded.error[-1] ** 2)
+    spared, noisy = (controls.match("token_noise", 0, r2) for r2 in (1.0, 0.1))
+    assert spared.level == 0 < noisy.level
+    for regions, adds in (([spared, spared, noisy], False), ([spared, noisy, noisy], True)):
+        matched = dict.fromkeys(controls.kinds, regions)
+        assert (controls.common_variance(matched) > 0).any() == adds
+
+
+def test_a_draw_of_noise_is_as_far_from_the_others_as_its_variance_says() -> None:
+    layers, responses = make_layers(), respond([0, 1])
+    controls = make_controls()
+    found = []
+    for seed in range(20):
+        noisy = [
+            layer + draw(*layer.shape, seed=100 + 3 * seed + place)
+            for place, layer in enumerate(layers.features)
+        ]
+        after = measure(noisy, responses)
+        matched = {
+            kind: [controls.match(kind, region, float(after.r2[region].max())) for region in (0, 1)]
+            for kind in controls.kinds
+        }
+        common = controls.common_variance(matched)
+        for region, control in enumerate(matched["token_noise"]):
+            first = int(controls.before.r2[region].argmax())
+            z = contrast(after.loss[:, region], control.loss, first).z(common[region])
+            found += np.delete(z, first).tolist()
+    assert 0.6 < np.sqrt(np.mean(np.square(found))) < 1.25
 
 
 def test_rows_of_step_0_and_of_a_snapshot() -> None:

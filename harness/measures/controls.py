@@ -6,7 +6,7 @@ from step 0 by more than such controls, at the same R², can be rewiring.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -37,14 +37,30 @@ class Degraded:
     loss : float array [n_levels, n_stimuli, n_regions, n_layers]
         `Evidence.loss`; the first level is step 0 without noise.
     cross : float array [n_levels, n_regions, n_layers, n_layers]
+    error : float array [n_levels, n_regions, n_layers]
+        Standard error over stimuli of a layer's lead in a single draw beyond that in the others (`contrast`),
+        as root mean square over draws; 0 at the first level.
     inflation : float, at least 1
-        Spread of z (`harness.measures.verdict`) of single draws against the others. Above 1, because noise in
-        the training images shifts the errors of all stimuli together, which their spread does not show.
+        Root mean square of that lead over its error. Above 1, because noise in the training images shifts the
+        errors of all stimuli together, which their spread does not show.
     """
 
     loss: Float[np.ndarray, "n_levels n_stimuli n_regions n_layers"]
     cross: Float[np.ndarray, "n_levels n_regions n_layers n_layers"]
+    error: Float[np.ndarray, "n_levels n_regions n_layers"]
     inflation: float
+
+    def common_variance(
+        self, level: float, levels: Sequence[float]
+    ) -> Float[np.ndarray, "n_regions n_layers"]:
+        """Variance of a lead's mean at a level of noise that its spread over stimuli does not show.
+
+        (κ² − 1) · error², κ the `inflation`. Squared errors are interpolated, as losses are.
+        """
+        squared = self.error**2
+        above = min(max(int(np.searchsorted(levels, level)), 1), len(levels) - 1)
+        share = min(1.0, (level - levels[above - 1]) / (levels[above] - levels[above - 1]))
+        return (self.inflation**2 - 1) * ((1 - share) * squared[above - 1] + share * squared[above])
 
 
 @dataclass(frozen=True)
@@ -88,11 +104,25 @@ class Controls:
         """All kinds of controls."""
         return (RESPONSE_NOISE, *self.degraded)
 
-    def inflation(self, kind: str) -> float:
-        """Spread of z under a kind of noise; response noise has the largest of the others."""
-        if kind == RESPONSE_NOISE:
-            return max((each.inflation for each in self.degraded.values()), default=1.0)
-        return self.degraded[kind].inflation
+    def common_variance(
+        self, matched: Mapping[str, Sequence[Matched]]
+    ) -> Float[np.ndarray, "n_regions n_layers"]:
+        """Variance of every lead's mean that a snapshot's noise may have added, whichever kind it is.
+
+        The largest over kinds. The noise of a network is that of all its regions, so its level is the median
+        over them: a region that changed is not taken for a noisy one.
+
+        Parameters
+        ----------
+        matched : mapping of kind to one `Matched` per region
+        """
+        each = [
+            degraded.common_variance(
+                float(np.median([control.level for control in matched[kind]])), self.levels
+            )
+            for kind, degraded in self.degraded.items()
+        ]
+        return np.max(each, axis=0) if each else np.zeros(self.before.loss.shape[1:])
 
     def match(self, kind: str, region: int, r2: float) -> Matched:
         """Return the control of a kind whose best layer has R² `r2`; step 0 itself if that is no higher.
@@ -203,7 +233,7 @@ def degrade(
         degraded[kind] = Degraded(
             np.concatenate([before.loss[None], losses.mean(axis=1)]),
             np.concatenate([before.cross[None], crosses.mean(axis=1)]),
-            _spread_of_draws(before, losses, crosses),
+            *_spread_of_draws(before, losses, crosses),
         )
     return Controls(before, degraded)
 
@@ -212,47 +242,79 @@ def _spread_of_draws(
     before: Evidence,
     losses: Float[np.ndarray, "n_levels n_draws n_stimuli n_regions n_layers"],
     crosses: Float[np.ndarray, "n_levels n_draws n_regions n_layers n_layers"],
-) -> float:
-    """Root mean square of z of every draw, matched against the mean of the others like a snapshot."""
-    n_levels, n_draws, _, n_regions, _ = losses.shape
+) -> tuple[Float[np.ndarray, "n_levels+1 n_regions n_layers"], float]:
+    """Compare every draw with the mean of the others, matched like a snapshot.
+
+    Returns
+    -------
+    error, inflation
+        As in `Degraded`.
+    """
+    n_levels, n_draws, _, n_regions, n_layers = losses.shape
+    error = np.zeros((n_levels + 1, n_regions, n_layers))
     scores = []
-    for draw in range(n_draws):
-        others = [other for other in range(n_draws) if other != draw]
-        loss = np.concatenate([before.loss[None], losses[:, others].mean(axis=1)])
-        cross = np.concatenate([before.cross[None], crosses[:, others].mean(axis=1)])
-        for region in range(n_regions):
-            preferred = int(before.loss[:, region].mean(axis=0).argmin())
-            for level in range(n_levels):
+    for region in range(n_regions):
+        preferred = int(before.loss[:, region].mean(axis=0).argmin())
+        for level in range(n_levels):
+            found = []
+            for draw in range(n_draws):
+                others = [other for other in range(n_draws) if other != draw]
+                means = [
+                    np.concatenate([start[None], drawn[:, others].mean(axis=1)])
+                    for start, drawn in (
+                        (before.loss[:, region], losses[:, :, :, region]),
+                        (before.cross[region], crosses[:, :, region]),
+                    )
+                ]
                 own = losses[level, draw, :, region]
-                r2 = 1 - float(own.mean(axis=0).min())
-                matched = _interpolate(loss[:, :, region], cross[:, region], (0.0, *LEVELS), r2)
+                matched = _interpolate(*means, (0.0, *LEVELS), 1 - float(own.mean(axis=0).min()))
                 if matched is not None:
-                    z = contrast(own, matched.loss, preferred)[0]
-                    scores.append(np.delete(z, preferred))
-    return max(1.0, float(np.sqrt(np.mean(np.square(scores))))) if scores else 1.0
+                    found.append(contrast(own, matched.loss, preferred))
+            scores += [np.delete(each.z(), preferred) for each in found]
+            # past the last level nothing is matched: there the level below has to do
+            error[level + 1, region] = (
+                np.sqrt(np.mean([each.error**2 for each in found], axis=0)) if found else error[level, region]
+            )
+    inflation = float(np.sqrt(np.mean(np.square(scores)))) if scores else 1.0
+    return error, max(1.0, inflation)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Each layer's lead over the preferred one beyond that in a control, paired over stimuli.
+
+    d_i[l] = (loss_i[preferred] − loss_i[l]) − the same of the control: positive where l gained.
+
+    Attributes
+    ----------
+    mean : float array [n_layers]
+        Mean of d; 0 for the preferred layer.
+    error : float array [n_layers]
+        Standard error of the mean over stimuli.
+    spread : float array [n_stimuli, n_layers]
+        Each stimulus' share in the random part of mean / error: (d_i − mean) / (n · error).
+    """
+
+    mean: Float[np.ndarray, " n_layers"]
+    error: Float[np.ndarray, " n_layers"]
+    spread: Float[np.ndarray, "n_stimuli n_layers"]
+
+    def z(self, variance: Float[np.ndarray, " n_layers"] | float = 0.0) -> Float[np.ndarray, " n_layers"]:
+        """Mean over its standard error, to which more variance may be added; 0 where nothing varies."""
+        total = np.sqrt(self.error**2 + variance)
+        return np.where(self.error > 0, self.mean / np.where(total > 0, total, 1.0), 0.0)
 
 
 def contrast(
     loss: Float[np.ndarray, "n_stimuli n_layers"],
     control: Float[np.ndarray, "n_stimuli n_layers"],
     preferred: int,
-) -> tuple[Float[np.ndarray, " n_layers"], Float[np.ndarray, "n_stimuli n_layers"]]:
-    """Compare each layer's lead over the preferred one with the control's, paired over stimuli.
-
-    d_i[l] = (loss_i[preferred] − loss_i[l]) − the same of the control: positive where l gained.
-
-    Returns
-    -------
-    z : float array [n_layers]
-        Mean of d over its standard error; 0 for the preferred layer.
-    spread : float array [n_stimuli, n_layers]
-        Each stimulus' share in z's random part: (d_i − mean) / (n · standard error).
-    """
-    n_stimuli = len(loss)
+) -> Contrast:
+    """Compare each layer's lead over the preferred one with the control's."""
     lead = (loss[:, [preferred]] - loss) - (control[:, [preferred]] - control)
-    error = lead.std(axis=0, ddof=1) / n_stimuli**0.5
+    mean, error = lead.mean(axis=0), lead.std(axis=0, ddof=1) / len(loss) ** 0.5
     # equal numbers differ by rounding only
     varies = error > 1e-7
-    scale = np.where(varies, error, 1.0)
-    z = np.where(varies, lead.mean(axis=0) / scale, 0.0)
-    return z, np.where(varies, (lead - lead.mean(axis=0)) / (n_stimuli * scale), 0.0)
+    error = np.where(varies, error, 0.0)
+    spread = np.where(varies, (lead - mean) / (len(loss) * np.where(varies, error, 1.0)), 0.0)
+    return Contrast(mean, error, spread)

@@ -3,7 +3,8 @@
 The rule, for every region. a is the layer that predicts best at step 0, b the best one at the snapshot.
 
 - **rewired**: layers' leads over a changed beyond every kind of control (p ≤ .05), b is not a, and b is no
-  control's best layer either.
+  control's best layer either; or p ≤ .01, and the mean depth of the layers' stacked weights moved by half a
+  layer or more beyond the controls'.
 - **reweighted**: not rewired, and p ≤ .01.
 - **loss of signal**: neither, and the best layer's R² fell.
 - **unchanged**: none of these.
@@ -35,6 +36,7 @@ from harness.measures.verdict_rows import VerdictKind
 
 ALPHA_REWIRED = 0.05
 ALPHA_REWEIGHTED = 0.01  # smaller, because nothing but p stands behind it
+MOVED = 0.5  # layers
 N_MULTIPLIERS = 2000
 
 
@@ -72,10 +74,12 @@ class RegionVerdict:
 def judge(controls: Controls, after: Evidence, seed: int) -> list[RegionVerdict]:
     """Judge every region of a snapshot.
 
-    z of a region and layer is its change of lead beyond a kind of control (`contrast`), divided by the kind's
-    `inflation`; a region's statistic is the largest over layers of the smallest |z| over kinds, 0 where signs
-    differ. p comes from a multiplier bootstrap over stimuli of max |z| over regions and layers (Chernozhukov,
-    Chetverikov and Kato, Annals of Statistics 2013), the largest over kinds. Without any change p is 1.
+    z of a region and layer is its change of lead beyond a kind of control (`contrast`), over its standard
+    error; this includes the variance that noise adds to all stimuli together
+    (`Controls.common_variance`). A region's statistic is the largest over layers of the smallest |z| over
+    kinds, 0 where signs differ. p comes from a multiplier bootstrap over stimuli of max |z| over regions and
+    layers (Chernozhukov, Chetverikov and Kato, Annals of Statistics 2013), the largest over kinds. Without
+    any change p is 1.
 
     Parameters
     ----------
@@ -95,15 +99,16 @@ def judge(controls: Controls, after: Evidence, seed: int) -> list[RegionVerdict]
         for kind in controls.kinds
     }
     multipliers = np.random.default_rng(seed).standard_normal((N_MULTIPLIERS, n_stimuli))
+    common = controls.common_variance(matched)
     scores, drawn = [], []
-    for kind, regions in matched.items():
+    for regions in matched.values():
         found = [
             contrast(after.loss[:, region], control.loss, int(first[region]))
             for region, control in enumerate(regions)
         ]
-        scores.append(np.stack([score for score, _ in found]) / controls.inflation(kind))
+        scores.append(np.stack([each.z(common[region]) for region, each in enumerate(found)]))
         drawn.append(
-            np.abs(multipliers @ np.concatenate([spread for _, spread in found], axis=1)).max(axis=1)
+            np.abs(multipliers @ np.concatenate([each.spread for each in found], axis=1)).max(axis=1)
         )
     z = np.stack(scores)
     # a mixture of two kinds of noise lies between their controls, so only a change to one side of all counts
@@ -118,7 +123,9 @@ def judge(controls: Controls, after: Evidence, seed: int) -> list[RegionVerdict]
         usual = {int(control.loss.mean(axis=0).argmin()) for control in here}
         gained = (z[:, region, last[region]] > 0).all()
         overtaken = last[region] != first[region] and int(last[region]) not in usual and gained
-        if overtaken and p[region] <= ALPHA_REWIRED:
+        depth_after, depth_control = _depth(after.cross[region], depths), _mean_depth(here, depths)
+        moved = abs(depth_after - depth_control) * (n_layers - 1) >= MOVED
+        if (overtaken and p[region] <= ALPHA_REWIRED) or (moved and p[region] <= ALPHA_REWEIGHTED):
             verdict = VerdictKind.REWIRED
         elif p[region] <= ALPHA_REWEIGHTED:
             verdict = VerdictKind.REWEIGHTED
@@ -133,8 +140,8 @@ def judge(controls: Controls, after: Evidence, seed: int) -> list[RegionVerdict]
                 float(depths[first[region]]),
                 float(depths[last[region]]),
                 _depth(before.cross[region], depths),
-                _depth(after.cross[region], depths),
-                _mean_depth(here, depths),
+                depth_after,
+                depth_control,
                 {kind: matched[kind][region].level for kind in controls.kinds},
             )
         )

@@ -113,7 +113,7 @@ class EvidenceFiles:
             description["inflation"] = {kind: each.inflation for kind, each in controls.degraded.items()}
             arrays |= _evidence_arrays(controls.before)
             for kind, each in controls.degraded.items():
-                arrays |= {f"{kind}.loss": each.loss, f"{kind}.cross": each.cross}
+                arrays |= {f"{kind}.{part}": getattr(each, part) for part in ("loss", "cross", "error")}
         with write_atomically(controls_folder(self._folder)) as temporary:
             temporary.mkdir()
             write_arrays(temporary / "controls.safetensors", arrays, CONTROLS)
@@ -203,7 +203,9 @@ class _Plan:
         with _naming(self._file):
             before = Evidence(arrays["loss"], arrays["cross"], arrays["noise_loss"], arrays["noise_cross"])
             degraded = {
-                kind: Degraded(arrays[f"{kind}.loss"], arrays[f"{kind}.cross"], inflation)
+                kind: Degraded(
+                    arrays[f"{kind}.loss"], arrays[f"{kind}.cross"], arrays[f"{kind}.error"], inflation
+                )
                 for kind, inflation in self._description["inflation"].items()
             }
         return Controls(before, degraded)
