@@ -259,15 +259,15 @@ def _spread_of_draws(
             found = []
             for draw in range(n_draws):
                 others = [other for other in range(n_draws) if other != draw]
-                means = [
+                loss, cross = (
                     np.concatenate([start[None], drawn[:, others].mean(axis=1)])
                     for start, drawn in (
                         (before.loss[:, region], losses[:, :, :, region]),
                         (before.cross[region], crosses[:, :, region]),
                     )
-                ]
+                )
                 own = losses[level, draw, :, region]
-                matched = _interpolate(*means, (0.0, *LEVELS), 1 - float(own.mean(axis=0).min()))
+                matched = _interpolate(loss, cross, (0.0, *LEVELS), 1 - float(own.mean(axis=0).min()))
                 if matched is not None:
                     found.append(contrast(own, matched.loss, preferred))
             scores += [np.delete(each.z(), preferred) for each in found]
