@@ -1,3 +1,6 @@
+from .corrupted import (
+    corrupt_images,
+)
 from .load import (
     load_task,
 )
@@ -20,6 +23,10 @@ from .shapes import (
     vocabulary,
     with_article,
 )
+from .shift import (
+    Shift,
+    choose_applicable,
+)
 from .task import (
     LabelArray,
     Task,
@@ -35,9 +42,12 @@ __all__ = [
     "TEXTURES",
     "LabelArray",
     "Scene",
+    "Shift",
     "Task",
     "build_task",
     "caption_scene",
+    "choose_applicable",
+    "corrupt_images",
     "label_loss",
     "label_scenes",
     "load_task",

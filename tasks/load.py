@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness.config import (
@@ -14,6 +15,7 @@ from harness.config import (
     TaskConfig,
 )
 from harness.storage import unknown_name
+from tasks.shift import find_shifts
 
 if TYPE_CHECKING:
     from tasks.task import Task
@@ -75,6 +77,12 @@ def load_task(
     if image_size is not None:
         settings["image_size"] = image_size
     config = SOURCES[source](name=name, n_train=n_train, n_test=n_test, seed=seed, **settings)
+    task = _build(config, at_most)
+    shifts, corruptions = find_shifts(task, config)
+    return replace(task, shifts=shifts, corruptions=corruptions) if shifts or corruptions else task
+
+
+def _build(config: TaskConfig, at_most: bool) -> Task:
     # imported here: nobody waits for the libraries of another source
     match config:
         case ImagefolderTaskConfig():
@@ -97,9 +105,9 @@ def load_task(
             from tasks import python_task
 
             return python_task.build(config, at_most)
-    if name not in NAMES:
-        raise unknown_name("task", name, NAMES)
-    if name == "digits":
+    if config.name not in NAMES:
+        raise unknown_name("task", config.name, NAMES)
+    if config.name == "digits":
         from tasks import digits
 
         return digits.build(config, at_most)

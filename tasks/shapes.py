@@ -16,6 +16,12 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 from scipy import fft
 
+from tasks.unseen_patterns import (
+    UNSEEN_TEXTURES,
+    unseen_background,
+    unseen_texture,
+)
+
 IMAGE_SIZE = 64
 SHAPES = (
     "circle",
@@ -53,8 +59,9 @@ _OVERSAMPLING = 4
 class SceneObject:
     """One object: indices into `SHAPES`, `COLOUR_NAMES`, `TEXTURES`; geometry in pixels and radians.
 
-    `radius` is that of the disc of equal area; `x` runs rightwards, `y` downwards; `tint` is the rendered
-    colour (RGB, 0 to 1); `seed` fixes texture phase and grain.
+    Textures beyond `TEXTURES` are those that only shifts have (`tasks.unseen_patterns`). `radius` is that of
+    the disc of equal area; `x` runs rightwards, `y` downwards; `tint` is the rendered colour (RGB, 0 to 1);
+    `seed` fixes texture phase and grain.
     """
 
     shape: int
@@ -80,10 +87,11 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects over a background; `seed` fixes the background."""
+    """Objects over a background; `seed` fixes the background, "natural" or one of `UNSEEN_BACKGROUNDS`."""
 
     objects: tuple[SceneObject, ...]
     seed: int
+    background: str = "natural"
 
     @property
     def main(self) -> SceneObject:
@@ -234,7 +242,9 @@ def render_scenes(scenes: Sequence[Scene]) -> UInt8[np.ndarray, "n_images height
     """Render scenes as RGB images, 0 to 255."""
     images = np.empty((len(scenes), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     for place, scene in enumerate(scenes):
-        canvas = _paint_background(np.random.default_rng(scene.seed))
+        rng = np.random.default_rng(scene.seed)
+        natural = scene.background == "natural"
+        canvas = _paint_background(rng) if natural else unseen_background(scene.background, IMAGE_SIZE, rng)
         for item in scene.objects:
             _paint_object(canvas, item)
         images[place] = np.round(np.clip(canvas, 0, 1) * 255)
@@ -279,7 +289,9 @@ def _paint_object(canvas: Float[np.ndarray, "height width 3"], item: SceneObject
     alpha = np.asarray(mask.reduce(_OVERSAMPLING), dtype=np.float32)[..., None] / 255
     across, down = np.meshgrid(np.arange(left, right) - item.x, np.arange(top, bottom) - item.y)
     rng = np.random.default_rng(item.seed)
-    ink = _texture(TEXTURES[item.texture], across, down, rng)[..., None].astype(np.float32)
+    name = (*TEXTURES, *UNSEEN_TEXTURES)[item.texture]
+    paint = _texture if name in TEXTURES else unseen_texture
+    ink = paint(name, across, down, rng)[..., None].astype(np.float32)
     tint = np.array(item.tint, np.float32)
     second = tint * np.float32(rng.uniform(0.3, 0.55))  # the dark colour of the pattern
     patch = canvas[top:bottom, left:right]

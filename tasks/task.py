@@ -20,6 +20,7 @@ from harness.storage import (
     hash_pixels,
 )
 from tasks.losses import label_loss
+from tasks.shift import Shift
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,10 @@ class Task:
         Whether an image may have several labels, or none.
     n_leaked : int
         Test images with the pixels of a training image, before any were dropped.
+    shifts : tuple of Shift
+        Test images from other distributions; corruptions are made when they are measured.
+    corruptions : tuple of str
+        Names of the corruptions to measure.
     """
 
     name: str
@@ -60,6 +65,8 @@ class Task:
     fingerprint: str
     multi_label: bool = False
     n_leaked: int = 0
+    shifts: tuple[Shift, ...] = ()
+    corruptions: tuple[str, ...] = ()
 
     @classmethod
     def from_images(
@@ -129,6 +136,7 @@ class Task:
 
     def describe(self) -> dict[str, Any]:
         """Describe the task for a run's manifest."""
+        shifted = {"shifts": {shift.name: shift.fingerprint for shift in self.shifts}} if self.shifts else {}
         return {
             "fingerprint": self.fingerprint,
             "n_train": len(self.train),
@@ -136,6 +144,7 @@ class Task:
             "n_classes": self.n_classes,
             "multi_label": self.multi_label,
             "test_images_also_in_train": self.n_leaked,
+            **shifted,
         }
 
 

@@ -83,6 +83,18 @@ from .run import (
     FinetuneConfig,
     SnapshotsConfig,
 )
+from .shifts import (
+    ALL_CORRUPTIONS,
+    CORRUPTION_GROUPS,
+    CORRUPTIONS,
+    SEVERITIES,
+    SHIFT_NAMES,
+    WORLD,
+    WORLD_SHIFTS,
+    ShiftsConfig,
+    chosen_corruptions,
+    chosen_world_shifts,
+)
 from .task import (
     EmbeddedTaskConfig,
     ExternalTaskConfig,
@@ -98,10 +110,17 @@ from .task import (
 )
 
 __all__ = [
+    "ALL_CORRUPTIONS",
+    "CORRUPTIONS",
+    "CORRUPTION_GROUPS",
     "GROUPS",
     "MAPPED",
     "PACKAGE_FOLDER",
     "REPOSITORY",
+    "SEVERITIES",
+    "SHIFT_NAMES",
+    "WORLD",
+    "WORLD_SHIFTS",
     "Algonauts2023Config",
     "AllWeightsConfig",
     "AnyBackboneConfig",
@@ -145,6 +164,7 @@ __all__ = [
     "PythonTaskConfig",
     "Section",
     "Setting",
+    "ShiftsConfig",
     "SimulatedConfig",
     "SnapshotsConfig",
     "TableTaskConfig",
@@ -154,6 +174,8 @@ __all__ = [
     "TrainedMappingConfig",
     "add_config_folder",
     "check_tunable",
+    "chosen_corruptions",
+    "chosen_world_shifts",
     "config_hash",
     "describe_settings",
     "determining",

@@ -261,11 +261,29 @@ def map_hash(config: Config) -> str:
 
 def _hashed(config: Config) -> dict[str, Any]:
     content = determining(config)
+    _leave_out_unset_shifts(content)
     if content["brain"]["subjects"] is None:
         del content["brain"][
             "subjects"
         ]  # runs of one subject keep the names they had before runs of several existed
     return content
+
+
+def _leave_out_unset_shifts(content: dict[str, Any]) -> None:
+    """Remove settings of shifts where none is measured: such runs keep the names they had before."""
+    task, probes = content["task"], content["probes"]
+    sections = [
+        *task.get("tasks", [task]),
+        *(one for one in probes["tasks"] if isinstance(one, dict)),
+        probes,
+    ]
+    measured = any(section.get("shifts") or section.get("variants") for section in sections)
+    for section in sections:
+        for name in ("shifts", "held_out"):
+            if name in section and not section[name]:
+                del section[name]
+    if not measured:
+        del content["shifts"]
 
 
 def flatten(config: Config) -> dict[str, str]:

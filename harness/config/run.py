@@ -16,6 +16,7 @@ from harness.config.base import (
 from harness.config.brain import BrainConfig
 from harness.config.mapping import MappingConfig
 from harness.config.method import MethodConfig
+from harness.config.shifts import ShiftsConfig, check_shifts
 from harness.config.task import (
     SequenceConfig,
     TaskConfig,
@@ -108,6 +109,14 @@ class ProbesConfig(Section):
     knn_k: Count = Field(10, description="neighbours of the k-NN probe")
     n_drift: int = Field(500, ge=4, description="stimuli for comparing representations with step 0")
     batch_size: Count = Field(128, description="images per forward pass")
+    shifts: tuple[str, ...] = Field(
+        (), description="shifts as in task.shifts, of every probe that has them; those of single probes add"
+    )
+
+    @model_validator(mode="after")
+    def _shifts_exist(self) -> ProbesConfig:
+        check_shifts(self.shifts)
+        return self
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -157,6 +166,7 @@ class Config(Section):
     finetune: FinetuneConfig = FinetuneConfig()
     snapshots: SnapshotsConfig = SnapshotsConfig()
     probes: ProbesConfig = ProbesConfig()
+    shifts: ShiftsConfig = ShiftsConfig()
     evidence: EvidenceConfig = EvidenceConfig()
     mlflow: MlflowConfig = MlflowConfig()
     reuse: bool = Field(

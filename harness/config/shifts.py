@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
+
+from pydantic import Field, model_validator
+
+from harness.config.base import Count, Section
 
 CORRUPTION_GROUPS: dict[str, tuple[str, ...]] = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
@@ -45,3 +50,27 @@ def chosen_world_shifts(shifts: Iterable[str]) -> tuple[str, ...]:
     """List the shifts of the shapes world that a list of shifts names, alone or all together."""
     names = set(shifts)
     return tuple(shift for shift in WORLD_SHIFTS if names & {WORLD, shift})
+
+
+class ShiftsConfig(Section):
+    """How shifts are measured; which ones, `task.shifts` and `probes.shifts` say."""
+
+    n_corrupted: Count = Field(100, description="test images per task to corrupt, or all if it has fewer")
+    severities: tuple[int, ...] = Field(SEVERITIES, min_length=1, description="of corruptions, of 1 to 5")
+
+    @model_validator(mode="after")
+    def _severities_exist(self) -> ShiftsConfig:
+        if not set(self.severities) <= set(SEVERITIES) or len(set(self.severities)) < len(self.severities):
+            raise ValueError(f"found severities {list(self.severities)}, expected some of 1 to 5, each once")
+        return self
+
+
+def check_shifts(shifts: tuple[str, ...]) -> None:
+    """Raise a ValueError for a name that is no shift, or occurs twice."""
+    for name in shifts:
+        if name not in SHIFT_NAMES:
+            near = get_close_matches(name, SHIFT_NAMES, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"found shift {name!r}, expected some of {', '.join(SHIFT_NAMES)}{hint}")
+        if shifts.count(name) > 1:
+            raise ValueError(f"found shift {name!r} {shifts.count(name)} times, expected once")

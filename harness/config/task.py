@@ -16,6 +16,7 @@ from harness.config.python import (
     PythonSection,
     name_by_function,
 )
+from harness.config.shifts import check_shifts
 
 
 def _as_text(value: object) -> object:
@@ -40,6 +41,17 @@ class BaseTaskConfig(Section):
     leaks: Literal["report", "drop", "error"] = Field(
         "report", description="test images that are also training images: log, drop, or stop"
     )
+    shifts: tuple[str, ...] = Field(
+        (),
+        description="distribution shifts to measure: corruptions, or noise, blur, weather, digital, or one "
+        "of them; of tasks of the shapes world also world, or textures, colours, backgrounds, "
+        "sizes, combinations",
+    )
+
+    @model_validator(mode="after")
+    def _shifts_exist(self) -> BaseTaskConfig:
+        check_shifts(self.shifts)
+        return self
 
     @model_validator(mode="after")
     def _one_number_of_training_images(self) -> BaseTaskConfig:
@@ -54,6 +66,11 @@ class EmbeddedTaskConfig(BaseTaskConfig):
 
     source: Literal["embedded"] = "embedded"
     image_size: int = Field(64, ge=8, description="edge of the images, pixels")
+    held_out: bool = Field(
+        False,
+        description="whether combinations of shape, colour and texture that pretraining never saw are left "
+        "out of all images but those of the shift combinations; only in the shapes world",
+    )
 
 
 class ExternalTaskConfig(BaseTaskConfig):

@@ -33,7 +33,7 @@ from harness.storage import (
 )
 
 # sections and settings that training does not read
-NOT_TRAINING = ("brain", "mapping", "probes", "evidence")
+NOT_TRAINING = ("brain", "mapping", "probes", "evidence", "shifts")
 PACKAGES = ("torch", "timm", "open_clip_torch", "peft", "accelerate")
 
 
@@ -49,6 +49,9 @@ def training_note(config: Config, run: Path, manifest: Mapping[str, Any]) -> Pat
         Of the run: its packages, and the fingerprints of its task and weights.
     """
     settings = determining(config)
+    for task in settings["task"].get("tasks", [settings["task"]]):
+        for name in ("shifts", "variants"):
+            task.pop(name, None)
     prints = {name: value for name, value in manifest["fingerprints"].items() if not name.startswith("brain")}
     made_from = {
         "settings": {name: value for name, value in settings.items() if name not in NOT_TRAINING},

@@ -20,6 +20,7 @@ from harness.runs.subjects import (
 )
 from tasks import (
     Task,
+    choose_applicable,
     load_task,
 )
 
@@ -73,5 +74,7 @@ def load_probes(config: Config) -> tuple[Task, ...]:
         settings["n_test"] = settings["n_test"] or config.probes.n_test
         if settings["n_per_class"] is None:
             settings["n_train"] = settings["n_train"] or config.probes.n_train
+        shared = choose_applicable(config.probes.shifts, task)
+        settings["shifts"] = tuple(dict.fromkeys([*task.shifts, *shared]))
         found.append(load_task(**(settings | {"seed": config.seed}), at_most=True))
     return tuple(found)

@@ -186,3 +186,5 @@ def _list_inputs(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, task in manifest.get("tasks", {}).items():
         if isinstance(task, dict) and "fingerprint" in task:
             yield f"task {name}", str(task["fingerprint"])
+            for shift, fingerprint in task.get("shifts", {}).items():
+                yield f"shift {shift} of task {name}", str(fingerprint)
