@@ -9,6 +9,7 @@ from harness.config import (
     EmbeddedTaskConfig,
     HubTaskConfig,
     ImagefolderTaskConfig,
+    ImagenetTaskConfig,
     MedmnistTaskConfig,
     PythonTaskConfig,
     TableTaskConfig,
@@ -30,6 +31,7 @@ _SECTIONS = (
     TableTaskConfig,
     HubTaskConfig,
     MedmnistTaskConfig,
+    ImagenetTaskConfig,
     PythonTaskConfig,
 )
 SOURCES: dict[str, type[TaskConfig]] = {
@@ -61,7 +63,7 @@ def load_task(
     image_size : int or None
         Built-in tasks only.
     source : str
-        "embedded", "imagefolder", "table", "hub", "medmnist" or "python".
+        "embedded", "imagefolder", "table", "hub", "medmnist", "imagenet" or "python".
     at_most : bool
         Whether sizes above what is available take all, instead of an error.
     **settings
@@ -79,7 +81,10 @@ def load_task(
     config = SOURCES[source](name=name, n_train=n_train, n_test=n_test, seed=seed, **settings)
     task = _build(config, at_most)
     shifts, corruptions = find_shifts(task, config)
-    return replace(task, shifts=shifts, corruptions=corruptions) if shifts or corruptions else task
+    if not shifts and not corruptions:
+        return task
+    # those of ImageNet's variants are there already
+    return replace(task, shifts=(*task.shifts, *shifts), corruptions=corruptions)
 
 
 def _build(config: TaskConfig, at_most: bool) -> Task:
@@ -101,6 +106,10 @@ def _build(config: TaskConfig, at_most: bool) -> Task:
             from tasks import medmnist
 
             return medmnist.build(config, at_most)
+        case ImagenetTaskConfig():
+            from tasks import imagenet
+
+            return imagenet.build(config, at_most)
         case PythonTaskConfig():
             from tasks import python_task
 

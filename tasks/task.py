@@ -54,6 +54,8 @@ class Task:
         Test images from other distributions; corruptions are made when they are measured.
     corruptions : tuple of str
         Names of the corruptions to measure.
+    imagenet : tuple of int
+        Index of every class among ImageNet's 1,000, for heads that weights came with; empty if unknown.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Task:
     n_leaked: int = 0
     shifts: tuple[Shift, ...] = ()
     corruptions: tuple[str, ...] = ()
+    imagenet: tuple[int, ...] = ()
 
     @classmethod
     def from_images(

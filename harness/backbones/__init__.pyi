@@ -30,6 +30,10 @@ from .origin import (
     Origin,
     describe_origin,
 )
+from .pretrained_head import (
+    PretrainedHead,
+    load_pretrained_head,
+)
 
 __all__ = [
     "CLIP_NAME",
@@ -40,6 +44,7 @@ __all__ = [
     "Backbone",
     "Origin",
     "Preprocessing",
+    "PretrainedHead",
     "TextEncoder",
     "TextTower",
     "build_tokenizer",
@@ -47,6 +52,7 @@ __all__ = [
     "encoder_hash",
     "load_backbone",
     "load_open_clip",
+    "load_pretrained_head",
     "locate_checkpoint",
     "name_mini",
     "register_clip_config",

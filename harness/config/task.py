@@ -191,6 +191,35 @@ class MedmnistTaskConfig(ExternalTaskConfig):
     multi_label: bool = Field(False, description="whether an image may have several labels, or none")
 
 
+class ImagenetTaskConfig(ExternalTaskConfig):
+    """ImageNet-1k and its natural shifts (`tasks.imagenet`)."""
+
+    source: Literal["imagenet"] = "imagenet"
+    root: str | None = Field(
+        None, min_length=1, description="folder of train/ and val/ with a folder per WordNet id, or of these"
+    )
+    repository: str | None = Field(
+        None, pattern=r"^[\w.-]+(/[\w.-]+)?$", description="owner/name on the hub, instead of root"
+    )
+    label_column: str = Field("label", min_length=1, description="of data sets of the hub: ids or indices")
+    variants: dict[Name, str] = Field(
+        {},
+        description="natural shifts to measure: name in results → folder, or hub:owner/name, of ImageNet-V2, "
+        "-R, -A, -Sketch or ObjectNet",
+    )
+
+    def __hash__(self) -> int:
+        """Hash of all settings: pydantic's own cannot hash a dictionary."""
+        return hash(self.model_dump_json())
+
+    @model_validator(mode="after")
+    def _one_place(self) -> ImagenetTaskConfig:
+        if (self.root is None) == (self.repository is None):
+            found = "neither" if self.root is None else "both"
+            raise ValueError(f"found {found} of root and repository, expected one of them")
+        return self
+
+
 class PythonTaskConfig(PythonSection, BaseTaskConfig):
     """A task that a user's own function returns (`docs/extending.md`)."""
 
@@ -210,6 +239,7 @@ TaskConfig = (
     | TableTaskConfig
     | HubTaskConfig
     | MedmnistTaskConfig
+    | ImagenetTaskConfig
     | PythonTaskConfig
 )
 

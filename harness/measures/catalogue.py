@@ -18,6 +18,7 @@ from collections.abc import (
 from functools import cache
 from typing import NamedTuple
 
+from harness.config import CORRUPTIONS
 from harness.measures.endings import (
     FLOOR,
     IMAGES,
@@ -65,6 +66,8 @@ class MetricName(NamedTuple):
         None: the mean over subjects, or the only subject.
     interpolated : bool
         Whether it has the prefix of WiSE-FT's curves.
+    shift : str or None
+        The distribution shift, of metrics under one.
     """
 
     stage: str
@@ -72,6 +75,7 @@ class MetricName(NamedTuple):
     measure: str
     subject: str | None = None
     interpolated: bool = False
+    shift: str | None = None
 
 
 def split_name(name: str) -> MetricName:
@@ -79,6 +83,8 @@ def split_name(name: str) -> MetricName:
     stage, *rest = name.removeprefix(INTERPOLATED).split("/")
     if stage in ("selectors", "evidence") and len(rest) > 2 and rest[-2] == LAYER:
         rest[-2:] = [f"{LAYER}/{rest[-1]}"]
+    if stage == "shift" and len(rest) == 3:
+        return MetricName(stage, rest[0], rest[2], None, name.startswith(INTERPOLATED), rest[1])
     *where, measure = rest or [""]
     place, subject, *_ = (*where, None, None)
     return MetricName(stage, place or "all", measure, subject, name.startswith(INTERPOLATED))
@@ -132,6 +138,8 @@ def _list_names(parts: MetricName) -> Iterator[str]:
     for metric in CATALOGUE:
         stage, *where = metric.pattern.removesuffix(f"/{metric.measure}").split("/")
         measure = metric.measure
+        if where == ["<task>", "<shift>"]:
+            where = [f"{parts.place}/{parts.shift or '<shift>'}"]
         prefix = INTERPOLATED if parts.interpolated and STAGES[metric.stage].interpolated else ""
         places = where
         if where == ["<scoring>"]:
@@ -147,6 +155,9 @@ def _list_names(parts: MetricName) -> Iterator[str]:
 def is_headline(name: str) -> bool:
     """Whether a row is one of the few to look at first; rows of single subjects never are."""
     metric, parts = describe(name), split_name(name)
+    # one of many corruptions says little alone
+    if parts.shift in CORRUPTIONS:
+        return False
     if metric.headline == "never" or parts.subject is not None:
         return False
     if parts.place == "all" or not STAGES[metric.stage].of_brain:
@@ -176,11 +187,11 @@ the few to look at first: MLflow's metrics, under [names of its own](mlflow.md#w
 without a unit is a fraction, a correlation or a pure number. Formulas and reasons:
 [definitions.md](definitions.md).
 
-Placeholders: `<task>` a task or probe, `<layer>` a layer, `<roi>` a region of the brain, `<place>` a region
-or `all`, the whole brain; layers also have the places `early_areas`, `middle_areas` and `high_areas`. With
-several subjects, `brain/V1/r2` is the mean over subjects and `brain/V1/subj01/r2` is one subject's. The
-prefix `wise_ft.` marks weights between a run's first and last snapshot (`palimpsest wise-ft`); their step is
-α in percent."""
+Placeholders: `<task>` a task or probe, `<shift>` a distribution shift, `<layer>` a layer, `<roi>` a region of
+the brain, `<place>` a region or `all`, the whole brain; layers also have the places `early_areas`,
+`middle_areas` and `high_areas`. With several subjects, `brain/V1/r2` is the mean over subjects and
+`brain/V1/subj01/r2` is one subject's. The prefix `wise_ft.` marks weights between a run's first and last
+snapshot (`palimpsest wise-ft`); their step is α in percent."""
 
 _HEAD = (
     "| metric | range | better | headline | definition |",

@@ -26,6 +26,7 @@ from harness.measures.network_entries import (
 )
 from harness.measures.probes.kinds import PROBE_KINDS
 from harness.measures.rewiring_entries import list_rewiring
+from harness.measures.shift_entries import list_shifts
 
 STAGES: dict[Kind, Stage] = {
     "train": Stage("Training", "Logged at every optimizer step.", interpolated=False),
@@ -39,6 +40,13 @@ STAGES: dict[Kind, Stage] = {
         "Forgetting",
         "Change of a probe's score since step 0 on a task that was not fine-tuned: negative is forgetting. "
         "For multi-label tasks, mean AUROC replaces accuracy and names end in `_auroc`.",
+    ),
+    "shift": Stage(
+        "Distribution shifts",
+        "Accuracy on shifted test images ([robustness.md](robustness.md)); only of tasks with `shifts`. "
+        "`<shift>` is `corruptions`, a group (`noise`, `blur`, `weather`, `digital`), a corruption, a shift "
+        "of the shapes world, or a variant of ImageNet.",
+        shown="accuracy",
     ),
     "sequence": Stage(
         "Sequences of tasks",
@@ -98,6 +106,7 @@ def list_metrics() -> Iterator[Metric]:
     yield from list_scores()
     for kind in PROBE_KINDS:
         yield from list_forgetting(kind)
+    yield from list_shifts()
     yield from list_sequence()
     yield from list_drift()
     yield from list_collapse()

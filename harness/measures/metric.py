@@ -14,6 +14,7 @@ Kind = Literal[
     "sequence",
     "drift",
     "collapse",
+    "shift",
     "selectors",
     "evidence",
     "verdict",
@@ -62,8 +63,8 @@ class Metric:
     Attributes
     ----------
     pattern : str
-        Its name with placeholders: ``<task>``, ``<layer>``, ``<scoring>``, ``<roi>``, ``<place>`` (an ROI or
-        ``all``).
+        Its name with placeholders: ``<task>``, ``<shift>``, ``<layer>``, ``<scoring>``, ``<roi>``,
+        ``<place>`` (an ROI or ``all``).
     title : str
         Its name in headings and titles, in lower case.
     definition : str
@@ -120,7 +121,7 @@ class Metric:
     @property
     def measure(self) -> str:
         """Last part of its name; the last two for a layer's share, ``layer/<layer>``."""
-        return self.pattern.split("/", 2)[-1]
+        return self.pattern.split("/", 2)[-1].removeprefix("<shift>/")
 
     def contains(self, value: float) -> bool:
         """Whether a value is in range."""

@@ -51,6 +51,7 @@ from harness.measures.rewiring import (
     summarise_places,
     summarise_rois,
 )
+from harness.measures.shift_rows import name_shifts
 from harness.measures.significance import noise_floor
 from harness.measures.velocity import (
     change_steps,
@@ -115,10 +116,10 @@ def name_probes(now: dict[str, Any], before: dict[str, Any], *tasks: str) -> dic
     ----------
     now, before : dicts
         Probes files of the snapshot and of step 0: ``{"task": {measure: value}, "probe": {task: {measure:
-        value}}, "multi_label": [task], "drift": {layer: {measure: value}}, "images": {task: {"n": value,
-        "hash": value, "right": {scoring: record}}}, "health": …}``; for a sequence ``{"heads": {task:
-        {measure: value}}, …}``. Without records of images, as in older files, there are no intervals and
-        numbers of images.
+        value}}, "multi_label": [task], "shifts": …, "drift": {layer: {measure: value}}, "images": {task:
+        {"n": value, "hash": value, "right": {scoring: record}}}, "health": …}``; for a sequence ``{"heads":
+        {task: {measure: value}}, …}``. Without records of images, as in older files, there are no intervals
+        and numbers of images.
     *tasks : str
         Fine-tuned tasks: changes there are no forgetting of pretraining.
     """
@@ -138,7 +139,7 @@ def name_probes(now: dict[str, Any], before: dict[str, Any], *tasks: str) -> dic
                     change = f"forgetting/{name}/{name_auroc(kind.delta) if several else kind.delta}"
                     values[change] = delta(before["probe"][name][measure], scores[measure])
                     values |= name_interval(change, now, before, name, kind)
-    return values | name_collapse(now, before, tasks)
+    return values | name_shifts(now, before) | name_collapse(now, before, tasks)
 
 
 def name_interval(

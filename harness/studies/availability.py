@@ -17,6 +17,7 @@ from harness.config import (
     DiffusionBackboneConfig,
     HubTaskConfig,
     ImagefolderTaskConfig,
+    ImagenetTaskConfig,
     MedmnistTaskConfig,
     PythonBackboneConfig,
     PythonBrainConfig,
@@ -119,6 +120,15 @@ def find_images(config: TaskConfig) -> list[Need]:
     if isinstance(config, TableTaskConfig):
         return [
             _local(what, user_path(table)) for table in (config.table, config.test_table) if table is not None
+        ]
+    if isinstance(config, ImagenetTaskConfig):
+        own = config.root if config.root is not None else f"hub:{config.repository}"
+        places = {what: own} | {f"images of {name}": place for name, place in config.variants.items()}
+        return [
+            _hub_images(name, place.removeprefix("hub:").partition(":")[0])
+            if place.startswith("hub:")
+            else _local(name, user_path(place))
+            for name, place in places.items()
         ]
     return [_local(what, user_path(config.root))] if isinstance(config, ImagefolderTaskConfig) else []
 

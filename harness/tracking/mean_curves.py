@@ -10,7 +10,7 @@ import pandas as pd
 from harness.measures import name_verdict
 from harness.storage import unknown_name
 
-APART = ("method", "brain")
+APART = ("method", "brain", "shift")
 """Columns whose values are averaged only on request: their means would say nothing about either."""
 COUNTED = ("run", "study", "backbone", "task", "method", "brain", "seed", "place")
 NOT_AVERAGED = r"_(?:low|high|p|p_fdr)$"
@@ -32,7 +32,7 @@ def mean_curves(curves: pd.DataFrame, by: Sequence[str], over: Sequence[str] = (
     by : sequence of str
         Columns to keep apart.
     over : sequence of str
-        Of ``method`` and ``brain``: those to average over.
+        Of ``method``, ``brain`` and ``shift``: those to average over.
     """
     known = [column for column in curves.columns if column not in ("step", "value", "n_test", "describes")]
     check_columns(by, known)

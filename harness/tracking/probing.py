@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from PIL import Image
 from scipy.special import expit, softmax
 
 from harness.backbones import (
     Backbone,
+    PretrainedHead,
+    load_pretrained_head,
 )
 from harness.config import (
     Config,
@@ -21,9 +25,11 @@ from harness.finetuning import (
     TunedModel,
 )
 from harness.measures import (
+    Classifier,
     LabelScores,
     ProbedTask,
     describe_features,
+    fit_classifiers,
     name_scores,
     representation_drift,
     score_labels,
@@ -43,6 +49,12 @@ from harness.tokens import (
     extract_features,
     extract_layer_means,
 )
+from harness.tracking.shift_probing import (
+    add_scores,
+    list_families,
+    measure_shifts,
+)
+from tasks import Task
 
 # files of step 0's probes
 PROBES, FEATURES, MEANS = "probes.json", "features.safetensors", "means.safetensors"
@@ -106,6 +118,7 @@ class Prober:
         """Add the scores of fine-tuned heads to what `probe_backbone` returns."""
         for place, task in enumerate(self._tasks):
             model.choose_head(place)
+            self._add_head_under_shifts(found, features, model, task)
             scored = score_head(model, features[task.name], np.array(task.test["label"], dtype=np.int64))
             if len(self._tasks) == 1:
                 found["task"] = scored.named()
@@ -114,6 +127,27 @@ class Prober:
             if scored.images is not None:
                 found["images"][task.name]["right"]["head"] = scored.images.encode()
         return found
+
+    def _add_head_under_shifts(
+        self,
+        found: dict[str, Any],
+        features: dict[str, Float[np.ndarray, "n_images n_channels"]],
+        model: TunedModel,
+        task: Task,
+    ) -> None:
+        """Add the scores of a fine-tuned head to the records of its task's shifts."""
+        records = found.get("shifts", {}).get(task.name)
+        if not records:
+            return
+        start = f"{task.name}/"
+        own = {name.removeprefix(start): part for name, part in features.items() if name.startswith(start)}
+
+        def classify(images: np.ndarray) -> np.ndarray:
+            with torch.no_grad():
+                return softmax(model.classify(torch.from_numpy(images)).numpy(), axis=1)
+
+        for family in list_families(task, self._config.shifts):
+            add_scores(records[family.name], "head", classify, task, features[task.name], family, own)
 
     def probe_backbone(
         self, backbone: Backbone, name: str, at_start: bool = False
@@ -139,8 +173,15 @@ class Prober:
                 labels.append(np.array(split["label"], dtype=np.int64))
             # a sequence's later tasks are not trained yet: zero-shot says something about them
             text = None if tuned and single else self._pretrained.text
-            probed = ProbedTask(features[0], labels[0], features[1], labels[1], task, text)
-            scored = score_probes(probed, self._config)
+            probed = ProbedTask(features[0], labels[0], features[1], labels[1], task, text, self._head(task))
+            shifted = bool(task.shifts or task.corruptions)
+            fitted = fit_classifiers(probed, self._config) if shifted else None
+            scored = score_probes(probed, self._config, fitted)
+            if fitted is not None:
+                records, seen_shifted = self._measure_shifts(backbone, task, features[1], fitted, name)
+                found.setdefault("shifts", {})[task.name] = records
+                if tuned:
+                    of_test |= {f"{task.name}/{part}": array for part, array in seen_shifted.items()}
             found["probe"][task.name] = name_scores(scored)
             if tuned:
                 if not task.multi_label:
@@ -160,6 +201,30 @@ class Prober:
         health["weights_finite"] = measure_finite(backbone.encoder)
         found |= {"drift": self._measure_drift(backbone, now), "health": health}
         return found, of_test
+
+    def _measure_shifts(
+        self,
+        backbone: Backbone,
+        task: Task,
+        clean: Float[np.ndarray, "n_images n_channels"],
+        fitted: dict[str, Classifier],
+        name: str,
+    ) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "n_images n_channels"]]]:
+        batch_size, label = self._config.probes.batch_size, f"{name}, {task.name}"
+
+        def extract(images: Sequence[Image.Image], part: str) -> Float[np.ndarray, "n_images n_channels"]:
+            shown = self._label(f"{label}, {part}")
+            return extract_features(backbone, images, batch_size, self._device, shown).numpy()
+
+        return measure_shifts(task, clean, fitted, extract, self._config.shifts)
+
+    def _head(self, task: Task) -> PretrainedHead | None:
+        """The classifier that the weights came with, for tasks of ImageNet's classes."""
+        return self._pretrained_head if task.imagenet else None
+
+    @cached_property
+    def _pretrained_head(self) -> PretrainedHead | None:
+        return load_pretrained_head(self._config.backbone, self._pretrained.n_features)
 
     def _measure_drift(
         self, backbone: Backbone, now: dict[str, Float[np.ndarray, "n_images _"]]

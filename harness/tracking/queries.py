@@ -69,8 +69,8 @@ def query(
         First part of the metrics' names: ``"rewiring"``, ``"forgetting"``, …
     by : sequence of str, or str with commas, optional
         Columns to keep apart, from those of `metric_curves`; means are over the rest. Default: backbone, and
-        roi for metrics of the brain or place for the others. Methods and brains are kept apart too where
-        there are several.
+        roi for metrics of the brain or place for the others. Methods, brains and shifts are kept apart too
+        where there are several.
     study : str, optional
         Default: all studies in the store.
     measure : str, optional
@@ -85,7 +85,7 @@ def query(
         ``"reweighted"``, ``"rewired"``; or ``"collapsed"``, all of the runs whose backbone is. Without
         regions in the metric's name, the verdict of the whole brain counts.
     over : sequence of str, or str with commas
-        ``method`` or ``brain``, to average over them.
+        ``method``, ``brain`` or ``shift``, to average over them.
     where : sequence of str, or str with commas
         ``column=value``: only these, such as ``"backbone=mini_clip,roi=V4"``. Values of the same column are
         alternatives.
@@ -237,9 +237,9 @@ def metric_curves(
     -------
     DataFrame
         Columns study, run, backbone, objective, task, method, brain, seed; ``roi`` and ``subject`` for
-        metrics of the brain, ``place`` for the others, ``"all"`` for the whole; measure, step, value. Sorted,
-        index 0, 1, …. With several subjects, subject ``"all"`` is their mean; a run's only subject is
-        ``"all"`` too.
+        metrics of the brain, ``place`` (and ``shift``) for the others, ``"all"`` for the whole; measure,
+        step, value. Sorted, index 0, 1, …. With several subjects, subject ``"all"`` is their mean; a run's
+        only subject is ``"all"`` too.
     """
     places = place_columns(kind)
     where = where or {}
@@ -308,7 +308,7 @@ def _describe_rows(rows: pd.DataFrame, places: tuple[str, ...]) -> pd.DataFrame:
     records = []
     for name in names:
         parts = split_name(name)
-        found = dict(zip(places, (parts.place, parts.subject or "all"), strict=False))
+        found = dict(zip(places, (parts.place, parts.shift or parts.subject or "all"), strict=False))
         records.append(
             {
                 "name": name,
@@ -370,7 +370,9 @@ def _check_values(column: str, values: Collection[str], known: Collection[str]) 
 
 
 def place_columns(kind: Kind) -> tuple[str, ...]:
-    """Columns that say where: ROI and subject for metrics of the brain, else place."""
+    """Columns that say where: ROI and subject for metrics of the brain, else place; also the shift."""
     if kind not in STAGES:
         raise unknown_name("kind of metric", kind, get_args(Kind))
+    if kind == "shift":
+        return ("place", "shift")
     return ("roi", "subject") if STAGES[kind].of_brain else ("place",)

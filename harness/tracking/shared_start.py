@@ -18,6 +18,7 @@ import torch
 from harness.backbones import (
     Backbone,
     encoder_hash,
+    load_pretrained_head,
 )
 from harness.config import (
     Config,
@@ -103,14 +104,18 @@ class SharedStart:
             # nobody knows what zero-shot scores depend on
             make()
             return
+        of_imagenet = any(task.imagenet for task in (*tasks, *probes))
+        head = load_pretrained_head(self._config.backbone, self._backbone.n_features) if of_imagenet else None
         first = self._brains.load(self._brains.subjects[0])
         key = {
             **self._environment,
             "tuned": [_describe_task(task) for task in tasks],
             "probed": [_describe_task(task) for task in probes],
             "probes": self._config.probes.model_dump(mode="json", exclude={"tasks"}),
+            "shifts": self._config.shifts.model_dump(mode="json"),
             "seed": self._config.seed,
             "text": seen,
+            "head": None if head is None else head.fingerprint,
             "stimuli": first.fingerprint,
         }
         self._share("probes", key, target, make)
@@ -156,4 +161,7 @@ def _describe_task(task: Task) -> dict[str, Any]:
         "classes": list(task.class_names),
         "templates": list(task.templates),
         "multi_label": task.multi_label,
+        "shifts": {shift.name: shift.fingerprint for shift in task.shifts},
+        "corruptions": list(task.corruptions),
+        "imagenet": list(task.imagenet),
     }

@@ -29,6 +29,8 @@ class ProbeKind:
         Whether tables and figures show its Δ, and its matrix of a sequence. All kinds are measured anyway.
     on_task : bool
         Whether they also show its score on the fine-tuned task.
+    classifies : bool
+        Whether its module has a function `classifier`, so that it is measured under distribution shifts.
     """
 
     name: str
@@ -40,6 +42,7 @@ class ProbeKind:
     code: str
     in_tables: bool = True
     on_task: bool = False
+    classifies: bool = False
 
     @property
     def prefix(self) -> str:
@@ -57,6 +60,7 @@ PROBE_KINDS = (
         source="LDIFS, Mukhoti et al., TMLR 2024",
         code="harness.measures.probes.linear.linear_probe",
         on_task=True,
+        classifies=True,
     ),
     ProbeKind(
         "knn",
@@ -76,5 +80,16 @@ PROBE_KINDS = (
         definition="the class text of highest cosine similarity under the pretrained text tower",
         source="CLIP, Radford et al. 2021",
         code="harness.measures.probes.zero_shot.zero_shot",
+        classifies=True,
+    ),
+    ProbeKind(
+        "pretrained_head",
+        title="pretrained head",
+        delta="delta_ph",
+        symbol="Δ_PH",
+        definition="the ImageNet classifier that the weights came with, restricted to the task's classes",
+        source="ImageNet-R, Hendrycks et al., ICCV 2021",
+        code="harness.measures.probes.pretrained_head.pretrained_head",
+        classifies=True,
     ),
 )

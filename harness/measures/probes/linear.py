@@ -6,6 +6,7 @@ No function reads or changes a global random state.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from harness.measures.label_scores import (
     score_labels,
 )
 from harness.measures.probes.probed_task import (
+    Classifier,
     ProbedTask,
     ProbeResult,
     check_features,
@@ -77,6 +79,37 @@ def linear_probe(
         check_features(f"linear probe, {part} part", features, labels)
     several = train_labels.ndim == 2
     n_classes = train_labels.shape[1] if several else int(max(train_labels.max(), test_labels.max())) + 1
+    layer, lr = train_layer(
+        train,
+        train_labels,
+        n_classes,
+        seed,
+        steps=steps,
+        learning_rates=learning_rates,
+        validation_fraction=validation_fraction,
+        weight_decay=weight_decay,
+        device=device,
+    )
+    return ProbeResult(score_labels(apply_layer(layer, test, several), test_labels), lr)
+
+
+def train_layer(
+    train: Float[np.ndarray, "n_train n_channels"],
+    train_labels: Int[np.ndarray, "n_train *n_labels"],
+    n_classes: int,
+    seed: int,
+    *,
+    steps: int,
+    learning_rates: Sequence[float] = LEARNING_RATES,
+    validation_fraction: float = 0.2,
+    weight_decay: float = 0.01,
+    device: str | torch.device = "cpu",
+) -> tuple[Float[Tensor, "n_inputs n_classes"], float]:
+    """Train the layer of `linear_probe`, whose parameters these are; return it and its learning rate.
+
+    Its inputs are the L2-normalised channels and a one.
+    """
+    several = train_labels.ndim == 2
     fit_part, validation_part = _split(train_labels, validation_fraction, seed)
 
     x, y = _to_layer_input(train, device), torch.as_tensor(train_labels, device=device).long()
@@ -94,9 +127,18 @@ def linear_probe(
 
     lr = learning_rates[best]
     (layer,) = fit_linear_layers(x, y, n_classes, [lr], steps, weight_decay)
-    logits = (_to_layer_input(test, device) @ layer).double()
+    return layer, lr
+
+
+def apply_layer(
+    layer: Float[Tensor, "n_inputs n_classes"],
+    features: Float[np.ndarray, "n_images n_channels"],
+    several: bool = False,
+) -> Float[np.ndarray, "n_images n_classes"]:
+    """Probabilities of classes; with `several`, of labels, each by itself."""
+    logits = (_to_layer_input(features, layer.device) @ layer).double()
     probabilities = logits.sigmoid() if several else logits.softmax(-1)
-    return ProbeResult(score_labels(probabilities.cpu().numpy(), test_labels), lr)
+    return probabilities.cpu().numpy()
 
 
 def fit_linear_layers(
@@ -153,6 +195,16 @@ def _to_layer_input(features: np.ndarray, device: str | torch.device) -> Tensor:
     """L2-normalise features and append a column of ones for the bias."""
     unit = F.normalize(torch.as_tensor(features, dtype=torch.float32, device=device), dim=1)
     return F.pad(unit, (0, 1), value=1.0)
+
+
+def classifier(probed: ProbedTask, config: Config) -> Classifier:
+    """Train the linear probe and return it as a function of features; for tasks with one label per image."""
+    check_features("linear probe, training part", probed.train, probed.train_labels)
+    n_classes = int(max(probed.train_labels.max(), probed.test_labels.max())) + 1
+    layer, _ = train_layer(
+        probed.train, probed.train_labels, n_classes, config.seed, steps=config.probes.steps
+    )
+    return partial(apply_layer, layer)
 
 
 def probe(probed: ProbedTask, config: Config) -> LabelScores:

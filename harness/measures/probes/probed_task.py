@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from harness.backbones import TextTower
+from harness.backbones import PretrainedHead, TextTower
 from harness.config import Config
-from harness.measures.label_scores import LabelScores
+from harness.measures.label_scores import (
+    LabelScores,
+    score_labels,
+)
 from harness.measures.probes.kinds import PROBE_KINDS
 from harness.storage import InputError
 from tasks import Task
+
+Classifier = Callable[[np.ndarray], np.ndarray]
+"""From features [n_images, n_channels] to probabilities of classes [n_images, n_classes]."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class ProbedTask:
     task : Task
     text : TextTower or None
         Pretrained text tower, for zero-shot classification.
+    head : PretrainedHead or None
+        The classifier that the weights came with, for ImageNet's classes.
     """
 
     train: Float[np.ndarray, "n_train n_channels"]
@@ -38,6 +46,7 @@ class ProbedTask:
     test_labels: Int[np.ndarray, "n_test *n_labels"]
     task: Task
     text: TextTower | None = None
+    head: PretrainedHead | None = None
 
 
 @dataclass(frozen=True)
@@ -61,12 +70,34 @@ def probe_features(probed: ProbedTask, config: Config) -> dict[str, float]:
     return name_scores(score_probes(probed, config))
 
 
-def score_probes(probed: ProbedTask, config: Config) -> dict[str, LabelScores]:
-    """Scores of every kind of probe that applies to the task, by the kind's name."""
+def fit_classifiers(probed: ProbedTask, config: Config) -> dict[str, Classifier]:
+    """Fit every kind of probe that can classify other images too, by the kind's name.
+
+    Only for tasks with one label per image.
+    """
     found = {
-        kind.name: import_module(f"harness.measures.probes.{kind.name}").probe(probed, config)
+        kind.name: import_module(f"harness.measures.probes.{kind.name}").classifier(probed, config)
         for kind in PROBE_KINDS
+        if kind.classifies
     }
+    return {name: classify for name, classify in found.items() if classify is not None}
+
+
+def score_probes(
+    probed: ProbedTask, config: Config, fitted: Mapping[str, Classifier] | None = None
+) -> dict[str, LabelScores]:
+    """Scores of every kind of probe that applies to the task, by the kind's name.
+
+    `fitted` are those of `fit_classifiers`, so that nothing is fitted twice.
+    """
+
+    def score(kind: str) -> LabelScores | None:
+        if fitted is None or kind not in fitted:
+            return import_module(f"harness.measures.probes.{kind}").probe(probed, config)
+        check_features(f"{kind} probe, test part", probed.test, probed.test_labels)
+        return score_labels(fitted[kind](probed.test), probed.test_labels)
+
+    found = {kind.name: score(kind.name) for kind in PROBE_KINDS}
     return {name: scores for name, scores in found.items() if scores is not None}
 
 

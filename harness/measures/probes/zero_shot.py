@@ -15,6 +15,7 @@ from harness.measures.label_scores import (
 )
 from harness.measures.per_image import Ranks
 from harness.measures.probes.probed_task import (
+    Classifier,
     ProbedTask,
     ProbeResult,
     check_features,
@@ -48,6 +49,22 @@ def zero_shot(
         images = Ranks.of_scores(similarity, labels)
         return ProbeResult(LabelScores(None, None, auroc, None, left_out, images))
     return ProbeResult(score_labels(softmax(logit_scale * similarity.astype(np.float64), axis=1), labels))
+
+
+def classifier(probed: ProbedTask, config: Config) -> Classifier | None:
+    """Zero-shot classification as a function of features; None without a text tower or prompt templates."""
+    text, task = probed.text, probed.task
+    if text is None or not task.templates:
+        return None
+    head = normalize(text.embed_classes(task.class_names, task.templates).numpy())
+    scale = text.logit_scale
+
+    def classify(
+        features: Float[np.ndarray, "n_images n_channels"],
+    ) -> Float[np.ndarray, "n_images n_classes"]:
+        return softmax(scale * (normalize(features) @ head.T).astype(np.float64), axis=1)
+
+    return classify
 
 
 def probe(probed: ProbedTask, config: Config) -> LabelScores | None:
