@@ -36,7 +36,8 @@ BASELINE = [
 def test_line_and_plane_by_hand():
     clean = np.array([[0.0], [1.0], [2.0]])
     np.testing.assert_allclose(er.fit_line(clean, np.array([-1.0, 1.0, 3.0])), [-1, 2])
-    np.testing.assert_allclose(er.apply_line(np.array([-1.0, 2.0]), clean), expit([-1, 1, 3]))
+    found = [er.apply_line(np.array([-1.0, 2.0]), one) for one in clean]
+    np.testing.assert_allclose(found, expit([-1, 1, 3]))
     plane = np.array([[0.0, 0], [1, 0], [0, 1], [1, 1]])
     np.testing.assert_allclose(er.fit_line(plane, np.array([0.5, 1.5, 2.5, 3.5])), [0.5, 1, 2])
 
@@ -69,9 +70,7 @@ def test_a_judged_network_does_not_bend_its_own_line():
         er.to_logit(np.array([[0.5], [0.6], [0.7], [0.8]]), 400),
         er.to_logit(np.array([hit.shifted[0].mean() for hit in BASELINE[:4]]), 400),
     )
-    assert found.expected == pytest.approx(
-        er.apply_line(alone, er.to_logit(np.array([[0.9]]), 400))[0], abs=1e-6
-    )
+    assert found.expected == pytest.approx(er.apply_line(alone, er.to_logit(np.array([0.9]), 400)), abs=1e-6)
 
 
 def test_controls_outside_the_baseline_are_judged_but_shape_no_line():

@@ -7,11 +7,11 @@ several in-distribution sets, the plane (Shi et al. 2023). Pure functions of whi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from scipy.special import expit, logit
 
 from harness.storage import InputError
@@ -78,18 +78,18 @@ def to_logit(accuracy: np.ndarray, n_images: np.ndarray | int) -> np.ndarray:
 
 
 def fit_line(
-    clean: Float[np.ndarray, "n_models n_sets"], shifted: Float[np.ndarray, " n_models"]
-) -> Float[np.ndarray, " n_coefficients"]:
+    clean: Float[np.ndarray, "*batch n_models n_sets"], shifted: Float[np.ndarray, "*batch n_models"]
+) -> Float[np.ndarray, "*batch n_coefficients"]:
     """Least squares of shifted on clean logits: the intercept, then a slope per in-distribution set."""
-    design = np.column_stack([np.ones(len(clean)), clean])
-    return np.linalg.lstsq(design, shifted, rcond=None)[0]
+    design = np.concatenate([np.ones((*clean.shape[:-1], 1)), clean], axis=-1)
+    return (np.linalg.pinv(design) @ shifted[..., None])[..., 0]
 
 
 def apply_line(
-    line: Float[np.ndarray, " n_coefficients"], clean: Float[np.ndarray, "n_models n_sets"]
-) -> Float[np.ndarray, " n_models"]:
-    """Accuracies that a line gives for clean logits."""
-    return expit(line[0] + clean @ line[1:])
+    line: Float[np.ndarray, "*batch n_coefficients"], clean: Float[np.ndarray, "*batch n_sets"]
+) -> Float[np.ndarray, "*batch"]:
+    """Accuracies that a line gives for the clean logits of a model."""
+    return np.asarray(expit(line[..., 0] + (clean * line[..., 1:]).sum(axis=-1)))
 
 
 def enough_models(n_baseline: int, n_sets: int) -> bool:
@@ -124,78 +124,67 @@ def effective_robustness(
     if not models:
         return []
     n_sets = len(models[0].clean)
-    shares = [([hits.astype(float) for hits in one.clean], np.mean(one.shifted, axis=0)) for one in models]
-    accuracies = _measure(shares, None)
-    point = _to_logits(shares, accuracies)
-    resampled = [_measure(shares, w) for w in _draw(models, n_resamples, np.random.default_rng(seed))]
-    drawn = [(_to_logits(shares, measured), measured[1]) for measured in resampled]
+    once = [[np.ones((1, len(part))) for part in (*one.clean, one.shifted[0])] for one in models]
+    drawn = _draw(models, n_resamples, np.random.default_rng(seed))
+    # the test images themselves come first, then their resamples
+    weights = [
+        [np.concatenate(pair) for pair in zip(*both, strict=True)] for both in zip(once, drawn, strict=True)
+    ]
+    clean, shifted = _measure(models, weights)
+    logits = to_logit(clean, np.array([[len(part) for part in one.clean] for one in models]))
+    shifted_logits = to_logit(shifted, np.array([len(one.shifted[0]) for one in models]))
     found = []
     for place, model in enumerate(models):
         others = np.array([i for i, one in enumerate(models) if one.baseline and i != place], dtype=int)
         if not enough_models(len(others), n_sets):
             continue
-        expected = _expect(point, others, place)
-        shifted = float(accuracies[1][place])
-        leave_out = enough_models(len(others) - 1, n_sets)
-        values = []
-        for number, (logits, own) in enumerate(drawn):
-            kept = np.delete(others, number % len(others)) if leave_out else others
-            values.append(own[place] - _expect(logits, kept, place))
-        low, high = np.percentile(values, ENDS)
-        clean = tuple(float(one.mean()) for one in model.clean)
-        value = shifted - expected
-        # resamples of few images may miss the point itself
+        expected = apply_line(fit_line(logits[0, others], shifted_logits[0, others]), logits[0, place])
+        value = float(shifted[0, place] - expected)
+        kept = np.tile(others, (n_resamples, 1))
+        if enough_models(len(others) - 1, n_sets):
+            out = np.arange(n_resamples)[:, None] % len(others) != np.arange(len(others))
+            kept = kept[out].reshape(n_resamples, -1)
+        rows = np.arange(1, n_resamples + 1)[:, None]
+        lines = fit_line(logits[rows, kept], shifted_logits[rows, kept])
+        low, high = np.percentile(shifted[1:, place] - apply_line(lines, logits[1:, place]), ENDS)
+        # resamples of few images may miss the value itself
         ends = min(float(low), value), max(float(high), value)
-        found.append(Robustness(model.name, clean, shifted, expected, value, *ends))
+        accuracies = tuple(float(one) for one in clean[0, place])
+        found.append(
+            Robustness(model.name, accuracies, float(shifted[0, place]), float(expected), value, *ends)
+        )
     return found
 
 
-Logits = tuple[np.ndarray, np.ndarray]
-Shares = tuple[list[np.ndarray], np.ndarray]
-"""Of every image, whether it is right in each in-distribution set, and in how many parts of the shift."""
-
-
-def _expect(logits: Logits, others: Int[np.ndarray, " n_others"], place: int) -> float:
-    clean, shifted = logits
-    line = fit_line(clean[others], shifted[others])
-    return float(apply_line(line, clean[place : place + 1])[0])
-
-
-def _measure(models: Sequence[Shares], weights: Sequence[Sequence[np.ndarray]] | None) -> Logits:
-    """Accuracies of all models [n_models, n_sets] and [n_models]; weights: how often an image was drawn."""
+def _measure(
+    models: Sequence[ModelHits], weights: Sequence[Sequence[Float[np.ndarray, "n_draws _"]]]
+) -> tuple[Float[np.ndarray, "n_draws n_models n_sets"], Float[np.ndarray, "n_draws n_models"]]:
+    """Accuracies of all models, clean and shifted, with images weighted by how often they were drawn."""
     clean, shifted = [], []
-    for place, (sets, parts) in enumerate(models):
-        own = [np.ones(len(part)) for part in (*sets, parts)] if weights is None else weights[place]
-        *found, last = (drawn @ part / drawn.sum() for drawn, part in zip(own, (*sets, parts), strict=True))
-        clean.append(found)
+    for model, own in zip(models, weights, strict=True):
+        parts = [*(hits.astype(float) for hits in model.clean), np.mean(model.shifted, axis=0)]
+        *found, last = (drawn @ part / len(part) for drawn, part in zip(own, parts, strict=True))
+        clean.append(np.stack(found, axis=1))
         shifted.append(last)
-    return np.array(clean), np.array(shifted)
-
-
-def _to_logits(models: Sequence[Shares], accuracies: Logits) -> Logits:
-    sizes = np.array([[len(part) for part in sets] for sets, _ in models])
-    return (
-        to_logit(accuracies[0], sizes),
-        to_logit(accuracies[1], np.array([len(parts) for _, parts in models])),
-    )
+    return np.stack(clean, axis=1), np.stack(shifted, axis=1)
 
 
 def _draw(
     models: Sequence[ModelHits], n_resamples: int, rng: np.random.Generator
-) -> Iterator[list[list[np.ndarray]]]:
-    """Yield how often every image of every model is drawn, in resamples of the test images."""
-    for _ in range(n_resamples):
-        drawn: dict[tuple[str, int], np.ndarray] = {}
+) -> list[list[Float[np.ndarray, "n_resamples _"]]]:
+    """How often every image of every model is drawn; models with the same images share their draws."""
+    drawn: dict[tuple[str, int], np.ndarray] = {}
 
-        def draw(key: str, n: int, memory: dict[tuple[str, int], np.ndarray] = drawn) -> np.ndarray:
-            if (key, n) not in memory:
-                memory[key, n] = rng.multinomial(n, np.full(n, 1 / n))
-            return memory[key, n]
+    def draw(key: str, n_images: int) -> np.ndarray:
+        if (key, n_images) not in drawn:
+            shares = np.full(n_images, 1 / n_images)
+            drawn[key, n_images] = rng.multinomial(n_images, shares, size=n_resamples).astype(float)
+        return drawn[key, n_images]
 
-        weights = []
-        for model in models:
-            own = [draw(key, len(hits)) for key, hits in zip(model.images, model.clean, strict=False)]
-            same = model.paired and len(model.shifted[0]) == len(model.clean[0])
-            own.append(own[0] if same else draw(model.images[-1], len(model.shifted[0])))
-            weights.append(own)
-        yield weights
+    weights = []
+    for model in models:
+        own = [draw(key, len(hits)) for key, hits in zip(model.images, model.clean, strict=False)]
+        n_shifted = len(model.shifted[0])
+        same = model.paired and n_shifted == len(model.clean[0])
+        weights.append([*own, own[0] if same else draw(model.images[-1], n_shifted)])
+    return weights

@@ -49,6 +49,7 @@ def list_shifts() -> Iterator[Metric]:
             low=0.0,
             high=1.0,
             better="higher",
+            above=f"{{place}}: clean, {title}",
         )
         yield Metric(
             f"shift/<task>/<shift>/{prefix}ece",

@@ -116,8 +116,9 @@ def write_title(metric: str) -> str:
 
 def describe_column(metric: str, at: At) -> Column:
     """Headings and form of a column."""
-    found, place = describe_metric(metric), split_name(metric).place
-    above = (found.above or found.title).format(place=place, scoring=SCORINGS.get(place))
+    found, parts = describe_metric(metric), split_name(metric)
+    place = parts.place if parts.shift is None else f"{parts.place} under {parts.shift}"
+    above = (found.above or found.title).format(place=place, scoring=SCORINGS.get(parts.place))
     when = "before" if at == "start" else "after"
     return Column(metric, at, above, found.heading.format(place=place) or when, found.form)
 

@@ -77,6 +77,11 @@ from harness.reporting.page_brains import (
 )
 from harness.reporting.page_templates import load_template
 from harness.reporting.pictures import draw_pictures
+from harness.reporting.robustness import (
+    choose_shift_columns,
+    judge_robustness,
+    write_robustness,
+)
 from harness.reporting.run_results import (
     RunResult,
     read_runs,
@@ -157,6 +162,8 @@ def render(
     frame, places = compare_runs(runs), order_places(loaded)
     score_columns = choose_score_columns(runs)
     scores = compare_runs(runs, score_columns) if score_columns else None
+    shift_columns = choose_shift_columns(runs)
+    shifted = compare_runs(runs, shift_columns) if shift_columns else None
     names = list(dict.fromkeys(run.config.task.name for run in runs))
     manifests = [read_json(run.folder / "manifest.json") for run in runs]
     return load_template("report.html").render(
@@ -174,6 +181,8 @@ def render(
         zero_shot=any("/delta_zs" in metric for metric, _, _ in frame.columns),
         tables=list(build_tables(frame, lines)),
         scores=None if scores is None else build_score_table(scores, lines),
+        shifted=None if shifted is None else build_score_table(shifted, lines, "Under distribution shift"),
+        robustness=[write_robustness(one) for one in judge_robustness(lines)],
         pictures=list(draw_pictures(lines, probe_tasks(runs), places, name_areas(loaded))),
         sections=list(draw_runs(lines, brains)),
         missing=list_missing(lines, probe_tasks(runs), places),
@@ -307,14 +316,16 @@ def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[st
         yield _build_table("Rewired, every subject", chosen, rows)
 
 
-def build_score_table(frame: pd.DataFrame, lines: Sequence[Line]) -> dict[str, Any]:
-    """Build the table of probes' scores that changes are made of, from the frame of their columns."""
+def build_score_table(
+    frame: pd.DataFrame, lines: Sequence[Line], title: str = "Scores of probes, before and after"
+) -> dict[str, Any]:
+    """Build a table beside the comparison, of probes' scores or shifts, from the frame of its columns."""
     columns = columns_of(frame)
     rows: list[dict[str, Any]] = [
         {"line": line, "label": None, "cells": [_build_cell(column, values, line) for column in columns]}
         for line, (_, values) in zip(lines, frame.iterrows(), strict=True)
     ]
-    return _build_table("Scores of probes, before and after", columns, rows)
+    return _build_table(title, columns, rows)
 
 
 def _build_table(title: str, columns: Sequence[Column], rows: list[dict[str, Any]]) -> dict[str, Any]:

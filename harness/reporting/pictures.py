@@ -40,9 +40,17 @@ from harness.reporting.figures.panels import (
     Line,
     are_measured,
 )
+from harness.reporting.figures.robustness import (
+    draw_robustness,
+    draw_shifts,
+)
 from harness.reporting.figures.sequences import (
     choose_scorings,
     draw_matrices,
+)
+from harness.reporting.robustness import (
+    judge_robustness,
+    measured_shifts,
 )
 
 DRIFT = {
@@ -102,6 +110,7 @@ def draw_pictures(
     # at step 0 alone, every change is 0 by definition
     if moved:
         yield _picture_forgetting(lines, probes, seeds + over_images)
+    yield from _picture_shifts(lines, seeds, moved)
     if moved and are_measured(lines, "rewiring/all/wasserstein_excess"):
         ends = ("", *(f"_subjects_{end}" for end in ("low", "high"))) if several else ("", "_low", "_high")
         yield Picture(
@@ -251,6 +260,40 @@ def _picture_depths(
         + zoomed,
         (*metrics, *(("rewiring/<place>/depth_shift",) if ends else ()), *judged),
     )
+
+
+def _picture_shifts(lines: Sequence[Line], seeds: str, moved: bool) -> Iterator[Picture]:
+    """Draw accuracy under shifts over steps, and effective robustness of a study with enough models."""
+    runs = [run for line in lines for run in line.runs]
+    shifted = measured_shifts(runs)
+    if shifted and moved:
+        yield Picture(
+            "Accuracy under distribution shift",
+            embed_svg(draw_shifts(lines)),
+            "Accuracy of the linear probe, fitted on clean training images of each snapshot, on shifted test "
+            "images. mCE: the mean corruption error against step 0 of the same run; below 1, fewer errors "
+            f"than before fine-tuning.{seeds}",
+            _existing(
+                lines,
+                *(f"shift/{task}/{shift}/accuracy" for task, shift in shifted),
+                *(f"shift/{task}/{shift}/corruption_error" for task, shift in shifted),
+            ),
+        )
+    judged = judge_robustness(lines)
+    if judged:
+        yield Picture(
+            "Effective robustness",
+            embed_svg(draw_robustness(lines, judged)),
+            "Every point is a snapshot’s linear probe, clean and under the shift, on logit axes. Line: least "
+            "squares over all trained networks; effective robustness is the height above the line that the "
+            "other networks make, and bars its 95 % interval over test images and, with enough networks, "
+            "over the networks of the line. Dotted: as accurate as on clean images.",
+            tuple(
+                f"shift/{one.task}/{one.shift}/{measure}"
+                for one in judged
+                for measure in ("clean_accuracy", "accuracy")
+            ),
+        )
 
 
 def _picture_sequences(lines: Sequence[Line], seeds: str) -> Picture:

@@ -135,7 +135,7 @@ class RunResult:
         kinds = [kind for kind in PROBE_KINDS if parts.measure in (kind.delta, name_auroc(kind.delta))]
         if parts.stage != "forgetting" or not kinds:
             return None
-        now, before = (self._read_probes(one) for one in (step, self.steps[0]))
+        now, before = (self.probes(one) for one in (step, self.steps[0]))
         if now is None or before is None:
             return None
         return read_change(now, before, parts.place, kinds[0].name)
@@ -150,7 +150,7 @@ class RunResult:
         scorings = {"head": ""} if parts.stage == "task" else {kind.name: kind.prefix for kind in PROBE_KINDS}
         for scoring, prefix in scorings.items():
             if parts.stage in ("task", "probe") and not parts.interpolated:
-                probes = self._read_probes(step)
+                probes = self.probes(step)
                 found = None if probes is None else read_score(probes, parts.place, scoring)
                 if found is not None and parts.measure == prefix + found.measure:
                     return found
@@ -166,17 +166,17 @@ class RunResult:
     @property
     def multi_label(self) -> tuple[str, ...]:
         """Names of tasks and probes with several labels per image, whose main measure is AUROC."""
-        return tuple((self._read_probes(self.steps[0]) or {}).get("multi_label", ()))
+        return tuple((self.probes(self.steps[0]) or {}).get("multi_label", ()))
 
-    def _read_probes(self, step: int) -> dict[str, Any] | None:
+    def probes(self, step: int) -> dict[str, Any] | None:
         """Content of a snapshot's probes file; None without one."""
-        if step not in self._probes:
+        if step not in self._of_step:
             path = probes_file(self.folder, step)
-            self._probes[step] = read_probes(self.folder, step) if path.exists() else None
-        return self._probes[step]
+            self._of_step[step] = read_probes(self.folder, step) if path.exists() else None
+        return self._of_step[step]
 
     @cached_property
-    def _probes(self) -> dict[int, dict[str, Any] | None]:
+    def _of_step(self) -> dict[int, dict[str, Any] | None]:
         return {}
 
     def find(self, metric: str, at: At) -> tuple[str, int, float | None]:

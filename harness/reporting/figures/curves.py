@@ -90,14 +90,14 @@ def draw_forgetting(lines: Sequence[Line], probes: Sequence[str]) -> Figure:
                     ax.set_axis_off()
                     continue
                 title = f"{write_title(f'task/{task}/{main}')}, {scored_by}"
-                _draw_panel(ax, lines, metric, title)
+                draw_panel(ax, lines, metric, title)
                 _count_images(ax, lines, metric)
                 ax.set_ylim(0, 1.02)
                 drawn.append(metric)
             for ax, probe in zip(axes[index, n_own:], shown, strict=True):
                 if probe in found:
                     metric = _delta(lines, probe, kind)
-                    deltas.append(_draw_panel(ax, lines, metric, f"{kind.symbol} {probe}"))
+                    deltas.append(draw_panel(ax, lines, metric, f"{kind.symbol} {probe}"))
                     _count_images(ax, lines, metric)
                     drawn.append(metric)
                 else:
@@ -156,7 +156,7 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
         for ax, place in zip([whole, *axes], ["all", *places], strict=True):
             own = name.format(place)
             title = f"Whole brain: {describe(f'{own}_excess').title}" if place == "all" else place
-            _draw_panel(ax, lines, f"{own}_excess", title, judged=place)
+            draw_panel(ax, lines, f"{own}_excess", title, judged=place)
             curves = ax.get_ylim()
             for line in lines:
                 floor = floor_of_excess(line, own)
@@ -165,7 +165,7 @@ def draw_rewiring(lines: Sequence[Line], places: Sequence[str], measure: str = "
                     floors += floor
             ax.set_ylim(curves)
         for ax, change in beside.items():
-            _draw_panel(ax, lines, change, describe(change).heading)
+            draw_panel(ax, lines, change, describe(change).heading)
             ax.margins(y=0.2)
         mark_zero([whole, *axes, *beside])
         share_limits([whole, *axes])
@@ -219,7 +219,7 @@ def draw_alignment(lines: Sequence[Line]) -> Figure:
         for ax, metric in zip(axes[0], hierarchy, strict=False):
             low, high = describe(metric).low, describe(metric).high
             p = f"{metric}_p"
-            _draw_panel(ax, lines, metric, write_title(metric), p=p if are_measured(lines, p) else None)
+            draw_panel(ax, lines, metric, write_title(metric), p=p if are_measured(lines, p) else None)
             for line in lines:
                 centre, sd = line.curve(f"{metric}_null_mean"), line.curve(f"{metric}_null_sd")
                 if len(sd):
@@ -235,7 +235,7 @@ def draw_alignment(lines: Sequence[Line]) -> Figure:
             ax.set_ylim(max(shown[0], low - 0.02), min(shown[1], high + 0.02))
         mark_zero(list(axes[0, : len(hierarchy)]))
         r2, ax = "brain/all/r2", axes[0, -1]
-        _draw_panel(ax, lines, r2, f"{write_title(r2)}, held-out stimuli")
+        draw_panel(ax, lines, r2, f"{write_title(r2)}, held-out stimuli")
         start_at_zero(ax)
         tested = any(are_measured(lines, f"{metric}_p") for metric in hierarchy)
         points = [mark_point(f"p < {ALPHA:g}"), mark_point(f"p ≥ {ALPHA:g}", "none")] if tested else []
@@ -263,7 +263,7 @@ def floor_of_excess(line: Line, metric: str, over: str = "_excess") -> tuple[flo
     return float(lowest), float(highest)
 
 
-def _draw_panel(
+def draw_panel(
     ax: Axes,
     lines: Sequence[Line],
     metric: str,
