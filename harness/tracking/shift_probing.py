@@ -26,7 +26,8 @@ from tasks import (
     corrupt_images,
 )
 
-Features = Float[np.ndarray, "n_images n_channels"]
+# families differ in their number of images
+Features = Float[np.ndarray, "_ _"]
 Extract = Callable[[Sequence[Image.Image], str], Features]
 
 
