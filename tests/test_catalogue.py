@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from functools import reduce
@@ -26,6 +27,7 @@ from harness.measures.entries import STAGES
 from harness.measures.metric import Kind
 from harness.measures.network_entries import SCORINGS, name_auroc
 from harness.measures.probes.kinds import PROBE_KINDS
+from harness.measures.shift_rows import SHIFT_SCORINGS
 from harness.runs.journal import read_rows
 from harness.storage.errors import InputError
 
@@ -55,6 +57,20 @@ EXPECTED = {
     "forgetting/shapes/delta_lp_auroc": (SIGNED, "higher", True, "signed"),
     "forgetting/shapes/delta_zs": (SIGNED, "higher", True, "signed"),
     "forgetting/shapes/delta_knn": (SIGNED, "higher", False, "signed"),
+    "probe/imagenet/pretrained_head_accuracy": (FRACTION, "higher", False, "number"),
+    "forgetting/imagenet/delta_ph": (SIGNED, "higher", True, "signed"),
+    "shift/digits/corruptions/accuracy": (FRACTION, "higher", True, "number"),
+    "shift/digits/noise/accuracy": (FRACTION, "higher", True, "number"),
+    "shift/digits/fog/accuracy": (FRACTION, "higher", False, "number"),
+    "shift/digits/fog/accuracy_5": (FRACTION, "higher", False, "number"),
+    "shift/shapes/textures/ece": (FRACTION, "lower", False, "number"),
+    "shift/shapes/textures/relative_drop": (ANY, "lower", False, "signed"),
+    "shift/shapes/textures/clean_accuracy": (FRACTION, "higher", False, "number"),
+    "shift/shapes/textures/n_test": ((1.0, math.inf), "neither", False, "number"),
+    "shift/digits/corruptions/corruption_error": (UP, "lower", False, "number"),
+    "shift/digits/noise/head_accuracy": (FRACTION, "higher", False, "number"),
+    "shift/imagenet/r/zero_shot_accuracy": (FRACTION, "higher", False, "number"),
+    "shift/imagenet/r/pretrained_head_relative_drop": (ANY, "lower", False, "signed"),
     "sequence/head/average_accuracy": (FRACTION, "higher", True, "number"),
     "sequence/head/average_auroc": (FRACTION, "higher", True, "number"),
     "sequence/linear/backward_transfer": (SIGNED, "higher", True, "signed"),
@@ -165,6 +181,14 @@ def test_every_measure_is_among_them() -> None:
     """Except measures of AUROC, which mirror those of accuracy, and probe scores, which are alike."""
     own = {metric.pattern for metric in CATALOGUE if not metric.ending and metric.stage != "probe"}
     missing = own - {describe(name).pattern for name in EXPECTED}
+    # other ways to score under a shift mirror the linear probe, and severities each other
+    for pattern in [one for one in missing if one.startswith("shift/")]:
+        metric = describe(pattern)
+        measure = re.sub(f"^({'|'.join(filter(None, SHIFT_SCORINGS.values()))})", "", metric.measure)
+        like = describe(f"shift/<task>/<shift>/{re.sub('_[1-5]$', '', measure)}")
+        for field in ("low", "high", "better", "form"):
+            assert getattr(metric, field) == getattr(like, field), pattern
+        missing.remove(pattern)
     assert all(pattern.endswith("_auroc") for pattern in missing)
     for pattern in missing:
         auroc, accuracy = (
@@ -282,10 +306,11 @@ def test_the_nearest_of_a_misspelt_name_exists() -> None:
 
 
 def test_parts_of_a_name() -> None:
-    assert split_name("train/loss") == ("train", "all", "loss", None, False)
-    assert split_name("brain/V1/r2") == ("brain", "V1", "r2", None, False)
-    assert split_name("brain/V1/subj01/r2") == ("brain", "V1", "r2", "subj01", False)
-    assert split_name("wise_ft.brain/V1/subj01/r2") == ("brain", "V1", "r2", "subj01", True)
+    assert split_name("train/loss") == ("train", "all", "loss", None, False, None)
+    assert split_name("brain/V1/r2") == ("brain", "V1", "r2", None, False, None)
+    assert split_name("brain/V1/subj01/r2") == ("brain", "V1", "r2", "subj01", False, None)
+    assert split_name("wise_ft.brain/V1/subj01/r2") == ("brain", "V1", "r2", "subj01", True, None)
+    assert split_name("shift/digits/noise/ece") == ("shift", "digits", "ece", None, False, "noise")
 
 
 def test_a_prefix_and_a_subject_do_not_change_the_entry() -> None:
@@ -324,13 +349,13 @@ def test_code_is_where_it_is_said_to_be(code: str) -> None:
 
 
 def test_kinds_of_probe() -> None:
-    assert list(SCORINGS) == ["head", "linear", "knn", "zero_shot"]
+    assert list(SCORINGS) == ["head", "linear", "knn", "zero_shot", "pretrained_head"]
     for kind in PROBE_KINDS:
         assert callable(import_module(f"harness.measures.probes.{kind.name}").probe)
         change = describe(f"forgetting/shapes/{kind.delta}")
         assert change.title == kind.symbol and kind.definition in change.definition
         assert change.compared == (("end",) if kind.in_tables else ())
-    assert [kind.name for kind in PROBE_KINDS if kind.in_tables] == ["linear", "zero_shot"]
+    assert [kind.name for kind in PROBE_KINDS if kind.in_tables] == ["linear", "zero_shot", "pretrained_head"]
     assert [kind.name for kind in PROBE_KINDS if kind.on_task] == ["linear"]
     assert name_auroc("delta_lp") == "delta_lp_auroc"
     assert name_auroc("average_accuracy") == "average_auroc"

@@ -12,6 +12,9 @@ from harness.config import (
     MappingConfig,
     TaskConfig,
     TrainedMappingConfig,
+    chosen_corruptions,
+    chosen_world_shifts,
+    probe_tasks,
     tasks_in_order,
 )
 from harness.finetuning import (
@@ -25,6 +28,7 @@ from harness.mappings import (
 )
 from harness.runs import list_subjects
 from harness.tracking import plan_work
+from tasks import choose_applicable
 
 # training images and classes of the built-in tasks
 EMBEDDED = {"digits": (1257, 10), "shapes": (1000, 12), "textures": (1000, 6), "counts": (1000, 3)}
@@ -112,7 +116,21 @@ def count_images_seen(config: Config, n_stimuli: int) -> int:
     probes = set(config.probes.names) - {task.name for task in tasks}
     own = sum((count_training_images(task) or 0) + (task.n_test or 0) for task in tasks)
     of_probes = len(probes) * (config.probes.n_train + config.probes.n_test)
-    return n_stimuli * len(list_subjects(config.brain, Path())) + of_probes + own
+    shifted = sum(count_shifted(config, task, task.n_test or 0, ()) for task in tasks)
+    shifted += sum(
+        count_shifted(config, task, task.n_test or config.probes.n_test, config.probes.shifts)
+        for task in probe_tasks(config)
+    )
+    return n_stimuli * len(list_subjects(config.brain, Path())) + of_probes + own + shifted
+
+
+def count_shifted(config: Config, task: TaskConfig, n_test: int, more: Sequence[str]) -> int:
+    """Count a task's images under shifts: those that it names, and `more` that apply to it."""
+    shifts = [*task.shifts, *choose_applicable(more, task)]
+    n_corrupted = min(config.shifts.n_corrupted, n_test or config.shifts.n_corrupted)
+    n_corruptions = len(chosen_corruptions(shifts)) * len(config.shifts.severities)
+    n_others = len(chosen_world_shifts(shifts)) + len(getattr(task, "variants", ()))
+    return n_corrupted * n_corruptions + n_test * n_others
 
 
 def token_bytes(
