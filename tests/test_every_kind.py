@@ -79,6 +79,12 @@ TINY = [
     "probes.n_test=6",
     "probes.steps=2",
 ]
+SHIFTED = (
+    "task.shifts=[fog]",
+    "probes.shifts=[textures]",
+    "shifts.severities=[2]",
+    "shifts.n_corrupted=4",
+)
 # the parts of a network's name that give its size
 SIZE = re.compile(r"tiny|small|base|large|huge|giant|plus|[BLHg]|bigG|gopt|SO400M|\d+|patch\d+")
 
@@ -125,7 +131,7 @@ KINDS = (
     Kind("convnext_t", "ldifs", "convnext", 64, as_convnext),
     Kind("dinov3_convnext_t", "lwf", "convnext", 64, as_dinov3_convnext, ("method.n_proxy=8",)),
     Kind("resnet50", "full", "resnet", 64),
-    Kind("mini_clip", "ldifs"),
+    Kind("mini_clip", "ldifs", settings=SHIFTED),
     Kind("mini_supervised", "bitfit"),
     Kind("mini_random", "linear_probe"),
 )
@@ -304,6 +310,15 @@ def test_a_run(kind: Kind, root: Path) -> None:
         assert all(distance == 0 for distance in distances) if still else step == 1 or distances[-1] > 0
         if still:
             assert rows["forgetting/shapes/delta_lp", step] == 0
+
+    # under shifts only where they are asked for
+    shifted = {name.removeprefix("shift/") for name, step in rows if name.startswith("shift/") and step == 3}
+    if "task.shifts=[fog]" in kind.settings:
+        assert {"digits/fog/head_accuracy", "digits/fog/corruption_error", "digits/fog/accuracy_2"} <= shifted
+        assert {"shapes/textures/accuracy", "shapes/textures/zero_shot_ece"} <= shifted
+        assert rows["shift/digits/fog/corruption_error", 0] == 1 and rows["shift/digits/fog/n_test", 3] == 4
+    else:
+        assert not shifted
 
     assert "train/<term>" in check_rows(folder) or kind.method not in WITH_PENALTY
 

@@ -50,6 +50,7 @@ from harness.tokens import (
     extract_layer_means,
 )
 from harness.tracking.shift_probing import (
+    Features,
     add_scores,
     list_families,
     measure_shifts,
@@ -112,7 +113,7 @@ class Prober:
     def add_heads(
         self,
         found: dict[str, Any],
-        features: dict[str, Float[np.ndarray, "n_images n_channels"]],
+        features: dict[str, Features],
         model: TunedModel,
     ) -> dict[str, Any]:
         """Add the scores of fine-tuned heads to what `probe_backbone` returns."""
@@ -131,7 +132,7 @@ class Prober:
     def _add_head_under_shifts(
         self,
         found: dict[str, Any],
-        features: dict[str, Float[np.ndarray, "n_images n_channels"]],
+        features: dict[str, Features],
         model: TunedModel,
         task: Task,
     ) -> None:
@@ -151,7 +152,7 @@ class Prober:
 
     def probe_backbone(
         self, backbone: Backbone, name: str, at_start: bool = False
-    ) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "n_images n_channels"]]]:
+    ) -> tuple[dict[str, Any], dict[str, Features]]:
         """Measure everything but the heads; return the features of fine-tuned tasks' test images too.
 
         `at_start`: the backbone is the pretrained one, so drift needs no images seen by another.
@@ -160,8 +161,8 @@ class Prober:
         single = len(self._tasks) == 1
         found: dict[str, Any] = {"probe": {}, "multi_label": multi_label, "images": {}}
         health: dict[str, Any] = {"chance": {}}
-        seen: dict[str, Float[np.ndarray, "n_images n_channels"]] = {}
-        of_test: dict[str, Float[np.ndarray, "n_images n_channels"]] = {}
+        seen: dict[str, Features] = {}
+        of_test: dict[str, Features] = {}
         for place, task in enumerate([*self._tasks, *self._probes]):
             tuned = place < len(self._tasks)
             features, labels = [], []
@@ -209,7 +210,7 @@ class Prober:
         clean: Float[np.ndarray, "n_images n_channels"],
         fitted: dict[str, Classifier],
         name: str,
-    ) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "n_images n_channels"]]]:
+    ) -> tuple[dict[str, Any], dict[str, Features]]:
         batch_size, label = self._config.probes.batch_size, f"{name}, {task.name}"
 
         def extract(images: Sequence[Image.Image], part: str) -> Float[np.ndarray, "n_images n_channels"]:
