@@ -142,7 +142,7 @@ def judge_robustness(lines: Sequence[Line]) -> list[Judged]:
 
 def _collect(lines: Sequence[Line], task: str, shift: str) -> list[tuple[Model, ModelHits]]:
     found: list[tuple[Model, ModelHits]] = []
-    known: set[bytes] = set()
+    known: set[tuple[str, bytes]] = set()
     for line in lines:
         for run in line.runs:
             for step in dict.fromkeys((run.steps[0], run.steps[-1])):
@@ -153,11 +153,12 @@ def _collect(lines: Sequence[Line], task: str, shift: str) -> list[tuple[Model, 
                 record, parts, clean = read
                 model = Model(line, run, step, step > run.steps[0])
                 shifted = tuple(part.right for part in parts)
-                own = np.concatenate([clean.right, *shifted]).tobytes()
+                own = (line.backbone or line.label, np.concatenate([clean.right, *shifted]).tobytes())
                 # runs that differ in their method share a pretrained network
                 if not model.after and own in known:
                     continue
-                known.add(own)
+                if not model.after:
+                    known.add(own)
                 paired = all(len(part) == len(clean.right) for part in shifted)
                 hits = ModelHits(
                     model.name,
