@@ -112,6 +112,9 @@ def test_a_change_of_the_same_images_is_paired_with_them():
 
 
 def test_too_few_models_and_different_sets():
+    # all equally good on clean images: no line
+    alike = [model(str(place), [1.0], 0.5 + place / 10, place) for place in range(5)]
+    assert er.effective_robustness(alike) == []
     assert er.effective_robustness([]) == [] == er.effective_robustness(BASELINE[:2])
     assert len(er.effective_robustness(BASELINE[:3], n_resamples=5)) == 3
     with pytest.raises(InputError, match="different in-distribution sets"):

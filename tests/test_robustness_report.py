@@ -63,13 +63,12 @@ def test_table_and_effective_robustness(study):
     assert measured_shifts(runs) == [("shapes", "textures")]
     columns = choose_shift_columns(runs)
     assert [(column.metric.split("/")[-1], column.at) for column in columns] == [
-        ("clean_accuracy", "end"),
         ("accuracy", "start"),
         ("accuracy", "end"),
-        ("relative_drop", "start"),
+        ("clean_accuracy", "end"),
         ("relative_drop", "end"),
     ]
-    assert columns[1].above == "shapes under textures: linear probe"
+    assert {column.above for column in columns} == {"shapes under textures"}
     (judged,) = judge_robustness(choose_lines(runs))
     found = {one.name: one for one in judged.found}
     assert len(found) == 6

@@ -117,7 +117,8 @@ def effective_robustness(
     Returns
     -------
     list of Robustness
-        In the order of `models`; those with too few others in the baseline are left out.
+        In the order of `models`; those with too few others in the baseline, or others that are all alike on
+        an in-distribution set, are left out.
     """
     if len({len(model.clean) for model in models}) > 1:
         raise InputError("effective robustness: found models with different in-distribution sets")
@@ -136,7 +137,7 @@ def effective_robustness(
     found = []
     for place, model in enumerate(models):
         others = np.array([i for i, one in enumerate(models) if one.baseline and i != place], dtype=int)
-        if not enough_models(len(others), n_sets):
+        if not enough_models(len(others), n_sets) or _without_spread(models, others):
             continue
         expected = apply_line(fit_line(logits[0, others], shifted_logits[0, others]), logits[0, place])
         value = float(shifted[0, place] - expected)
@@ -154,6 +155,12 @@ def effective_robustness(
             Robustness(model.name, accuracies, float(shifted[0, place]), float(expected), value, *ends)
         )
     return found
+
+
+def _without_spread(models: Sequence[ModelHits], others: Sequence[int] | np.ndarray) -> bool:
+    """Whether these models differ by at most one image on an in-distribution set: no line is defined."""
+    right = np.array([[hits.mean() * len(hits) for hits in models[place].clean] for place in others])
+    return bool((np.ptp(right, axis=0) < 1.5).any())
 
 
 def _measure(

@@ -27,6 +27,7 @@ def list_shifts() -> Iterator[Metric]:
     )
     for prefix, title in scorings.items():
         main = prefix == ""
+        above = "{place}" if main else f"{{place}}: {title}"
         yield Metric(
             f"shift/<task>/<shift>/{prefix}accuracy",
             f"accuracy under shift, {title}",
@@ -38,7 +39,7 @@ def list_shifts() -> Iterator[Metric]:
             high=1.0,
             better="higher",
             headline="every place" if main else "never",
-            above=f"{{place}}: {title}",
+            above=above,
         )
         yield Metric(
             f"shift/<task>/<shift>/{prefix}clean_accuracy",
@@ -49,7 +50,8 @@ def list_shifts() -> Iterator[Metric]:
             low=0.0,
             high=1.0,
             better="higher",
-            above=f"{{place}}: clean, {title}",
+            above=above,
+            heading="clean, after",
         )
         yield Metric(
             f"shift/<task>/<shift>/{prefix}ece",
@@ -70,7 +72,8 @@ def list_shifts() -> Iterator[Metric]:
             f"{_ROWS}.relative_drop",
             high=math.inf,
             better="lower",
-            above=f"{{place}}: relative drop, {title}",
+            above=above,
+            heading="drop",
             form="signed",
         )
         yield Metric(
@@ -82,7 +85,8 @@ def list_shifts() -> Iterator[Metric]:
             "Hendrycks & Dietterich 2019, section 4.2",
             low=0.0,
             better="lower",
-            above=f"{{place}}: mCE, {title}",
+            above=above,
+            heading="mCE",
         )
         for severity in SEVERITIES if main else ():
             yield Metric(

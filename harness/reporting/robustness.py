@@ -103,10 +103,9 @@ def measured_shifts(runs: Sequence[RunResult], groups: bool = False) -> list[tup
 def choose_shift_columns(runs: Sequence[RunResult]) -> list[Column]:
     """Columns of accuracy under shift, its relative drop, and the corruption error."""
     shown: tuple[tuple[str, At], ...] = (
-        ("clean_accuracy", "end"),
         ("accuracy", "start"),
         ("accuracy", "end"),
-        ("relative_drop", "start"),
+        ("clean_accuracy", "end"),
         ("relative_drop", "end"),
         ("corruption_error", "end"),
     )

@@ -76,7 +76,11 @@ def _draw_panel(ax: Axes, judged: Judged) -> None:
     points = [(model, names[model.name]) for model in judged.models if model.name in names]
     clean = np.array([one.clean[0] for _, one in points]).clip(0.005, 0.995)
     shifted = np.array([one.shifted for _, one in points]).clip(0.005, 0.995)
-    low, high = 0.8 * min(clean.min(), shifted.min()), 1 - 0.6 * (1 - max(clean.max(), shifted.max()))
+    ends = np.array([[one.expected + one.low, one.expected + one.high] for _, one in points]).clip(
+        0.003, 0.997
+    )
+    low = 0.9 * min(clean.min(), ends.min())
+    high = 1 - 0.8 * (1 - max(clean.max(), ends.max()))
     reach = np.linspace(logit(low), logit(high), 50)
     ax.plot(expit(reach), expit(reach), ":", color="#8a8a8a", linewidth=0.9)
     trained = np.array([not model.run.config.backbone.untrained for model, _ in points])
@@ -84,9 +88,8 @@ def _draw_panel(ax: Axes, judged: Judged) -> None:
         line = fit_line(logit(clean[trained])[:, None], logit(shifted[trained]))
         expected = [float(apply_line(line, np.array([x]))) for x in reach]
         ax.plot(expit(reach), expected, color="#444444", linewidth=1)
-    for (model, one), x, y in zip(points, clean, shifted, strict=True):
-        ends = np.clip([one.expected + one.low, one.expected + one.high], 0.003, 0.997)
-        ax.plot([x, x], ends, color=model.line.colour, linewidth=1.1, alpha=0.6)
+    for (model, _), x, y, interval in zip(points, clean, shifted, ends, strict=True):
+        ax.plot([x, x], interval, color=model.line.colour, linewidth=1.1, alpha=0.6)
         face = model.line.colour if model.after else "white"
         ax.plot(x, y, model.line.marker, color=model.line.colour, markerfacecolor=face, markeredgewidth=1.1)
     ax.set_xscale("logit")
