@@ -61,7 +61,7 @@ def draw_shifts(lines: Sequence[Line]) -> Figure:
 def draw_robustness(lines: Sequence[Line], judged: Sequence[Judged]) -> Figure:
     """Draw accuracy under shift over clean accuracy on logit axes, with the line of all trained models."""
     with figure_style():
-        n_columns = min(len(judged), 3)
+        n_columns = max(2, min(len(judged), 3))
         figure, axes = make_panels(math.ceil(len(judged) / n_columns), n_columns, 3.2)
         for ax, one in zip(axes.flat, judged, strict=False):
             _draw_panel(ax, one)
@@ -79,8 +79,10 @@ def _draw_panel(ax: Axes, judged: Judged) -> None:
     ends = np.array([[one.expected + one.low, one.expected + one.high] for _, one in points]).clip(
         0.003, 0.997
     )
-    low = 0.9 * min(clean.min(), ends.min())
-    high = 1 - 0.8 * (1 - max(clean.max(), ends.max()))
+    # intervals far from every point go on beyond the edge
+    least, most = min(clean.min(), shifted.min()), max(clean.max(), shifted.max())
+    low = max(0.9 * min(least, ends.min()), 0.5 * least)
+    high = min(1 - 0.8 * (1 - max(most, ends.max())), 1 - 0.5 * (1 - most))
     reach = np.linspace(logit(low), logit(high), 50)
     ax.plot(expit(reach), expit(reach), ":", color="#8a8a8a", linewidth=0.9)
     trained = np.array([not model.run.config.backbone.untrained for model, _ in points])
