@@ -82,6 +82,7 @@ from .run import (
     EvidenceConfig,
     FinetuneConfig,
     SnapshotsConfig,
+    StabilityConfig,
 )
 from .task import (
     EmbeddedTaskConfig,
@@ -147,6 +148,7 @@ __all__ = [
     "Setting",
     "SimulatedConfig",
     "SnapshotsConfig",
+    "StabilityConfig",
     "TableTaskConfig",
     "TaskConfig",
     "ThroughTimeConfig",

@@ -53,6 +53,9 @@ from harness.storage import (
 MAPPED = ("seed", "backbone", "brain", "mapping")
 """Sections that determine the mapping of a frozen network."""
 
+LATER = ("stability",)
+"""Sections and settings that came after runs had names; at their defaults, they are not part of the hash."""
+
 OF_FUNCTIONS = ("task.function", "task.arguments")
 
 
@@ -265,6 +268,14 @@ def _hashed(config: Config) -> dict[str, Any]:
         del content["brain"][
             "subjects"
         ]  # runs of one subject keep the names they had before runs of several existed
+    for name in LATER:
+        *above, leaf = name.split(".")
+        section, settings_of = content, config
+        for part in above:
+            section, settings_of = section[part], getattr(settings_of, part)
+        known = type(settings_of).model_fields
+        if leaf in known and getattr(settings_of, leaf) == known[leaf].default:
+            del section[leaf]
     return content
 
 

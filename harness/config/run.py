@@ -95,6 +95,16 @@ class SnapshotsConfig(Section):
     resume_every: Count = Field(50, description="optimizer steps between checkpoints for resuming")
 
 
+class StabilityConfig(Section):
+    """Evaluation of a sequence's heads around the end of each task (De Lange et al. 2023)."""
+
+    window: int = Field(
+        0, ge=0, description="optimizer steps before and after the end of each task to evaluate; 0: none"
+    )
+    interval: Count = Field(1, description="optimizer steps between evaluations")
+    n_test: Count = Field(500, description="test images per task, evenly spaced, or all if it has fewer")
+
+
 class ProbesConfig(Section):
     """Measurement of retention, on tasks that are not fine-tuned on."""
 
@@ -156,6 +166,7 @@ class Config(Section):
     study: StudyConfig
     finetune: FinetuneConfig = FinetuneConfig()
     snapshots: SnapshotsConfig = SnapshotsConfig()
+    stability: StabilityConfig = StabilityConfig()
     probes: ProbesConfig = ProbesConfig()
     evidence: EvidenceConfig = EvidenceConfig()
     mlflow: MlflowConfig = MlflowConfig()

@@ -120,6 +120,9 @@ from .significance import (
     correct_over_rois,
     mean_over_subjects,
 )
+from .stability import (
+    name_stability,
+)
 from .verdict import (
     name_evidence,
 )
@@ -192,6 +195,7 @@ __all__ = [
     "name_probes",
     "name_scores",
     "name_sequence",
+    "name_stability",
     "name_verdict",
     "normalise_r2",
     "open_reader",

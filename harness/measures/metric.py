@@ -12,6 +12,7 @@ Kind = Literal[
     "probe",
     "forgetting",
     "sequence",
+    "stability",
     "drift",
     "collapse",
     "selectors",
