@@ -71,6 +71,7 @@ from .method import (
     LwfConfig,
     MethodConfig,
     PythonMethodConfig,
+    ReplayConfig,
 )
 from .overrides import (
     parse_override,
@@ -144,6 +145,7 @@ __all__ = [
     "PythonBrainConfig",
     "PythonMethodConfig",
     "PythonTaskConfig",
+    "ReplayConfig",
     "Section",
     "Setting",
     "SimulatedConfig",

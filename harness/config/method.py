@@ -10,6 +10,7 @@ from harness.config.base import (
     Count,
     Name,
     Section,
+    Seed,
 )
 from harness.config.python import PythonSection
 
@@ -113,6 +114,19 @@ class LwfConfig(ProxyConfig):
     temperature: float = Field(2.0, gt=0, description="temperature of both distributions")
 
 
+class ReplayConfig(AllWeightsConfig):
+    """All weights, with images of earlier tasks of a sequence beside new ones (Chaudhry et al. 2019)."""
+
+    name: Literal["replay"] = "replay"
+    per_class: Count = Field(
+        20, description="images kept of every class of earlier tasks, or all that a class has"
+    )
+    share: float = Field(0.5, gt=0, lt=1, description="of replayed images in a step, and of the loss")
+    buffer_seed: Seed | None = Field(
+        None, description="of the choice of images to keep; null: the run's seed"
+    )
+
+
 class FlypConfig(Section):
     """Both towers, with the contrastive loss of their pretraining (Goyal et al. 2023)."""
 
@@ -141,6 +155,7 @@ MethodConfig = (
     | LdifsConfig
     | EwcConfig
     | LwfConfig
+    | ReplayConfig
     | FlypConfig
     | PythonMethodConfig
 )

@@ -113,7 +113,7 @@ class _Training:
         self.model = tune(backbone, [one.n_classes for one in tasks], config.method, config.seed, tasks)
         if self.settings.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        self.objective = build_objective(config, self.model, tasks[0], backbone, accelerator)
+        self.objective = build_objective(config, self.model, tasks, backbone, accelerator)
         self.gradients = GradientNorms(self.model.parameters_by_layer())
         self.evaluated = set(evaluation_steps(config.stability, self.begins[1:]))
         self.boundaries = BoundaryScores(

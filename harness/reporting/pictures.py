@@ -283,10 +283,10 @@ def _picture_gaps(lines: Sequence[Line], seeds: str) -> Picture:
     return Picture(
         "The stability gap",
         embed_svg(draw_gaps(lines)),
-        "Scores of earlier tasks’ heads around the step at which another task starts (dotted): a row for each "
-        "earlier task, a column for each start. A dip that recovers is a stability gap (De Lange et al. 2023), "
-        "which scores at the ends of tasks do not show; what does not recover is forgotten. Crosses mark the "
-        f"lowest score after each start.{seeds}",
+        "Scores of earlier tasks’ heads around the step at which another task starts (dotted): a row for "
+        "each earlier task, a column for each start. A dip that recovers is a stability gap (De Lange et al. "
+        "2023), which scores at the ends of tasks do not show; what does not recover is forgotten. Crosses "
+        f"mark the lowest score after each start.{seeds}",
         tuple(dict.fromkeys(metric for line in lines for metric in list_evaluated(line).values())),
     )
 

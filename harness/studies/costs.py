@@ -10,6 +10,7 @@ from harness.config import (
     Config,
     EmbeddedTaskConfig,
     MappingConfig,
+    ReplayConfig,
     TaskConfig,
     TrainedMappingConfig,
     tasks_in_order,
@@ -115,6 +116,15 @@ def count_images_seen(config: Config, n_stimuli: int) -> int:
     return n_stimuli * len(list_subjects(config.brain, Path())) + of_probes + own
 
 
+def count_images_per_step(config: Config) -> int:
+    """Count the images of a step, mean over tasks; all but the first have replayed ones, if any."""
+    new, method = config.finetune.batch_size, config.method
+    if not isinstance(method, ReplayConfig):
+        return new
+    n_tasks = len(tasks_in_order(config.task))
+    return round(new * (1 + method.share / (1 - method.share) * (n_tasks - 1) / n_tasks))
+
+
 def token_bytes(
     n_stimuli: int, widths: Sequence[int], mapping: MappingConfig, n_snapshots: int | None = None
 ) -> int | None:
@@ -186,10 +196,10 @@ class Speed:
     fit_start: float = 0.0
 
 
-def tuning_seconds(speed: Speed, n_steps: int, batch_size: int, method: str) -> float:
-    """Estimate the seconds of fine-tuning; a teacher adds a forward pass per image."""
+def tuning_seconds(speed: Speed, n_steps: int, n_images: int, method: str) -> float:
+    """Estimate the seconds of fine-tuning on `n_images` a step; a teacher adds a forward pass per image."""
     teacher = speed.forward if METHODS[method].teacher else 0.0
-    return n_steps * (batch_size * (speed.train + teacher) + speed.update)
+    return n_steps * (n_images * (speed.train + teacher) + speed.update)
 
 
 def tracking_seconds(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,8 @@ class Context:
     device : torch.device or str
         For teachers and starting points.
     process, n_processes : int
+    tasks : sequence of Task
+        All tasks to fine-tune on, in order.
     """
 
     backbone: Backbone
@@ -46,6 +48,7 @@ class Context:
     device: torch.device | str
     process: int = 0
     n_processes: int = 1
+    tasks: Sequence[Task] = ()
 
 
 class Objective(nn.Module):

@@ -40,6 +40,8 @@ class TunedModel(nn.Module):
         tower instead of trained.
     texts : ClassTexts or None
         Class names as sentences, for methods that train the text tower.
+    trains_earlier_heads : bool
+        Whether the heads of tasks before the current one are trained too.
     """
 
     def __init__(
@@ -48,11 +50,13 @@ class TunedModel(nn.Module):
         head: nn.Linear | nn.ModuleList,
         adapted: PeftModel | None,
         texts: ClassTexts | None = None,
+        trains_earlier_heads: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.texts = texts
+        self.trains_earlier_heads = trains_earlier_heads
         self._adapted = (adapted,)  # in a tuple: its parameters are the backbone's, not others
         self._fixed = {name for name, part in self.named_parameters() if not part.requires_grad}
         self._place = 0
@@ -85,6 +89,11 @@ class TunedModel(nn.Module):
         return self.heads[self._place]
 
     @property
+    def place(self) -> int:
+        """Index of the current task, from 0."""
+        return self._place
+
+    @property
     def n_classes(self) -> int | list[int]:
         """Width of the head, or of every head for several tasks."""
         widths = [head.out_features for head in self.heads]
@@ -112,12 +121,12 @@ class TunedModel(nn.Module):
         return self
 
     def open(self, head_only: bool = False) -> None:
-        """Enable gradients for all that the method trains, or for the current head only."""
+        """Enable gradients for all that the method trains, or for heads only."""
         for name, parameter in self.named_parameters():
             wanted = name.startswith("head.") or not head_only
             parameter.requires_grad_(wanted and name not in self._fixed)
-        for head in self.heads:
-            if head is not self.current_head:
+        for place, head in enumerate(self.heads):
+            if place > self._place or (place < self._place and not self.trains_earlier_heads):
                 head.requires_grad_(False)
 
     def trained_weights(self) -> dict[str, nn.Parameter]:
@@ -195,10 +204,11 @@ def tune(
     widths = [n_classes] if isinstance(n_classes, int) else list(n_classes)
     heads = [_make_head(backbone.n_features, width) for width in widths]
     head = heads[0] if len(heads) == 1 else nn.ModuleList(heads)
-    added: Added = METHODS[method.name].load("opens")(opening)
+    record = METHODS[method.name]
+    added: Added = record.load("opens")(opening)
     if added.texts is not None:
         head.requires_grad_(False)
-    return TunedModel(opening.backbone, head, added.adapted, added.texts)
+    return TunedModel(opening.backbone, head, added.adapted, added.texts, record.replays)
 
 
 def _make_head(n_features: int, n_classes: int) -> nn.Linear:
