@@ -1,5 +1,6 @@
 from .load import (
     load_task,
+    load_tasks,
 )
 from .losses import (
     label_loss,
@@ -41,6 +42,7 @@ __all__ = [
     "label_loss",
     "label_scenes",
     "load_task",
+    "load_tasks",
     "render_scenes",
     "sample_scene",
     "sample_scenes",

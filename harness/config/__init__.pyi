@@ -23,6 +23,10 @@ from .claim import (
     ClaimPlan,
     read_plan,
 )
+from .class_stages import (
+    EMBEDDED_CLASSES,
+    count_classes,
+)
 from .compose import (
     MAPPED,
     config_hash,
@@ -86,6 +90,7 @@ from .run import (
     StabilityConfig,
 )
 from .task import (
+    ClassPart,
     EmbeddedTaskConfig,
     ExternalTaskConfig,
     HubTaskConfig,
@@ -93,6 +98,7 @@ from .task import (
     LabelConfig,
     MedmnistTaskConfig,
     PythonTaskConfig,
+    SequenceConfig,
     TableTaskConfig,
     TaskConfig,
     main_measure,
@@ -100,6 +106,7 @@ from .task import (
 )
 
 __all__ = [
+    "EMBEDDED_CLASSES",
     "GROUPS",
     "MAPPED",
     "PACKAGE_FOLDER",
@@ -113,6 +120,7 @@ __all__ = [
     "BitFitConfig",
     "BrainConfig",
     "ClaimPlan",
+    "ClassPart",
     "Config",
     "ContrastConfig",
     "DiffusionBackboneConfig",
@@ -147,6 +155,7 @@ __all__ = [
     "PythonTaskConfig",
     "ReplayConfig",
     "Section",
+    "SequenceConfig",
     "Setting",
     "SimulatedConfig",
     "SnapshotsConfig",
@@ -159,6 +168,7 @@ __all__ = [
     "add_config_folder",
     "check_tunable",
     "config_hash",
+    "count_classes",
     "describe_settings",
     "determining",
     "flatten",

@@ -23,7 +23,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from harness.config.backbone import name_by_model
+from harness.config.base import leave_later_out
 from harness.config.brain import one_by_one
+from harness.config.class_stages import split_classes
 from harness.config.folders import (
     CONFIGS,
     GROUPS,
@@ -53,9 +55,6 @@ from harness.storage import (
 MAPPED = ("seed", "backbone", "brain", "mapping")
 """Sections that determine the mapping of a frozen network."""
 
-LATER = ("stability",)
-"""Sections and settings that came after runs had names; at their defaults, they are not part of the hash."""
-
 OF_FUNCTIONS = ("task.function", "task.arguments")
 
 
@@ -71,6 +70,7 @@ def load_config(overrides: list[str]) -> Config:
     names = _find_sequence(parsed)
     if len(names) < 2:
         config = _validate(_resolve(parsed, *names))
+        config = config.model_copy(update={"task": split_classes(config.task)})
     else:
         # each is composed as if alone, so overrides of task apply to all
         containers = {name: _resolve(parsed, name) for name in names}
@@ -82,6 +82,7 @@ def load_config(overrides: list[str]) -> Config:
                 raise InputError(f"{override.name}: no task of the sequence is python, expected one")
         tasks = [container["task"] for container in containers.values()]
         config = _validate(containers[names[0]] | {"task": {"source": "sequence", "tasks": tasks}})
+        split_classes(config.task)
     for axis, values in config.study.grid.items():
         _check_grid_axis(axis, values)
     return _fill_in_probes(config)
@@ -95,7 +96,8 @@ def load_probe(option: str) -> TaskConfig:
 
 def probe_tasks(config: Config) -> tuple[TaskConfig, ...]:
     """Return the settings of a run's probe tasks; the tasks that it is fine-tuned on are not among them."""
-    trained = {task.name for task in tasks_in_order(config.task)}
+    tasks = tasks_in_order(config.task)
+    trained = {task.name for task in tasks} | {task.part.of for task in tasks if task.part is not None}
     probes = zip(config.probes.names, config.probes.tasks, strict=True)
     return tuple(
         load_probe(task) if isinstance(task, str) else task for name, task in probes if name not in trained
@@ -263,19 +265,11 @@ def map_hash(config: Config) -> str:
 
 
 def _hashed(config: Config) -> dict[str, Any]:
-    content = determining(config)
+    content = leave_later_out(config, determining(config))
     if content["brain"]["subjects"] is None:
         del content["brain"][
             "subjects"
         ]  # runs of one subject keep the names they had before runs of several existed
-    for name in LATER:
-        *above, leaf = name.split(".")
-        section, settings_of = content, config
-        for part in above:
-            section, settings_of = section[part], getattr(settings_of, part)
-        known = type(settings_of).model_fields
-        if leaf in known and getattr(settings_of, leaf) == known[leaf].default:
-            del section[leaf]
     return content
 
 

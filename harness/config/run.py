@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from harness.config.backbone import AnyBackboneConfig
 from harness.config.base import (
+    LATER,
     Count,
     Name,
     Section,
@@ -166,7 +167,7 @@ class Config(Section):
     study: StudyConfig
     finetune: FinetuneConfig = FinetuneConfig()
     snapshots: SnapshotsConfig = SnapshotsConfig()
-    stability: StabilityConfig = StabilityConfig()
+    stability: StabilityConfig = Field(StabilityConfig(), json_schema_extra=LATER)
     probes: ProbesConfig = ProbesConfig()
     evidence: EvidenceConfig = EvidenceConfig()
     mlflow: MlflowConfig = MlflowConfig()

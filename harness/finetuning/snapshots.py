@@ -38,7 +38,7 @@ from harness.storage import (
     write_atomically,
     write_json,
 )
-from tasks import load_task
+from tasks import load_tasks
 
 if TYPE_CHECKING:
     from tasks import Task
@@ -193,7 +193,7 @@ def read_tuned(config: Config, run: Path, step: int, tasks: Sequence[Task] | Non
     folder = snapshot_folder(run, step)
     backbone = load_backbone(config.backbone)
     if tasks is None and METHODS[config.method.name].needs_texts:
-        tasks = [load_task(**one.model_dump()) for one in tasks_in_order(config.task)]
+        tasks = load_tasks(tasks_in_order(config.task))
     model = tune(backbone, read_manifest(folder).n_classes, config.method, config.seed, tasks)
     read_snapshot(folder, model, encoder_hash(backbone))
     return model.eval()

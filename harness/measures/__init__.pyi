@@ -111,6 +111,7 @@ from .score_intervals import (
 )
 from .sequences import (
     name_sequence,
+    score_joint,
 )
 from .sign_flips import (
     flip_signs,
@@ -210,6 +211,7 @@ __all__ = [
     "representation_drift",
     "rewiring_measures",
     "score_interval",
+    "score_joint",
     "score_labels",
     "score_probes",
     "seed_interval",

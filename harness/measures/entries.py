@@ -45,8 +45,8 @@ STAGES: dict[Kind, Stage] = {
         "Sequences of tasks",
         "Logged at the end of every task. R[i, j] is the accuracy on task j when task i has ended, both "
         "counted from 0; T is the number of tasks so far. `<scoring>` says how tasks are scored: "
-        f"{', '.join(f'`{name}`' for name in SCORINGS)}. Where all tasks are multi-label, R holds mean AUROC "
-        "and names end in `_auroc`.",
+        f"{', '.join(f'`{name}`' for name in SCORINGS)}; `joint` is that of class-incremental sequences. "
+        "Where all tasks are multi-label, R holds mean AUROC and names end in `_auroc`.",
         interpolated=False,
     ),
     "stability": Stage(

@@ -19,8 +19,11 @@ from harness.measures.probes.kinds import (
     ProbeKind,
 )
 
-SCORINGS = {"head": "head", **{kind.name: kind.title for kind in PROBE_KINDS}}
-"""Ways to score a task, with their titles: its own head, and every kind of probe."""
+JOINT = "joint"
+"""Scoring of class-incremental sequences: the heads of all stages so far answer together."""
+
+SCORINGS = {"head": "head", JOINT: "joint head", **{kind.name: kind.title for kind in PROBE_KINDS}}
+"""Ways to score a task, with titles: its own head, all heads so far together, and every kind of probe."""
 
 _FORGETTING = "harness.measures.forgetting"
 _DRIFT = "harness.measures.drift"

@@ -13,6 +13,7 @@ from harness.config import (
     ReplayConfig,
     TaskConfig,
     TrainedMappingConfig,
+    count_classes,
     tasks_in_order,
 )
 from harness.finetuning import (
@@ -27,30 +28,19 @@ from harness.mappings import (
 from harness.runs import list_subjects
 from harness.tracking import plan_work
 
-# training images and classes of the built-in tasks
-EMBEDDED = {"digits": (1257, 10), "shapes": (1000, 12), "textures": (1000, 6), "counts": (1000, 3)}
+# training images of the built-in tasks
+EMBEDDED = {"digits": 1257, "shapes": 1000, "textures": 1000, "counts": 1000}
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-
-
-def count_classes(task: TaskConfig) -> int | None:
-    """Count a task's classes or labels; None: unknown before its images are loaded."""
-    if isinstance(task, EmbeddedTaskConfig):
-        return EMBEDDED[task.name][1]
-    labels = getattr(task, "classes", None) or getattr(task, "label_columns", None)
-    known = [names for names in (labels, getattr(task, "class_names", None)) if names is not None]
-    if not known:
-        return None
-    # a label that stands for "none of them" is not a class
-    no_label = getattr(task, "no_label", None)
-    return len(known[0]) - any(no_label in names for names in known)
 
 
 def count_training_images(task: TaskConfig) -> int | None:
     """Count a task's training images; None: unknown before they are loaded."""
+    if task.n_per_class is None and task.part is not None:
+        return None
     if task.n_train is not None:
         return task.n_train
     if task.n_per_class is None:
-        return EMBEDDED[task.name][0] if isinstance(task, EmbeddedTaskConfig) else None
+        return EMBEDDED[task.name] if isinstance(task, EmbeddedTaskConfig) else None
     n_classes = count_classes(task)
     # a multi-label image counts for each of its labels
     return None if n_classes is None or getattr(task, "multi_label", False) else task.n_per_class * n_classes

@@ -21,6 +21,7 @@ from harness.config import (
     PythonBackboneConfig,
     SimulatedConfig,
     check_tunable,
+    count_classes,
     map_hash,
     one_by_one,
     tasks_in_order,
@@ -45,7 +46,6 @@ from harness.studies.availability import (
 from harness.studies.costs import (
     PlannedRun,
     Speed,
-    count_classes,
     count_fit_steps,
     count_fits,
     count_images_per_step,
