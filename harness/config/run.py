@@ -78,6 +78,13 @@ class FinetuneConfig(Section):
         False,
         description="memory format of images and kernels; for convolutions on a GPU in mixed precision",
     )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the target that is spread evenly over all classes",
+        json_schema_extra=LATER,
+    )
 
     @model_validator(mode="after")
     def _batch_can_be_shared(self) -> FinetuneConfig:
@@ -93,6 +100,12 @@ class SnapshotsConfig(Section):
     first: Count = Field(1, description="first step after 0")
     ratio: float = Field(2.0, gt=1, description="of one step to the next")
     at_epoch_ends: bool = Field(True, description="whether epoch ends are kept too")
+    evenly: Count | None = Field(
+        None,
+        description="this many per task after step 0, evenly spaced, instead of the series and epoch ends; "
+        "null: the series",
+        json_schema_extra=LATER,
+    )
     resume_every: Count = Field(50, description="optimizer steps between checkpoints for resuming")
 
 

@@ -40,6 +40,7 @@ from harness.finetuning.checkpoints import (
     write_checkpoint,
 )
 from harness.finetuning.gradient_norms import GradientNorms
+from harness.finetuning.methods.head_start import start_heads
 from harness.finetuning.methods.objectives import build_objective
 from harness.finetuning.methods.stages import TrainingStage
 from harness.finetuning.methods.tuned import tune
@@ -113,6 +114,11 @@ class _Training:
         self.model = tune(backbone, [one.n_classes for one in tasks], config.method, config.seed, tasks)
         if self.settings.channels_last:
             self.model.to(memory_format=torch.channels_last)
+        # the checkpoint to resume from, cleared once its stage has read it
+        self.checkpoint = find_checkpoint(folder / "checkpoints")
+        self.start = checkpoint_step(self.checkpoint) if self.checkpoint else 0
+        if self.checkpoint is None:
+            start_heads(self.model, config.method, backbone, tasks, accelerator.device)
         self.objective = build_objective(config, self.model, tasks, backbone, accelerator)
         self.gradients = GradientNorms(self.model.parameters_by_layer())
         self.evaluated = set(evaluation_steps(config.stability, self.begins[1:]))
@@ -124,9 +130,6 @@ class _Training:
             config.probes.batch_size,
             accelerator.device,
         )
-        # the checkpoint to resume from, cleared once its stage has read it
-        self.checkpoint = find_checkpoint(folder / "checkpoints")
-        self.start = checkpoint_step(self.checkpoint) if self.checkpoint else 0
 
     def run(self, wanted: Sequence[int]) -> None:
         """Train all stages that are not done yet; take snapshots after the steps in `wanted`."""

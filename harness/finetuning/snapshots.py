@@ -79,7 +79,13 @@ class SnapshotManifest:
 
 
 def snapshot_steps(config: SnapshotsConfig, n_steps: int, steps_per_epoch: int) -> list[int]:
-    """Return the steps to keep: 0, a geometric series, epoch ends if wanted, and the last."""
+    """Return the steps to keep: 0, a geometric series, epoch ends if wanted, and the last.
+
+    With `config.evenly`, that many evenly spaced steps instead of series and epoch ends, or all if there are
+    fewer.
+    """
+    if config.evenly is not None:
+        return sorted({round(n_steps * part / config.evenly) for part in range(config.evenly + 1)})
     steps, place = {0, n_steps}, float(config.first)
     while place < n_steps:
         steps.add(round(place))

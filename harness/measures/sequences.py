@@ -140,7 +140,7 @@ def name_sequence(
     probes: Mapping[int, Mapping[str, Any]],
     tasks: Sequence[str],
     ends: Sequence[int],
-    heads_are_texts: bool,
+    heads_are_made: bool,
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """Name the measures at the end of every task, of the tasks so far: ``sequence/<scoring>/<measure>``.
 
@@ -154,11 +154,11 @@ def name_sequence(
         In order of training.
     ends : sequence of int
         Optimizer step at the end of each task; fewer than tasks while training.
-    heads_are_texts : bool
-        Whether heads are class texts, as for FLYP, and so work before training. A zero-initialised head is
-        at chance.
+    heads_are_made : bool
+        Whether heads work before training: class texts, as for FLYP, or probes. A zero-initialised head is at
+        chance.
     """
-    scored_before = set(SCORINGS) - {JOINT} - (set() if heads_are_texts else {"head"})
+    scored_before = set(SCORINGS) - {JOINT} - (set() if heads_are_made else {"head"})
     several = all(name in probes[0]["multi_label"] for name in tasks)
     matrices = {}
     for scoring in SCORINGS:

@@ -67,7 +67,7 @@ def plan_steps(config: Config) -> tuple[int | None, list[int] | None]:
             return None, None
         else:
             lengths.append((settings.max_steps, settings.max_steps))
-            known = known and not config.snapshots.at_epoch_ends
+            known = known and (config.snapshots.evenly is not None or not config.snapshots.at_epoch_ends)
     n_steps = sum(n_own for n_own, _ in lengths)
     return n_steps, sequence_steps(config.snapshots, lengths) if known else None
 
@@ -214,6 +214,8 @@ class PlannedRun:
     weights, tokens, disk : int or None
         Bytes of memory for weights while fine-tuning, of tokens (`token_bytes`), and of files.
     seconds : float or None
+    snapshots : int or None
+        Bytes of files of snapshots, a part of `disk`.
     """
 
     name: str
@@ -225,3 +227,4 @@ class PlannedRun:
     tokens: int | None
     disk: int | None
     seconds: float | None = None
+    snapshots: int | None = None

@@ -189,6 +189,7 @@ def plan_run(config: Config, size: tuple[int, int] | None) -> PlannedRun:
         training_bytes(network.n_all, n_trained, kept),
         None if size is None else token_bytes(size[0], network.widths, config.mapping, n_snapshots),
         disk,
+        snapshots=None if snapshots is None else len(snapshots) * stored,
     )
 
 

@@ -124,7 +124,8 @@ def derive_sequence(
     reached = [step for step in ends if step in steps]
     probes = {step: read_probes(run, step) for step in (0, *reached)}
     names = [task.name for task in tasks]
-    yield from name_sequence(probes, names, reached, METHODS[config.method.name].needs_texts)
+    made = METHODS[config.method.name].needs_texts or getattr(config.method, "head", "zero") != "zero"
+    yield from name_sequence(probes, names, reached, made)
 
 
 def derive_stability(

@@ -55,7 +55,16 @@ class Objective(nn.Module):
     """The task's loss alone. A step computes everything in `forward`, as data-parallel training requires.
 
     In a sequence, the loop sets `task` to the current one.
+
+    Attributes
+    ----------
+    model : TunedModel
+    task : Task
+    smoothing : float
+        Of labels, ``finetune.label_smoothing``.
     """
+
+    smoothing = 0.0
 
     def __init__(self, model: TunedModel, task: Task) -> None:
         super().__init__()
@@ -64,7 +73,14 @@ class Objective(nn.Module):
 
     def forward(self, images: Float[Tensor, "n_images 3 height width"], labels: Tensor) -> Terms:
         """Compute the weighted terms of the loss by name; the loss is their sum."""
-        return {"task_loss": self.task.loss(self.model(images).float(), labels)}
+        return {"task_loss": self.task_loss(self.model(images), labels)}
+
+    def task_loss(
+        self, logits: Float[Tensor, "n_images n_classes"], labels: Tensor, task: Task | None = None
+    ) -> Float[Tensor, ""]:
+        """Compute the loss of a task, by default the current one, with the run's label smoothing."""
+        found: Tensor = (task or self.task).loss(logits.float(), labels, self.smoothing)
+        return found
 
 
 def build(model: TunedModel, task: Task, context: Context) -> Objective:

@@ -49,6 +49,11 @@ def build_objective(
             f"finetune.accumulation: found {config.finetune.accumulation}, expected 1: "
             f"method {method.name} contrasts the images of a whole batch"
         )
+    if config.finetune.label_smoothing and method.needs_texts:
+        raise InputError(
+            f"finetune.label_smoothing: found {config.finetune.label_smoothing}, expected 0: method "
+            f"{method.name} has no labels to smooth"
+        )
     context = Context(
         backbone,
         config.method,
@@ -59,4 +64,5 @@ def build_objective(
         tasks,
     )
     objective: Objective = method.load("objective")(model, tasks[0], context)
+    objective.smoothing = config.finetune.label_smoothing
     return objective

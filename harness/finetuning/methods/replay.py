@@ -109,13 +109,13 @@ class Replay(Objective):
         new, *replayed = features.split([len(images), *map(len, drawn)])
         losses = []
         for earlier, (own, target) in enumerate(zip(replayed, targets, strict=True)):
-            head, task = self.model.heads[earlier], self._tasks[earlier]
-            logits = head(own).float()
+            task = self._tasks[earlier]
+            logits = self.model.classify(own, earlier)
             # a head without images takes part all the same, as data-parallel training requires
-            losses.append(logits.sum() if target is None else len(own) * task.loss(logits, target))
+            losses.append(logits.sum() if target is None else len(own) * self.task_loss(logits, target, task))
         n_replayed = sum(map(len, drawn))
         return {
-            "task_loss": (1 - self._share) * self.task.loss(self.model.classify(new).float(), labels),
+            "task_loss": (1 - self._share) * self.task_loss(self.model.classify(new), labels),
             "replay_loss": self._share * torch.stack(losses).sum() / n_replayed,
         }
 
