@@ -57,6 +57,7 @@ EXPECTED = {
     "forgetting/shapes/delta_knn": (SIGNED, "higher", False, "signed"),
     "sequence/head/average_accuracy": (FRACTION, "higher", True, "number"),
     "sequence/head/average_auroc": (FRACTION, "higher", True, "number"),
+    "sequence/joint/average_accuracy": (FRACTION, "higher", True, "number"),
     "sequence/linear/backward_transfer": (SIGNED, "higher", True, "signed"),
     "sequence/knn/forward_transfer": (SIGNED, "higher", True, "signed"),
     "sequence/knn/forward_transfer_auroc": (SIGNED, "higher", True, "signed"),
@@ -333,7 +334,7 @@ def test_code_is_where_it_is_said_to_be(code: str) -> None:
 
 
 def test_kinds_of_probe() -> None:
-    assert list(SCORINGS) == ["head", "linear", "knn", "zero_shot"]
+    assert list(SCORINGS) == ["head", "joint", "linear", "knn", "zero_shot"]
     for kind in PROBE_KINDS:
         assert callable(import_module(f"harness.measures.probes.{kind.name}").probe)
         change = describe(f"forgetting/shapes/{kind.delta}")
