@@ -16,6 +16,7 @@ from harness.reporting.figures.legends import draw_legend, mark_point
 from harness.reporting.figures.panels import (
     Line,
     fade,
+    label_lowest,
     make_panels,
     share_limits,
 )
@@ -51,6 +52,11 @@ def draw_gaps(lines: Sequence[Line]) -> Figure:
                 else:
                     ax.set_axis_off()
         share_limits(drawn)
+        for ax in drawn:
+            # room for whole crosses at the edge
+            low, high = ax.get_ylim()
+            ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        label_lowest(drawn, "steps on the new task")
         draw_legend(figure, lines, [mark_point("lowest after the start", "full", "x")])
     return figure
 
@@ -78,7 +84,6 @@ def _draw_gap(ax: Axes, lines: Sequence[Line], tasks: Sequence[str], earlier: in
     ax.axvline(0, color=FAINT, linestyle=":", linewidth=0.8, zorder=1)
     measure = "AUROC" if found and metric_is_auroc(lines, tasks[earlier]) else "accuracy"
     ax.set_title(f"{tasks[earlier]} {measure}, {tasks[start]} starts", fontsize=8.5)
-    ax.set_xlabel(f"steps on {tasks[start]}")
     return found
 
 
