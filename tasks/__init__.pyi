@@ -3,6 +3,7 @@ from .corrupted import (
 )
 from .load import (
     load_task,
+    load_tasks,
 )
 from .losses import (
     label_loss,
@@ -51,6 +52,7 @@ __all__ = [
     "label_loss",
     "label_scenes",
     "load_task",
+    "load_tasks",
     "render_scenes",
     "sample_scene",
     "sample_scenes",

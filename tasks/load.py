@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,10 @@ from harness.config import (
     TableTaskConfig,
     TaskConfig,
 )
-from harness.storage import unknown_name
+from harness.storage import (
+    InputError,
+    unknown_name,
+)
 from tasks.shift import find_shifts
 
 if TYPE_CHECKING:
@@ -79,12 +83,45 @@ def load_task(
     if image_size is not None:
         settings["image_size"] = image_size
     config = SOURCES[source](name=name, n_train=n_train, n_test=n_test, seed=seed, **settings)
+    if config.classes_per_stage is not None:
+        raise InputError(
+            f"task.classes_per_stage: found {config.classes_per_stage} with the single task {name}, expected "
+            "in the configuration of a run, where it makes a sequence"
+        )
+    if config.part is not None:
+        from tasks.class_stages import take_classes
+
+        return take_classes(_build(_whole(config), at_most), name, config.part)
     task = _build(config, at_most)
     shifts, corruptions = find_shifts(task, config)
     if not shifts and not corruptions:
         return task
     # those of ImageNet's variants are there already
     return replace(task, shifts=(*task.shifts, *shifts), corruptions=corruptions)
+
+
+def load_tasks(configs: Sequence[TaskConfig]) -> tuple[Task, ...]:
+    """Load the tasks of a run in order; the whole of which several are stages is loaded once."""
+    wholes: dict[str, Task] = {}
+    found = []
+    for config in configs:
+        if config.part is None:
+            found.append(load_task(**config.model_dump()))
+            continue
+        from tasks.class_stages import take_classes
+
+        whole = _whole(config)
+        key = whole.model_dump_json()
+        if key not in wholes:
+            wholes[key] = load_task(**whole.model_dump())
+        found.append(take_classes(wholes[key], config.name, config.part))
+    return tuple(found)
+
+
+def _whole(stage: TaskConfig) -> TaskConfig:
+    """Return the settings of the task that a stage is a part of."""
+    assert stage.part is not None
+    return stage.model_copy(update={"name": stage.part.of, "part": None})
 
 
 def _build(config: TaskConfig, at_most: bool) -> Task:

@@ -8,7 +8,9 @@ from torch.nn import functional
 
 
 def label_loss(
-    logits: Float[Tensor, "n_images n_classes"], labels: Shaped[Tensor, "n_images *n_classes"]
+    logits: Float[Tensor, "n_images n_classes"],
+    labels: Shaped[Tensor, "n_images *n_classes"],
+    smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Compute the mean loss of a batch.
 
@@ -18,7 +20,13 @@ def label_loss(
     labels : int tensor [n_images], or float tensor [n_images, n_classes] of 0 and 1
         Class indices: cross-entropy. Multiple labels: sigmoid binary cross-entropy, averaged over images and
         labels.
+    smoothing : float
+        Share ε of the target that is spread evenly (Szegedy et al. 2016): over the classes, or over presence
+        and absence of every label, (1 − ε) y + ε/2.
     """
     if labels.ndim == 2:
-        return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
-    return functional.cross_entropy(logits, labels)
+        target = labels.to(logits.dtype)
+        if smoothing:
+            target = (1 - smoothing) * target + smoothing / 2
+        return functional.binary_cross_entropy_with_logits(logits, target)
+    return functional.cross_entropy(logits, labels, label_smoothing=smoothing)

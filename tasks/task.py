@@ -132,10 +132,13 @@ class Task:
         return len(self.class_names)
 
     def loss(
-        self, logits: Float[Tensor, "n_images n_classes"], labels: Shaped[Tensor, "n_images *n_classes"]
+        self,
+        logits: Float[Tensor, "n_images n_classes"],
+        labels: Shaped[Tensor, "n_images *n_classes"],
+        smoothing: float = 0.0,
     ) -> Float[Tensor, ""]:
         """Mean loss of a batch (`tasks.losses`)."""
-        return label_loss(logits, labels)
+        return label_loss(logits, labels, smoothing)
 
     def describe(self) -> dict[str, Any]:
         """Describe the task for a run's manifest."""

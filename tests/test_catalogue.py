@@ -73,6 +73,7 @@ EXPECTED = {
     "shift/imagenet/r/pretrained_head_relative_drop": (ANY, "lower", False, "signed"),
     "sequence/head/average_accuracy": (FRACTION, "higher", True, "number"),
     "sequence/head/average_auroc": (FRACTION, "higher", True, "number"),
+    "sequence/joint/average_accuracy": (FRACTION, "higher", True, "number"),
     "sequence/linear/backward_transfer": (SIGNED, "higher", True, "signed"),
     "sequence/knn/forward_transfer": (SIGNED, "higher", True, "signed"),
     "sequence/knn/forward_transfer_auroc": (SIGNED, "higher", True, "signed"),
@@ -80,6 +81,15 @@ EXPECTED = {
     "sequence/head/forgetting_chaudhry": (SIGNED, "lower", False, "signed"),
     "sequence/head/forgetting_max_all": (FRACTION, "lower", True, "number"),
     "sequence/head/relative_forgetting": (FRACTION, "lower", False, "number"),
+    "stability/digits/accuracy": (FRACTION, "higher", True, "number"),
+    "stability/digits/auroc": (FRACTION, "higher", True, "number"),
+    "stability/digits/before": (FRACTION, "higher", False, "number"),
+    "stability/digits/depth": (SIGNED, "lower", True, "signed"),
+    "stability/digits/depth_auroc": (SIGNED, "lower", True, "signed"),
+    "stability/digits/depth_step": ((1.0, math.inf), "neither", False, "number"),
+    "stability/digits/recovery": (FRACTION, "higher", False, "number"),
+    "stability/all/min_acc": (FRACTION, "higher", True, "number"),
+    "stability/all/wc_acc": (FRACTION, "higher", True, "number"),
     "drift/blocks.3/cka": (FRACTION, "neither", False, "number"),
     "drift/blocks.3/cka_unbiased": (SIGNED, "neither", False, "number"),
     "drift/features/distance": (UP, "neither", False, "number"),
@@ -349,7 +359,7 @@ def test_code_is_where_it_is_said_to_be(code: str) -> None:
 
 
 def test_kinds_of_probe() -> None:
-    assert list(SCORINGS) == ["head", "linear", "knn", "zero_shot", "pretrained_head"]
+    assert list(SCORINGS) == ["head", "joint", "linear", "knn", "zero_shot", "pretrained_head"]
     for kind in PROBE_KINDS:
         assert callable(import_module(f"harness.measures.probes.{kind.name}").probe)
         change = describe(f"forgetting/shapes/{kind.delta}")

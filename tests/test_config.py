@@ -38,6 +38,7 @@ NEEDED = {name: [f"brain.root={root}"] for name, root in ROOTS.items()} | {
     "imagefolder": ["task.root=/data/birds"],
     "table": ["task.table=/data/birds.csv"],
     "hub": ["task.repository=someone/birds"],
+    "imagenet": ["task.root=/data/imagenet"],
 }
 NEEDED["mocov3_b16"] = ["backbone.checkpoint=/data/vit-b-300ep.pth.tar"]
 for library in ("timm", "open_clip"):  # any of their networks

@@ -57,6 +57,7 @@ from harness.reporting.figures.sequences import (
     draw_matrices,
     read_matrix,
 )
+from harness.reporting.figures.stability import draw_gaps
 from harness.reporting.page import (
     choose_lines,
     write_report,
@@ -396,6 +397,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [
             *TINY, *SMALL_TRACKING, *SMALL, BOTH, "backbone.name=small",
             "snapshots.first=4", "snapshots.at_epoch_ends=false", f"runs_dir={root}/runs",
+            "stability.window=2",
         ]
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
@@ -427,13 +429,22 @@ def test_heads_and_probes_of_all_tasks_are_measured_at_every_snapshot(finished: 
     assert rows["sequence/linear/forward_transfer", 8] == pytest.approx(matrix[0][1] - initial[1])
     assert ("sequence/head/backward_transfer", 8) in rows
     assert ("sequence/head/forward_transfer", 8) not in rows
+    # heads around the boundary, on the same test images as at snapshots
+    for name, steps in (("digits", (4, 8)), ("textures", (8,))):
+        for step in steps:
+            assert rows[f"stability/{name}/accuracy", step] == rows[f"task/{name}/accuracy", step]
+    after = [rows["stability/digits/accuracy", step] for step in (5, 6, 8)]
+    assert rows["stability/digits/depth", 4] == rows["task/digits/accuracy", 4] - min(after[:2])
+    assert rows["stability/all/min_acc", 8] == min(after)
+    assert rows["stability/all/wc_acc", 8] == (rows["task/textures/accuracy", 8] + min(after)) / 2
     manifest = read_json(finished / "manifest.json")
     assert set(manifest["tasks"]) == {"digits", "textures", "shapes"}
     assert {"task", "task textures"} <= manifest["fingerprints"].keys()
 
 
 def test_every_row_is_in_the_catalogue(finished: Path) -> None:
-    assert "sequence/<scoring>/backward_transfer" in check_rows(finished)
+    patterns = check_rows(finished)
+    assert {"sequence/<scoring>/backward_transfer", "stability/all/wc_acc"} <= patterns
 
 
 def test_the_comparison_and_the_report_show_it(finished: Path) -> None:
@@ -456,6 +467,13 @@ def test_the_comparison_and_the_report_show_it(finished: Path) -> None:
     ]  # fmt: skip
     assert "BWT" in head.get_xlabel() and "FWT" not in head.get_xlabel() and "FWT" in probe.get_xlabel()
     assert not empty.axison
+    gap, *empty = draw_gaps([line]).axes
+    steps, scores = gap.lines[0].get_data()
+    assert steps.tolist() == [-2, -1, 0, 1, 2]
+    assert scores.tolist() == result.curve("stability/digits/accuracy")[[2, 3, 4, 5, 6]].tolist()
+    assert gap.get_title(loc="left") == "digits accuracy, textures starts" and not any(
+        ax.axison for ax in empty
+    )
     # every task has a panel with linear steps, so that no task is squeezed
     curves = draw_forgetting([line], ["shapes"]).axes
     titles = [ax.get_title(loc="left") for ax in curves]
@@ -463,6 +481,7 @@ def test_the_comparison_and_the_report_show_it(finished: Path) -> None:
     assert all(ax.get_xscale() == "linear" and ax.get_xticks().tolist() == [0, 4, 8] for ax in curves)
     page = write_report(finished.parent).read_text()
     assert page.count("One task after another") >= 2 and "<b>BWT</b>" in page
+    assert "The stability gap" in page and "WC-ACC" in page
 
 
 def test_what_else_reads_a_run_reads_a_sequence(finished: Path) -> None:

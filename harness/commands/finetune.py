@@ -13,6 +13,7 @@ from harness.config import (
     Config,
     check_tunable,
     load_config,
+    tasks_in_order,
 )
 
 
@@ -23,6 +24,7 @@ def run(config: Config) -> Path:
     from harness.finetuning import (
         adopt_training,
         build_accelerator,
+        check_tasks,
         finetune,
         fingerprint_method,
         record_training,
@@ -42,6 +44,7 @@ def run(config: Config) -> Path:
         track,
     )
 
+    check_tasks(config.method, [task.name for task in tasks_in_order(config.task)])
     accelerator = build_accelerator(config.finetune)
     folder = run_folder(config)
     with hold_run(folder) if accelerator.is_main_process else nullcontext():

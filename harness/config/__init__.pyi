@@ -23,6 +23,10 @@ from .claim import (
     ClaimPlan,
     read_plan,
 )
+from .class_stages import (
+    EMBEDDED_CLASSES,
+    count_classes,
+)
 from .compose import (
     MAPPED,
     config_hash,
@@ -63,6 +67,7 @@ from .method import (
     EwcConfig,
     FlypConfig,
     FullConfig,
+    HeadConfig,
     L2SpConfig,
     L2SpLdifsConfig,
     LdifsConfig,
@@ -71,6 +76,7 @@ from .method import (
     LwfConfig,
     MethodConfig,
     PythonMethodConfig,
+    ReplayConfig,
 )
 from .overrides import (
     parse_override,
@@ -82,6 +88,7 @@ from .run import (
     EvidenceConfig,
     FinetuneConfig,
     SnapshotsConfig,
+    StabilityConfig,
 )
 from .shifts import (
     ALL_CORRUPTIONS,
@@ -96,6 +103,7 @@ from .shifts import (
     chosen_world_shifts,
 )
 from .task import (
+    ClassPart,
     EmbeddedTaskConfig,
     ExternalTaskConfig,
     HubTaskConfig,
@@ -104,6 +112,7 @@ from .task import (
     LabelConfig,
     MedmnistTaskConfig,
     PythonTaskConfig,
+    SequenceConfig,
     TableTaskConfig,
     TaskConfig,
     main_measure,
@@ -114,6 +123,7 @@ __all__ = [
     "ALL_CORRUPTIONS",
     "CORRUPTIONS",
     "CORRUPTION_GROUPS",
+    "EMBEDDED_CLASSES",
     "GROUPS",
     "MAPPED",
     "PACKAGE_FOLDER",
@@ -131,6 +141,7 @@ __all__ = [
     "BitFitConfig",
     "BrainConfig",
     "ClaimPlan",
+    "ClassPart",
     "Config",
     "ContrastConfig",
     "DiffusionBackboneConfig",
@@ -144,6 +155,7 @@ __all__ = [
     "FreeSelectorsConfig",
     "FullConfig",
     "GrayordinatesConfig",
+    "HeadConfig",
     "HubTaskConfig",
     "ImagefolderTaskConfig",
     "ImagenetTaskConfig",
@@ -164,11 +176,14 @@ __all__ = [
     "PythonBrainConfig",
     "PythonMethodConfig",
     "PythonTaskConfig",
+    "ReplayConfig",
     "Section",
+    "SequenceConfig",
     "Setting",
     "ShiftsConfig",
     "SimulatedConfig",
     "SnapshotsConfig",
+    "StabilityConfig",
     "TableTaskConfig",
     "TaskConfig",
     "ThroughTimeConfig",
@@ -179,6 +194,7 @@ __all__ = [
     "chosen_corruptions",
     "chosen_world_shifts",
     "config_hash",
+    "count_classes",
     "describe_settings",
     "determining",
     "flatten",

@@ -23,7 +23,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from harness.config.backbone import name_by_model
+from harness.config.base import leave_later_out
 from harness.config.brain import one_by_one
+from harness.config.class_stages import split_classes
 from harness.config.folders import (
     CONFIGS,
     GROUPS,
@@ -68,6 +70,7 @@ def load_config(overrides: list[str]) -> Config:
     names = _find_sequence(parsed)
     if len(names) < 2:
         config = _validate(_resolve(parsed, *names))
+        config = config.model_copy(update={"task": split_classes(config.task)})
     else:
         # each is composed as if alone, so overrides of task apply to all
         containers = {name: _resolve(parsed, name) for name in names}
@@ -79,6 +82,7 @@ def load_config(overrides: list[str]) -> Config:
                 raise InputError(f"{override.name}: no task of the sequence is python, expected one")
         tasks = [container["task"] for container in containers.values()]
         config = _validate(containers[names[0]] | {"task": {"source": "sequence", "tasks": tasks}})
+        split_classes(config.task)
     for axis, values in config.study.grid.items():
         _check_grid_axis(axis, values)
     return _fill_in_probes(config)
@@ -92,7 +96,8 @@ def load_probe(option: str) -> TaskConfig:
 
 def probe_tasks(config: Config) -> tuple[TaskConfig, ...]:
     """Return the settings of a run's probe tasks; the tasks that it is fine-tuned on are not among them."""
-    trained = {task.name for task in tasks_in_order(config.task)}
+    tasks = tasks_in_order(config.task)
+    trained = {task.name for task in tasks} | {task.part.of for task in tasks if task.part is not None}
     probes = zip(config.probes.names, config.probes.tasks, strict=True)
     return tuple(
         load_probe(task) if isinstance(task, str) else task for name, task in probes if name not in trained
@@ -260,8 +265,9 @@ def map_hash(config: Config) -> str:
 
 
 def _hashed(config: Config) -> dict[str, Any]:
-    content = determining(config)
-    _leave_out_unset_shifts(content)
+    content = leave_later_out(config, determining(config))
+    if not _measures_shifts(config):
+        del content["shifts"]
     if content["brain"]["subjects"] is None:
         del content["brain"][
             "subjects"
@@ -269,21 +275,10 @@ def _hashed(config: Config) -> dict[str, Any]:
     return content
 
 
-def _leave_out_unset_shifts(content: dict[str, Any]) -> None:
-    """Remove settings of shifts where none is measured: such runs keep the names they had before."""
-    task, probes = content["task"], content["probes"]
-    sections = [
-        *task.get("tasks", [task]),
-        *(one for one in probes["tasks"] if isinstance(one, dict)),
-        probes,
-    ]
-    measured = any(section.get("shifts") or section.get("variants") for section in sections)
-    for section in sections:
-        for name in ("shifts", "held_out"):
-            if name in section and not section[name]:
-                del section[name]
-    if not measured:
-        del content["shifts"]
+def _measures_shifts(config: Config) -> bool:
+    """Whether `Config.shifts` has an effect."""
+    tasks = [*tasks_in_order(config.task), *probe_tasks(config)]
+    return bool(config.probes.shifts) or any(task.shifts or getattr(task, "variants", ()) for task in tasks)
 
 
 def flatten(config: Config) -> dict[str, str]:

@@ -4,17 +4,49 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.config.base import (
+    LATER,
     Count,
     Name,
     Section,
+    Seed,
 )
 from harness.config.python import PythonSection
 
 
-class AllWeightsConfig(Section):
+class HeadConfig(Section):
+    """Settings shared by all methods with a head of their own: how it starts, and batch norm."""
+
+    head: Literal["zero", "zero_shot", "linear_probe"] = Field(
+        "zero",
+        description="how heads start: at zero, from class texts, or from a linear probe on step 0's features",
+        json_schema_extra=LATER,
+    )
+    frozen_head: bool = Field(False, description="whether heads stay as they start", json_schema_extra=LATER)
+    batch_norm: Literal["train", "frozen"] = Field(
+        "train",
+        description="batch-norm statistics: of each batch, with running means updated, or as pretrained",
+        json_schema_extra=LATER,
+    )
+
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> HeadConfig:
+        name = getattr(self, "name", "")
+        if self.frozen_head and name in ("linear_probe", "lp_ft"):
+            raise ValueError(
+                f"found frozen_head with {name}, which trains the head; expected frozen_head=false"
+            )
+        if self.frozen_head and self.head == "zero":
+            raise ValueError(
+                "found frozen_head with head zero, which gives no gradient; expected head=zero_shot or "
+                "head=linear_probe"
+            )
+        return self
+
+
+class AllWeightsConfig(HeadConfig):
     """Settings shared by all methods that train all weights."""
 
     frozen_blocks: int = Field(
@@ -31,7 +63,7 @@ class FullConfig(AllWeightsConfig):
     name: Literal["full"] = "full"
 
 
-class LinearProbeConfig(Section):
+class LinearProbeConfig(HeadConfig):
     """Only a linear head is trained."""
 
     name: Literal["linear_probe"] = "linear_probe"
@@ -46,7 +78,7 @@ class LpFtConfig(AllWeightsConfig):
     lr_factor: float = Field(0.1, gt=0, description="learning rate of the other steps / finetune.lr")
 
 
-class LoraConfig(Section):
+class LoraConfig(HeadConfig):
     """Low-rank updates of the weights and the head are trained (Hu et al. 2022)."""
 
     name: Literal["lora"] = "lora"
@@ -56,7 +88,7 @@ class LoraConfig(Section):
     targets: str | None = Field(None, description="regular expression of modules; null: attention and MLP")
 
 
-class BitFitConfig(Section):
+class BitFitConfig(HeadConfig):
     """Biases and the head are trained (Ben Zaken et al. 2022)."""
 
     name: Literal["bitfit"] = "bitfit"
@@ -113,6 +145,19 @@ class LwfConfig(ProxyConfig):
     temperature: float = Field(2.0, gt=0, description="temperature of both distributions")
 
 
+class ReplayConfig(AllWeightsConfig):
+    """All weights, with images of earlier tasks of a sequence beside new ones (Chaudhry et al. 2019)."""
+
+    name: Literal["replay"] = "replay"
+    per_class: Count = Field(
+        20, description="images kept of every class of earlier tasks, or all that a class has"
+    )
+    share: float = Field(0.5, gt=0, lt=1, description="of replayed images in a step, and of the loss")
+    buffer_seed: Seed | None = Field(
+        None, description="of the choice of images to keep; null: the run's seed"
+    )
+
+
 class FlypConfig(Section):
     """Both towers, with the contrastive loss of their pretraining (Goyal et al. 2023)."""
 
@@ -141,6 +186,7 @@ MethodConfig = (
     | LdifsConfig
     | EwcConfig
     | LwfConfig
+    | ReplayConfig
     | FlypConfig
     | PythonMethodConfig
 )

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from harness.config.backbone import AnyBackboneConfig
 from harness.config.base import (
+    LATER,
     Count,
     Name,
     Section,
@@ -78,6 +79,13 @@ class FinetuneConfig(Section):
         False,
         description="memory format of images and kernels; for convolutions on a GPU in mixed precision",
     )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the target that is spread evenly over all classes",
+        json_schema_extra=LATER,
+    )
 
     @model_validator(mode="after")
     def _batch_can_be_shared(self) -> FinetuneConfig:
@@ -93,7 +101,23 @@ class SnapshotsConfig(Section):
     first: Count = Field(1, description="first step after 0")
     ratio: float = Field(2.0, gt=1, description="of one step to the next")
     at_epoch_ends: bool = Field(True, description="whether epoch ends are kept too")
+    evenly: Count | None = Field(
+        None,
+        description="this many per task after step 0, evenly spaced, instead of the series and epoch ends; "
+        "null: the series",
+        json_schema_extra=LATER,
+    )
     resume_every: Count = Field(50, description="optimizer steps between checkpoints for resuming")
+
+
+class StabilityConfig(Section):
+    """Evaluation of a sequence's heads around the end of each task (De Lange et al. 2023)."""
+
+    window: int = Field(
+        0, ge=0, description="optimizer steps before and after the end of each task to evaluate; 0: none"
+    )
+    interval: Count = Field(1, description="optimizer steps between evaluations")
+    n_test: Count = Field(500, description="test images per task, evenly spaced, or all if it has fewer")
 
 
 class ProbesConfig(Section):
@@ -110,7 +134,9 @@ class ProbesConfig(Section):
     n_drift: int = Field(500, ge=4, description="stimuli for comparing representations with step 0")
     batch_size: Count = Field(128, description="images per forward pass")
     shifts: tuple[str, ...] = Field(
-        (), description="shifts as in task.shifts, of every probe that has them; those of single probes add"
+        (),
+        description="shifts as in task.shifts, of every probe that has them; those of single probes add",
+        json_schema_extra=LATER,
     )
 
     @model_validator(mode="after")
@@ -165,6 +191,7 @@ class Config(Section):
     study: StudyConfig
     finetune: FinetuneConfig = FinetuneConfig()
     snapshots: SnapshotsConfig = SnapshotsConfig()
+    stability: StabilityConfig = Field(StabilityConfig(), json_schema_extra=LATER)
     probes: ProbesConfig = ProbesConfig()
     shifts: ShiftsConfig = ShiftsConfig()
     evidence: EvidenceConfig = EvidenceConfig()

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from harness.config.base import (
+    LATER,
     Count,
     Name,
     Section,
@@ -25,6 +26,16 @@ def _as_text(value: object) -> object:
 
 
 SplitName = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
+
+
+class ClassPart(Section):
+    """Classes of one stage of a class-incremental sequence; ``task.classes_per_stage`` writes it."""
+
+    of: Name = Field(description="name of the whole task")
+    n_classes: Count = Field(description="classes of the whole task")
+    classes: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        min_length=2, description="the stage's classes, as numbers of the whole task's"
+    )
 
 
 class BaseTaskConfig(Section):
@@ -46,6 +57,26 @@ class BaseTaskConfig(Section):
         description="distribution shifts to measure: corruptions, or noise, blur, weather, digital, or one "
         "of them; of tasks of the shapes world also world, or textures, colours, backgrounds, "
         "sizes, combinations",
+        json_schema_extra=LATER,
+    )
+    classes_per_stage: int | None = Field(
+        None,
+        ge=2,
+        description="makes a sequence of stages with so many classes each; null: one task with all classes",
+        json_schema_extra=LATER,
+    )
+    class_order_seed: Seed | None = Field(
+        None,
+        description="of the order in which classes come into stages; null: as in the data",
+        json_schema_extra=LATER,
+    )
+    n_classes: Count | None = Field(
+        None,
+        description="number of classes, for classes_per_stage where no other setting says it",
+        json_schema_extra=LATER,
+    )
+    part: ClassPart | None = Field(
+        None, description="the stage of a sequence, written by classes_per_stage", json_schema_extra=LATER
     )
 
     @model_validator(mode="after")
@@ -70,6 +101,7 @@ class EmbeddedTaskConfig(BaseTaskConfig):
         False,
         description="whether combinations of shape, colour and texture that pretraining never saw are left "
         "out of all images but those of the shift combinations; only in the shapes world",
+        json_schema_extra=LATER,
     )
 
 
@@ -261,8 +293,19 @@ class SequenceConfig(Section):
         return self
 
     @property
+    def whole(self) -> str | None:
+        """Name of the task whose classes the tasks divide among them; None if they are tasks of their own."""
+        wholes = {task.part.of if task.part is not None else None for task in self.tasks}
+        return wholes.pop() if len(wholes) == 1 else None
+
+    @property
     def name(self) -> str:
-        """Names of the tasks, such as ``digits+textures``; of many, the first and the number of others."""
+        """Names of the tasks, such as ``digits+textures``; of many, the first and the number of others.
+
+        A class-incremental sequence has that of the whole task and the number of stages: ``digits-5stages``.
+        """
+        if self.whole is not None:
+            return f"{self.whole}-{len(self.tasks)}stages"
         whole = "+".join(task.name for task in self.tasks)
         # part of file names, which are limited to 255 characters
         return whole if len(whole) <= 100 else f"{self.tasks[0].name}+{len(self.tasks) - 1}more"

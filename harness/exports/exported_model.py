@@ -82,7 +82,7 @@ class ExportedModel:
     @property
     def normalised(self) -> bool:
         """Whether the head takes features of unit length."""
-        return self.model.texts is not None
+        return self.model.normalises
 
     def classify(self, features: Float[Tensor, "n_images n_channels"]) -> Float[Tensor, "n_images n_classes"]:
         """Compute the exported head's logits from features."""

@@ -171,9 +171,9 @@ def _read_model(
 ) -> ExportedModel:
     from harness.backbones import describe_origin
     from harness.finetuning import read_tuned
-    from tasks import load_task
+    from tasks import load_tasks
 
-    tasks = [load_task(**one.model_dump()) for one in tasks_in_order(config.task)]
+    tasks = load_tasks(tasks_in_order(config.task))
     model = read_tuned(config, run, step, tasks)
     place = _choose_head(model, tasks, task, step)
     return ExportedModel(

@@ -19,6 +19,7 @@ from .methods.objective import (
 )
 from .methods.records import (
     METHODS,
+    check_tasks,
     fingerprint_method,
 )
 from .methods.tuned import (
@@ -50,6 +51,7 @@ __all__ = [
     "adopt_training",
     "build_accelerator",
     "check_division",
+    "check_tasks",
     "count_given_cores",
     "finetune",
     "fingerprint_method",

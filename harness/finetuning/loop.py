@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,10 @@ from harness.finetuning.batches import (
     load_batches,
     plan_sequence,
 )
+from harness.finetuning.boundaries import (
+    BoundaryScores,
+    evaluation_steps,
+)
 from harness.finetuning.checkpoints import (
     checkpoint_step,
     find_checkpoint,
@@ -36,6 +40,7 @@ from harness.finetuning.checkpoints import (
     write_checkpoint,
 )
 from harness.finetuning.gradient_norms import GradientNorms
+from harness.finetuning.methods.head_start import start_heads
 from harness.finetuning.methods.objectives import build_objective
 from harness.finetuning.methods.stages import TrainingStage
 from harness.finetuning.methods.tuned import tune
@@ -109,11 +114,22 @@ class _Training:
         self.model = tune(backbone, [one.n_classes for one in tasks], config.method, config.seed, tasks)
         if self.settings.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        self.objective = build_objective(config, self.model, tasks[0], backbone, accelerator)
-        self.gradients = GradientNorms(self.model.parameters_by_layer())
         # the checkpoint to resume from, cleared once its stage has read it
         self.checkpoint = find_checkpoint(folder / "checkpoints")
         self.start = checkpoint_step(self.checkpoint) if self.checkpoint else 0
+        if self.checkpoint is None:
+            start_heads(self.model, config.method, backbone, tasks, accelerator.device)
+        self.objective = build_objective(config, self.model, tasks, backbone, accelerator)
+        self.gradients = GradientNorms(self.model.parameters_by_layer())
+        self.evaluated = set(evaluation_steps(config.stability, self.begins[1:]))
+        self.boundaries = BoundaryScores(
+            self.model,
+            tasks,
+            backbone.preprocessing,
+            config.stability,
+            config.probes.batch_size,
+            accelerator.device,
+        )
 
     def run(self, wanted: Sequence[int]) -> None:
         """Train all stages that are not done yet; take snapshots after the steps in `wanted`."""
@@ -130,9 +146,11 @@ class _Training:
                     continue
                 if stage.place != place:
                     place, batches = stage.place, self._load_batches(stage.place)
-                for step in self._train_stage(stage, batches, wanted):
+                for step in self._train_stage(stage, batches, self.evaluated.union(wanted)):
                     if journal is not None:
                         kept = self.gradients.take() if step.done in wanted else {}
+                        if step.done in self.evaluated:
+                            kept |= self.boundaries.measure(stage.place)
                         journal.log(step.done, step.rows() | kept)
                     bar.set_postfix(loss=f"{step.loss:.3f}", refresh=False)
                     bar.update()
@@ -145,11 +163,11 @@ class _Training:
         images, preprocessing = self.tasks[place].train, self.backbone.preprocessing
         return load_batches(images, preprocessing, plan, self.settings, self.accelerator.device)
 
-    def _train_stage(self, stage: TrainingStage, batches: Batches, wanted: Sequence[int]) -> Iterator[Step]:
+    def _train_stage(self, stage: TrainingStage, batches: Batches, needed: Set[int]) -> Iterator[Step]:
         """Train the steps of a stage that are not done yet, and yield each one.
 
-        On a GPU, a step is read while the next one runs, unless the state after it is kept: in a snapshot,
-        if it is in `wanted`, or in a checkpoint.
+        On a GPU, a step is read while the next one runs, unless the state after it is `needed`, for a
+        snapshot or an evaluation, or kept in a checkpoint.
         """
         accelerator, settings, seed = self.accelerator, self.settings, self.config.seed
         self.objective.task = self.tasks[stage.place]
@@ -181,7 +199,7 @@ class _Training:
             if waiting is not None:
                 yield self._read(*waiting)
             waiting = done, rate, taken
-            if not reads_late(accelerator.device) or resumes or done in wanted or done == stage.stop:
+            if not reads_late(accelerator.device) or resumes or done in needed or done == stage.stop:
                 yield self._read(*waiting)
                 waiting = None
             if resumes:

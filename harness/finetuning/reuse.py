@@ -97,10 +97,12 @@ def adopt_training(config: Config, run: Path, manifest: Mapping[str, Any]) -> st
 
 
 def _copy_rows(source: Path, target: Path) -> None:
-    """Copy what training logs: the rows of its steps, and gradient norms by layer."""
+    """Copy what training logs: the rows of its steps, gradient norms by layer, scores around boundaries."""
     rows: dict[int, dict[str, float]] = {}
     for row in read_rows(source)[0]:
-        if row["name"].startswith("train/") or row["name"].endswith(("/grad_norm", "/grad_share")):
+        if row["name"].startswith(("train/", "stability/")) or row["name"].endswith(
+            ("/grad_norm", "/grad_share")
+        ):
             rows.setdefault(row["step"], {})[row["name"]] = row["value"]
     with Journal(target) as journal:
         for step in sorted(rows):

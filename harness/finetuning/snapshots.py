@@ -38,7 +38,7 @@ from harness.storage import (
     write_atomically,
     write_json,
 )
-from tasks import load_task
+from tasks import load_tasks
 
 if TYPE_CHECKING:
     from tasks import Task
@@ -79,7 +79,13 @@ class SnapshotManifest:
 
 
 def snapshot_steps(config: SnapshotsConfig, n_steps: int, steps_per_epoch: int) -> list[int]:
-    """Return the steps to keep: 0, a geometric series, epoch ends if wanted, and the last."""
+    """Return the steps to keep: 0, a geometric series, epoch ends if wanted, and the last.
+
+    With `config.evenly`, that many evenly spaced steps instead of series and epoch ends, or all if there are
+    fewer.
+    """
+    if config.evenly is not None:
+        return sorted({round(n_steps * part / config.evenly) for part in range(config.evenly + 1)})
     steps, place = {0, n_steps}, float(config.first)
     while place < n_steps:
         steps.add(round(place))
@@ -193,7 +199,7 @@ def read_tuned(config: Config, run: Path, step: int, tasks: Sequence[Task] | Non
     folder = snapshot_folder(run, step)
     backbone = load_backbone(config.backbone)
     if tasks is None and METHODS[config.method.name].needs_texts:
-        tasks = [load_task(**one.model_dump()) for one in tasks_in_order(config.task)]
+        tasks = load_tasks(tasks_in_order(config.task))
     model = tune(backbone, read_manifest(folder).n_classes, config.method, config.seed, tasks)
     read_snapshot(folder, model, encoder_hash(backbone))
     return model.eval()

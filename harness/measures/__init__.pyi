@@ -122,6 +122,7 @@ from .score_intervals import (
 )
 from .sequences import (
     name_sequence,
+    score_joint,
 )
 from .shift_rows import (
     SHIFT_SCORINGS,
@@ -141,6 +142,9 @@ from .sign_flips import (
 from .significance import (
     correct_over_rois,
     mean_over_subjects,
+)
+from .stability import (
+    name_stability,
 )
 from .verdict import (
     name_evidence,
@@ -228,6 +232,7 @@ __all__ = [
     "name_scores",
     "name_sequence",
     "name_shifts",
+    "name_stability",
     "name_verdict",
     "normalise_r2",
     "open_reader",
@@ -244,6 +249,7 @@ __all__ = [
     "representation_drift",
     "rewiring_measures",
     "score_interval",
+    "score_joint",
     "score_labels",
     "score_probes",
     "score_shift",

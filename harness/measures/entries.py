@@ -22,6 +22,7 @@ from harness.measures.network_entries import (
     list_forgetting,
     list_scores,
     list_sequence,
+    list_stability,
     list_training,
 )
 from harness.measures.probes.kinds import PROBE_KINDS
@@ -52,8 +53,15 @@ STAGES: dict[Kind, Stage] = {
         "Sequences of tasks",
         "Logged at the end of every task. R[i, j] is the accuracy on task j when task i has ended, both "
         "counted from 0; T is the number of tasks so far. `<scoring>` says how tasks are scored: "
-        f"{', '.join(f'`{name}`' for name in SCORINGS)}. Where all tasks are multi-label, R holds mean AUROC "
-        "and names end in `_auroc`.",
+        f"{', '.join(f'`{name}`' for name in SCORINGS)}; `joint` is that of class-incremental sequences. "
+        "Where all tasks are multi-label, R holds mean AUROC and names end in `_auroc`.",
+        interpolated=False,
+    ),
+    "stability": Stage(
+        "Stability gap",
+        "Scores of a sequence’s heads every few steps around the end of each task, with `stability.window` "
+        "above 0. Measures of a gap stand at the step of the boundary, min-ACC and WC-ACC at the end of each "
+        "task.",
         interpolated=False,
     ),
     "drift": Stage(
@@ -108,6 +116,7 @@ def list_metrics() -> Iterator[Metric]:
         yield from list_forgetting(kind)
     yield from list_shifts()
     yield from list_sequence()
+    yield from list_stability()
     yield from list_drift()
     yield from list_collapse()
     yield from list_selectors()

@@ -13,6 +13,7 @@ Kind = Literal[
     "forgetting",
     "shift",
     "sequence",
+    "stability",
     "drift",
     "collapse",
     "selectors",

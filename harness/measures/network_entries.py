@@ -19,8 +19,11 @@ from harness.measures.probes.kinds import (
     ProbeKind,
 )
 
-SCORINGS = {"head": "head", **{kind.name: kind.title for kind in PROBE_KINDS}}
-"""Ways to score a task, with their titles: its own head, and every kind of probe."""
+JOINT = "joint"
+"""Scoring of class-incremental sequences: the heads of all stages so far answer together."""
+
+SCORINGS = {"head": "head", JOINT: "joint head", **{kind.name: kind.title for kind in PROBE_KINDS}}
+"""Ways to score a task, with titles: its own head, all heads so far together, and every kind of probe."""
 
 _FORGETTING = "harness.measures.forgetting"
 _DRIFT = "harness.measures.drift"
@@ -260,6 +263,94 @@ def list_sequence() -> Iterator[Metric]:
         "mean_{i≥1} mean_{j<i} R[j, i]: accuracy on tasks before they are trained.",
         "MTIL; ZSCL",
         "higher",
+    )
+
+
+def list_stability() -> Iterator[Metric]:
+    """List measures of the stability gap."""
+    code, source = "harness.measures.stability", "De Lange et al. 2023"
+    for name in ("accuracy", "auroc"):
+        score = _SCORES[name]
+        yield Metric(
+            f"stability/<task>/{name}",
+            f"{score.title} around boundaries",
+            f"{score.title} of the task’s head on `stability.n_test` of its test images, while a sequence is "
+            "trained.",
+            "harness.finetuning.boundaries.BoundaryScores",
+            source,
+            low=0.0,
+            high=1.0,
+            better="higher",
+            headline="every place",
+        )
+    for of_auroc in (False, True):
+        score_name = "AUROC" if of_auroc else "Accuracy"
+
+        def name_measure(measure: str, of_auroc: bool = of_auroc) -> str:
+            return name_auroc(measure) if of_auroc else measure
+
+        yield Metric(
+            f"stability/<task>/{name_measure('before')}",
+            f"{score_name} before the boundary",
+            f"{score_name} at the end of a task, before the next one’s first step; its step is that end.",
+            f"{code}.measure_gap",
+            low=0.0,
+            high=1.0,
+            better="higher",
+        )
+        yield Metric(
+            f"stability/<task>/{name_measure('depth')}",
+            "depth of the stability gap" + " (AUROC)" * of_auroc,
+            f"{score_name} before the boundary minus the lowest after it, within `stability.window` steps; "
+            "negative if it only rose.",
+            f"{code}.measure_gap",
+            f"after {source}",
+            low=-1.0,
+            high=1.0,
+            better="lower",
+            headline="every place",
+            form="signed",
+        )
+        yield Metric(
+            f"stability/<task>/{name_measure('recovery')}",
+            "recovery from the stability gap" + " (AUROC)" * of_auroc,
+            f"Last {score_name if of_auroc else 'accuracy'} in the window minus the lowest.",
+            f"{code}.measure_gap",
+            f"after {source}",
+            low=0.0,
+            high=1.0,
+            better="higher",
+        )
+        for measure, heading, definition in (
+            (
+                "min_acc",
+                "min-ACC",
+                "mean_{i<k} min_{t_i<n≤t_k} A_i(n): mean over earlier tasks of the lowest evaluated "
+                f"{score_name if of_auroc else 'accuracy'} since each ended at step t_i.",
+            ),
+            ("wc_acc", "WC-ACC", "A_k(t_k)/k + (1 − 1/k) · min-ACC, with k tasks so far."),
+        ):
+            yield Metric(
+                f"stability/all/{name_measure(measure)}",
+                heading + " (AUROC)" * of_auroc,
+                definition,
+                f"{code}.{measure}",
+                source,
+                low=0.0,
+                high=1.0,
+                better="higher",
+                headline="every place",
+                above="stability, head" + " (AUROC)" * of_auroc,
+                heading=heading,
+                compared=("end",),
+            )
+    yield Metric(
+        "stability/<task>/depth_step",
+        "step of the stability gap",
+        "Steps after the boundary at which the score is lowest for the first time.",
+        f"{code}.measure_gap",
+        unit="steps",
+        low=1.0,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from harness.measures.forgetting import (
     AccuracyMatrix,
@@ -23,6 +23,7 @@ from harness.measures.forgetting import (
     transfer,
 )
 from harness.measures.network_entries import (
+    JOINT,
     SCORINGS,
     name_auroc,
 )
@@ -55,12 +56,62 @@ def score_sequence(
     """
     if len({name in scores["multi_label"] for name in tasks}) > 1:
         return None
+    if scoring == JOINT:
+        return None  # see `read_joint`
     measure = "auroc" if tasks[0] in scores["multi_label"] else "accuracy"
     if scoring == "head":
         found = [scores["heads"][name].get(measure) for name in tasks]
     else:
         found = [scores["probe"][name].get(f"{scoring}_{measure}") for name in tasks]
     return None if None in found else np.array(found, dtype=np.float64)
+
+
+def score_joint(
+    logits: Sequence[Sequence[Float[np.ndarray, "_ _"]]],
+    labels: Sequence[Int[np.ndarray, "_"]],
+) -> list[list[float]]:
+    """Score the heads of a class-incremental sequence together (van de Ven and Tolias 2019).
+
+    An image is right if the largest logit of all heads so far is that of its class: which stage it belongs to
+    is not told.
+
+    Parameters
+    ----------
+    logits : [n_stages][n_stages] float arrays [n_images, n_classes]
+        ``logits[j][i]`` of head i for the test images of stage j.
+    labels : [n_stages] int arrays [n_images]
+        Of stage j's images, as classes of stage j.
+
+    Returns
+    -------
+    list of list of float
+        Accuracies [n_stages][k + 1]: on stage j ≤ k with the heads of stages 0 to k.
+    """
+    found = []
+    for last in range(len(labels)):
+        row = []
+        for stage in range(last + 1):
+            so_far = logits[stage][: last + 1]
+            before = sum(part.shape[1] for part in so_far[:stage])
+            answers = np.concatenate(so_far, axis=1).argmax(axis=1)
+            row.append(float((answers == before + labels[stage]).mean()))
+        found.append(row)
+    return found
+
+
+def read_joint(
+    probes: Mapping[int, Mapping[str, Any]], ends: Sequence[int], n_tasks: int
+) -> Float[np.ndarray, "n_ended n_tasks"] | None:
+    """Read R of all heads so far from probes files; None unless the sequence is class-incremental.
+
+    Later stages count as 0: no head so far has their classes.
+    """
+    if not ends or any("joint" not in probes[step] for step in ends):
+        return None
+    matrix = np.zeros((len(ends), n_tasks))
+    for place, step in enumerate(ends):
+        matrix[place, : place + 1] = probes[step]["joint"][place]
+    return matrix
 
 
 def measure_matrix(
@@ -89,7 +140,7 @@ def name_sequence(
     probes: Mapping[int, Mapping[str, Any]],
     tasks: Sequence[str],
     ends: Sequence[int],
-    heads_are_texts: bool,
+    heads_are_made: bool,
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """Name the measures at the end of every task, of the tasks so far: ``sequence/<scoring>/<measure>``.
 
@@ -103,10 +154,11 @@ def name_sequence(
         In order of training.
     ends : sequence of int
         Optimizer step at the end of each task; fewer than tasks while training.
-    heads_are_texts : bool
-        Whether heads are class texts, as for FLYP, and so work before training. A zero-initialised head is
-        at chance.
+    heads_are_made : bool
+        Whether heads work before training: class texts, as for FLYP, or probes. A zero-initialised head is at
+        chance.
     """
+    scored_before = set(SCORINGS) - {JOINT} - (set() if heads_are_made else {"head"})
     several = all(name in probes[0]["multi_label"] for name in tasks)
     matrices = {}
     for scoring in SCORINGS:
@@ -114,11 +166,15 @@ def name_sequence(
         whole = [row for row in rows if row is not None]
         if len(whole) == len(rows):
             matrices[scoring] = np.stack(whole)
+    joint = read_joint(probes, ends, len(tasks))
+    if joint is not None:
+        # step 0 has no head so far
+        matrices[JOINT] = np.concatenate([np.zeros((1, len(tasks))), joint])
     for place, step in enumerate(ends):
         values = {}
         for scoring, matrix in matrices.items():
             n_tasks = place + 1
-            initial = matrix[0, :n_tasks] if scoring != "head" or heads_are_texts else None
+            initial = matrix[0, :n_tasks] if scoring in scored_before else None
             for name, value in measure_matrix(matrix[1 : n_tasks + 1, :n_tasks], initial).items():
                 measure = name_auroc(name) if several else name
                 values[f"sequence/{scoring}/{measure}"] = value

@@ -26,7 +26,7 @@ MAIN = "<main>"
 
 ABSENT = "–"
 
-SHOWN_SCORINGS = ("head", *(kind.name for kind in PROBE_KINDS if kind.in_tables))
+SHOWN_SCORINGS = ("head", "joint", *(kind.name for kind in PROBE_KINDS if kind.in_tables))
 """Ways to score the tasks of a sequence that tables and figures show."""
 
 

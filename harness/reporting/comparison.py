@@ -201,6 +201,7 @@ def choose_columns(runs: Sequence[RunResult]) -> list[Column]:
             for scoring in SHOWN_SCORINGS
             for metric in _compared("sequence")
         ),
+        *((metric.pattern, metric.compared) for metric in _compared("stability")),
         # multi-label probes have the second of each pair only
         *(
             (f"forgetting/{probe}/{change}", ("end",))

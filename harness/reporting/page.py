@@ -293,7 +293,7 @@ def build_tables(frame: pd.DataFrame, lines: Sequence[Line]) -> Iterator[dict[st
     }
     for column in columns:
         stage = describe_metric(column.metric).stage
-        if stage == "sequence":
+        if stage in ("sequence", "stability"):
             title = "One task after another"
         else:
             title = "Rewired" if STAGES[stage].of_brain else "Learned and forgotten"

@@ -48,6 +48,10 @@ from harness.reporting.figures.sequences import (
     choose_scorings,
     draw_matrices,
 )
+from harness.reporting.figures.stability import (
+    draw_gaps,
+    list_evaluated,
+)
 from harness.reporting.robustness import (
     judge_robustness,
     measured_shifts,
@@ -107,6 +111,9 @@ def draw_pictures(
     judged = ("verdict/<place>/kind",) if any(run.verdicts for run in runs) else ()
     if sequences:
         yield _picture_sequences(sequences, seeds)
+        evaluated = [line for line in sequences if list_evaluated(line)]
+        if evaluated:
+            yield _picture_gaps(evaluated, seeds)
     # at step 0 alone, every change is 0 by definition
     if moved:
         yield _picture_forgetting(lines, probes, seeds + over_images)
@@ -311,6 +318,19 @@ def _picture_sequences(lines: Sequence[Line], seeds: str) -> Picture:
             for scoring in choose_scorings(lines)
             for measure in sorted(measures)
         ),
+    )
+
+
+def _picture_gaps(lines: Sequence[Line], seeds: str) -> Picture:
+    """Draw scores of earlier tasks around the start of each task, of runs that were evaluated there."""
+    return Picture(
+        "The stability gap",
+        embed_svg(draw_gaps(lines)),
+        "Scores of earlier tasks’ heads around the step at which another task starts (dotted): a row for "
+        "each earlier task, a column for each start. A dip that recovers is a stability gap (De Lange et al. "
+        "2023), which scores at the ends of tasks do not show; what does not recover is forgotten. Crosses "
+        f"mark the lowest score after each start.{seeds}",
+        tuple(dict.fromkeys(metric for line in lines for metric in list_evaluated(line).values())),
     )
 
 

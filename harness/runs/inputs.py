@@ -22,6 +22,7 @@ from tasks import (
     Task,
     choose_applicable,
     load_task,
+    load_tasks,
 )
 
 
@@ -56,7 +57,7 @@ def load_inputs(config: Config, folder: Path) -> Inputs:
         If an input is missing or broken.
     """
     return Inputs(
-        tasks=tuple(load_task(**one.model_dump()) for one in tasks_in_order(config.task)),
+        tasks=load_tasks(tasks_in_order(config.task)),
         probes=load_probes(config),
         backbone=load_backbone(config.backbone),
         brains=Brains(list_subjects(config.brain, folder)),

@@ -10,10 +10,12 @@ from harness.config import (
     Config,
     EmbeddedTaskConfig,
     MappingConfig,
+    ReplayConfig,
     TaskConfig,
     TrainedMappingConfig,
     chosen_corruptions,
     chosen_world_shifts,
+    count_classes,
     probe_tasks,
     tasks_in_order,
 )
@@ -30,30 +32,19 @@ from harness.runs import list_subjects
 from harness.tracking import plan_work
 from tasks import choose_applicable
 
-# training images and classes of the built-in tasks
-EMBEDDED = {"digits": (1257, 10), "shapes": (1000, 12), "textures": (1000, 6), "counts": (1000, 3)}
+# training images of the built-in tasks
+EMBEDDED = {"digits": 1257, "shapes": 1000, "textures": 1000, "counts": 1000}
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-
-
-def count_classes(task: TaskConfig) -> int | None:
-    """Count a task's classes or labels; None: unknown before its images are loaded."""
-    if isinstance(task, EmbeddedTaskConfig):
-        return EMBEDDED[task.name][1]
-    labels = getattr(task, "classes", None) or getattr(task, "label_columns", None)
-    known = [names for names in (labels, getattr(task, "class_names", None)) if names is not None]
-    if not known:
-        return None
-    # a label that stands for "none of them" is not a class
-    no_label = getattr(task, "no_label", None)
-    return len(known[0]) - any(no_label in names for names in known)
 
 
 def count_training_images(task: TaskConfig) -> int | None:
     """Count a task's training images; None: unknown before they are loaded."""
+    if task.n_per_class is None and task.part is not None:
+        return None
     if task.n_train is not None:
         return task.n_train
     if task.n_per_class is None:
-        return EMBEDDED[task.name][0] if isinstance(task, EmbeddedTaskConfig) else None
+        return EMBEDDED[task.name] if isinstance(task, EmbeddedTaskConfig) else None
     n_classes = count_classes(task)
     # a multi-label image counts for each of its labels
     return None if n_classes is None or getattr(task, "multi_label", False) else task.n_per_class * n_classes
@@ -80,7 +71,7 @@ def plan_steps(config: Config) -> tuple[int | None, list[int] | None]:
             return None, None
         else:
             lengths.append((settings.max_steps, settings.max_steps))
-            known = known and not config.snapshots.at_epoch_ends
+            known = known and (config.snapshots.evenly is not None or not config.snapshots.at_epoch_ends)
     n_steps = sum(n_own for n_own, _ in lengths)
     return n_steps, sequence_steps(config.snapshots, lengths) if known else None
 
@@ -131,6 +122,15 @@ def count_shifted(config: Config, task: TaskConfig, n_test: int, more: Sequence[
     n_corruptions = len(chosen_corruptions(shifts)) * len(config.shifts.severities)
     n_others = len(chosen_world_shifts(shifts)) + len(getattr(task, "variants", ()))
     return n_corrupted * n_corruptions + n_test * n_others
+
+
+def count_images_per_step(config: Config) -> int:
+    """Count the images of a step, mean over tasks; all but the first have replayed ones, if any."""
+    new, method = config.finetune.batch_size, config.method
+    if not isinstance(method, ReplayConfig):
+        return new
+    n_tasks = len(tasks_in_order(config.task))
+    return round(new * (1 + method.share / (1 - method.share) * (n_tasks - 1) / n_tasks))
 
 
 def token_bytes(
@@ -204,10 +204,10 @@ class Speed:
     fit_start: float = 0.0
 
 
-def tuning_seconds(speed: Speed, n_steps: int, batch_size: int, method: str) -> float:
-    """Estimate the seconds of fine-tuning; a teacher adds a forward pass per image."""
+def tuning_seconds(speed: Speed, n_steps: int, n_images: int, method: str) -> float:
+    """Estimate the seconds of fine-tuning on `n_images` a step; a teacher adds a forward pass per image."""
     teacher = speed.forward if METHODS[method].teacher else 0.0
-    return n_steps * (batch_size * (speed.train + teacher) + speed.update)
+    return n_steps * (n_images * (speed.train + teacher) + speed.update)
 
 
 def tracking_seconds(
@@ -232,6 +232,8 @@ class PlannedRun:
     weights, tokens, disk : int or None
         Bytes of memory for weights while fine-tuning, of tokens (`token_bytes`), and of files.
     seconds : float or None
+    snapshots : int or None
+        Bytes of files of snapshots, a part of `disk`.
     """
 
     name: str
@@ -243,3 +245,4 @@ class PlannedRun:
     tokens: int | None
     disk: int | None
     seconds: float | None = None
+    snapshots: int | None = None

@@ -21,6 +21,7 @@ from harness.config import (
     PythonBackboneConfig,
     SimulatedConfig,
     check_tunable,
+    count_classes,
     map_hash,
     one_by_one,
     tasks_in_order,
@@ -28,6 +29,7 @@ from harness.config import (
 from harness.finetuning import (
     METHODS,
     check_division,
+    check_tasks,
     fingerprint_method,
     tune,
 )
@@ -44,9 +46,9 @@ from harness.studies.availability import (
 from harness.studies.costs import (
     PlannedRun,
     Speed,
-    count_classes,
     count_fit_steps,
     count_fits,
+    count_images_per_step,
     count_images_seen,
     count_start_fits,
     mapping_bytes,
@@ -167,6 +169,7 @@ def plan_run(config: Config, size: tuple[int, int] | None) -> PlannedRun:
         method's function that cannot be imported.
     """
     check_division(config.finetune, count_processes())
+    check_tasks(config.method, [task.name for task in tasks_in_order(config.task)])
     fingerprint_method(config.method)
     network = describe_network(config.backbone)
     n_trained, stored = count_trained(config, network)
@@ -186,6 +189,7 @@ def plan_run(config: Config, size: tuple[int, int] | None) -> PlannedRun:
         training_bytes(network.n_all, n_trained, kept),
         None if size is None else token_bytes(size[0], network.widths, config.mapping, n_snapshots),
         disk,
+        snapshots=None if snapshots is None else len(snapshots) * stored,
     )
 
 
@@ -239,7 +243,7 @@ def estimate_seconds(config: Config, run: PlannedRun, speed: Speed, n_stimuli: i
     )
     if tracking is None:
         return None
-    return tracking + tuning_seconds(speed, run.n_steps, config.finetune.batch_size, config.method.name)
+    return tracking + tuning_seconds(speed, run.n_steps, count_images_per_step(config), config.method.name)
 
 
 def print_plan(configs: Sequence[Config], measure: bool = True) -> None:

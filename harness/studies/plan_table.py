@@ -43,6 +43,7 @@ def format_runs(runs: Sequence[PlannedRun]) -> str:
         ("snapshots", [run.n_snapshots for run in left], "{:,}".format),
         ("fits", [run.n_fits for run in left], "{:,}".format),
         ("disk", [run.disk for run in left], format_bytes),
+        ("disk for snapshots alone", [run.snapshots for run in left], format_bytes),
         ("time, run after run", [run.seconds for run in left], format_seconds),
     ):
         lines.append(f"  {name}: {describe_sum(values, describe)}")

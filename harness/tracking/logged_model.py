@@ -32,7 +32,7 @@ class Classifier(nn.Module):
         self.backbone = model.merged_backbone()
         self.head = model.heads[-1]
         # heads built from class names read features of length 1
-        self.normalise = model.texts is not None
+        self.normalise = model.normalises
 
     def forward(
         self, images: Float[Tensor, "n_images 3 height width"]

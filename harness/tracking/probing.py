@@ -20,6 +20,7 @@ from harness.backbones import (
 )
 from harness.config import (
     Config,
+    SequenceConfig,
 )
 from harness.finetuning import (
     TunedModel,
@@ -32,6 +33,7 @@ from harness.measures import (
     fit_classifiers,
     name_scores,
     representation_drift,
+    score_joint,
     score_labels,
     score_probes,
     weight_distance,
@@ -127,6 +129,8 @@ class Prober:
                 found.setdefault("heads", {})[task.name] = scored.named()
             if scored.images is not None:
                 found["images"][task.name]["right"]["head"] = scored.images.encode()
+        if isinstance(self._config.task, SequenceConfig) and self._config.task.whole is not None:
+            found["joint"] = self._score_joint(features, model)
         return found
 
     def _add_head_under_shifts(
@@ -149,6 +153,17 @@ class Prober:
 
         for family in list_families(task, self._config.shifts):
             add_scores(records[family.name], "head", classify, task, features[task.name], family, own)
+
+    def _score_joint(
+        self, features: dict[str, Float[np.ndarray, "n_images n_channels"]], model: TunedModel
+    ) -> list[list[float]]:
+        """Score the heads of all stages of a task together (`harness.measures.score_joint`)."""
+        logits: list[list[Float[np.ndarray, "n_images _"]]] = [[] for _ in self._tasks]
+        for place in range(len(self._tasks)):
+            model.choose_head(place)
+            for stage, task in enumerate(self._tasks):
+                logits[stage].append(predict_logits(model, features[task.name]))
+        return score_joint(logits, [np.array(task.test["label"], dtype=np.int64) for task in self._tasks])
 
     def probe_backbone(
         self, backbone: Backbone, name: str, at_start: bool = False
@@ -271,13 +286,20 @@ def measure_finite(encoder: torch.nn.Module) -> float:
     return finite / max(sum(weight.numel() for weight in weights), 1)
 
 
+@torch.no_grad()
+def predict_logits(
+    model: TunedModel, features: Float[np.ndarray, "n_images n_channels"]
+) -> Float[np.ndarray, "n_images n_classes"]:
+    """Compute the current head's logits."""
+    return model.classify(torch.from_numpy(features)).numpy()
+
+
 def score_head(
     model: TunedModel,
     features: Float[np.ndarray, "n_images n_channels"],
     labels: Int[np.ndarray, "n_images *n_labels"],
 ) -> LabelScores:
     """Score the fine-tuned head on a task's test images: accuracy, AUROC, calibration."""
-    with torch.no_grad():
-        logits = model.classify(torch.from_numpy(features)).numpy()
+    logits = predict_logits(model, features)
     probabilities = softmax(logits, axis=1) if labels.ndim == 1 else expit(logits)
     return score_labels(probabilities, labels)

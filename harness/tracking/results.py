@@ -26,6 +26,8 @@ from harness.measures import (
     measure_brain,
     name_probes,
     name_sequence,
+    name_stability,
+    split_name,
 )
 from harness.runs import (
     Brains,
@@ -34,6 +36,7 @@ from harness.runs import (
     Subject,
     probes_file,
     read_probes,
+    read_rows,
     reference_file,
     split_file,
 )
@@ -54,6 +57,8 @@ def write_results(
             journal.log(step, values)
         if len(inputs.tasks) > 1:
             for step, values in derive_sequence(config, run, inputs.tasks, steps):
+                journal.log(step, values)
+            for step, values in derive_stability(config, run, inputs.tasks):
                 journal.log(step, values)
 
 
@@ -119,7 +124,24 @@ def derive_sequence(
     reached = [step for step in ends if step in steps]
     probes = {step: read_probes(run, step) for step in (0, *reached)}
     names = [task.name for task in tasks]
-    yield from name_sequence(probes, names, reached, METHODS[config.method.name].needs_texts)
+    made = METHODS[config.method.name].needs_texts or getattr(config.method, "head", "zero") != "zero"
+    yield from name_sequence(probes, names, reached, made)
+
+
+def derive_stability(
+    config: Config, run: Path, tasks: Sequence[Task]
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Derive measures of the stability gap from the scores that training has logged; none without any."""
+    curves: dict[str, dict[int, float]] = {}
+    measured = {task.name: "auroc" if task.multi_label else "accuracy" for task in tasks}
+    for row in read_rows(run / "results.jsonl")[0]:
+        parts = split_name(row["name"])
+        if parts.stage == "stability" and measured.get(parts.place) == parts.measure:
+            curves.setdefault(parts.place, {})[row["step"]] = row["value"]
+    if curves:
+        ends = last_steps(plan_sequence(config, [len(task.train) for task in tasks]))
+        several = [task.name for task in tasks if task.multi_label]
+        yield from name_stability(curves, list(measured), ends, config.stability.window, several)
 
 
 def derive_rows(

@@ -89,7 +89,7 @@ class Ldifs(Objective):
                 _, kept = self._teacher[0].features_and_tokens(images)
         distance = feature_distance(self._sequences(*tokens), self._sequences(*kept), self._method.axis)
         return {
-            "task_loss": self.task.loss(self.model.classify(features).float(), labels),
+            "task_loss": self.task_loss(self.model.classify(features), labels),
             "penalty": self._method.weight * distance,
         }
 

@@ -71,7 +71,7 @@ class Lwf(Objective):
                 before = self._old_head(self._teacher[0](images))
         divergence = distillation(self._old_head(features), before, self._method.temperature)
         return {
-            "task_loss": self.task.loss(self.model.classify(features).float(), labels),
+            "task_loss": self.task_loss(self.model.classify(features), labels),
             "penalty": self._method.weight * divergence,
         }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,8 @@ class Context:
     device : torch.device or str
         For teachers and starting points.
     process, n_processes : int
+    tasks : sequence of Task
+        All tasks to fine-tune on, in order.
     """
 
     backbone: Backbone
@@ -46,13 +48,23 @@ class Context:
     device: torch.device | str
     process: int = 0
     n_processes: int = 1
+    tasks: Sequence[Task] = ()
 
 
 class Objective(nn.Module):
     """The task's loss alone. A step computes everything in `forward`, as data-parallel training requires.
 
     In a sequence, the loop sets `task` to the current one.
+
+    Attributes
+    ----------
+    model : TunedModel
+    task : Task
+    smoothing : float
+        Of labels, ``finetune.label_smoothing``.
     """
+
+    smoothing = 0.0
 
     def __init__(self, model: TunedModel, task: Task) -> None:
         super().__init__()
@@ -61,7 +73,14 @@ class Objective(nn.Module):
 
     def forward(self, images: Float[Tensor, "n_images 3 height width"], labels: Tensor) -> Terms:
         """Compute the weighted terms of the loss by name; the loss is their sum."""
-        return {"task_loss": self.task.loss(self.model(images).float(), labels)}
+        return {"task_loss": self.task_loss(self.model(images), labels)}
+
+    def task_loss(
+        self, logits: Float[Tensor, "n_images n_classes"], labels: Tensor, task: Task | None = None
+    ) -> Float[Tensor, ""]:
+        """Compute the loss of a task, by default the current one, with the run's label smoothing."""
+        found: Tensor = (task or self.task).loss(logits.float(), labels, self.smoothing)
+        return found
 
 
 def build(model: TunedModel, task: Task, context: Context) -> Objective:

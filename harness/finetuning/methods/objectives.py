@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from accelerate import Accelerator
 
 from harness.backbones import Backbone
@@ -10,14 +12,17 @@ from harness.finetuning.methods.objective import (
     Context,
     Objective,
 )
-from harness.finetuning.methods.records import METHODS
+from harness.finetuning.methods.records import (
+    METHODS,
+    check_tasks,
+)
 from harness.finetuning.methods.tuned import TunedModel
 from harness.storage import InputError
 from tasks import Task
 
 
 def build_objective(
-    config: Config, model: TunedModel, task: Task, backbone: Backbone, accelerator: Accelerator
+    config: Config, model: TunedModel, tasks: Sequence[Task], backbone: Backbone, accelerator: Accelerator
 ) -> Objective:
     """Build the objective of the run's method.
 
@@ -25,8 +30,8 @@ def build_objective(
     ----------
     config : Config
     model : TunedModel
-    task : Task
-        The first task to fine-tune on.
+    tasks : sequence of Task
+        Tasks to fine-tune on, in order.
     backbone : Backbone
         As pretrained.
     accelerator : Accelerator
@@ -38,10 +43,16 @@ def build_objective(
         For settings that do not go together, layers that do not exist, or a proxy that cannot be loaded.
     """
     method = METHODS[config.method.name]
+    check_tasks(config.method, [task.name for task in tasks])
     if config.finetune.accumulation > 1 and not method.accumulates:
         raise InputError(
             f"finetune.accumulation: found {config.finetune.accumulation}, expected 1: "
             f"method {method.name} contrasts the images of a whole batch"
+        )
+    if config.finetune.label_smoothing and method.needs_texts:
+        raise InputError(
+            f"finetune.label_smoothing: found {config.finetune.label_smoothing}, expected 0: method "
+            f"{method.name} has no labels to smooth"
         )
     context = Context(
         backbone,
@@ -50,6 +61,8 @@ def build_objective(
         accelerator.device,
         accelerator.process_index,
         accelerator.num_processes,
+        tasks,
     )
-    objective: Objective = method.load("objective")(model, task, context)
+    objective: Objective = method.load("objective")(model, tasks[0], context)
+    objective.smoothing = config.finetune.label_smoothing
     return objective

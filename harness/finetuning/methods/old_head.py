@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -63,6 +63,13 @@ def build_old_head(
             f"method.proxy: found the multi-label task {proxy.name}, expected one label per image"
         )
     features = extract_features(teacher, proxy.train["image"], BATCH, device).to(device)
-    padded = functional.pad(functional.normalize(features, dim=1), (0, 1), value=1.0)
-    (layer,) = fit_linear_layers(padded, labels, proxy.n_classes, [RATE], STEPS, WEIGHT_DECAY)
-    return OldHead(layer[:-1].T.contiguous(), layer[-1].contiguous())
+    return OldHead(*fit_probe(functional.normalize(features, dim=1), labels, proxy.n_classes))
+
+
+def fit_probe(
+    features: Float[Tensor, "n_images n_channels"], labels: Int[Tensor, "n_images *n_labels"], n_classes: int
+) -> tuple[Float[Tensor, "n_classes n_channels"], Float[Tensor, " n_classes"]]:
+    """Fit a linear probe on features of about unit length; return its weight and bias."""
+    padded = functional.pad(features, (0, 1), value=1.0)
+    (layer,) = fit_linear_layers(padded, labels, n_classes, [RATE], STEPS, WEIGHT_DECAY)
+    return layer[:-1].T.contiguous(), layer[-1].contiguous()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from harness.config import method as settings
+from harness.storage import InputError
 
 _HERE = "harness.finetuning.methods"
 
@@ -41,6 +42,8 @@ class Method:
         Whether the backbone's text tower is trained on the class names and the head is built from it.
     accumulates : bool
         Whether a step's batch may be processed in parts (``finetune.accumulation``).
+    replays : bool
+        Whether images of earlier tasks are trained on, and their heads with them; it needs a sequence.
     """
 
     config: type[settings.MethodConfig]
@@ -52,6 +55,7 @@ class Method:
     copies_of_trained: int = 0
     needs_texts: bool = False
     accumulates: bool = True
+    replays: bool = False
 
     @property
     def name(self) -> str:
@@ -75,6 +79,7 @@ _RECORDS = (
     Method(settings.LdifsConfig, objective=f"{_HERE}.ldifs:build", teacher=True),
     Method(settings.EwcConfig, objective=f"{_HERE}.ewc:build", copies_of_trained=2),
     Method(settings.LwfConfig, objective=f"{_HERE}.lwf:build", teacher=True),
+    Method(settings.ReplayConfig, objective=f"{_HERE}.replay:build", replays=True),
     Method(
         settings.FlypConfig,
         opens=f"{_HERE}.flyp:open_both_towers",
@@ -94,6 +99,15 @@ METHODS = {method.name: method for method in _RECORDS}
 
 if {method.config for method in _RECORDS} != set(get_args(settings.MethodConfig)):
     raise TypeError("every member of MethodConfig needs one record in harness.finetuning.methods.records")
+
+
+def check_tasks(method: settings.MethodConfig, tasks: Sequence[str]) -> None:
+    """Raise an `InputError` if a method cannot be used on these tasks, by name."""
+    if METHODS[method.name].replays and len(tasks) < 2:
+        raise InputError(
+            f"method: found {method.name} with the single task {tasks[0]}, which leaves nothing to replay; "
+            "expected a sequence, such as task=[digits,textures] or task.classes_per_stage=2"
+        )
 
 
 def fingerprint_method(method: settings.MethodConfig) -> dict[str, str]:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.backbones import Backbone
-from harness.config import MethodConfig
+from harness.config import (
+    HeadConfig,
+    MethodConfig,
+)
 from harness.finetuning.methods.class_texts import ClassTexts
 from harness.finetuning.methods.opening import (
     Added,
     Opening,
 )
-from harness.finetuning.methods.records import METHODS
+from harness.finetuning.methods.records import (
+    METHODS,
+    Method,
+)
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -26,6 +34,28 @@ if TYPE_CHECKING:
 else:
     # peft and datasets take seconds to import, and few methods have adapters
     PeftModel = Task = Any
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What differs between models of one backbone and head.
+
+    Attributes
+    ----------
+    trains_earlier_heads : bool
+        Whether the heads of tasks before the current one are trained too.
+    unit_length : bool
+        Whether heads take features of unit length.
+    frozen_head : bool
+        Whether heads stay as they start.
+    frozen_statistics : bool
+        Whether batch norm keeps its statistics in training.
+    """
+
+    trains_earlier_heads: bool = False
+    unit_length: bool = False
+    frozen_head: bool = False
+    frozen_statistics: bool = False
 
 
 class TunedModel(nn.Module):
@@ -40,6 +70,7 @@ class TunedModel(nn.Module):
         tower instead of trained.
     texts : ClassTexts or None
         Class names as sentences, for methods that train the text tower.
+    tuning : Tuning
     """
 
     def __init__(
@@ -48,11 +79,13 @@ class TunedModel(nn.Module):
         head: nn.Linear | nn.ModuleList,
         adapted: PeftModel | None,
         texts: ClassTexts | None = None,
+        tuning: Tuning = Tuning(),
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.texts = texts
+        self.tuning = tuning
         self._adapted = (adapted,)  # in a tuple: its parameters are the backbone's, not others
         self._fixed = {name for name, part in self.named_parameters() if not part.requires_grad}
         self._place = 0
@@ -64,9 +97,17 @@ class TunedModel(nn.Module):
         """Compute logits."""
         return self.classify(self.backbone(images))
 
-    def classify(self, features: Float[Tensor, "n_images n_channels"]) -> Float[Tensor, "n_images n_classes"]:
-        """Compute the current head's logits from the backbone's features."""
-        return self.current_head(features if self.texts is None else functional.normalize(features, dim=1))
+    def classify(
+        self, features: Float[Tensor, "n_images n_channels"], place: int | None = None
+    ) -> Float[Tensor, "n_images n_classes"]:
+        """Compute logits from the backbone's features, of the current head or of that of a task by index."""
+        head = self.heads[self._place if place is None else place]
+        return head(functional.normalize(features, dim=1) if self.normalises else features)
+
+    @property
+    def normalises(self) -> bool:
+        """Whether heads take features of unit length."""
+        return self.texts is not None or self.tuning.unit_length
 
     @property
     def heads(self) -> list[nn.Linear]:
@@ -83,6 +124,11 @@ class TunedModel(nn.Module):
     def current_head(self) -> nn.Linear:
         """The current task's head."""
         return self.heads[self._place]
+
+    @property
+    def place(self) -> int:
+        """Index of the current task, from 0."""
+        return self._place
 
     @property
     def n_classes(self) -> int | list[int]:
@@ -103,21 +149,27 @@ class TunedModel(nn.Module):
                 head.weight.data.copy_(self.texts.head(place))
 
     def train(self, mode: bool = True) -> TunedModel:
-        """Set the mode as in torch, but keep modules with only fixed parameters in evaluation mode."""
+        """Set the mode as in torch, but keep modules with only fixed parameters in evaluation mode.
+
+        So are batch norms whose statistics are frozen.
+        """
         super().train(mode)
         for module in self.backbone.modules():
             parameters = list(module.parameters())
             if parameters and not any(parameter.requires_grad for parameter in parameters):
                 module.eval()
+            if self.tuning.frozen_statistics and isinstance(module, _BatchNorm):
+                module.eval()
         return self
 
     def open(self, head_only: bool = False) -> None:
-        """Enable gradients for all that the method trains, or for the current head only."""
+        """Enable gradients for all that the method trains, or for heads only."""
         for name, parameter in self.named_parameters():
             wanted = name.startswith("head.") or not head_only
             parameter.requires_grad_(wanted and name not in self._fixed)
-        for head in self.heads:
-            if head is not self.current_head:
+        for place, head in enumerate(self.heads):
+            other = place > self._place or (place < self._place and not self.tuning.trains_earlier_heads)
+            if other or self.tuning.frozen_head:
                 head.requires_grad_(False)
 
     def trained_weights(self) -> dict[str, nn.Parameter]:
@@ -176,8 +228,8 @@ def tune(
     backbone : Backbone
         As pretrained; left unchanged.
     n_classes : int or sequence of int
-        Width of the new head, which is zero-initialised, so all classes are equally likely. A sequence: one
-        head per task.
+        Width of the new head, which is zero-initialised, so all classes are equally likely (`start_heads`
+        sets others). A sequence: one head per task.
     method : MethodConfig
     seed : int
         Seeds the adapters' initialisation.
@@ -195,10 +247,22 @@ def tune(
     widths = [n_classes] if isinstance(n_classes, int) else list(n_classes)
     heads = [_make_head(backbone.n_features, width) for width in widths]
     head = heads[0] if len(heads) == 1 else nn.ModuleList(heads)
-    added: Added = METHODS[method.name].load("opens")(opening)
+    record = METHODS[method.name]
+    added: Added = record.load("opens")(opening)
     if added.texts is not None:
         head.requires_grad_(False)
-    return TunedModel(opening.backbone, head, added.adapted, added.texts)
+    return TunedModel(opening.backbone, head, added.adapted, added.texts, _choose_tuning(method, record))
+
+
+def _choose_tuning(method: MethodConfig, record: Method) -> Tuning:
+    if not isinstance(method, HeadConfig):
+        return Tuning()
+    return Tuning(
+        trains_earlier_heads=record.replays,
+        unit_length=method.head == "zero_shot",
+        frozen_head=method.frozen_head,
+        frozen_statistics=method.batch_norm == "frozen",
+    )
 
 
 def _make_head(n_features: int, n_classes: int) -> nn.Linear:
