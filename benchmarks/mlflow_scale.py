@@ -1,8 +1,8 @@
 """How large is an MLflow store of 1,000 runs, how fast is it written, and how fast is it asked?
 
 Runs have the rows of a real one (`query_speed.py`: random values, 25 regions, 12 layers, 20 snapshots). A
-sample is sent by `TrackedRun`: most when they have ended, some snapshot by snapshot as while they live, and
-the last ones into the store when it is full. All others are copies in MLflow's tables and among its
+sample is sent by `TrackedRun` when it has ended, and at every size of the store a few more, one of them
+snapshot by snapshot as while it lives. All others are copies in MLflow's tables and among its
 artifacts, whose files are links; sizes count every copy as if it were a file of its own. Queries run in
 processes of their own, ours beside plain SQL and `mlflow.search_runs`.
 
@@ -34,10 +34,8 @@ from harness.runs import Journal, run_folder
 from harness.tracking import TrackedRun, tracking_uri
 
 SIZES = (100, 300, 1000)
-N_LIVE = 5
-"""Runs of the sample that are sent snapshot by snapshot."""
-N_LATE = 5
-"""Runs that are sent into the full store."""
+N_LATE = 3
+"""Runs that are sent last, at every size of the store."""
 
 SQL = """
 import sqlite3, sys
@@ -151,7 +149,8 @@ def write_page(found: dict[str, Any]) -> str:
     lines.append("| --- | --- | --- | --- |")
     groups: dict[tuple[bool, bool], list[dict[str, Any]]] = {}
     for row in found["sent"]:
-        groups.setdefault((row["live"], row["runs_in_store"] > N_OWN), []).append(row)
+        size = next(size for size in (N_OWN, *SIZES) if row["runs_in_store"] < size)
+        groups.setdefault((row["live"], size), []).append(row)
     for (live, _), rows in groups.items():
         seconds = float(np.median([row["processor_s"] for row in rows]))
         counts = sorted({row["runs_in_store"] for row in rows})
@@ -171,7 +170,6 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/mlflow_scale.json"))
     parser.add_argument("--page", action="store_true", help="print the tables of the page")
-    parser.add_argument("--no-times", action="store_true", help="make and weigh the stores only")
     arguments = parser.parse_args()
     output: Path = arguments.output
     found: dict[str, Any] = {"sent": [], "sizes": {}, "times": []}
@@ -187,25 +185,23 @@ def main() -> None:
     def save() -> None:
         output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
-    def send_some(runs_dir: Path, seeds: range) -> None:
+    def send_some(runs_dir: Path, seeds: range, last: int | None = None) -> None:
         for seed in seeds:
-            row = send(runs_dir, seed, seed % N_OWN < N_LIVE, count_runs(runs_dir))
+            row = send(runs_dir, seed, seed == last, count_runs(runs_dir))
             if row is not None:
                 found["sent"].append(row)
                 print(row, flush=True)
                 save()
 
+    runs_dir = (arguments.folder / "runs").resolve()
     for size in SIZES:
-        runs_dir = (arguments.folder / f"{size}_runs").resolve()
         if str(size) not in found["sizes"]:
             send_some(runs_dir, range(N_OWN))
             copy_runs(runs_dir, size - N_LATE)
-            send_some(runs_dir, range(size - N_LATE, size))
+            send_some(runs_dir, range(size - N_LATE, size), size - 1)
             found["sizes"][str(size)] = weigh(runs_dir)
             print(size, found["sizes"][str(size)], flush=True)
             save()
-        if arguments.no_times:
-            continue
         known = {(row["runs"], row["question"], row["by"]) for row in found["times"]}
         for question, by, command in ask(runs_dir):
             if (size, question, by) in known:
