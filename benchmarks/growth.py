@@ -5,18 +5,24 @@
 Two parts, each resumable. *Runs*: three runs of different sizes, each planned and then made in processes of
 their own. *Pieces*: parts of a run timed one size at a time, with the others at a small base. Everything has
 one thread, and seconds are those of the processor, so that other programs on the machine do not count.
+`--page` prints the tables of docs/growth.md from the output and the formulas of `harness.studies.costs`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from harness.config import load_config
+from harness.studies.costs import mapping_bytes, token_bytes
+
+VIT_B = (768,) * 12
 BASE = {"voxels": 2000, "stimuli": 500, "layers": 8, "width": 192}
 AXES: dict[str, tuple[str, tuple[int, ...]]] = {
     # axis of the sizes → what is timed
@@ -24,12 +30,12 @@ AXES: dict[str, tuple[str, tuple[int, ...]]] = {
     "layers": ("fit", (4, 8, 16, 32)),
     "width": ("fit", (96, 192, 384, 768)),
     "stimuli": ("closed forms", (500, 1000, 2000, 4000, 10_000)),
-    "stimuli of the ridge": ("ridge", (500, 1000, 2000, 4000)),
+    "stimuli of the ridge": ("ridge", (250, 500, 1000, 2000)),
     "stimuli of the evidence": ("evidence", (250, 500, 1000, 2000)),
     "runs": ("grid", (10, 100, 1000)),
 }
 SMALL = {"voxels": 500, "layers": 4, "width": 64}
-"""For the axes of stimuli: their part of the time depends little on the rest."""
+"""For stimuli, whose tokens take memory."""
 
 COMMON = [
     *(
@@ -103,7 +109,6 @@ def time_piece(piece: str, sizes: dict[str, int]) -> dict[str, float]:
     """Time a piece of work in this process."""
     import torch
 
-    from harness.config import load_config
     from harness.studies import timing
 
     device = torch.device("cpu")
@@ -143,12 +148,43 @@ def measure_pieces(found: dict[str, Any], save: Any) -> None:
         for value in values:
             if (axis, value) in known:
                 continue
-            sizes = BASE | (SMALL if axis.startswith("stimuli") else {}) | {axis.partition(" ")[0]: value}
+            sizes = BASE | (SMALL if axis == "stimuli" else {}) | {axis.partition(" ")[0]: value}
             text, _, peak = spend([sys.executable, __file__, "--only", piece, json.dumps(sizes)])
             row = {"axis": axis, "value": value, "seconds": json.loads(text), "peak_gb": peak}
             found["pieces"].append(row)
             print(row, flush=True)
             save()
+
+
+def write_page(found: dict[str, Any]) -> str:
+    """Write the tables of docs/growth.md."""
+    lines = ["| run | planned, s | measured, s | planned / measured | peak memory, GB |", "| --- " * 5 + "|"]
+    for row in found["runs"]:
+        ratio = row["planned_s"] / row["seconds"]
+        numbers = f"{row['planned_s']:.0f} | {row['seconds']:.0f} | {ratio:.2f} | {row['peak_gb']:.2f}"
+        lines.append(f"| {row['name']} | {numbers} |")
+    lines += ["", "| grows | piece | sizes | seconds | last exponent | memory, GB |", "| --- " * 6 + "|"]
+    for axis in dict.fromkeys(row["axis"] for row in found["pieces"]):
+        rows = [row for row in found["pieces"] if row["axis"] == axis]
+        sizes = " → ".join(f"{row['value']:,}" for row in rows)
+        memory = " → ".join(f"{row['peak_gb']:.1f}" for row in rows)
+        for piece in rows[0]["seconds"]:
+            times = [row["seconds"][piece] for row in rows]
+            power = math.log(times[-1] / times[-2]) / math.log(rows[-1]["value"] / rows[-2]["value"])
+            seconds = " → ".join(f"{time:.3g}" for time in times)
+            lines.append(f"| {axis} | {piece} | {sizes} | {seconds} | {power:.1f} | {memory} |")
+    lines += ["", "| stimuli | voxels | responses, GB | tokens, GB | mapping, MB |", "| --- " * 5 + "|"]
+    config = load_config([])
+    for n_stimuli in (1000, 10_000, 73_000):
+        for n_voxels in (2000, 40_000, 300_000):
+            tokens = token_bytes(n_stimuli, VIT_B, config.mapping)
+            assert tokens is not None
+            mapping = mapping_bytes(n_voxels, VIT_B, config.mapping) / 1e6
+            responses = 4 * n_stimuli * n_voxels / 1e9
+            lines.append(
+                f"| {n_stimuli:,} | {n_voxels:,} | {responses:.3g} | {tokens / 1e9:.3g} | {mapping:.3g} |"
+            )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -160,6 +196,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/growth.json"))
     parser.add_argument("--parts", nargs="+", choices=("runs", "pieces"), default=["runs", "pieces"])
     parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--page", action="store_true", help="print the tables of the page")
     arguments = parser.parse_args()
     if arguments.only:
         print(json.dumps(time_piece(arguments.only[0], json.loads(arguments.only[1]))))
@@ -168,6 +205,9 @@ def main() -> None:
     found: dict[str, Any] = {"runs": [], "pieces": []}
     if output.exists():
         found = json.loads(output.read_text(encoding="utf-8"))
+    if arguments.page:
+        print(write_page(found))
+        return
 
     def save() -> None:
         output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

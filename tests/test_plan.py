@@ -137,7 +137,9 @@ def test_seconds_by_hand():
     seen = 100 + 1257 + 5 + 30
     assert count_images_seen(config, 100) == seen
     assert tracking_seconds(config, speed, 100, 3, 5) is None
-    fit = FitSpeed(step=2.0, start=3.0, stimulus=0.01, compared=0.02, ridge=5.0, ridge_stimuli=50)
+    fit = FitSpeed(
+        step=2.0, start=3.0, stimulus=0.01, compared=0.02, ridge=5.0, ridge_stimuli=50, n_features=400
+    )
     speed = replace(speed, fit=fit)
     fits = 5 * (3.0 + 100 * (0.01 + 0.02) + 6 * 2.0)
     # 10 penalties, step 0 with its noise, two draws of two kinds of noise at four levels, two snapshots
@@ -150,6 +152,8 @@ def test_seconds_by_hand():
     assert tracking_seconds(config, speed, 100, 3, 2, from_others=True) == pytest.approx(
         2 * seen * 0.25 + fits * 2 / 5 + 2 * 7.0 + ridges
     )
+    # 800 stimuli outnumber 400 features
+    assert fit.ridge_seconds(800) == 5.0 * (800 * 400) / (50 * 50)
     # closed forms compare 2,000 training stimuli at most, a fifth is held out
     assert fit.seconds(1, 0, 10_000, 0.2) == pytest.approx(3.0 + 100.0 + 2500 * 0.02)
 

@@ -180,8 +180,10 @@ class FitSpeed:
         Per stimulus, for whatever reads all of them: weights in closed form, scores.
     compared : float
         Per stimulus, for closed forms that compare `MOST_PICTURES` training stimuli at most.
-    ridge, ridge_stimuli : float, int
-        The ridge regression beside a mapping, for this many stimuli; it grows with their square.
+    ridge : float
+        The ridge regression beside a mapping, for `ridge_stimuli` stimuli.
+    ridge_stimuli, n_features : int
+        It grows with the square of the stimuli, and linearly once they outnumber its features.
     """
 
     step: float
@@ -190,6 +192,7 @@ class FitSpeed:
     compared: float = 0.0
     ridge: float = 0.0
     ridge_stimuli: int = 1
+    n_features: int = 1
 
     def seconds(self, n_fits: int, n_steps: int, n_stimuli: int, held_out: float) -> float:
         """Estimate the seconds of fits with `n_steps` in all."""
@@ -199,7 +202,8 @@ class FitSpeed:
 
     def ridge_seconds(self, n_stimuli: int) -> float:
         """Estimate the seconds of one ridge regression."""
-        return self.ridge * (n_stimuli / self.ridge_stimuli) ** 2
+        size, measured = (n * min(n, self.n_features) for n in (n_stimuli, self.ridge_stimuli))
+        return self.ridge * size / measured
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,9 @@ def measure_fit(
         bare_few, bare_many = (fit(data, FIT_STEPS[0], **bare) for data in (of_few, of_many))
         plain = min(max(bare_many - bare_few, 0.0) / (many - few), growth)
     start = max(short - FIT_STEPS[0] * step - growth * few, 0.0)
-    return FitSpeed(step, start, plain, growth - plain, time_ridge(of_many, device), many)
+    ridge = time_ridge(of_many, device)
+    # it reads the mean and the global token of every layer
+    return FitSpeed(step, start, plain, growth - plain, ridge, many, 2 * sum(widths))
 
 
 def time_fit(data: FitData, config: MappingConfig, device: torch.device) -> float:
