@@ -26,12 +26,12 @@ VIT_B = (768,) * 12
 BASE = {"voxels": 2000, "stimuli": 500, "layers": 8, "width": 192}
 AXES: dict[str, tuple[str, tuple[int, ...]]] = {
     # axis of the sizes → what is timed
-    "voxels": ("fit", (500, 2000, 8000, 40_000)),
-    "layers": ("fit", (4, 8, 16, 32)),
-    "width": ("fit", (96, 192, 384, 768)),
-    "stimuli": ("closed forms", (500, 1000, 2000, 4000, 10_000)),
+    "layers": ("fit", (4, 8, 16)),
+    "width": ("fit", (96, 192, 384)),
+    "stimuli": ("closed forms", (500, 1000, 2000, 4000, 8000)),
     "stimuli of the ridge": ("ridge", (250, 500, 1000, 2000)),
     "stimuli of the evidence": ("evidence", (250, 500, 1000, 2000)),
+    "voxels": ("fit", (500, 2000, 8000, 24_000)),
     "runs": ("grid", (10, 100, 1000)),
 }
 SMALL = {"voxels": 500, "layers": 4, "width": 64}
