@@ -336,8 +336,9 @@ def test_lines_of_a_growing_journal_are_read_once(tmp_path: Path, monkeypatch: p
     # a line that is still being written is none yet
     with path.open("a") as file:
         file.write('{"name": "train/loss"')
+    offsets.clear()
     assert [(row["step"], row["value"]) for row in rows.read()] == [(0, 3.0), (1, 2.0)]
-    assert offsets == [0, first]
+    assert offsets == [first]
     # a shorter journal is another one
     path.unlink()
     with Journal(path) as journal:
