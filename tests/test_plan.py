@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,7 @@ from harness.studies.availability import (
     Need,
 )
 from harness.studies.costs import (
+    FitSpeed,
     Speed,
     count_classes,
     count_fit_steps,
@@ -50,6 +53,7 @@ from harness.studies.costs import (
 from harness.studies.grid import expand_grid
 from harness.studies.timing import (
     measure_fit,
+    measure_layer_evidence,
     measure_network,
 )
 from harness.tokens.extraction import LayerTokens
@@ -124,14 +128,34 @@ def test_bytes_by_hand():
 
 
 def test_seconds_by_hand():
-    speed = Speed(forward=0.25, train=1.0, update=0.5, fit_step=2.0, fit_start=3.0)
+    speed = Speed(forward=0.25, train=1.0, update=0.5, evidence=7.0)
     assert tuning_seconds(speed, 10, 4, "full") == 10 * (4 * 1.0 + 0.5)
     assert tuning_seconds(speed, 10, 4, "lwf") == 10 * (4 * 1.25 + 0.5)
-    assert tracking_seconds(speed, 3, 8, 5, 40) == 3 * 8 * 0.25 + 5 * 3 + 40 * 2
-    assert tracking_seconds(speed, 3, 8, 5, None) is None
     settings = ["probes.tasks=[shapes,digits]", "probes.n_train=20", "probes.n_test=10", "task.n_test=5"]
     # 1,257 and 5 images of the task, 30 of the only probe that is a different task
-    assert count_images_seen(load_config([*SMALL, *settings]), 100) == 100 + 1257 + 5 + 30
+    config = load_config([*SMALL, *settings, "mapping.steps=6", "evidence.n_draws=2"])
+    seen = 100 + 1257 + 5 + 30
+    assert count_images_seen(config, 100) == seen
+    assert tracking_seconds(config, speed, 100, 3, 5) is None
+    fit = FitSpeed(
+        step=2.0, start=3.0, stimulus=0.01, compared=0.02, ridge=5.0, ridge_stimuli=50, n_features=400
+    )
+    speed = replace(speed, fit=fit)
+    fits = 5 * (3.0 + 100 * (0.01 + 0.02) + 6 * 2.0)
+    # 10 penalties, step 0 with its noise, two draws of two kinds of noise at four levels, two snapshots
+    evidence = (10 + 2 + 2 * 2 * 4 + 2) * 7.0
+    ridges = 3 * 5.0 * (100 / 50) ** 2
+    assert tracking_seconds(config, speed, 100, 3, 5) == pytest.approx(
+        3 * seen * 0.25 + fits + evidence + ridges
+    )
+    # step 0 of another run: its images, controls and fits
+    assert tracking_seconds(config, speed, 100, 3, 2, from_others=True) == pytest.approx(
+        2 * seen * 0.25 + fits * 2 / 5 + 2 * 7.0 + ridges
+    )
+    # 800 stimuli outnumber 400 features
+    assert fit.ridge_seconds(800) == 5.0 * (800 * 400) / (50 * 50)
+    # closed forms compare 2,000 training stimuli at most, a fifth is held out
+    assert fit.seconds(1, 0, 10_000, 0.2) == pytest.approx(3.0 + 100.0 + 2500 * 0.02)
 
 
 @pytest.mark.parametrize("name", group_options("study"))
@@ -219,13 +243,13 @@ def test_plan_is_printed_and_nothing_is_run(monkeypatch, tmp_path, capsys):
 
 
 def test_time_is_estimated_from_measured_pieces(tmp_path, monkeypatch, capsys):
-    speed = Speed(forward=0.001, train=0.01, update=0.0, fit_step=0.1, fit_start=0.0)
-    monkeypatch.setattr(plan.Stopwatch, "speed", lambda self, config, n_voxels: speed)
+    speed = Speed(forward=0.001, train=0.01, update=0.0, fit=FitSpeed(step=0.1), begin=4.0)
+    monkeypatch.setattr(plan.Stopwatch, "speed", lambda self, config, size: speed)
     (config,) = (run for _, run in expand_grid(["study=demo", "backbone=mini_supervised"]))
     config = config.model_copy(update={"runs_dir": str(tmp_path)})  # not where a finished demo may be
     plan.print_plan([config])
     # 75 steps of 20 images; 3 times 800 stimuli, 500 images of the task, 350 of 3 probes; 6 fits of 50
-    seconds = 75 * 20 * 0.01 + 3 * (800 + 500 + 1050) * 0.001 + 300 * 0.1
+    seconds = 4.0 + 75 * 20 * 0.01 + 3 * (800 + 500 + 1050) * 0.001 + 300 * 0.1
     said = capsys.readouterr().out
     assert f"{seconds:.0f} s  to do" in said and "estimated on this machine" in said
 
@@ -235,8 +259,9 @@ def test_pieces_can_be_measured():
     device = torch.device("cpu")
     speed = measure_network(config.backbone, config.method, "no", device)
     assert 0 < speed.forward < speed.train and speed.update > 0
-    step, start = measure_fit((8, 8), 100, config.mapping, device)
-    assert step >= 0 and start >= 0
+    fit = measure_fit((8, 8), 100, config.mapping, device)
+    assert fit is not None and fit.seconds(1, 1, 100, 0.2) > 0 and fit.ridge > 0
+    assert measure_layer_evidence((8, 8), (60, 100), 4, config.evidence, device) > 0
     assert measure_fit((8, 8), 100, LayerRidgeConfig(), device) is None
 
 
@@ -374,13 +399,6 @@ def test_numbers_kept_are_those_that_an_objective_holds(method):
     held = sum(part.numel() for part in find(vars(objective)) if id(part) not in own)
     # the head has no initial state to keep, but counts as trained
     assert 0 <= numbers_kept(method, n_encoder, n_trained) - held <= 2 * head
-
-
-def test_time_of_tracking_is_unknown_where_a_fit_was_not_measured():
-    speed = Speed(forward=0.25, train=1.0, update=0.5)
-    assert tracking_seconds(speed, 3, 8, 5, 40) is None
-    # a fit's start counts only where it was measured
-    assert tracking_seconds(Speed(0.25, 1.0, 0.5, fit_step=2.0), 3, 8, 5, 40) == 3 * 8 * 0.25 + 40 * 2
 
 
 def test_a_label_for_none_is_counted_out_once():

@@ -16,11 +16,9 @@ from harness.config.compose import load_config
 from harness.runs.journal import Journal
 from harness.runs.layout import run_folder
 from harness.storage.errors import InputError
+from harness.tracking.curves import metric_curves
 from harness.tracking.mean_curves import mean_curves
-from harness.tracking.queries import (
-    metric_curves,
-    query,
-)
+from harness.tracking.queries import query
 from harness.tracking.store.tracked_run import TrackedRun
 
 # for seed 0; seed 1 is 0.2 higher throughout
@@ -187,6 +185,16 @@ def test_curves_are_chosen_by_their_verdict(runs_dir: Path) -> None:
     assert set(forgetting["backbone"]) == {"mini_clip"} and set(forgetting["seed"]) == {"0"}
     with pytest.raises(InputError, match="did you mean 'rewired'"):
         query("rewiring", verdict="rewird", runs_dir=runs_dir)
+
+
+def test_verdicts_and_measures_can_be_chosen_too(runs_dir: Path) -> None:
+    verdicts = query("verdict", ["seed", "roi"], verdict="rewired", runs_dir=runs_dir)
+    assert [*zip(verdicts["seed"], verdicts["roi"], strict=True)] == [("1", "V1"), ("1", "all")]
+    # no region is unchanged, which is an answer
+    assert query("rewiring", verdict="unchanged", runs_dir=runs_dir).empty
+    # another measure than the usual one
+    chosen = query("rewiring", where="measure=wasserstein,roi=V1", runs_dir=runs_dir)
+    assert set(chosen["measure"]) == {"wasserstein"} and set(chosen["mean"]) == {9.0}
 
 
 def test_measures_are_never_mixed_and_one_value_has_no_spread() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+import harness.runs.journal as journal_module
 from harness.commands.forward import main
 from harness.config.compose import (
     load_config,
@@ -25,7 +26,9 @@ from harness.config.compose import (
 from harness.config.folders import REPOSITORY
 from harness.config.run import Config
 from harness.runs.journal import (
+    GrowingRows,
     Journal,
+    Row,
     read_rows,
 )
 from harness.runs.layout import (
@@ -43,7 +46,7 @@ from harness.tracking.store.experiments import find_or_create_experiment
 from harness.tracking.store.histories import read_histories
 from harness.tracking.store.sqlite_file import list_studies
 from harness.tracking.store.tracked_run import TrackedRun
-from harness.tracking.verdict_tags import read_tags
+from harness.tracking.verdict_tags import tag_rows
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -313,16 +316,46 @@ def test_a_server_that_never_ends_its_answer_does_not_hold_a_run_up(
     ended.set()
 
 
+def test_lines_of_a_growing_journal_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "results.jsonl"
+    rows = GrowingRows(path)
+    offsets: list[int] = []
+    assert rows.read() == []
+
+    def read(path: Path, offset: int = 0) -> tuple[list[Row], int]:
+        offsets.append(offset)
+        return read_rows(path, offset)
+
+    monkeypatch.setattr(journal_module, "read_rows", read)
+    with Journal(path) as journal:
+        journal.log(0, {"train/loss": 3.0})
+    assert [row["value"] for row in rows.read()] == [3.0]
+    first = path.stat().st_size
+    with Journal(path) as journal:
+        journal.log(1, {"train/loss": 2.0})
+    # a line that is still being written is none yet
+    with path.open("a") as file:
+        file.write('{"name": "train/loss"')
+    offsets.clear()
+    assert [(row["step"], row["value"]) for row in rows.read()] == [(0, 3.0), (1, 2.0)]
+    assert offsets == [first]
+    # a shorter journal is another one
+    path.unlink()
+    with Journal(path) as journal:
+        journal.log(7, {"train/loss": 1.0})
+    assert [row["step"] for row in rows.read()] == [7]
+
+
 def test_a_run_can_be_searched_by_its_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, folder = small_run(tmp_path / "runs")
-    assert read_tags(config, folder) == {}
+    assert tag_rows(config, read_rows(folder / "results.jsonl")[0]) == {}
     with Journal(folder / "results.jsonl") as journal:
         journal.log(40, {"brain/all/r2": 0.3, "verdict/V4/kind": 2, "verdict/all/kind": 2})
         journal.log(
             50, {"brain/all/r2": 0.2, "verdict/V4/kind": 3, "verdict/V1/kind": 0, "verdict/all/kind": 3}
         )
     expected = {"verdict": "rewired: V4", "rewired_regions": "V4"}
-    assert read_tags(config, folder) == expected
+    assert tag_rows(config, read_rows(folder / "results.jsonl")[0]) == expected
     monkeypatch.setattr(sys, "argv", ["tracking", str(folder)])
     main()
     client = connect(tracking_uri(tmp_path / "runs"))

@@ -3,6 +3,9 @@ from .data import (
     FitOptions,
     Member,
 )
+from .factortopy.anchor import (
+    MOST_PICTURES,
+)
 from .factortopy.conformance import (
     compare_with_published,
     format_differences,
@@ -18,6 +21,7 @@ from .fit import (
 )
 from .layer_evidence import (
     MIN_R2,
+    PENALTIES,
     Evidence,
     PooledTokens,
     Region,
@@ -48,6 +52,8 @@ __all__ = [
     "ARRAYS",
     "FAMILIES",
     "MIN_R2",
+    "MOST_PICTURES",
+    "PENALTIES",
     "Evidence",
     "FitData",
     "FitOptions",

@@ -25,6 +25,8 @@ from .collapse import (
     name_collapse,
 )
 from .controls import (
+    LEVELS,
+    NOISES,
     Controls,
     Degraded,
     degrade,
@@ -163,7 +165,9 @@ __all__ = [
     "INTERPOLATED",
     "LAYER",
     "LEARNED_SHARES",
+    "LEVELS",
     "MIN_CEILING",
+    "NOISES",
     "N_CLUSTERS",
     "N_COLOURS",
     "PROBE_KINDS",

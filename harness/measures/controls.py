@@ -23,7 +23,7 @@ from harness.mappings import (
 )
 
 RESPONSE_NOISE = "response_noise"
-TOKEN_NOISE, FEATURE_NOISE = "token_noise", "feature_noise"
+TOKEN_NOISE, FEATURE_NOISE = NOISES = ("token_noise", "feature_noise")
 LEVELS = (0.5, 1.0, 2.0, 4.0)
 """Noise of the controls, in standard deviations of step 0."""
 

@@ -7,6 +7,7 @@ from .inputs import (
     load_probes,
 )
 from .journal import (
+    GrowingRows,
     Journal,
     Row,
     read_rows,
@@ -61,6 +62,7 @@ from .subjects import (
 
 __all__ = [
     "Brains",
+    "GrowingRows",
     "Inputs",
     "Journal",
     "Row",

@@ -115,6 +115,33 @@ def read_rows(path: Path, offset: int = 0) -> tuple[list[Row], int]:
     return list(rows.values()), offset + len(whole)
 
 
+class GrowingRows:
+    """Rows of a journal that another process or thread writes; every line is read once.
+
+    Parameters
+    ----------
+    path : Path
+        Of the journal, which may not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: dict[tuple[str, int], Row] = {}
+        self._end = 0
+
+    def read(self) -> list[Row]:
+        """All rows so far, in the order in which they were written; errors as for `read_rows`."""
+        if not self._path.exists():
+            return []
+        if self._path.stat().st_size < self._end:
+            # another journal than before
+            self._rows, self._end = {}, 0
+        rows, self._end = read_rows(self._path, self._end)
+        for row in rows:
+            self._rows.setdefault((row["name"], row["step"]), row)
+        return list(self._rows.values())
+
+
 def _write_row(row: Row) -> str:
     return json.dumps({**row, "crc": _check_sum(**row)}) + "\n"
 

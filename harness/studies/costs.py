@@ -27,7 +27,10 @@ from harness.finetuning import (
 from harness.mappings import (
     ARRAYS,
     FAMILIES,
+    MOST_PICTURES,
+    PENALTIES,
 )
+from harness.measures import LEVELS, NOISES
 from harness.runs import list_subjects
 from harness.tracking import plan_work
 from tasks import choose_applicable
@@ -182,6 +185,46 @@ def numbers_kept(method: str, n_encoder: int, n_trained: int) -> int:
 
 
 @dataclass(frozen=True)
+class FitSpeed:
+    """Measured durations of a fit's parts, in seconds.
+
+    Attributes
+    ----------
+    step : float
+        One optimizer step.
+    start : float
+        What depends on no stimuli.
+    stimulus : float
+        Per stimulus, for whatever reads all of them: weights in closed form, scores.
+    compared : float
+        Per stimulus, for closed forms that compare `MOST_PICTURES` training stimuli at most.
+    ridge : float
+        The ridge regression beside a mapping, for `ridge_stimuli` stimuli.
+    ridge_stimuli, n_features : int
+        It grows with the square of the stimuli, and linearly once they outnumber its features.
+    """
+
+    step: float
+    start: float = 0.0
+    stimulus: float = 0.0
+    compared: float = 0.0
+    ridge: float = 0.0
+    ridge_stimuli: int = 1
+    n_features: int = 1
+
+    def seconds(self, n_fits: int, n_steps: int, n_stimuli: int, held_out: float) -> float:
+        """Estimate the seconds of fits with `n_steps` in all."""
+        n_compared = min(n_stimuli, MOST_PICTURES / (1 - held_out))
+        each = self.start + n_stimuli * self.stimulus + n_compared * self.compared
+        return n_fits * each + n_steps * self.step
+
+    def ridge_seconds(self, n_stimuli: int) -> float:
+        """Estimate the seconds of one ridge regression."""
+        size, measured = (n * min(n, self.n_features) for n in (n_stimuli, self.ridge_stimuli))
+        return self.ridge * size / measured
+
+
+@dataclass(frozen=True)
 class Speed:
     """Measured durations of pieces of work, in seconds.
 
@@ -193,15 +236,20 @@ class Speed:
         Forward and backward pass of one image.
     update : float
         One optimizer step.
-    fit_step, fit_start : float or None
-        One step of a fit, and a fit's overhead beside its steps; None: not measured.
+    fit : FitSpeed or None
+        None: not measured.
+    evidence : float
+        Evidence of all layers, once.
+    begin : float
+        From the start of a process to the beginning of its work.
     """
 
     forward: float
     train: float
     update: float
-    fit_step: float | None = None
-    fit_start: float = 0.0
+    fit: FitSpeed | None = None
+    evidence: float = 0.0
+    begin: float = 0.0
 
 
 def tuning_seconds(speed: Speed, n_steps: int, n_images: int, method: str) -> float:
@@ -210,13 +258,45 @@ def tuning_seconds(speed: Speed, n_steps: int, n_images: int, method: str) -> fl
     return n_steps * (n_images * (speed.train + teacher) + speed.update)
 
 
+def count_evidence(config: Config, n_snapshots: int, from_others: bool) -> int:
+    """Count how often a subject's evidence is computed: for snapshots, and for penalties and controls.
+
+    Parameters
+    ----------
+    from_others : bool
+        Whether step 0 is taken over from another run, with penalties and controls.
+    """
+    # noise that evidence is computed with once takes about as long as the evidence
+    at_start = len(PENALTIES) + 2 + config.evidence.n_draws * len(LEVELS) * len(NOISES)
+    return n_snapshots - 1 + at_start * (not from_others)
+
+
 def tracking_seconds(
-    speed: Speed, n_snapshots: int, n_seen: int, n_fits: int, n_fit_steps: int | None
+    config: Config, speed: Speed, n_stimuli: int, n_snapshots: int, n_fits: int, from_others: bool = False
 ) -> float | None:
-    """Estimate the seconds of tracking: `n_seen` forward passes per snapshot, and all fits; None: unknown."""
-    if speed.fit_step is None or n_fit_steps is None:
+    """Estimate the seconds of tracking; None: the family is solved in closed form, or was not measured.
+
+    The sum of, for every snapshot, forward passes (`count_images_seen`), evidence per layer and a ridge
+    regression; at step 0 the controls; and all fits.
+
+    Parameters
+    ----------
+    n_stimuli : int
+        Of a subject.
+    n_fits : int
+        That this run does itself.
+    from_others : bool
+        Whether it takes over step 0.
+    """
+    n_steps = count_fit_steps(config, n_fits)
+    if speed.fit is None or n_steps is None:
         return None
-    return n_snapshots * n_seen * speed.forward + n_fits * speed.fit_start + n_fit_steps * speed.fit_step
+    n_own, n_subjects = n_snapshots - from_others, len(list_subjects(config.brain, Path()))
+    seen = n_own * count_images_seen(config, n_stimuli) * speed.forward
+    compared = count_evidence(config, n_snapshots, from_others) * speed.evidence
+    ridges = n_snapshots * speed.fit.ridge_seconds(n_stimuli)
+    fits = speed.fit.seconds(n_fits, n_steps, n_stimuli, config.mapping.held_out)
+    return seen + n_subjects * (compared + ridges) + fits
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -44,12 +45,11 @@ from harness.studies.availability import (
     list_needs,
 )
 from harness.studies.costs import (
+    FitSpeed,
     PlannedRun,
     Speed,
-    count_fit_steps,
     count_fits,
     count_images_per_step,
-    count_images_seen,
     count_start_fits,
     mapping_bytes,
     numbers_kept,
@@ -71,7 +71,8 @@ activations. tokens: of one snapshot, or of all for mapping=through_time. disk: 
 fits: those of step 0 count once for runs with the same backbone, brain, mapping and seed, which share them.
 ?: unknown before the run."""
 ESTIMATE = """
-from a few passes of untrained networks and a short fit, without reading, decoding and fitting probes;
+from a few passes of untrained networks, short fits and evidence of noise, without reading, decoding and
+fitting probes;
 ?: the network does not fit in memory, or the mapping is solved in closed form."""
 
 
@@ -200,14 +201,20 @@ class Stopwatch:
         from harness.studies.timing import choose_device
 
         self.device = choose_device()
+        self._begin = time.process_time()
         self._networks: dict[str, Speed | None] = {}
-        self._fits: dict[str, tuple[float, float] | None] = {}
+        self._fits: dict[str, FitSpeed | None] = {}
+        self._evidence: dict[str, float] = {}
 
-    def speed(self, config: Config, n_voxels: int) -> Speed | None:
-        """Measure the speed of a run's work; None: its network does not fit in memory."""
+    def speed(self, config: Config, size: tuple[int, int]) -> Speed | None:
+        """Measure the speed of a run's work; None: its network does not fit in memory.
+
+        `size` is (n_stimuli, n_voxels) of a subject.
+        """
         from harness.studies.timing import (
             fits_in_memory,
             measure_fit,
+            measure_layer_evidence,
             measure_network,
         )
 
@@ -222,28 +229,35 @@ class Stopwatch:
                 else None
             )
         speed = self._networks[key]
-        key = f"{network.widths} {n_voxels} {config.mapping.model_dump_json()}"
-        if speed is not None and key not in self._fits:
-            self._fits[key] = measure_fit(network.widths, n_voxels, config.mapping, self.device)
-        if speed is None or (fit := self._fits[key]) is None:
-            return speed
-        return replace(speed, fit_step=fit[0], fit_start=fit[1])
+        if speed is None:
+            return None
+        widths, mapping = network.widths, config.mapping
+        key = f"{widths} {size[1]} {mapping.model_dump_json()}"
+        if key not in self._fits:
+            self._fits[key] = measure_fit(widths, size[1], mapping, self.device)
+        fit = self._fits[key]
+        key = f"{widths} {size} {mapping.token_size} {config.evidence.model_dump_json()}"
+        if key not in self._evidence:
+            self._evidence[key] = measure_layer_evidence(
+                widths, size, mapping.token_size, config.evidence, self.device
+            )
+        return replace(speed, fit=fit, evidence=self._evidence[key], begin=self._begin)
 
 
-def estimate_seconds(config: Config, run: PlannedRun, speed: Speed, n_stimuli: int) -> float | None:
-    """Estimate a run's duration in seconds from the speed of its pieces; None: unknown."""
+def estimate_seconds(
+    config: Config, run: PlannedRun, speed: Speed, n_stimuli: int, from_others: bool = False
+) -> float | None:
+    """Estimate a run's duration in seconds from the speed of its pieces; None: unknown.
+
+    `from_others`: it takes over step 0 from another run.
+    """
     if run.n_steps is None or run.n_snapshots is None or run.n_fits is None:
         return None
-    tracking = tracking_seconds(
-        speed,
-        run.n_snapshots,
-        count_images_seen(config, n_stimuli),
-        run.n_fits,
-        count_fit_steps(config, run.n_fits),
-    )
+    tracking = tracking_seconds(config, speed, n_stimuli, run.n_snapshots, run.n_fits, from_others)
     if tracking is None:
         return None
-    return tracking + tuning_seconds(speed, run.n_steps, count_images_per_step(config), config.method.name)
+    tuning = tuning_seconds(speed, run.n_steps, count_images_per_step(config), config.method.name)
+    return speed.begin + tuning + tracking
 
 
 def print_plan(configs: Sequence[Config], measure: bool = True) -> None:
@@ -268,13 +282,15 @@ def print_plan(configs: Sequence[Config], measure: bool = True) -> None:
         run = plan_run(config, size)
         # a run that comes later takes over step 0
         start = map_hash(config)
-        if config.reuse and start in started and run.n_fits is not None:
+        from_others = config.reuse and start in started
+        if from_others and run.n_fits is not None:
             run = replace(run, n_fits=run.n_fits - count_start_fits(config))
         started.add(start)
         if stopwatch is not None and size is not None and not run.finished:
-            speed = stopwatch.speed(config, size[1])
+            speed = stopwatch.speed(config, size)
             if speed is not None:
-                run = replace(run, seconds=estimate_seconds(config, run, speed, size[0]))
+                seconds = estimate_seconds(config, run, speed, size[0], from_others)
+                run = replace(run, seconds=seconds)
         runs.append(run)
     sizes = {
         f"weights of {config.backbone.name}": 4 * describe_network(config.backbone).n_all

@@ -1,3 +1,6 @@
+from .curves import (
+    metric_curves,
+)
 from .logged_model import (
     save_model,
 )
@@ -5,7 +8,6 @@ from .network_map import (
     map_network,
 )
 from .queries import (
-    metric_curves,
     query,
 )
 from .store.connection import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -45,16 +46,19 @@ def mean_curves(curves: pd.DataFrame, by: Sequence[str], over: Sequence[str] = (
         if column in known and column not in (*by, *over) and curves[column].nunique() > 1
     ]
     keys = list(dict.fromkeys([*by, *apart, "measure", "step"]))
-    grouped = curves.groupby(keys, as_index=False)
+    grouped = curves.groupby(keys, as_index=False, observed=True)
     table = grouped["value"].agg(["mean", "std", "count"]).rename(columns={"count": "n"})
     counted = [column for column in COUNTED if column in known and column not in keys]
     different = grouped[counted].nunique() if counted else table[[]]
     different = different[counted]
-    table["counts"] = [_say_counts(row) for row in different.to_dict("records")]
+    say = cache(partial(_say_counts, tuple(counted)))
+    rows = zip(*(different[column] for column in counted), strict=True)
+    table["counts"] = [say(*row) for row in rows] if counted else say()
     if "n_test" in curves:
         table["n_test"] = grouped["n_test"].min()["n_test"]
     if "describes" in curves:
         table["describes"] = grouped["describes"].all()["describes"]
+    table = _as_text(table)
     table = _add_intervals(table, [key for key in keys if key not in ("measure", "step")], different)
     single = ~table["measure"].str.contains(NOT_AVERAGED, regex=True)
     table = table[single | (table["n"] == 1)]
@@ -99,8 +103,9 @@ def _add_intervals(table: pd.DataFrame, keys: Sequence[str], different: pd.DataF
     return table
 
 
-def _say_counts(different: dict[str, int]) -> str:
+def _say_counts(counted: Sequence[str], *numbers: int) -> str:
     """Say what a mean is over: the number of runs, and of whatever differs among them."""
+    different = dict(zip(counted, numbers, strict=True))
     runs = different.get("run", 1)
     more = [
         f"{n} {column}s" for column, n in different.items() if n > 1 and column not in ("run", "objective")
@@ -125,8 +130,13 @@ def add_words(table: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
 
     if chosen.empty:
         return table
-    words = chosen.groupby(keys, as_index=False)["value"].agg(verdict=write)
+    words = _as_text(chosen.groupby(keys, as_index=False, observed=True)["value"].agg(verdict=write))
     return table.merge(words, how="left", on=keys)
+
+
+def _as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Write out categories, which are fast to group by."""
+    return table.astype({column: "str" for column in table.select_dtypes("category")})
 
 
 def describing_measures(measure: str) -> dict[str, tuple[str, str]]:

@@ -1,28 +1,27 @@
-"""Curves out of MLflow, as pandas tables: rewiring, forgetting and every other kind of metric.
-
-`query` gives means with intervals, `metric_curves` every value. Both work without torch.
-"""
+"""Curves out of MLflow, as pandas tables of means with intervals, for every kind of metric."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 import pandas as pd
 
 from harness.measures import (
     STAGES,
-    VERDICTS,
     Kind,
-    MetricName,
-    name_verdict,
-    split_name,
 )
 from harness.storage import (
     InputError,
-    unknown_name,
     user_path,
+)
+from harness.tracking.curves import (
+    SCORED,
+    TAGS,
+    Where,
+    check_values,
+    place_columns,
+    read_curves,
 )
 from harness.tracking.mean_curves import (
     APART,
@@ -31,22 +30,6 @@ from harness.tracking.mean_curves import (
     describing_measures,
     mean_curves,
 )
-from harness.tracking.store.connection import tracking_uri
-from harness.tracking.store.histories import read_histories
-
-TAGS = {"study": "study", "run": "palimpsest.run"} | {
-    tag: tag for tag in ("backbone", "objective", "task", "method", "brain", "seed")
-}
-
-SCORED = ("task", "probe", "forgetting")
-"""Kinds whose values are scores on test images, or changes of them."""
-
-COLLAPSED = "collapsed"
-JUDGEMENTS = (*VERDICTS, COLLAPSED)
-"""What `query` can choose regions by."""
-
-Where = Mapping[str, Collection[str]]
-"""Column → values to keep."""
 
 
 def query(
@@ -114,8 +97,9 @@ def query(
     check_columns(by, (*TAGS, *columns, "measure"))
     check_columns(over, APART)
     kept = _read_where(where, (*TAGS, *columns, "measure", "step"))
-    measure = measure or STAGES[kind].shown
-    curves = metric_curves(
+    if measure is None and "measure" not in kept:
+        measure = STAGES[kind].shown
+    curves, n_test = read_curves(
         kind,
         study=study,
         measure=measure,
@@ -131,9 +115,8 @@ def query(
     # several subjects have verdicts of their own and none of their mean
     if kind == "verdict" and "subject" not in by and not (curves["subject"] == "all").any():
         curves = curves.assign(subject="all")
-    if kind in SCORED and not wise_ft:
-        of_runs = {column: values for column, values in kept.items() if column in TAGS}
-        curves = _add_images(curves, study, user_path(runs_dir), of_runs)
+    if kind in SCORED and not wise_ft and len(n_test):
+        curves = curves.merge(n_test, on=["study", "run", "place", "step"], how="left")
     table = mean_curves(curves, by, over)
     return add_words(table, curves) if kind == "verdict" else table
 
@@ -150,14 +133,24 @@ def _add_start(curves: pd.DataFrame) -> pd.DataFrame:
     starts = [excess.assign(value=0.0)]
     for end in ("_low", "_high"):
         measured = first[first["measure"].str.endswith(f"_excess{end}")]
-        of = measured.assign(measure=measured["measure"].str.removesuffix(end))
-        both = of.merge(excess, on=[*keys, "measure", "step"], suffixes=("", "_excess"))
+        of = measured.assign(excess=_without_ending(measured["measure"], end))
+        both = of.merge(
+            excess.rename(columns={"measure": "excess"}),
+            on=[*keys, "excess", "step"],
+            suffixes=("", "_excess"),
+        )
         both["value"] -= both["value_excess"]
-        starts.append(both.assign(measure=both["measure"] + end)[curves.columns])
+        starts.append(both[curves.columns])
     added = pd.concat(starts).assign(step=0)
     # runs of other versions may have it
-    whole = pd.concat([curves, added]).drop_duplicates([*keys, "measure", "step"], ignore_index=True)
-    return whole.astype({"step": "int64"})
+    return pd.concat([curves, added]).drop_duplicates([*keys, "measure", "step"], ignore_index=True)
+
+
+def _without_ending(words: pd.Series, end: str) -> pd.Series:
+    """Remove an ending from words that are categories; missing where no row has the rest."""
+    known = words.cat.categories
+    codes = known.get_indexer(known.str.removesuffix(end))
+    return pd.Series(pd.Categorical.from_codes(codes[words.cat.codes], dtype=words.dtype), words.index)
 
 
 def _split(names: Sequence[str] | str) -> list[str]:
@@ -184,195 +177,18 @@ def _choose_measure(curves: pd.DataFrame, measure: str | None, kept: Where) -> p
     for column in ("measure", "step"):
         if column in kept:
             known = {str(value) for value in curves[column].unique()}
-            _check_values(column, kept[column], known)
-    names = curves["measure"]
-    own = names.isin(kept["measure"]) if "measure" in kept else pd.Series(True, names.index)
-    if measure is not None:
-        own &= (names == measure) | (names.str.partition("/")[0] == measure)
-    chosen = set(names[own])
-    curves = curves[own | names.isin({name for one in chosen for name in describing_measures(one)})]
+            check_values(column, kept[column], known)
+    known = set(curves["measure"].unique())
+    chosen = {
+        name
+        for name in known
+        if ("measure" not in kept or name in kept["measure"])
+        and (measure is None or measure in (name, name.partition("/")[0]))
+    }
+    describing = {name for one in chosen for name in describing_measures(one)}
+    curves = curves[curves["measure"].isin(chosen | describing)]
     if "step" in kept:
-        curves = curves[curves["step"].astype(str).isin(kept["step"])]
+        curves = curves[curves["step"].isin([int(step) for step in kept["step"]])]
     # a row that only describes another gets no line, unless it was asked for
-    describing = {name for one in chosen for name in describing_measures(one)} - (
-        {measure} | set(kept.get("measure", ()))
-    )
+    describing -= {measure} | set(kept.get("measure", ()))
     return curves.assign(describes=curves["measure"].isin(describing)).reset_index(drop=True)
-
-
-def _add_images(curves: pd.DataFrame, study: str | None, runs_dir: Path, where: Where) -> pd.DataFrame:
-    """Add a column n_test, the number of test images; runs of older versions have no such rows."""
-    counts = metric_curves(
-        "probe", study=study, measure="n_test", runs_dir=runs_dir, where=where, required=False
-    )
-    keys = ["study", "run", "place", "step"]
-    found = counts[[*keys, "value"]].rename(columns={"value": "n_test"})
-    return curves.merge(found, on=keys, how="left") if len(found) else curves
-
-
-def metric_curves(
-    kind: Kind,
-    *,
-    study: str | None = None,
-    measure: str | None = None,
-    runs_dir: Path = Path("runs"),
-    interpolated: bool = False,
-    verdict: str | None = None,
-    where: Where | None = None,
-    required: bool = True,
-    described: bool = False,
-) -> pd.DataFrame:
-    """Every value of a kind of metric, one per row; parameters and errors as for `query`.
-
-    Parameters
-    ----------
-    where : mapping of str to str values, optional
-        Columns of runs and places → values to keep.
-    required : bool
-        Whether it is an error if no run has the measure.
-    described : bool
-        Whether the ends of the measure's intervals, and its p, are included.
-
-    Returns
-    -------
-    DataFrame
-        Columns study, run, backbone, objective, task, method, brain, seed; ``roi`` and ``subject`` for
-        metrics of the brain, ``place`` (and ``shift``) for the others, ``"all"`` for the whole; measure,
-        step, value. Sorted, index 0, 1, …. With several subjects, subject ``"all"`` is their mean; a run's
-        only subject is ``"all"`` too.
-    """
-    places = place_columns(kind)
-    where = where or {}
-    check_columns(list(where), (*TAGS, *places))
-    if verdict is not None and verdict not in JUDGEMENTS:
-        raise unknown_name("verdict", verdict, JUDGEMENTS)
-    seen: dict[str, set[str]] = {column: set() for column in where}
-
-    def chosen(tags: Mapping[str, str]) -> bool:
-        own = {column: tags.get(TAGS[column], "") for column in where if column in TAGS}
-        for column, value in own.items():
-            seen[column].add(value)
-        return all(value in where[column] for column, value in own.items())
-
-    measures: set[str] = set()
-    describing = describing_measures(measure) if described and measure is not None else {}
-
-    def wanted(name: str) -> bool:
-        parts = split_name(name)
-        if verdict is not None and _is_verdict(parts):
-            return True
-        if (parts.stage, parts.interpolated) != (kind, interpolated):
-            return False
-        # "layer" stands for the shares of all layers
-        own = {parts.measure, parts.measure.partition("/")[0]}
-        measures.update(own)
-        return (
-            measure is None or measure in own or (described and parts.measure in describing_measures(measure))
-        )
-
-    frames = []
-    for tags, rows in read_histories(tracking_uri(runs_dir), study, wanted, chosen):
-        frame = _describe_rows(rows, places)
-        judged = None if verdict is None else _find_judged(frame, verdict)
-        frame = frame[(frame["stage"] == kind) & (frame["interpolated"] == interpolated)]
-        if judged is not None:
-            # metrics without a region follow the verdict of the whole brain
-            pairs = frame[["roi", "subject"]].itertuples(index=False, name=None) if "roi" in places else None
-            frame = frame[[pair in judged for pair in pairs or [("all", "all")] * len(frame)]]
-        frames.append(frame.assign(**{column: tags.get(tag, "") for column, tag in TAGS.items()}))
-    for column, values in seen.items():
-        if column in TAGS:
-            _check_values(column, where[column], values)
-    columns = [*TAGS, *places, "measure", "step", "value"]
-    curves = pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
-    for column in places:
-        if column in where:
-            _check_values(column, where[column], set(curves[column]))
-            curves = curves[curves[column].isin(where[column])]
-    if interpolated and not measures:
-        raise InputError(f"{kind} of WiSE-FT: found no curve, expected runs measured by palimpsest wise-ft")
-    if measure is not None and required and measure not in measures:
-        raise unknown_name(f"measure of {kind}", measure, measures)
-    if measure is not None:
-        # verdicts were read to judge by
-        names = curves["measure"].astype(str)
-        own = names.isin([measure, *describing])
-        curves = curves[own | names.str.startswith(f"{measure}/")]
-    curves = curves.astype({"step": "int64", "value": "float64"})
-    return curves.sort_values([*TAGS, *places, "measure", "step"], ignore_index=True)
-
-
-def _describe_rows(rows: pd.DataFrame, places: tuple[str, ...]) -> pd.DataFrame:
-    """Split the names of rows into columns, each name once."""
-    names = rows["name"].unique()
-    records = []
-    for name in names:
-        parts = split_name(name)
-        found = dict(zip(places, (parts.place, parts.shift or parts.subject or "all"), strict=False))
-        records.append(
-            {
-                "name": name,
-                "stage": parts.stage,
-                "interpolated": parts.interpolated,
-                "measure": parts.measure,
-                "judges": _is_verdict(parts),
-                "judged_place": parts.place,
-                "judged_subject": parts.subject or "all",
-                **found,
-            }
-        )
-    columns = [
-        "name",
-        "stage",
-        "interpolated",
-        "measure",
-        "judges",
-        "judged_place",
-        "judged_subject",
-        *places,
-    ]
-    return rows[["name", "step", "value"]].merge(pd.DataFrame(records, columns=columns), on="name")
-
-
-def _is_verdict(parts: MetricName) -> bool:
-    return not parts.interpolated and (parts.stage, parts.measure) in (
-        ("verdict", "kind"),
-        ("collapse", COLLAPSED),
-    )
-
-
-class _Everything:
-    """All places and subjects of a run."""
-
-    def __contains__(self, item: object) -> bool:
-        return True
-
-
-def _find_judged(rows: pd.DataFrame, verdict: str) -> set[tuple[str, str]] | _Everything:
-    """Find the (place, subject) of a run with this verdict at its last snapshot; a collapse is of all."""
-    rows = rows[rows["judges"].astype(bool)]
-    last = rows[rows["step"] == rows["step"].max()]
-    found: set[tuple[str, str]] = set()
-    for row in last.to_dict("records"):
-        if row["stage"] == "collapse":
-            if verdict == COLLAPSED and row["value"]:
-                return _Everything()
-        elif name_verdict(row["value"]) == verdict:
-            # the mean over subjects is shown where any of them has the verdict
-            found |= {(row["judged_place"], row["judged_subject"]), (row["judged_place"], "all")}
-    return found
-
-
-def _check_values(column: str, values: Collection[str], known: Collection[str]) -> None:
-    for value in sorted(values):
-        if value not in known:
-            raise unknown_name(column, value, known)
-
-
-def place_columns(kind: Kind) -> tuple[str, ...]:
-    """Columns that say where: ROI and subject for metrics of the brain, else place; also the shift."""
-    if kind not in STAGES:
-        raise unknown_name("kind of metric", kind, get_args(Kind))
-    if kind == "shift":
-        return ("place", "shift")
-    return ("roi", "subject") if STAGES[kind].of_brain else ("place",)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
 from harness.config import Config
 from harness.measures import (
@@ -10,13 +10,13 @@ from harness.measures import (
     tag_verdicts,
 )
 from harness.runs import (
+    Row,
     label_subjects,
-    read_rows,
 )
 
 
-def read_tags(config: Config, run: Path) -> dict[str, str]:
-    """Read the verdict of a run's last snapshot out of its journal.
+def tag_rows(config: Config, rows: Sequence[Row]) -> dict[str, str]:
+    """Find the verdict of a run's last snapshot among its rows.
 
     Returns
     -------
@@ -24,7 +24,6 @@ def read_tags(config: Config, run: Path) -> dict[str, str]:
         ``verdict`` in words, such as ``rewired: V4, LO2`` or ``collapsed, no verdict``, and
         ``rewired_regions``, such as ``V4,LO2``; empty if the run has none.
     """
-    rows, _ = read_rows(run / "results.jsonl")
     # every tracked snapshot has one of these
     steps = [row["step"] for row in rows if row["name"] in ("brain/all/r2", "collapse/all/collapsed")]
     last = {row["name"]: row["value"] for row in rows if steps and row["step"] == max(steps)}

@@ -20,11 +20,10 @@ from harness.measures import (
     split_name,
 )
 from harness.runs import (
-    Row,
+    GrowingRows,
     label_subjects,
     list_snapshots,
     mapping_folder,
-    read_rows,
     run_name,
     split_file,
     subject_folder,
@@ -62,7 +61,7 @@ from harness.tracking.store.tables import (
     log_tables,
     write_results,
 )
-from harness.tracking.verdict_tags import read_tags
+from harness.tracking.verdict_tags import tag_rows
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -114,6 +113,7 @@ class TrackedRun:
         self._client: MlflowClient | None = None
         self._run_id = ""
         self._was_finished = False
+        self._journal = GrowingRows(folder / "results.jsonl")
         self._sent = 0
         self._warned = False
         self._lock, self._stop = threading.Lock(), threading.Event()
@@ -156,7 +156,7 @@ class TrackedRun:
         return self.forward(status, self._last_time())
 
     def _last_time(self) -> int | None:
-        return max((row["timestamp"] for row in self._read(0)[0]), default=None)
+        return max((row["timestamp"] for row in self._journal.read()), default=None)
 
     def log_model(self, save: Callable[[Path], None]) -> bool:
         """Log what `save` writes into a new folder as the run's model; returns whether that worked.
@@ -195,7 +195,7 @@ class TrackedRun:
             return
         if status == "FINISHED":
             self._send_files(self._client)
-            tags = {**tags, **read_tags(self._config, self._folder)}
+            tags = {**tags, **tag_rows(self._config, self._journal.read())}
         self._set_tags(self._client, tags)
         if end_time is None and self._was_finished:
             end_time = self._last_time()
@@ -215,7 +215,7 @@ class TrackedRun:
         own = database_file(tracking_uri(self._runs_dir)) == self._runs_dir / "mlflow.db"
         # the store beside the runs moves with them; an address may hold a password
         store = "mlflow.db" if own else hashlib.sha256(self._uri.encode()).hexdigest()
-        return {"store": store, "rows": len(self._read(0)[0])}
+        return {"store": store, "rows": len(self._journal.read())}
 
     def _set_tags(self, client: MlflowClient, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
@@ -232,7 +232,7 @@ class TrackedRun:
         if found:
             (run,) = found
         else:
-            rows = self._read(0)[0]
+            rows = self._journal.read()
             # rows of a run that is sent late say when it began
             begun = min((row["timestamp"] for row in rows), default=time.time_ns() // 1_000_000)
             run = client.create_run(experiment, begun, tags={RUN_TAG: name}, run_name=run_title(self._config))
@@ -262,21 +262,21 @@ class TrackedRun:
         """Send the headline metrics among unsent rows; all rows if `whole`, or some are of snapshots."""
         from mlflow.entities import Metric
 
-        rows, end = self._read(self._sent)
+        rows = self._journal.read()
         metrics = [
             Metric(metric_key(row["name"]), row["value"], row["timestamp"], row["step"])
-            for row in rows
+            for row in rows[self._sent :]
             if _is_shown(row["name"])
         ]
         for start in range(0, len(metrics), BATCH_ROWS):
             client.log_batch(self._run_id, metrics=metrics[start : start + BATCH_ROWS])
         # losses of single steps come all the time, and are metrics anyway
-        if whole or any(split_name(row["name"]).stage != "train" for row in rows):
+        if whole or any(split_name(row["name"]).stage != "train" for row in rows[self._sent :]):
             self._send_results(client)
-        self._sent = end
+        self._sent = len(rows)
 
     def _send_results(self, client: MlflowClient) -> None:
-        rows = self._read(0)[0]
+        rows = self._journal.read()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / RESULTS
             write_results(rows, path)
@@ -286,7 +286,7 @@ class TrackedRun:
     def _send_files(self, client: MlflowClient) -> None:
         """Send a finished run's tables, splits, figures and mappings; those that are there are replaced."""
         run_id = self._run_id
-        tables = kind_tables(self._read(0)[0])
+        tables = kind_tables(self._journal.read())
         log_tables(client, run_id, {f"{TABLES}/{kind}.json": table for kind, table in tables})
         if (self._folder / "figures").is_dir():
             client.log_artifacts(run_id, str(self._folder / "figures"), "figures")
@@ -305,10 +305,6 @@ class TrackedRun:
         last = mapping_folder(subject, steps[-1])
         found = [last] if chosen == "last" else sorted(last.parent.glob("step-*"))
         return [folder for folder in found if folder.is_dir()]
-
-    def _read(self, offset: int) -> tuple[list[Row], int]:
-        journal = self._folder / "results.jsonl"
-        return read_rows(journal, offset) if journal.exists() else ([], 0)
 
     def _follow(self) -> None:
         while True:
