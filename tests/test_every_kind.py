@@ -59,7 +59,7 @@ from harness.runs.layout import (
 )
 from harness.storage.files import read_weights
 from harness.storage.locks import hold_lock
-from harness.tracking.queries import metric_curves
+from harness.tracking.curves import metric_curves
 
 STEPS = (0, 1, 3)
 TINY = [

@@ -48,10 +48,10 @@ def test_a_voxel_in_two_regions_of_a_group_counts_once() -> None:
 
 def test_names_with_a_layer() -> None:
     name = "selectors/V1/layer/block-1"
-    assert split_name(name) == ("selectors", "V1", "layer/block-1", None, False)
+    assert split_name(name) == ("selectors", "V1", "layer/block-1", None, False, None)
     own = name_of_subject(name, "subj01")
     assert own == "selectors/V1/subj01/layer/block-1"
-    assert split_name(f"wise_ft.{own}") == ("selectors", "V1", "layer/block-1", "subj01", True)
+    assert split_name(f"wise_ft.{own}") == ("selectors", "V1", "layer/block-1", "subj01", True, None)
     assert describe(name) is describe(own) is describe("wise_ft.selectors/all/layer/stages.0.blocks_1")
     assert describe(name).pattern == "selectors/<place>/layer/<layer>"
     assert describe(f"{name}_subjects_low").ending == "_subjects_low"

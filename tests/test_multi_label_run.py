@@ -16,7 +16,7 @@ from harness.reporting.comparison import compare_runs
 from harness.reporting.run_results import read_runs
 from harness.reporting.text_table import format_table
 from harness.storage.files import read_json
-from harness.tracking.queries import metric_curves
+from harness.tracking.curves import metric_curves
 
 
 @pytest.fixture(scope="module")

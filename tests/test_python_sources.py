@@ -62,6 +62,10 @@ def test_a_configuration_is_written_read_and_told_apart(tmp_path: Path) -> None:
     assert hash(config.brain) == hash(read_config(tmp_path / "config.yaml").brain)
     other = load_config([*BRAIN, *TASK, *BACKBONE, "brain.arguments.n_images=31"])
     assert config_hash(other) != config_hash(config)
+    for more in (["task.shifts=[noise]"], ["task.classes_per_stage=2", "task.n_classes=4"]):
+        config = load_config([*TASK, *more])
+        (tmp_path / "config.yaml").write_text(to_yaml(config))
+        assert read_config(tmp_path / "config.yaml") == config
 
 
 def test_an_argument_can_be_an_axis_of_a_study() -> None:

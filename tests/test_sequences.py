@@ -86,7 +86,7 @@ from harness.studies.plan import (
     describe_network,
 )
 from harness.tracking import wise_ft
-from harness.tracking.queries import metric_curves
+from harness.tracking.curves import metric_curves
 
 BOTH = "task=[digits,textures]"
 

@@ -26,11 +26,9 @@ from harness.runs.layout import (
 from harness.runs.subjects import list_subjects
 from harness.storage.errors import InputError
 from harness.storage.files import read_json
+from harness.tracking.curves import metric_curves
 from harness.tracking.fitter import Fitter
 from harness.tracking.mean_curves import mean_curves
-from harness.tracking.queries import (
-    metric_curves,
-)
 from harness.tracking.store.histories import read_histories
 from harness.tracking.tracker import track
 from harness.tracking.work_items import (

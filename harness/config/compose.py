@@ -233,10 +233,7 @@ def determining(config: Config) -> dict[str, Any]:
 
     A list of one subject equals that subject.
     """
-    brains = one_by_one(config.brain)
-    if len(brains) == 1:
-        config = config.model_copy(update={"brain": brains[0]})
-    return config.model_dump(
+    return _alone(config).model_dump(
         mode="json",
         exclude={
             "runs_dir": True,
@@ -253,6 +250,11 @@ def determining(config: Config) -> dict[str, Any]:
     )
 
 
+def _alone(config: Config) -> Config:
+    brains = one_by_one(config.brain)
+    return config.model_copy(update={"brain": brains[0]}) if len(brains) == 1 else config
+
+
 def config_hash(config: Config) -> str:
     """Hash the settings that determine the results, by SHA-256."""
     return content_hash(_hashed(config))
@@ -265,7 +267,7 @@ def map_hash(config: Config) -> str:
 
 
 def _hashed(config: Config) -> dict[str, Any]:
-    content = leave_later_out(config, determining(config))
+    content = leave_later_out(_alone(config), determining(config))
     if not _measures_shifts(config):
         del content["shifts"]
     if content["brain"]["subjects"] is None:

@@ -34,7 +34,7 @@ class ClassPart(Section):
     of: Name = Field(description="name of the whole task")
     n_classes: Count = Field(description="classes of the whole task")
     classes: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        min_length=2, description="the stage's classes, as numbers of the whole task's"
+        strict=False, min_length=2, description="the stage's classes, as numbers of the whole task's"
     )
 
 
@@ -57,6 +57,7 @@ class BaseTaskConfig(Section):
         description="distribution shifts to measure: corruptions, or noise, blur, weather, digital, or one "
         "of them; of tasks of the shapes world also world, or textures, colours, backgrounds, "
         "sizes, combinations",
+        strict=False,  # lists too, where a validator before this one has read the JSON
         json_schema_extra=LATER,
     )
     classes_per_stage: int | None = Field(
