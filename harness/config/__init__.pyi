@@ -26,6 +26,8 @@ from .claim import (
 from .class_stages import (
     EMBEDDED_CLASSES,
     count_classes,
+from .cluster import (
+    SlurmConfig,
 )
 from .compose import (
     MAPPED,
@@ -101,6 +103,7 @@ from .shifts import (
     ShiftsConfig,
     chosen_corruptions,
     chosen_world_shifts,
+    StudyConfig,
 )
 from .task import (
     ClassPart,
@@ -182,8 +185,10 @@ __all__ = [
     "Setting",
     "ShiftsConfig",
     "SimulatedConfig",
+    "SlurmConfig",
     "SnapshotsConfig",
     "StabilityConfig",
+    "StudyConfig",
     "TableTaskConfig",
     "TaskConfig",
     "ThroughTimeConfig",

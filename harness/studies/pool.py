@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import psutil
 from threadpoolctl import threadpool_limits
@@ -106,10 +107,13 @@ class Job:
         As in messages.
     arguments : sequence of str
         Of the entry point.
+    run : Path, optional
+        Folder of the run, for who waits for it there.
     """
 
     title: str
     arguments: Sequence[str]
+    run: Path | None = None
 
 
 class Listener:
