@@ -146,7 +146,9 @@ def slurm(environment: dict[str, str], *command: str) -> str:
     return done.stdout.strip()
 
 
-def disturb(study: Study, seed: int, environment: dict[str, str]) -> dict[str, Any]:
+def disturb(
+    study: Study, process: subprocess.Popen[bytes], seed: int, environment: dict[str, str]
+) -> dict[str, Any]:
     """Disturb a run in the middle of its fine-tuning; return how far it was."""
     deadline = time.monotonic() + LIMIT
     while True:
@@ -154,6 +156,7 @@ def disturb(study: Study, seed: int, environment: dict[str, str]) -> dict[str, A
         steps = sorted(run.glob("checkpoints/step-*")) if run else []
         if run is not None and steps:
             break
+        assert process.poll() is None, (study.folder / f"{study.name}.out").read_text("utf-8")[-2000:]
         assert time.monotonic() < deadline, f"run {seed} has no checkpoint after {LIMIT:.0f} s"
         assert run is None or not (run / "finished.json").exists(), f"run {seed} was too fast to disturb"
         time.sleep(0.02)
@@ -162,13 +165,15 @@ def disturb(study: Study, seed: int, environment: dict[str, str]) -> dict[str, A
         wanted = "harness/cli.py" if seed else "submitit.core._submit"
         of_job = [process for process in psutil.process_iter() if _belongs(process, number)]
         victims = [one for one in of_job if _runs(one, wanted) and not _runs(one, "srun")]
-        for process in victims:
-            process.send_signal(signal.SIGKILL)
+        for one in victims:
+            one.send_signal(signal.SIGKILL)
         assert victims, f"job {number} has no process of {wanted}"
     elif seed == 2:
         slurm(environment, "scontrol", "requeue", number)
     else:
-        slurm(environment, "scancel", f"--signal={'USR2' if seed == 3 else 'TERM'}", number)
+        # the job is queued again while scancel still waits for an answer, so its status says nothing
+        command = ["scancel", f"--signal={'USR2' if seed == 3 else 'TERM'}", number]
+        subprocess.run(command, env=os.environ | environment, capture_output=True, check=False)
     return {
         "seed": seed,
         "disturbance": DISTURBANCES[seed],
@@ -222,7 +227,7 @@ def check(work: Path) -> dict[str, Any]:
     with running_slurm(work / "slurm", cpus) as environment:
         study = Study(work / "on_slurm", "disturbed", list(range(6)), environment)
         process = study.start(*ON_SLURM)
-        disturbed = [disturb(study, seed, environment) for seed in DISTURBANCES]
+        disturbed = [disturb(study, process, seed, environment) for seed in DISTURBANCES]
         assert process.wait(LIMIT) == 0, (study.folder / "disturbed.out").read_text("utf-8")[-3000:]
         restarts = read_restarts(study, environment)
         said = (study.folder / "disturbed.out").read_text("utf-8")

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 CONFIGURATION = """\
 ClusterName=check
 SlurmctldHost={host}(127.0.0.1)
@@ -42,7 +44,7 @@ SchedulerParameters=sched_interval=2,bf_interval=2
 ReturnToService=2
 KillWait=30
 MinJobAge=600
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} State=UNKNOWN
 PartitionName=check Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
 LIMIT = 60.0  # seconds until the node is there
@@ -64,7 +66,12 @@ def running_slurm(folder: Path, cpus: int) -> Iterator[dict[str, str]]:
         (folder / name).mkdir(parents=True, exist_ok=True)
     ports = _free_ports(2)
     text = CONFIGURATION.format(
-        folder=folder, host=socket.gethostname().split(".")[0], ctld_port=ports[0], d_port=ports[1], cpus=cpus
+        folder=folder,
+        host=socket.gethostname().split(".")[0],
+        ctld_port=ports[0],
+        d_port=ports[1],
+        cpus=cpus,
+        memory=psutil.virtual_memory().total // 2**20 // 2,
     )
     (folder / "slurm.conf").write_text(text, encoding="utf-8")
     environment = {"SLURM_CONF": str(folder / "slurm.conf")}

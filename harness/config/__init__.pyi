@@ -26,6 +26,7 @@ from .claim import (
 from .class_stages import (
     EMBEDDED_CLASSES,
     count_classes,
+)
 from .cluster import (
     SlurmConfig,
 )
@@ -80,6 +81,9 @@ from .method import (
     PythonMethodConfig,
     ReplayConfig,
 )
+from .option_files import (
+    OptionFiles,
+)
 from .overrides import (
     parse_override,
     write_override,
@@ -91,6 +95,7 @@ from .run import (
     FinetuneConfig,
     SnapshotsConfig,
     StabilityConfig,
+    StudyConfig,
 )
 from .shifts import (
     ALL_CORRUPTIONS,
@@ -103,7 +108,6 @@ from .shifts import (
     ShiftsConfig,
     chosen_corruptions,
     chosen_world_shifts,
-    StudyConfig,
 )
 from .task import (
     ClassPart,
@@ -174,6 +178,7 @@ __all__ = [
     "MedmnistTaskConfig",
     "MethodConfig",
     "NsdConfig",
+    "OptionFiles",
     "PreprocessingConfig",
     "PythonBackboneConfig",
     "PythonBrainConfig",

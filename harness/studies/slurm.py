@@ -8,7 +8,9 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +169,7 @@ class _Followed:
         if status > 128 and status not in _ORDERED and self._retried < retries and requeue(self._number):
             self._retried, self._missed = self._retried + 1, 0
             listener.printed(self.job, f"{reason or 'killed'}; queued again as job {self._number}")
+            self._state = "PENDING"
             return None
         if reason:
             listener.printed(self.job, reason)
@@ -180,6 +183,7 @@ class _Followed:
     def _tell(self, state: str | None, listener: Listener) -> None:
         if state == "PENDING" and self._begun and self._state != "PENDING":
             listener.printed(self.job, f"in the queue again as job {self._number}")
+        if state == "PENDING" and self._begun:
             listener.heard(self.job, "in the queue again", 0, None)
         self._state = state or self._state
         try:
@@ -237,6 +241,7 @@ def _open_submitit(study: Path, config: StudyConfig) -> Any:
             # since 22.05 srun asks for one core if it is not told
             srun_args=[f"--cpus-per-task={settings.cpus_per_task}"],
             setup=settings.setup or None,
+            wckey=None,  # submitit's own is unknown to clusters that check them
             additional_parameters={"requeue": True} | settings.extra,
             # a run has one task, and its node
             **({"gpus_per_node": settings.gpus_per_task} if settings.gpus_per_task else {}),
@@ -249,10 +254,13 @@ def _submit(executor: Any, runs: list[SlurmRun]) -> list[str]:
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     try:
-        return [str(job.job_id) for job in executor.submit_array(runs)]
+        # submitit prints what its error says
+        with redirect_stderr(StringIO()):
+            return [str(job.job_id) for job in executor.submit_array(runs)]
     except (FailedJobError, FailedSubmissionError) as error:
-        said = [line for line in str(error).splitlines() if line.strip()]
-        raise InputError(f"study.slurm: {said[-1] if said else 'sbatch has failed without a word'}") from None
+        said = [line.removeprefix("sbatch: error: ").strip() for line in str(error).splitlines()]
+        found = "; ".join(filter(None, said)) or "sbatch has failed without a word"
+        raise InputError(f"study.slurm: {found}") from None
 
 
 def _as_slurm_run(job: Job, command: Sequence[str], place: Path, settings: SlurmConfig) -> SlurmRun:
