@@ -52,8 +52,7 @@ def test_nothing_is_shown_without_a_label(monkeypatch):
 
 
 def test_a_study_reads_records(monkeypatch):
-    monkeypatch.setenv(PROGRESS_RECORDS, "1")
-    monkeypatch.setattr(progress, "SECONDS_BETWEEN_RECORDS", 0.0)
+    monkeypatch.setenv(PROGRESS_RECORDS, "0")
     lines = work(io.StringIO(), monkeypatch).rstrip("\n").split("\n")
     assert all(line.startswith(RECORD_MARK) for line in lines)
     records = [json.loads(line[1:]) for line in lines]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
 import time
@@ -25,12 +24,11 @@ from harness.storage import (
     read_json,
     write_json,
 )
-from harness.studies.pool import Job, Listener
+from harness.studies.pool import Job, Listener, tell
 from harness.studies.slurm_commands import check_slurm, list_queue, requeue
 from harness.studies.slurm_run import (
     ENDED,
     LOG,
-    PROGRESS,
     SlurmRun,
 )
 
@@ -85,6 +83,9 @@ def submit_missing(
     """
     executor = _open_submitit(study, config)
     place, name = study / FOLDER, _job_name(config)
+    by_run = {_run_of(job): job for job in jobs}
+    # before a new job adds to them
+    old = {run: _size(place / run.name / LOG) for run in by_run}
     with hold_lock(place / ".lock"):  # two calls at a time would submit everything twice
         register = place / "jobs.json"
         known: dict[str, str] = read_json(register) if register.exists() else {}
@@ -95,17 +96,13 @@ def submit_missing(
         size = config.slurm.array_size
         for start in range(0, len(new), size):
             chunk = new[start : start + size]
-            for job, old in itertools.product(chunk, (ENDED, PROGRESS)):
-                (place / _run_of(job).name / old).unlink(missing_ok=True)
+            for job in chunk:
+                (place / _run_of(job).name / ENDED).unlink(missing_ok=True)
             numbers = _submit(executor, [_as_slurm_run(job, command, place, config.slurm) for job in chunk])
             known |= dict(zip([_run_of(job).name for job in chunk], numbers, strict=True))
             write_json(register, known)
     fresh = {_run_of(job) for job in new}
-    return [
-        Submitted(job, known[run.name], run in fresh, _size(place / run.name / LOG))
-        for job in jobs
-        for run in [_run_of(job)]
-    ]
+    return [Submitted(job, known[run.name], run in fresh, old[run]) for run, job in by_run.items()]
 
 
 def follow(
@@ -155,8 +152,10 @@ class _Followed:
         state = None if queue is None else queue.get(self._number)
         if finished or state == "RUNNING":
             self._begin(listener)
+        # its last lines come after its last file
+        whole = finished and (state is None or (self._folder / ENDED).exists())
         self._tell(state, listener)
-        if finished:
+        if whole:
             return 0
         if queue is None or state is not None:
             self._missed = 0
@@ -192,18 +191,20 @@ class _Followed:
                 found = log.read()
         except OSError:
             return
-        whole = found[: found.rfind(b"\n") + 1]
-        self._read += len(whole)
-        if whole:
+        lines = found[: found.rfind(b"\n") + 1]
+        self._read += len(lines)
+        if lines:
             self._begin(listener)
-        for line in whole.decode(errors="replace").splitlines():
-            listener.printed(self.job, line)
-        if state == "RUNNING" and (progress := _read_or_none(self._folder / PROGRESS)):
-            listener.heard(self.job, progress["label"], progress["n"], progress["total"])
+        # not splitlines, which takes the mark of a record for the end of a line
+        for line in lines.decode(errors="replace").split("\n")[:-1]:
+            tell(self.job, line, listener)
 
     def _read_end(self) -> tuple[int, str]:
         """Return the exit status that the job has noted, else that of a process which was killed."""
-        found = _read_or_none(self._folder / ENDED)
+        try:
+            found = read_json(self._folder / ENDED)
+        except InputError:
+            found = None  # not there
         if found is None and self._state in (None, "PENDING"):
             return TERMINATED, f"job {self._number} was cancelled before it began"
         if found is None:
@@ -286,13 +287,6 @@ def _run_of(job: Job) -> Path:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _read_or_none(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except InputError:
-        return None  # not there yet, or just being replaced
 
 
 def _wait(seconds: float, listener: Listener) -> None:

@@ -1,28 +1,24 @@
 """A run as a job of SLURM: started on its node, ended in order, taken up again by the job's next start.
 
-What it prints, how far it is and how it ended are files in a folder that the study's process reads, so that
-only that process writes to MLflow.
+What it prints, records of its progress among it, and how it ended are files that the study's process reads,
+so that only that process writes to MLflow.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from harness.storage import (
     ERRORS_FOLDER,
     PROGRESS_RECORDS,
-    RECORD_MARK,
     SEND_LATER,
     TERMINATED,
     make_folder,
@@ -35,9 +31,9 @@ if TYPE_CHECKING:
 else:
     DelayedSubmission = Any
 
-LOG, PROGRESS, ENDED = "log.txt", "progress.json", "ended.json"
+LOG, ENDED = "log.txt", "ended.json"
 GRACE = 60.0  # seconds that a run which is told to end may take
-SECONDS_BETWEEN_FILES = 5.0
+SECONDS_BETWEEN_RECORDS = "15"
 # sent to all processes of a job before its time is up; NCCL uses the first for itself
 _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 
@@ -68,8 +64,7 @@ class SlurmRun:
     def __call__(self) -> None:
         """Run to the end; a run that fails ends the job with its exit status."""
         make_folder(self.folder)
-        for name in (PROGRESS, ENDED):
-            (self.folder / name).unlink(missing_ok=True)
+        (self.folder / ENDED).unlink(missing_ok=True)
         try:
             status = self._run()
         except Exception as error:  # of submitit, when the time was up too often
@@ -91,51 +86,45 @@ class SlurmRun:
         return DelayedSubmission(replace(self))
 
     def _run(self) -> int:
-        with tempfile.TemporaryDirectory() as errors, (self.folder / LOG).open("a", buffering=1) as log:
+        with tempfile.TemporaryDirectory() as errors, (self.folder / LOG).open("ab") as log:
             # a run with a folder for errors ends when this process does
-            own = {PROGRESS_RECORDS: "1", SEND_LATER: "1", ERRORS_FOLDER: errors}
+            own = {PROGRESS_RECORDS: SECONDS_BETWEEN_RECORDS, SEND_LATER: "1", ERRORS_FOLDER: errors}
             process = subprocess.Popen(
                 self.command,
                 cwd=self.working_folder,
                 env=os.environ | self.variables | own,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=log,
                 stderr=subprocess.STDOUT,
                 preexec_fn=_ignore_warnings,
             )
             self._running.append(process)
             try:
-                assert process.stdout is not None
-                self._pass_on(process.stdout, log)
                 code = process.wait()
             finally:
                 self._end()
         return code if code >= 0 else 128 - code  # as shells write a signal
 
-    def _pass_on(self, output: Iterable[bytes], log: TextIO) -> None:
-        written = -SECONDS_BETWEEN_FILES
-        for line in output:
-            text = line.decode(errors="replace")
-            if not text.startswith(RECORD_MARK):
-                log.write(text)
-            elif time.monotonic() - written >= SECONDS_BETWEEN_FILES:
-                written = time.monotonic()
-                # a full disk is for the run to meet
-                with suppress(OSError):
-                    write_json(self.folder / PROGRESS, json.loads(text[1:]))
-
     def _end(self) -> None:
+        """End what runs, in order; not by `Popen`, whose lock the code that a signal interrupts may hold."""
         for process in self._running:
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(GRACE)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                deadline = time.monotonic() + GRACE
+                if not _has_ended(process.pid):
+                    os.kill(process.pid, number)
+                while not _has_ended(process.pid) and time.monotonic() < deadline:
+                    time.sleep(0.05)
 
     def _write_end(self, status: int, reason: str = "") -> None:
         write_json(self.folder / ENDED, {"status": status, "reason": " ".join(reason.split())})
+
+
+def _has_ended(child: int) -> bool:
+    try:
+        # leaves its status to who waits for it
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def _ignore_warnings() -> None:
