@@ -66,6 +66,13 @@ def follow(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> tuple[StudyP
     return StudyProgress(2, lambda: now[0]), now
 
 
+def test_a_study_of_many_runs_has_a_line_too(monkeypatch):
+    shown, _ = follow(io.StringIO(), monkeypatch)
+    for number in range(1, 13):
+        shown.began(Job(f"[{number}/12] run", []))
+    assert shown.describe().endswith(" · [8/12] starting · and 4 more")
+
+
 def test_a_study_says_what_is_done_and_how_long_the_rest_takes(monkeypatch):
     shown, now = follow(io.StringIO(), monkeypatch)
     shown.began(ONE)

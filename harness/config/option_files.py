@@ -35,6 +35,7 @@ _BROKEN = (
     ValueError,
     TypeError,
     AttributeError,
+    AssertionError,
     OSError,
     RecursionError,
 )
@@ -194,6 +195,10 @@ def _read_once(file: Path, stamp: tuple[int, int]) -> dict[str, Any] | None:
     except _BROKEN:
         return None
     is_global = text.startswith(f"{_GLOBAL}\n")
-    if "@package" in text.removeprefix(_GLOBAL) or not isinstance(content, dict) or is_special(content):
+    if (
+        "@package" in text.removeprefix(f"{_GLOBAL}\n")
+        or not isinstance(content, dict)
+        or is_special(content)
+    ):
         return None
     return {**content, _GLOBAL: True} if is_global else content
