@@ -251,8 +251,9 @@ def check(work: Path) -> dict[str, Any]:
         "disturbed": [{**one, "restarts": restarts[one["seed"]]} for one in disturbed],
         "restarts of the undisturbed run": restarts[5],
         "job arrays of the disturbed study": said.count("runs submitted; job"),
-        "submitted, submitted again, taken up": [text.splitlines()[-3:] for text in (first, again)]
-        + [last.splitlines()[:3]],
+        "submitted, submitted again, taken up": [
+            line for text in (first, again, last) for line in text.splitlines() if line.startswith("SLURM:")
+        ],
         "runs in MLflow": stores,
         "places compared": sum(len(results) for results in expected.values()),
         "runs that differ from the local launcher's": {
