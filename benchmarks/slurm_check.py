@@ -130,13 +130,16 @@ class Study:
         return next((self.runs / self.name).glob(f"mini_random-*-seed{seed}-*"), None)
 
     def results(self) -> dict[str, dict[str, str]]:
-        """Return everything that the runs have found; the configuration names the launcher."""
+        """Return everything that the runs have found, but for the configuration, which names the launcher."""
         found = {}
         for seed in self.seeds:
             run = self.run(seed)
             assert run is not None
             found[run.name] = read_results(run)
             del found[run.name]["config.yaml"]
+            manifest = json.loads(found[run.name]["manifest.json"])
+            del manifest["config_sha256"]
+            found[run.name]["manifest.json"] = json.dumps(manifest)
         return found
 
 
