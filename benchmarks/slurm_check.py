@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ TINY = [
     "task=digits",
     "task.n_train=40",
     "task.n_test=20",
-    "finetune.max_steps=100",
+    "finetune.max_steps=200",
     "finetune.epochs=1000",
     "finetune.batch_size=8",
     "finetune.num_workers=0",
@@ -230,7 +231,15 @@ def check(work: Path) -> dict[str, Any]:
     with running_slurm(work / "slurm", cpus) as environment:
         study = Study(work / "on_slurm", "disturbed", list(range(6)), environment)
         process = study.start(*ON_SLURM)
-        disturbed = [disturb(study, process, seed, environment) for seed in DISTURBANCES]
+        try:
+            # side by side: SLURM's commands may take longer than a run
+            with ThreadPoolExecutor(len(DISTURBANCES)) as threads:
+                disturbed = list(
+                    threads.map(lambda seed: disturb(study, process, seed, environment), DISTURBANCES)
+                )
+        except BaseException:
+            process.kill()
+            raise
         assert process.wait(LIMIT) == 0, (study.folder / "disturbed.out").read_text("utf-8")[-3000:]
         restarts = read_restarts(study, environment)
         said = (study.folder / "disturbed.out").read_text("utf-8")
