@@ -250,15 +250,18 @@ def check(work: Path) -> dict[str, Any]:
         again = later.call(*ON_SLURM, "study.slurm.wait=false")
         last = later.call(*ON_SLURM)
         stores = count_in_store(study.runs)
+        version = slurm(environment, "sinfo", "--version")
     different: dict[str, list[str]] = {}
+    n_places = 0
     for on_slurm in (study, later):
         local = Study(work / "local", on_slurm.name, on_slurm.seeds, {})
         local.call()
         expected, found = local.results(), on_slurm.results()
         assert expected.keys() == found.keys()
+        n_places += sum(len(results) for results in expected.values())
         different |= {name: compare(expected[name], found[name]) for name in expected}
     return {
-        "slurm": subprocess.run(["sinfo", "--version"], capture_output=True, text=True).stdout.strip(),
+        "slurm": version,
         "runs": len(different),
         "disturbed": [{**one, "restarts": restarts[one["seed"]]} for one in disturbed],
         "restarts of the undisturbed run": restarts[5],
@@ -267,7 +270,7 @@ def check(work: Path) -> dict[str, Any]:
             line for text in (first, again, last) for line in text.splitlines() if line.startswith("SLURM:")
         ],
         "runs in MLflow": stores,
-        "places compared": sum(len(results) for results in expected.values()),
+        "places compared": n_places,
         "runs that differ from the local launcher's": {
             name: ways[:5] for name, ways in different.items() if ways
         },
