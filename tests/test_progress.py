@@ -52,8 +52,7 @@ def test_nothing_is_shown_without_a_label(monkeypatch):
 
 
 def test_a_study_reads_records(monkeypatch):
-    monkeypatch.setenv(PROGRESS_RECORDS, "1")
-    monkeypatch.setattr(progress, "SECONDS_BETWEEN_RECORDS", 0.0)
+    monkeypatch.setenv(PROGRESS_RECORDS, "0")
     lines = work(io.StringIO(), monkeypatch).rstrip("\n").split("\n")
     assert all(line.startswith(RECORD_MARK) for line in lines)
     records = [json.loads(line[1:]) for line in lines]
@@ -65,6 +64,13 @@ def follow(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> tuple[StudyP
     monkeypatch.setattr("sys.stderr", stream)
     now = [0.0]
     return StudyProgress(2, lambda: now[0]), now
+
+
+def test_a_study_of_many_runs_has_a_line_too(monkeypatch):
+    shown, _ = follow(io.StringIO(), monkeypatch)
+    for number in range(1, 13):
+        shown.began(Job(f"[{number}/12] run", []))
+    assert shown.describe().endswith(" · [8/12] starting · and 4 more")
 
 
 def test_a_study_says_what_is_done_and_how_long_the_rest_takes(monkeypatch):

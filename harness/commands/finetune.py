@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -15,6 +16,7 @@ from harness.config import (
     load_config,
     tasks_in_order,
 )
+from harness.storage import SEND_LATER
 
 
 def run(config: Config) -> Path:
@@ -46,6 +48,7 @@ def run(config: Config) -> Path:
 
     check_tasks(config.method, [task.name for task in tasks_in_order(config.task)])
     accelerator = build_accelerator(config.finetune)
+    sends = accelerator.is_main_process and SEND_LATER not in os.environ
     folder = run_folder(config)
     with hold_run(folder) if accelerator.is_main_process else nullcontext():
         planned = bind_to_plan(config, folder)
@@ -57,15 +60,15 @@ def run(config: Config) -> Path:
             trained = adopt_training(config, folder, manifest)
             if trained is not None:
                 print(f"fine-tuned already by {trained}: its snapshots are used (reuse=false trains again)")
-        with TrackedRun(config, folder) if accelerator.is_main_process else nullcontext() as tracked:
+        with TrackedRun(config, folder) if sends else nullcontext() as tracked:
             accelerator.wait_for_everyone()
             finetune(config, folder, inputs.tasks, inputs.backbone, accelerator)
             if accelerator.is_main_process:
                 record_training(config, folder, manifest)
             track(config, folder, inputs, accelerator)
-            if tracked is not None:
-                if config.mlflow.log_model:
-                    tracked.log_model(partial(save_model, config, folder, inputs))
+            if tracked is not None and config.mlflow.log_model:
+                tracked.log_model(partial(save_model, config, folder, inputs))
+            if accelerator.is_main_process:
                 finish_record(folder)
     return folder
 

@@ -12,6 +12,7 @@ EXAMPLES = (
     "study study=demo",
     "study study=demo seed=1",
     "study study=methods task=eurosat study.leave_out=[lwf]",
+    "study study=methods task=eurosat study.launcher=slurm study.slurm.partition=gpu",
     "study study=demo --plan           # what it would do and cost",
     "study study=demo --plan=quick     # the same without measuring time",
 )
@@ -19,6 +20,7 @@ SETTINGS = (
     "study.name",
     "study.grid",
     "study.leave_out",
+    "study.launcher",
     "seed",
     "runs_dir",
     "task.n_train",
@@ -63,9 +65,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if found.plan is not None:
         show_plan(found.overrides, found.plan)
         return
+    from harness.config import load_config
     from harness.studies import prepare_server
 
-    prepare_server()
+    # on a cluster this process only waits
+    if load_config(found.overrides).study.launcher == "local":
+        prepare_server()
     from harness.studies import run_study
 
     if run_study(found.overrides):

@@ -27,6 +27,9 @@ from .class_stages import (
     EMBEDDED_CLASSES,
     count_classes,
 )
+from .cluster import (
+    SlurmConfig,
+)
 from .compose import (
     MAPPED,
     config_hash,
@@ -78,6 +81,9 @@ from .method import (
     PythonMethodConfig,
     ReplayConfig,
 )
+from .option_files import (
+    OptionFiles,
+)
 from .overrides import (
     parse_override,
     write_override,
@@ -89,6 +95,7 @@ from .run import (
     FinetuneConfig,
     SnapshotsConfig,
     StabilityConfig,
+    StudyConfig,
 )
 from .shifts import (
     ALL_CORRUPTIONS,
@@ -171,6 +178,7 @@ __all__ = [
     "MedmnistTaskConfig",
     "MethodConfig",
     "NsdConfig",
+    "OptionFiles",
     "PreprocessingConfig",
     "PythonBackboneConfig",
     "PythonBrainConfig",
@@ -182,8 +190,10 @@ __all__ = [
     "Setting",
     "ShiftsConfig",
     "SimulatedConfig",
+    "SlurmConfig",
     "SnapshotsConfig",
     "StabilityConfig",
+    "StudyConfig",
     "TableTaskConfig",
     "TaskConfig",
     "ThroughTimeConfig",

@@ -7,7 +7,6 @@ checks them. A list of tasks, ``task=[digits,textures]``, is a sequence; its tas
 
 from __future__ import annotations
 
-import copy
 import functools
 import json
 import re
@@ -16,9 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
@@ -30,10 +27,10 @@ from harness.config.folders import (
     CONFIGS,
     GROUPS,
     group_options,
-    list_files,
     own_folders,
     own_options,
 )
+from harness.config.option_files import OptionFiles, set_values
 from harness.config.overrides import (
     Override,
     parse_override,
@@ -58,22 +55,29 @@ MAPPED = ("seed", "backbone", "brain", "mapping")
 OF_FUNCTIONS = ("task.function", "task.arguments")
 
 
-def load_config(overrides: list[str]) -> Config:
+def load_config(overrides: list[str], files: OptionFiles | None = None) -> Config:
     """Compose a configuration from `overrides`, such as ``["backbone=mini_random", "finetune.lr=1e-4"]``.
+
+    Parameters
+    ----------
+    overrides : list of str
+    files : OptionFiles, optional
+        To compose from; None: the files as they are now. For many configurations one after the other.
 
     Raises
     ------
     InputError
         If an override is malformed, an option or a setting does not exist, or a value is out of range.
     """
+    files = files or OptionFiles()
     parsed = [parse_override(text) for text in overrides]
     names = _find_sequence(parsed)
     if len(names) < 2:
-        config = _validate(_resolve(parsed, *names))
+        config = _validate(_resolve(parsed, files, *names))
         config = config.model_copy(update={"task": split_classes(config.task)})
     else:
         # each is composed as if alone, so overrides of task apply to all
-        containers = {name: _resolve(parsed, name) for name in names}
+        containers = {name: _resolve(parsed, files, name) for name in names}
         for name, container in containers.items():
             _check_alone(name, container)
         sources = {container["task"]["source"] for container in containers.values()}
@@ -83,13 +87,22 @@ def load_config(overrides: list[str]) -> Config:
         tasks = [container["task"] for container in containers.values()]
         config = _validate(containers[names[0]] | {"task": {"source": "sequence", "tasks": tasks}})
         split_classes(config.task)
-    for axis, values in config.study.grid.items():
-        _check_grid_axis(axis, values)
+    files.check_once(config.study.grid, _check_grid)
     return _fill_in_probes(config)
 
 
 def load_probe(option: str) -> TaskConfig:
     """Compose the settings of an option of ``task`` as they are without overrides."""
+    return _load_alone(option) if option in own_options("task") else _load_built_in(option)
+
+
+@functools.cache
+def _load_built_in(option: str) -> TaskConfig:
+    """Compose an option of ours once: every run's name asks for its probes, and our files do not change."""
+    return _load_alone(option)
+
+
+def _load_alone(option: str) -> TaskConfig:
     (task,) = tasks_in_order(load_config([f"task={option}", "probes.tasks=[]"]).task)
     return task
 
@@ -131,7 +144,7 @@ def load_option(group: str, option: str, settings: Mapping[str, Any]) -> Any:
     InputError
         If there is no such option or setting, or a value is not valid.
     """
-    container = _resolve([parse_override(f"{group}={option}")])
+    container = _resolve([parse_override(f"{group}={option}")], OptionFiles())
     given = {
         name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
         for name, value in settings.items()
@@ -167,21 +180,22 @@ def _name_files(values: dict[str, Any]) -> str:
     return " and ".join(map(str, [file for file in files if file.exists()] or [CONFIGS, *own_folders()]))
 
 
-def _resolve(overrides: list[Override], task: str | None = None) -> dict[str, Any]:
+def _resolve(overrides: list[Override], files: OptionFiles, task: str | None = None) -> dict[str, Any]:
     """Resolve options and values; `task` replaces a list of tasks among the overrides."""
     values = {each.name: each.value for each in overrides}
     if task is not None:
         values["task"] = task
-    chosen = tuple(f"{name}={value}" for name, value in values.items() if name in GROUPS)
+    chosen = {name: str(value) for name, value in values.items() if name in GROUPS}
     try:
-        composed = copy.deepcopy(_compose(CONFIGS, own_folders(), _stamps(), chosen))
-        for name, value in values.items():
-            # in a sequence, a function is the one of the tasks that come from a function
-            elsewhere = task is not None and composed.task.source != "python"
-            if name not in GROUPS and not (elsewhere and name.startswith(OF_FUNCTIONS)):
-                # force_add: no file may mention the setting
-                OmegaConf.update(composed, name, value, merge=True, force_add=True)
-        container: Any = OmegaConf.to_container(composed, resolve=True)
+        composed = files.compose(chosen)
+        # in a sequence, a function is the one of the tasks that come from a function
+        elsewhere = task is not None and composed["task"]["source"] != "python"
+        given = {
+            name: value
+            for name, value in values.items()
+            if name not in GROUPS and not (elsewhere and name.startswith(OF_FUNCTIONS))
+        }
+        container = set_values(composed, given)
     except InputError:
         raise
     # Hydra stops at some broken files with Python's own errors
@@ -300,22 +314,6 @@ def flatten(config: Config) -> dict[str, str]:
     return dict(leaves("", content))
 
 
-@functools.lru_cache(maxsize=256)
-def _compose(folder: Path, own: tuple[Path, ...], stamps: tuple[object, ...], chosen: tuple[str, ...]) -> Any:
-    """Let Hydra compose the chosen options, which takes a tenth of a second; values stay unresolved.
-
-    `stamps` are those of all files, so that a changed file is composed again.
-    """
-    places = ",".join(json.dumps(f"file://{path.as_posix()}", ensure_ascii=False) for path in own)
-    with initialize_config_dir(str(folder), version_base="1.3"):
-        return compose("config", [*chosen, *([f"hydra.searchpath=[{places}]"] if own else [])])
-
-
-def _stamps() -> tuple[object, ...]:
-    found = ((path, path.stat()) for path in list_files())
-    return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in found)
-
-
 def _validate(container: Any) -> Config:
     """Check nested settings; an `InputError` names the first wrong one."""
     try:
@@ -326,7 +324,7 @@ def _validate(container: Any) -> Config:
         errors = failure.errors(include_url=False)
         # a mistyped name also makes one missing; the typo says more
         error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
-    known = set(settings())
+    known = settings()
     names: list[str] = []
     for part in error["loc"][:-1]:
         # pydantic also names the chosen option (method.lora.rank), which is not a setting
@@ -375,6 +373,11 @@ def _describe(place: tuple[int | str, ...]) -> str | None:
     return description
 
 
+def _check_grid(grid: dict[str, list[Any]]) -> None:
+    for axis, values in grid.items():
+        _check_grid_axis(axis, values)
+
+
 def _check_grid_axis(axis: str, values: list[Any]) -> None:
     _check_varied(axis)
     if not values:
@@ -399,5 +402,5 @@ def _check_varied(name: str) -> None:
         raise InputError(f"study.grid: found {name}, expected a setting that determines a run's results")
     section, arguments, _ = name.partition(".arguments.")
     # arguments of a user's function may have any name
-    if (f"{section}.arguments" if arguments else name) not in set(settings()):
+    if (f"{section}.arguments" if arguments else name) not in settings():
         raise InputError(f"study.grid: {unknown_setting(name)}")

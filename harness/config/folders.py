@@ -54,20 +54,19 @@ def own_folders() -> tuple[Path, ...]:
 
 def group_options(group: str) -> list[str]:
     """Return the names of a group's options, built-in and the user's, as the command line takes them."""
-    return sorted({name for folder in _all_folders() for name, _ in _options_in(folder, group)})
+    return sorted({name for folder in _all_folders() for name in _names_in(folder, group)})
 
 
 def own_options(group: str) -> list[str]:
     """Return the names of the options that come from the user's folders."""
-    return sorted({name for folder in own_folders() for name, _ in _options_in(folder, group)})
+    return sorted({name for folder in own_folders() for name in _names_in(folder, group)})
 
 
 def locate_option(group: str, name: str) -> Path:
     """Return the file of an option: ``configs/task/digits.yaml``, or a path in one of the user's folders."""
     for folder in _all_folders():
-        for option, path in _options_in(folder, group):
-            if option == name:
-                return Path("configs", group, f"{name}.yaml") if folder == CONFIGS else path
+        if name in _names_in(folder, group):
+            return (Path("configs") if folder == CONFIGS else folder) / group / f"{name}.yaml"
     raise unknown_name(group, name, group_options(group))
 
 
@@ -79,25 +78,35 @@ def list_files() -> list[Path]:
     InputError
         If a file of the user's hides another one. The message names both.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for folder in _all_folders():
-        options = (path for group in GROUPS for path in (folder / group).rglob("*.yaml"))
-        for path in sorted((*folder.glob("*.yaml"), *options)):
+        options = (f"{group}/{name}.yaml" for group in GROUPS for name in _names_in(folder, group))
+        for name in sorted((*(path.name for path in folder.glob("*.yaml")), *options)):
+            path = folder / name
             refuse_endless(path)
-            name = path.relative_to(folder)
             if name in found:
                 raise InputError(f"{path}: hides {found[name]}, expected another file name")
             found[name] = path
     return list(found.values())
 
 
+def find_file(name: str) -> Path | None:
+    """Return the file of a name within a folder of configurations, such as ``backbone/mini_clip.yaml``."""
+    return next((path for folder in _all_folders() if (path := folder / name).is_file()), None)
+
+
 def _all_folders() -> tuple[Path, ...]:
     return CONFIGS, *own_folders()
 
 
-def _options_in(folder: Path, group: str) -> Iterator[tuple[str, Path]]:
-    for path in (folder / group).rglob("*.yaml"):
-        yield path.relative_to(folder / group).with_suffix("").as_posix(), path
+def _names_in(folder: Path, group: str) -> Iterator[str]:
+    """Yield the options of a group in a folder; a thousand runs ask often, and pathlib is slow."""
+    top = str(folder / group)
+    for place, _, files in os.walk(top):
+        below = place[len(top) + 1 :].replace(os.sep, "/")
+        for file in files:
+            if file.endswith(".yaml"):
+                yield f"{below}/{file[:-5]}" if below else file[:-5]
 
 
 def _checked(folder: Path, setting: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import types
@@ -32,9 +33,10 @@ class Override(NamedTuple):
     value: Any
 
 
-def settings() -> Iterator[str]:
-    """Yield the dotted names of all sections and settings, whichever options are chosen."""
-    return (name for name, _ in _walk(Config, ""))
+@functools.cache
+def settings() -> frozenset[str]:
+    """Return the dotted names of all sections and settings, whichever options are chosen."""
+    return frozenset(name for name, _ in _walk(Config, ""))
 
 
 def _walk(section: type[Section], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
@@ -75,8 +77,7 @@ def parse_override(text: str) -> Override:
     InputError
         If the override is malformed, or there is no such setting or option.
     """
-    override = _parse(text)
-    name, option = override
+    name, option = override = _parse(text)
     if name.partition(".")[0] not in Config.model_fields:
         raise unknown_setting(name)
     several = name == "task" and isinstance(option, list)
@@ -106,6 +107,13 @@ def _write(value: Any) -> str:
 
 
 def _parse(text: str) -> Override:
+    name, value = _parse_once(text)
+    return Override(name, copy.deepcopy(value))
+
+
+@functools.lru_cache(maxsize=1024)
+def _parse_once(text: str) -> Override:
+    """Parse; Hydra takes milliseconds, and the runs of a study share most of their overrides."""
     key, equals, value = text.partition("=")
     name = key.lstrip("+")
     is_text = bool(equals) and name in text_settings()
@@ -135,7 +143,7 @@ def _parse(text: str) -> Override:
 
 def unknown_setting(setting: str) -> InputError:
     """Build the error for a setting that does not exist, or not in the chosen option."""
-    known = set(settings())
+    known = settings()
     parent, _, leaf = setting.rpartition(".")
     if setting in known:
         return InputError(f"{setting}: not a setting of the chosen {parent}")

@@ -61,6 +61,7 @@ from .image_files import (
 )
 from .launchers import (
     ERRORS_FOLDER,
+    SEND_LATER,
     TERMINATED,
 )
 from .locks import (
@@ -98,6 +99,7 @@ __all__ = [
     "PROGRESS_RECORDS",
     "RECORD_MARK",
     "REMARKS",
+    "SEND_LATER",
     "TERMINATED",
     "ImageFiles",
     "InputError",

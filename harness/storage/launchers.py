@@ -14,6 +14,8 @@ from types import FrameType
 
 # Processes of one launch share this folder and print each error once.
 ERRORS_FOLDER = "PALIMPSEST_ERRORS_FOLDER"
+# The process that started this one sends its rows to MLflow later.
+SEND_LATER = "PALIMPSEST_SEND_LATER"
 TERMINATED = 128 + signal.SIGTERM  # exit status after SIGTERM, as in shells
 GRACE = 60.0  # seconds until a process that its launcher has left ends in the middle of its work
 PERIOD = 0.5  # seconds between two looks at the launcher

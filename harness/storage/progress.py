@@ -10,11 +10,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-# A study that runs us reads records instead of drawing our bars.
+# A study that runs us reads records instead of drawing our bars: the seconds between two of them.
 PROGRESS_RECORDS = "PALIMPSEST_PROGRESS_RECORDS"
 RECORD_MARK = "\x1e"  # ASCII's record separator
 SECONDS_BETWEEN_LINES = 30.0
-SECONDS_BETWEEN_RECORDS = 0.5
 
 
 class _Lines(tqdm):
@@ -78,7 +77,7 @@ def progress_bar(
     if label is None:
         return tqdm(work, disable=True, **settings)
     if PROGRESS_RECORDS in os.environ:
-        return _Records(work, mininterval=SECONDS_BETWEEN_RECORDS, **settings)
+        return _Records(work, mininterval=float(os.environ[PROGRESS_RECORDS]), **settings)
     if sys.stderr.isatty():
         return tqdm(work, leave=leave, **settings)
     return _Lines(work, mininterval=SECONDS_BETWEEN_LINES, delay=SECONDS_BETWEEN_LINES, **settings)

@@ -65,13 +65,18 @@ def list_needs(configs: Iterable[Config]) -> list[Need]:
     """List all external inputs of runs, sorted: weights, tokenizers, images, recordings."""
     needs: set[Need] = set()
     looked_up: dict[str, list[Need]] = {}
+    seen: set[str] = set()
     for config in configs:
         key = config.backbone.model_dump_json()
         if key not in looked_up:
             looked_up[key] = find_weights(config.backbone)
         needs.update(looked_up[key])
-        for task in (*tasks_in_order(config.task), *probe_tasks(config)):
-            needs.update(find_images(task))
+        # runs of a study share tasks and probes
+        images = f"{config.task.model_dump_json()} {config.probes.model_dump_json()}"
+        if images not in seen:
+            seen.add(images)
+            for task in (*tasks_in_order(config.task), *probe_tasks(config)):
+                needs.update(find_images(task))
         for brain in one_by_one(config.brain):
             if isinstance(brain, PythonBrainConfig):
                 needs.add(_function(f"brain {brain.name}", "brain", brain.function))

@@ -10,6 +10,7 @@ from typing import Any
 from harness.config import (
     GROUPS,
     Config,
+    OptionFiles,
     group_options,
     load_config,
     locate_option,
@@ -34,7 +35,8 @@ def expand_grid(overrides: list[str]) -> Iterator[tuple[list[str], Config]]:
         If a combination is not a valid configuration, or `study.leave_out` names an unknown value
         or all values.
     """
-    study = load_config(overrides).study
+    files = OptionFiles()
+    study = load_config(overrides, files).study
     given = dict(parse_override(text) for text in overrides)
     axes = [
         _choices(axis, values, given) for axis, values in _left_in(study.grid, study.leave_out, given).items()
@@ -42,7 +44,7 @@ def expand_grid(overrides: list[str]) -> Iterator[tuple[list[str], Config]]:
     for parts in itertools.product(*axes):
         combination = [*overrides, *itertools.chain.from_iterable(parts)]
         try:
-            yield combination, load_config(combination)
+            yield combination, load_config(combination, files)
         except InputError as error:
             raise InputError(f"{error}{_advice(overrides, parts)}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from functools import cache
 import torch
 
 from harness.backbones import (
+    Backbone,
     load_backbone,
     locate_checkpoint,
 )
@@ -94,11 +96,18 @@ class Network:
 
 
 @cache
-def describe_network(config: AnyBackboneConfig) -> Network:
-    """Count a network's parameters on torch's meta device, without memory for them."""
+def _outline(config: AnyBackboneConfig) -> Backbone:
+    """Build a network without its text tower on torch's meta device, once for all methods."""
     bare = config.model_copy(update={"text": False}) if config.library == "open_clip" else config
     with torch.device("meta"):
-        backbone = load_backbone(bare, pretrained=False)
+        return load_backbone(bare, pretrained=False)
+
+
+@cache
+def describe_network(config: AnyBackboneConfig) -> Network:
+    """Count a network's parameters on torch's meta device, without memory for them."""
+    with torch.device("meta"):
+        backbone = _outline(config)
         n_encoder = n_all = sum(part.numel() for part in backbone.encoder.parameters())
         if config.library == "open_clip" and config.text:
             import open_clip
@@ -137,9 +146,8 @@ def count_trained(config: Config, network: Network) -> tuple[int, int]:
 def _count_opened(
     config: AnyBackboneConfig, method: MethodConfig, n_classes: tuple[int, ...]
 ) -> tuple[int, int]:
-    bare = config.model_copy(update={"text": False}) if config.library == "open_clip" else config
     with torch.device("meta"):
-        model = tune(load_backbone(bare, pretrained=False), n_classes, method, 0)
+        model = tune(copy.deepcopy(_outline(config)), n_classes, method, 0)
     n_trained = sum(part.numel() for part in model.parameters() if part.requires_grad)
     stored = sum(part.numel() * part.element_size() for part in model.changing_state().values())
     return n_trained, stored

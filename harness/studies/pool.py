@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import psutil
 from threadpoolctl import threadpool_limits
@@ -31,6 +32,7 @@ from harness.storage import (
 
 BYTES_PER_RUN = 4 * 2**30
 """Main memory that a run on a CPU is given, when the number of runs side by side is chosen."""
+SECONDS_BETWEEN_RECORDS = "0.5"
 IMPORTED = (
     "torch",
     "accelerate",
@@ -106,10 +108,13 @@ class Job:
         As in messages.
     arguments : sequence of str
         Of the entry point.
+    run : Path, optional
+        Folder of the run, for who waits for it there.
     """
 
     title: str
     arguments: Sequence[str]
+    run: Path | None = None
 
 
 class Listener:
@@ -162,7 +167,10 @@ def run_jobs(name: str, jobs: Iterable[Job], layout: Layout, listener: Listener)
     waiting, running = list(jobs), list[_Running]()
     statuses: dict[str, int] = {}
     gpus = list(range(layout.gpus))
-    variables = dict(os.environ) | {"OMP_NUM_THREADS": str(layout.threads), PROGRESS_RECORDS: "1"}
+    variables = dict(os.environ) | {
+        "OMP_NUM_THREADS": str(layout.threads),
+        PROGRESS_RECORDS: SECONDS_BETWEEN_RECORDS,
+    }
     interrupts = _Interrupts()
     try:
         while running or (waiting and not interrupts):
@@ -244,14 +252,14 @@ class _Running:
             self.open = False
         *lines, self.rest = (self.rest + found).split(b"\n")
         for line in lines:
-            _tell(self.job, line.decode(errors="replace"), listener)
+            tell(self.job, line.decode(errors="replace"), listener)
 
     def drain(self, listener: Listener) -> None:
         """Read what is left; a process of its own that the run has left behind may keep the pipe open."""
         while self.open and self.output.poll():
             self.read(listener)
         if self.rest:
-            _tell(self.job, self.rest.decode(errors="replace"), listener)
+            tell(self.job, self.rest.decode(errors="replace"), listener)
         self.output.close()
 
     def status(self) -> int:
@@ -260,7 +268,8 @@ class _Running:
         return code if code >= 0 else 128 - code  # as shells write a signal
 
 
-def _tell(job: Job, line: str, listener: Listener) -> None:
+def tell(job: Job, line: str, listener: Listener) -> None:
+    """Tell what a line of a job's output is: a record of its progress, or a line for the reader."""
     if not line.startswith(RECORD_MARK):
         listener.printed(job, line)
         return

@@ -12,6 +12,7 @@ from harness.studies.pool import Job, Listener
 
 TRAINING_SHARE = 0.15
 """Share of a run's time before tracking begins, for the estimate of the time left."""
+MOST_NAMED = 8  # runs in a line
 SECONDS_BETWEEN_LINES = 60.0  # where there is no terminal
 _ITEM = re.compile(r"tracking (\d+)/(\d+): ")
 _ENDINGS = ("interrupted", "terminated")  # the study says so once
@@ -85,7 +86,10 @@ class StudyProgress(Listener):
         parts = [f"{self._ended} of {self._n_jobs} runs done", f"{_minutes(took)} so far"]
         if left is not None:
             parts.append(f"about {_minutes(left)} left")
-        parts += [f"{title.split()[0]} {stage}" for title, stage in self._stage.items()]
+        stages = [f"{title.split()[0]} {stage}" for title, stage in self._stage.items()]
+        parts += stages[:MOST_NAMED]
+        if len(stages) > MOST_NAMED:
+            parts.append(f"and {len(stages) - MOST_NAMED} more")
         return " · ".join(parts)
 
     def _show(self) -> None:

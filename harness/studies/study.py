@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ import torch
 from harness.config import (
     Config,
     ContrastConfig,
+    StudyConfig,
     check_tunable,
 )
 from harness.finetuning import count_given_cores
@@ -32,6 +33,7 @@ from harness.reporting import (
 )
 from harness.runs import (
     is_finished,
+    read_run_config,
     run_folder,
     run_name,
 )
@@ -50,6 +52,7 @@ from harness.studies.pool import (
     run_jobs,
 )
 from harness.studies.progress_line import StudyProgress
+from harness.studies.slurm import follow, submit_missing
 from harness.tracking import (
     TrackedRun,
     tracking_uri,
@@ -92,7 +95,7 @@ def print_contrast(study: Path, runs: Sequence[RunResult], question: ContrastCon
 
 
 def run_missing(jobs: Sequence[Job], workers: int | None) -> int:
-    """Run what is not finished; return the number of runs that failed.
+    """Run what is not finished, on this machine; return the number of runs that failed.
 
     Parameters
     ----------
@@ -113,10 +116,54 @@ def run_missing(jobs: Sequence[Job], workers: int | None) -> int:
             statuses = run_jobs("finetune", jobs, layout, progress)
         finally:
             progress.close()
+    return _count_failed(statuses)
+
+
+def _count_failed(statuses: Mapping[str, int]) -> int:
     failed = [title for title, status in statuses.items() if status]
     for title in failed:
         print(f"{title}: failed", file=sys.stderr, flush=True)
     return len(failed)
+
+
+def run_on_slurm(jobs: Sequence[Job], study: Path, config: StudyConfig, command: str) -> int | None:
+    """Run what is not finished as jobs of SLURM; return the number of runs that failed, None: not waited for.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+    study : Path
+        Folder of the study.
+    config : StudyConfig
+    command : str
+        That comes back to these jobs.
+    """
+    if not jobs:
+        return 0
+    submitted = submit_missing(jobs, study, config)
+    numbers = sorted({one.number.partition("_")[0] for one in submitted})
+    n_new = sum(one.is_new for one in submitted)
+    n_old = len(submitted) - n_new
+    said = [f"{n_new} runs submitted" if n_new else "", f"{n_old} in the queue already" if n_old else ""]
+    print(f"SLURM: {', '.join(filter(None, said))}; job {' '.join(numbers)}", flush=True)
+    again = f"come back with: {command}\ncancel with: scancel {' '.join(numbers)}"
+    if not config.slurm.wait:
+        print(again, flush=True)
+        return None
+    progress, statuses, sends = StudyProgress(len(jobs)), dict[str, int](), True
+    try:
+        for job, status in follow(submitted, study, config, progress):
+            statuses[job.title] = status
+            # as they end: MLflow is written by this process alone
+            if sends and not status and job.run is not None:
+                sends = TrackedRun(read_run_config(job.run), job.run).forward_late()
+    except KeyboardInterrupt:
+        progress.close()
+        print(f"the runs go on without this command; {again}", file=sys.stderr, flush=True)
+        raise
+    finally:
+        progress.close()
+    return _count_failed(statuses)
 
 
 def _launch_alone(job: Job) -> int:
@@ -146,9 +193,23 @@ def run_study(overrides: list[str]) -> int:
             inputs.check(config)
             print(f"{title}: already finished", flush=True)
         else:
-            jobs.append(Job(title, combination))
-    failed = run_missing(jobs, runs[0][1].study.workers)
-    study = run_folder(runs[0][1]).parent
+            jobs.append(Job(title, combination, run_folder(config)))
+    first = runs[0][1]
+    study, launched = run_folder(first).parent, first.study
+    if launched.launcher == "slurm":
+        if first.mlflow.log_model:
+            raise InputError(
+                "mlflow.log_model: found true with study.launcher=slurm, whose runs do not write to MLflow, "
+                "expected false"
+            )
+        command = shlex.join(["palimpsest", "study", *overrides])
+        failed_or_none = run_on_slurm(jobs, study, launched, command)
+        if failed_or_none is None:
+            send_missing(config for _, config in runs if is_finished(run_folder(config)))
+            return 0
+        failed = failed_or_none
+    else:
+        failed = run_missing(jobs, launched.workers)
     if not any(is_finished(run_folder(config)) for _, config in runs):
         raise InputError(f"{study}: none of the {len(runs)} runs has finished; no report written")
     question = runs[0][1].study.contrast

@@ -1,0 +1,301 @@
+"""A study on a real SLURM whose runs are disturbed: its results are those of the local launcher, bit for bit.
+
+    python benchmarks/slurm_check.py --output benchmarks/results/slurm_check.json
+
+It starts a SLURM of one node (`slurm_cluster.py`; Debian's slurm-wlm and munge, as root), and runs a study of
+six tiny runs as one job array. In the middle of its fine-tuning,
+
+- the process of run 0 that SLURM has started, and the fine-tuning of run 1, get kill −9;
+- run 2 is queued again by `scontrol requeue`, as by a preemption without grace;
+- run 3 gets SIGUSR2, which SLURM sends when a job's time is nearly up;
+- run 4 gets SIGTERM, with which a preemption with grace begins;
+- run 5 is left alone.
+
+A second study on two runs is submitted without waiting, submitted again while they are in the queue, and
+taken up by a third call. The same studies then run on the local launcher.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+from machine import describe_machine, write_figures
+from slurm_cluster import running_slurm
+from soak_process import compare, read_results
+
+from harness.config import REPOSITORY
+from harness.tracking.store.keys import RUN_TAG
+
+TINY = [
+    "backbone=mini_random",
+    "task=digits",
+    "task.n_train=40",
+    "task.n_test=20",
+    "finetune.max_steps=200",
+    "finetune.epochs=1000",
+    "finetune.batch_size=8",
+    "finetune.num_workers=0",
+    "snapshots.ratio=20",
+    "snapshots.at_epoch_ends=false",
+    "snapshots.resume_every=5",
+    "brain.n_voxels=100",
+    "brain.n_stimuli=60",
+    "mapping.steps=3",
+    "mapping.floor_refits=2",
+    "mapping.n_channels=4",
+    "probes.tasks=[]",
+    "probes.n_drift=8",
+    "probes.steps=3",
+]
+ON_SLURM = [
+    "study.launcher=slurm",
+    "study.slurm.cpus_per_task=1",
+    "study.slurm.gpus_per_task=0",
+    "study.slurm.memory=0.5",
+    "study.slurm.time=60",
+    "study.slurm.period=1",
+]
+DISTURBANCES = {
+    0: "kill -9 of the job's process",
+    1: "kill -9 of the fine-tuning",
+    2: "scontrol requeue",
+    3: "SIGUSR2, as before the time limit",
+    4: "SIGTERM, as of a preemption with grace",
+}
+LIMIT = 900.0  # seconds of a study
+
+
+class Study:
+    """A study in a folder of its own, called as a user does.
+
+    Parameters
+    ----------
+    folder : Path
+        Of runs, cache and output.
+    name : str
+    seeds : list of int
+    environment : dict
+        Of SLURM.
+    """
+
+    def __init__(self, folder: Path, name: str, seeds: list[int], environment: dict[str, str]) -> None:
+        self.folder, self.name, self.seeds = folder, name, seeds
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.runs = folder / "runs"
+        own = {"PALIMPSEST_CACHE": str(folder / "cache"), "MPLBACKEND": "Agg", "HF_HUB_OFFLINE": "1"}
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"},
+            **own,
+            **{"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"},
+            **environment,
+        }
+
+    def start(self, *overrides: str) -> subprocess.Popen[bytes]:
+        """Start `palimpsest study`; what it prints is added to a file."""
+        grid = f"study.grid={{seed: {self.seeds}}}"
+        arguments = [*TINY, f"study.name={self.name}", grid, f"runs_dir={self.runs}", *overrides]
+        with (self.folder / f"{self.name}.out").open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "harness", "study", *arguments],
+                cwd=self.folder,
+                env=self._environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def call(self, *overrides: str) -> str:
+        """Run `palimpsest study` to its end; return what it has printed."""
+        file = self.folder / f"{self.name}.out"
+        before = file.stat().st_size if file.exists() else 0
+        status = self.start(*overrides).wait(LIMIT)
+        said = file.read_bytes()[before:].decode()
+        assert status == 0, f"palimpsest study ended with {status}: {said[-2000:]}"
+        return said
+
+    def run(self, seed: int) -> Path | None:
+        """Return the folder of a run; None: it has none yet."""
+        return next((self.runs / self.name).glob(f"mini_random-*-seed{seed}-*"), None)
+
+    def results(self) -> dict[str, dict[str, str]]:
+        """Return everything that the runs have found, but for the configuration, which names the launcher."""
+        found = {}
+        for seed in self.seeds:
+            run = self.run(seed)
+            assert run is not None
+            found[run.name] = read_results(run)
+            del found[run.name]["config.yaml"]
+            manifest = json.loads(found[run.name]["manifest.json"])
+            del manifest["config_sha256"]
+            found[run.name]["manifest.json"] = json.dumps(manifest)
+        return found
+
+
+def slurm(environment: dict[str, str], *command: str) -> str:
+    """Run a command of SLURM."""
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def disturb(
+    study: Study, process: subprocess.Popen[bytes], seed: int, environment: dict[str, str]
+) -> dict[str, Any]:
+    """Disturb a run in the middle of its fine-tuning; return how far it was."""
+    deadline = time.monotonic() + LIMIT
+    while True:
+        run = study.run(seed)
+        steps = sorted(run.glob("checkpoints/step-*")) if run else []
+        if run is not None and steps:
+            break
+        assert process.poll() is None, (study.folder / f"{study.name}.out").read_text("utf-8")[-2000:]
+        assert time.monotonic() < deadline, f"run {seed} has no checkpoint after {LIMIT:.0f} s"
+        assert run is None or not (run / "finished.json").exists(), f"run {seed} was too fast to disturb"
+        time.sleep(0.02)
+    number = json.loads((study.runs / study.name / ".slurm/jobs.json").read_text("utf-8"))[run.name]
+    if seed < 2:
+        wanted = "harness/cli.py" if seed else "submitit.core._submit"
+        of_job = [process for process in psutil.process_iter() if _belongs(process, number)]
+        victims = [one for one in of_job if _runs(one, wanted) and not _runs(one, "srun")]
+        for one in victims:
+            one.send_signal(signal.SIGKILL)
+        assert victims, f"job {number} has no process of {wanted}"
+    elif seed == 2:
+        slurm(environment, "scontrol", "requeue", number)
+    else:
+        # the job is queued again while scancel still waits for an answer, so its status says nothing
+        command = ["scancel", f"--signal={'USR2' if seed == 3 else 'TERM'}", number]
+        subprocess.run(command, env=os.environ | environment, capture_output=True, check=False)
+    return {
+        "seed": seed,
+        "disturbance": DISTURBANCES[seed],
+        "at step": int(steps[-1].name.rpartition("-")[2]),
+    }
+
+
+def _belongs(process: psutil.Process, number: str) -> bool:
+    try:
+        environment = process.environ()
+    except psutil.Error:
+        return False
+    found = [environment.get(name) for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")]
+    return found == number.split("_")
+
+
+def _runs(process: psutil.Process, what: str) -> bool:
+    try:
+        return any(what in part for part in process.cmdline()[:4])
+    except psutil.Error:
+        return False
+
+
+def read_restarts(study: Study, environment: dict[str, str]) -> dict[int, int]:
+    """Return how often SLURM has begun each job again."""
+    numbers = json.loads((study.runs / study.name / ".slurm/jobs.json").read_text("utf-8"))
+    found = {}
+    for seed in study.seeds:
+        run = study.run(seed)
+        assert run is not None
+        said = slurm(environment, "scontrol", "show", "job", numbers[run.name])
+        found[seed] = int(said.partition("Restarts=")[2].split()[0])
+    return found
+
+
+def count_in_store(runs: Path) -> dict[str, int]:
+    """Count the runs in MLflow by status, without those of studies."""
+    with closing(sqlite3.connect(runs / "mlflow.db")) as connection:
+        return dict(
+            connection.execute(
+                "SELECT status, COUNT(*) FROM runs JOIN tags USING (run_uuid) "
+                f"WHERE tags.key = '{RUN_TAG}' GROUP BY status"
+            ).fetchall()
+        )
+
+
+def check(work: Path) -> dict[str, Any]:
+    """Run both studies on SLURM and here; return what was seen."""
+    began = time.monotonic()
+    cpus = max(2, os.cpu_count() or 2)
+    with running_slurm(work / "slurm", cpus) as environment:
+        study = Study(work / "on_slurm", "disturbed", list(range(6)), environment)
+        process = study.start(*ON_SLURM)
+        try:
+            # side by side: SLURM's commands may take longer than a run
+            with ThreadPoolExecutor(len(DISTURBANCES)) as threads:
+                disturbed = list(
+                    threads.map(lambda seed: disturb(study, process, seed, environment), DISTURBANCES)
+                )
+        except BaseException:
+            process.kill()
+            raise
+        assert process.wait(LIMIT) == 0, (study.folder / "disturbed.out").read_text("utf-8")[-3000:]
+        restarts = read_restarts(study, environment)
+        said = (study.folder / "disturbed.out").read_text("utf-8")
+        seconds = time.monotonic() - began
+
+        later = Study(work / "on_slurm", "later", [10, 11], environment)
+        first = later.call(*ON_SLURM, "study.slurm.wait=false")
+        again = later.call(*ON_SLURM, "study.slurm.wait=false")
+        last = later.call(*ON_SLURM)
+        stores = count_in_store(study.runs)
+        version = slurm(environment, "sinfo", "--version")
+    different: dict[str, list[str]] = {}
+    n_places = 0
+    for on_slurm in (study, later):
+        local = Study(work / "local", on_slurm.name, on_slurm.seeds, {})
+        local.call()
+        expected, found = local.results(), on_slurm.results()
+        assert expected.keys() == found.keys()
+        n_places += sum(len(results) for results in expected.values())
+        different |= {name: compare(expected[name], found[name]) for name in expected}
+    return {
+        "slurm": version,
+        "runs": len(different),
+        "disturbed": [{**one, "restarts": restarts[one["seed"]]} for one in disturbed],
+        "restarts of the undisturbed run": restarts[5],
+        "job arrays of the disturbed study": said.count("runs submitted; job"),
+        "submitted, submitted again, taken up": [
+            line for text in (first, again, last) for line in text.splitlines() if line.startswith("SLURM:")
+        ],
+        "runs in MLflow": stores,
+        "places compared": n_places,
+        "runs that differ from the local launcher's": {
+            name: ways[:5] for name, ways in different.items() if ways
+        },
+        "seconds of the disturbed study": round(seconds, 1),
+    }
+
+
+def main() -> None:
+    """Check, and write what was seen."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--work", type=Path, help="keep all files in this folder")
+    arguments = parser.parse_args()
+    work = (arguments.work or Path(tempfile.mkdtemp(prefix="slurm_check_"))).resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    figures = {"machine": describe_machine(), **check(work)}
+    write_figures(figures, arguments.output)
+    print(json.dumps(figures, indent=2))
+    if arguments.work is None:
+        shutil.rmtree(work)
+    if figures["runs that differ from the local launcher's"]:
+        sys.exit("the launchers' results differ")
+
+
+if __name__ == "__main__":
+    main()
