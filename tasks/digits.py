@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -19,6 +21,7 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 SHARE_OF_TEST = 0.3
 
 
+@lru_cache(maxsize=8)  # of runs in one process, many ask for the same task
 def build(config: EmbeddedTaskConfig, at_most: bool = False) -> Task:
     """Split the digits by seed, stratified by class, and enlarge them.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 from PIL import Image
@@ -39,6 +39,7 @@ _TEMPLATES = {
 FIRST_WORLD = 5000
 
 
+@lru_cache(maxsize=8)  # of runs in one process, many ask for the same task
 def build(config: EmbeddedTaskConfig) -> Task:
     """Draw a task: `shapes` and `textures` with one object, `counts` with one to three.
 

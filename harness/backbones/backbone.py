@@ -68,9 +68,13 @@ class Preprocessing:
 
 
 class TextTower(abc.ABC):
-    """The text side of a contrastive model, kept as pretrained."""
+    """The text side of a contrastive model, kept as pretrained: copies of a backbone share it."""
 
     logit_scale: float
+
+    def __deepcopy__(self, memo: dict[int, object]) -> TextTower:
+        """Return itself: it never changes, and a copy per snapshot would take its memory again."""
+        return self
 
     @abc.abstractmethod
     def embed(self, texts: Sequence[str]) -> Float[Tensor, "n_texts n_channels"]:
