@@ -7,7 +7,7 @@ DOCS_STAMP := .venv/.installed-docs
 # with bytecode, every process of the tests and the demo starts seconds sooner
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup test demo docs clean
+.PHONY: setup test lint suite demo docs clean
 
 setup: $(STAMP)
 
@@ -20,11 +20,17 @@ $(STAMP): pyproject.toml constraints.txt
 	else false; fi || $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,diffusion,slurm]'
 	touch $(STAMP)
 
-# a file's tests stay in one process, in the order that tests/conftest.py gives
+# types take one core for a minute, which the tests' two processes leave free now and then
 test: setup
+	$(MAKE) --jobs=2 --no-print-directory lint suite
+
+lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# a file's tests stay in one process, in the order that tests/conftest.py gives
+suite: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 demo: setup

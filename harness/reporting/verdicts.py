@@ -17,9 +17,10 @@ PHRASES = {"rewired": ("is rewired", "are rewired"), "reweighted": ("is reweight
 """Of verdicts whose regions are named; the others are counted."""
 
 CERTAINTY = (
-    "Rewired means that another layer has overtaken the one a region read before, with p ≤ 0.05 against "
-    "controls that lose as much signal; reweighted (p ≤ 0.01) does not, as noise can reweight layers too, "
-    "and unchanged means that nothing was found, not that nothing has changed."
+    "Rewired means that another layer has overtaken the one a region read before (p ≤ 0.05 against controls "
+    "that lose as much signal) or that the depth it reads has moved by half a layer (p ≤ 0.01); reweighted "
+    "(p ≤ 0.01) means neither, as noise can reweight layers too, and unchanged means that nothing was found, "
+    "not that nothing has changed."
 )
 
 NO_VERDICT = (
