@@ -28,6 +28,10 @@ from .shift import (
     Shift,
     choose_applicable,
 )
+from .subsets import (
+    first_per_class,
+    spread_rows,
+)
 from .task import (
     LabelArray,
     Task,
@@ -49,6 +53,7 @@ __all__ = [
     "caption_scene",
     "choose_applicable",
     "corrupt_images",
+    "first_per_class",
     "label_loss",
     "label_scenes",
     "load_task",
@@ -56,6 +61,7 @@ __all__ = [
     "render_scenes",
     "sample_scene",
     "sample_scenes",
+    "spread_rows",
     "vocabulary",
     "with_article",
 ]

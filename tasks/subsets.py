@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from harness.config import ExternalTaskConfig
 from harness.storage import InputError
@@ -28,6 +28,23 @@ def draw_rows(n_available: int, n: int, seed: int) -> Rows:
     if n >= n_available:
         return np.arange(n_available)
     return np.random.default_rng((seed, _STREAM)).permutation(n_available)[:n]
+
+
+def spread_rows(n_available: int, n: int) -> Rows:
+    """Return `n` of `n_available` rows, evenly spaced from the first to the last."""
+    return np.linspace(0, n_available - 1, n).round().astype(int)
+
+
+def first_per_class(labels: np.ndarray, n_per_class: int) -> Bool[np.ndarray, " n_images"]:
+    """Find the first `n_per_class` images of every class, or all that a class has.
+
+    With multiple labels, the union of the first of every label and as many without a label.
+    """
+    if labels.ndim == 1:
+        members = labels[:, None] == np.unique(labels)
+    else:
+        members = np.concatenate([labels == 1, ~labels.any(axis=1, keepdims=True)], axis=1)
+    return (members & (members.cumsum(axis=0) <= n_per_class)).any(axis=1)
 
 
 def draw_per_class(
@@ -54,10 +71,7 @@ def draw_per_class(
     order = np.arange(n_images)
     if seed is not None:
         order = np.random.default_rng((seed, _STREAM)).permutation(n_images)
-    if labels.ndim == 1:
-        members = labels[order][:, None] == np.arange(len(class_names))
-    else:
-        members = labels[order] == 1
+    members = labels[:, None] == np.arange(len(class_names)) if labels.ndim == 1 else labels == 1
     counts = members.sum(axis=0)
     if counts.min() < n_per_class:
         scarce = int(counts.argmin())
@@ -65,10 +79,7 @@ def draw_per_class(
             f"task.n_per_class: found {n_per_class}, expected at most {counts[scarce]}, the training images "
             f"of {class_names[scarce]!r}"
         )
-    if labels.ndim == 2:
-        members = np.concatenate([members, ~members.any(axis=1, keepdims=True)], axis=1)
-    first = members & (members.cumsum(axis=0) <= n_per_class)
-    return order[first.any(axis=1)]
+    return order[first_per_class(labels[order], n_per_class)]
 
 
 def choose_rows(

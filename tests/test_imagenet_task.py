@@ -152,6 +152,8 @@ def test_settings(data):
     assert needs == {("images of imagenet", "here"), ("images of r", "here"), ("images of a", "download")}
     with pytest.raises(InputError, match="task: found neither of root and repository, expected one"):
         load_config(["task=imagenet", "backbone=mini_clip"])
+    with pytest.raises(InputError, match="found fog in variants, which is a shift's name"):
+        load_config(["task=imagenet", f"task.root={data / 'clean'}", "task.variants={fog: /data/fog}"])
 
 
 # heads

@@ -92,6 +92,12 @@ def test_other_shifts_and_ways_to_score():
     # a head at chance has no lead to lose
     assert "shift/shapes/textures/head_relative_drop" not in found
     assert rows.name_shifts({"probe": {}}, {}) == {}
+    # a name is a name, whatever it looks like
+    family = {**family, "parts": {"imagenet-3": {"linear": scores(0.5)}}, "clean": {"linear": scores(0.8)}}
+    found = rows.name_shifts({"shifts": {"imagenet": {"imagenet-3": family}}}, {})
+    assert {name.rpartition("/")[2] for name in found} == {
+        *("accuracy", "clean_accuracy", "ece", "n_test", "relative_drop")
+    }
 
 
 def test_hits_are_read_by_shift():

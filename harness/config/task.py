@@ -17,7 +17,7 @@ from harness.config.python import (
     PythonSection,
     name_by_function,
 )
-from harness.config.shifts import check_shifts
+from harness.config.shifts import SHIFT_NAMES, check_shifts
 
 
 def _as_text(value: object) -> object:
@@ -250,6 +250,9 @@ class ImagenetTaskConfig(ExternalTaskConfig):
         if (self.root is None) == (self.repository is None):
             found = "neither" if self.root is None else "both"
             raise ValueError(f"found {found} of root and repository, expected one of them")
+        for name in self.variants:
+            if name in SHIFT_NAMES:
+                raise ValueError(f"found {name} in variants, which is a shift's name; expected another one")
         return self
 
 

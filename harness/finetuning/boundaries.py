@@ -20,7 +20,7 @@ from harness.backbones import Preprocessing
 from harness.config import StabilityConfig
 from harness.finetuning.methods.tuned import TunedModel
 from harness.measures import score_labels
-from tasks import LabelArray, Task
+from tasks import LabelArray, Task, spread_rows
 
 
 def evaluation_steps(config: StabilityConfig, ends: Sequence[int]) -> list[int]:
@@ -106,7 +106,6 @@ class BoundaryScores:
         found = []
         for task in self._tasks:
             n_images = min(self._config.n_test, len(task.test))
-            rows = np.linspace(0, len(task.test) - 1, n_images).round().astype(int)
-            split = task.test.select(rows)
+            split = task.test.select(spread_rows(len(task.test), n_images))
             found.append((self._preprocessing(split["image"]), np.array(split["label"], dtype=np.int64)))
         return found

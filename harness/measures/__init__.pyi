@@ -127,7 +127,6 @@ from .sequences import (
     score_joint,
 )
 from .shift_rows import (
-    SHIFT_SCORINGS,
     chance_accuracy,
     corruption_error,
     mean_corruption_error,
@@ -173,7 +172,6 @@ __all__ = [
     "PROBE_KINDS",
     "RIVALS",
     "SCORINGS",
-    "SHIFT_SCORINGS",
     "STAGES",
     "VERDICTS",
     "At",

@@ -255,25 +255,28 @@ def _spread_of_draws(
     scores = []
     for region in range(n_regions):
         preferred = int(before.loss[:, region].mean(axis=0).argmin())
-        for level in range(n_levels):
-            found = []
-            for draw in range(n_draws):
-                others = [other for other in range(n_draws) if other != draw]
-                loss, cross = (
-                    np.concatenate([start[None], drawn[:, others].mean(axis=1)])
-                    for start, drawn in (
-                        (before.loss[:, region], losses[:, :, :, region]),
-                        (before.cross[region], crosses[:, :, region]),
-                    )
+        found: list[list[Contrast]] = [[] for _ in range(n_levels)]
+        for draw in range(n_draws):
+            others = [other for other in range(n_draws) if other != draw]
+            loss, cross = (
+                np.concatenate([start[None], drawn[:, others].mean(axis=1)])
+                for start, drawn in (
+                    (before.loss[:, region], losses[:, :, :, region]),
+                    (before.cross[region], crosses[:, :, region]),
                 )
+            )
+            for level, contrasts in enumerate(found):
                 own = losses[level, draw, :, region]
                 matched = _interpolate(loss, cross, (0.0, *LEVELS), 1 - float(own.mean(axis=0).min()))
                 if matched is not None:
-                    found.append(contrast(own, matched.loss, preferred))
-            scores += [np.delete(each.z(), preferred) for each in found]
+                    contrasts.append(contrast(own, matched.loss, preferred))
+        for level, contrasts in enumerate(found, 1):
+            scores += [np.delete(each.z(), preferred) for each in contrasts]
             # past the last level nothing is matched: there the level below has to do
-            error[level + 1, region] = (
-                np.sqrt(np.mean([each.error**2 for each in found], axis=0)) if found else error[level, region]
+            error[level, region] = (
+                np.sqrt(np.mean([each.error**2 for each in contrasts], axis=0))
+                if contrasts
+                else error[level - 1, region]
             )
     inflation = float(np.sqrt(np.mean(np.square(scores)))) if scores else 1.0
     return error, max(1.0, inflation)

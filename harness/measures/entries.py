@@ -21,12 +21,14 @@ from harness.measures.network_entries import (
     list_drift,
     list_forgetting,
     list_scores,
-    list_sequence,
-    list_stability,
     list_training,
 )
 from harness.measures.probes.kinds import PROBE_KINDS
 from harness.measures.rewiring_entries import list_rewiring
+from harness.measures.sequence_entries import (
+    list_sequence,
+    list_stability,
+)
 from harness.measures.shift_entries import list_shifts
 
 STAGES: dict[Kind, Stage] = {

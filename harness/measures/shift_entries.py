@@ -11,12 +11,14 @@ from harness.measures.probes.kinds import PROBE_KINDS
 
 _ROWS = "harness.measures.shift_rows"
 
+SHIFT_SCORINGS = {"linear": ("", "linear probe"), "head": ("head_", "fine-tuned head")} | {
+    kind.name: (kind.prefix, kind.title) for kind in PROBE_KINDS if kind.classifies and kind.name != "linear"
+}
+"""Ways to score under a shift: prefix of their measures (the linear probe has none), and title."""
+
 
 def list_shifts() -> Iterator[Metric]:
     """List measures of accuracy under distribution shifts, per way to score."""
-    scorings = {"": "linear probe", "head_": "fine-tuned head"} | {
-        kind.prefix: kind.title for kind in PROBE_KINDS if kind.classifies and kind.name != "linear"
-    }
     yield Metric(
         "shift/<task>/<shift>/n_test",
         "number of shifted images",
@@ -25,7 +27,7 @@ def list_shifts() -> Iterator[Metric]:
         unit="images",
         low=1.0,
     )
-    for prefix, title in scorings.items():
+    for prefix, title in SHIFT_SCORINGS.values():
         main = prefix == ""
         above = "{place}" if main else f"{{place}}: {title}"
         yield Metric(

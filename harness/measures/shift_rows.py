@@ -24,15 +24,8 @@ from harness.measures.label_scores import (
     score_labels,
 )
 from harness.measures.per_image import Hits, decode_images
-from harness.measures.probes.kinds import PROBE_KINDS
+from harness.measures.shift_entries import SHIFT_SCORINGS
 from harness.storage import InputError
-
-SHIFT_SCORINGS = {
-    "linear": "",
-    "head": "head_",
-    **{kind.name: kind.prefix for kind in PROBE_KINDS if kind.classifies and kind.name != "linear"},
-}
-"""Ways to score under a shift, with the prefix of their measures; the linear probe has none."""
 
 LEVEL = 0.05
 """A clean accuracy above chance at this level has a relative drop."""
@@ -114,13 +107,15 @@ def name_shifts(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, 
             for shift, parts in _group(family, record["parts"]).items():
                 prefix = f"shift/{task}/{shift}/"
                 values[f"{prefix}n_test"] = float(record["n"])
-                for scoring, name in SHIFT_SCORINGS.items():
-                    if scoring in record["clean"]:
-                        found = _name_scores(record, parts, scoring)
-                        found |= (
-                            _name_errors(record, start, parts, scoring) if family == ALL_CORRUPTIONS else {}
-                        )
-                        values |= {f"{prefix}{name}{measure}": value for measure, value in found.items()}
+                for scoring, (name, _) in SHIFT_SCORINGS.items():
+                    if scoring not in record["clean"]:
+                        continue
+                    found = _name_scores(record, parts, scoring)
+                    if family == ALL_CORRUPTIONS:
+                        found |= _name_errors(record, start, parts, scoring)
+                    if shift in CORRUPTIONS and scoring == "linear":
+                        found |= _name_severities(record, parts, scoring)
+                    values |= {f"{prefix}{name}{measure}": value for measure, value in found.items()}
     return values
 
 
@@ -154,13 +149,14 @@ def _name_scores(record: Mapping[str, Any], parts: Sequence[str], scoring: str) 
     test = stats.binomtest(round(clean * n_clean), n_clean, chance, alternative="greater")
     if clean > chance and test.pvalue < LEVEL:
         values["relative_drop"] = relative_drop(clean, accuracy, chance)
-    corruptions = {part.rpartition("-")[0] for part in parts}
-    if scoring == "linear" and len(corruptions) == 1 and "" not in corruptions:
-        values |= {
-            f"accuracy_{part.rpartition('-')[2]}": record["parts"][part][scoring]["accuracy"]
-            for part in parts
-        }
     return values
+
+
+def _name_severities(record: Mapping[str, Any], parts: Sequence[str], scoring: str) -> dict[str, float]:
+    """Name the accuracy at every severity of one corruption."""
+    return {
+        f"accuracy_{part.rpartition('-')[2]}": record["parts"][part][scoring]["accuracy"] for part in parts
+    }
 
 
 def _name_errors(

@@ -57,7 +57,7 @@ from harness.tracking.shift_probing import (
     list_families,
     measure_shifts,
 )
-from tasks import Task
+from tasks import Task, spread_rows
 
 # files of step 0's probes
 PROBES, FEATURES, MEANS = "probes.json", "features.safetensors", "means.safetensors"
@@ -148,8 +148,7 @@ class Prober:
         own = {name.removeprefix(start): part for name, part in features.items() if name.startswith(start)}
 
         def classify(images: np.ndarray) -> np.ndarray:
-            with torch.no_grad():
-                return softmax(model.classify(torch.from_numpy(images)).numpy(), axis=1)
+            return softmax(predict_logits(model, images), axis=1)
 
         for family in list_families(task, self._config.shifts):
             add_scores(records[family.name], "head", classify, task, features[task.name], family, own)
@@ -261,7 +260,7 @@ class Prober:
     def _layer_means(self, backbone: Backbone, name: str) -> dict[str, Float[np.ndarray, "n_images _"]]:
         stimuli = self._brains.load(self._brains.subjects[0]).stimuli
         n_images = min(self._config.probes.n_drift, len(stimuli))
-        order = np.linspace(0, len(stimuli) - 1, n_images).round().astype(int).tolist()
+        order = spread_rows(len(stimuli), n_images).tolist()
         batch_size = self._config.probes.batch_size
         return extract_layer_means(backbone, stimuli, order, batch_size, self._device, self._label(name))
 

@@ -24,6 +24,7 @@ from tasks import (
     Shift,
     Task,
     corrupt_images,
+    spread_rows,
 )
 
 # families differ in their number of images
@@ -36,7 +37,7 @@ def list_families(task: Task, config: ShiftsConfig) -> list[Shift]:
     if not task.corruptions:
         return list(task.shifts)
     n_images = min(config.n_corrupted, len(task.test))
-    rows = np.linspace(0, len(task.test) - 1, n_images).round().astype(int)
+    rows = spread_rows(len(task.test), n_images)
     labels = np.array(task.test["label"], dtype=np.int64)[rows]
     images = [task.test[int(row)]["image"] for row in rows]
     fingerprint = content_hash(task.image_hashes[1], rows)

@@ -29,6 +29,7 @@ from harness.finetuning.methods.tuned import TunedModel
 from tasks import (
     LabelArray,
     Task,
+    first_per_class,
 )
 
 # keeps buffers apart from other draws by the same seed
@@ -50,13 +51,7 @@ def choose_buffer(labels: LabelArray, per_class: int, seed: int, place: int) -> 
         Index of the task in its sequence.
     """
     order = np.random.default_rng((seed, _STREAM, place)).permutation(len(labels))
-    shuffled = labels[order]
-    if labels.ndim == 1:
-        members = shuffled[:, None] == np.unique(labels)
-    else:
-        members = np.concatenate([shuffled == 1, ~shuffled.any(axis=1, keepdims=True)], axis=1)
-    first = members & (members.cumsum(axis=0) <= per_class)
-    return np.sort(order[first.any(axis=1)])
+    return np.sort(order[first_per_class(labels[order], per_class)])
 
 
 def count_replayed(n_new: int, share: float) -> int:

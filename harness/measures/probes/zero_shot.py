@@ -43,12 +43,24 @@ def zero_shot(
         raise InputError(
             f"zero-shot probe: found label {n_classes - 1}, but text for {len(class_text_features)} classes"
         )
-    similarity = normalize(image_features) @ normalize(class_text_features).T
+    similarity = _compare(image_features, class_text_features)
     if labels.ndim == 2:
         auroc, left_out = mean_auroc(similarity, labels)
         images = Ranks.of_scores(similarity, labels)
         return ProbeResult(LabelScores(None, None, auroc, None, left_out, images))
-    return ProbeResult(score_labels(softmax(logit_scale * similarity.astype(np.float64), axis=1), labels))
+    return ProbeResult(score_labels(_classify(similarity, logit_scale), labels))
+
+
+def _compare(
+    features: Float[np.ndarray, "n_images n_channels"], texts: Float[np.ndarray, "n_classes n_channels"]
+) -> Float[np.ndarray, "n_images n_classes"]:
+    return normalize(features) @ normalize(texts).T
+
+
+def _classify(
+    similarity: Float[np.ndarray, "n_images n_classes"], logit_scale: float
+) -> Float[np.ndarray, "n_images n_classes"]:
+    return softmax(logit_scale * similarity.astype(np.float64), axis=1)
 
 
 def classifier(probed: ProbedTask, config: Config) -> Classifier | None:
@@ -56,15 +68,8 @@ def classifier(probed: ProbedTask, config: Config) -> Classifier | None:
     text, task = probed.text, probed.task
     if text is None or not task.templates:
         return None
-    head = normalize(text.embed_classes(task.class_names, task.templates).numpy())
-    scale = text.logit_scale
-
-    def classify(
-        features: Float[np.ndarray, "n_images n_channels"],
-    ) -> Float[np.ndarray, "n_images n_classes"]:
-        return softmax(scale * (normalize(features) @ head.T).astype(np.float64), axis=1)
-
-    return classify
+    head, scale = text.embed_classes(task.class_names, task.templates).numpy(), text.logit_scale
+    return lambda features: _classify(_compare(features, head), scale)
 
 
 def probe(probed: ProbedTask, config: Config) -> LabelScores | None:
