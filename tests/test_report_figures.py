@@ -22,6 +22,7 @@ from harness.reporting.figures.curves import (
 )
 from harness.reporting.figures.depths import draw_depths
 from harness.reporting.figures.drift import draw_drift
+from harness.reporting.figures.geometry import draw_geometry, have_geometry
 from harness.reporting.figures.layers import draw_layers
 from harness.reporting.figures.legends import count_columns
 from harness.reporting.figures.panels import Line
@@ -198,6 +199,22 @@ def test_shares_of_one_snapshot_are_a_bar() -> None:
     box = ax.collections[0].get_datalim(ax.transData)
     assert (box.x0, box.x1, box.y0, box.y1) == (0, 1, 0, 0.5)
     assert ax.get_xlim() == (0, 1)
+
+
+def test_geometry_marks_the_layers_that_rsa_and_selectors_prefer() -> None:
+    rows: Rows = BRAIN | {"rsa/all/layers_agreement": {0: 0.5, 8: -0.25}, "rsa/V1/noise_ceiling": {0: 0.5}}
+    for layer, (rsa, share) in {"a": (0.1, 0.7), "b": (0.3, 0.2), "c": (0.2, 0.1)}.items():
+        rows[f"rsa/V1/layer/{layer}"] = {0: rsa, 8: 0.4 - rsa}
+        rows |= {f"selectors/{place}/layer/{layer}": {0: share, 8: share} for place in ("all", "V1")}
+    line = make_line(rows)
+    assert have_geometry([line, make_line(BRAIN)], ["V1"]) == [line]
+    first, last = (ax for ax in filled(draw_geometry([line], ["V1"])) if ax.images and ax.lines)
+    # divided by the ceiling of step 0
+    assert first.images[0].get_array().tolist() == [pytest.approx([0.2, 0.6, 0.4])]
+    assert last.images[0].get_array().tolist() == [pytest.approx([0.6, 0.2, 0.4])]
+    assert [[float(mark.get_xdata()[0]) for mark in ax.lines] for ax in (first, last)] == [[1, 0], [0, 0]]
+    assert (first.get_title("right"), last.get_title("right")) == ("agreement 0.50", "agreement -0.25")
+    assert last.get_title("left").endswith("step 8")
 
 
 def test_nothing_is_drawn_without_data() -> None:

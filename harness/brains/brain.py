@@ -211,7 +211,7 @@ class Brain:
         """Number of voxels."""
         return int(self.coords.shape[0])
 
-    def score_on(self, rows: Int[np.ndarray, " n_rows"]) -> Brain:
+    def score_on(self, rows: Int[np.ndarray, " n_rows"], averaged: bool = False) -> Brain:
         """Return the brain with the noise ceiling of some rows, such as the held-out ones.
 
         A row that averages n repeats has the ceiling p / (p + 1/n), p being the ratio of signal to noise
@@ -222,10 +222,19 @@ class Brain:
         Parameters
         ----------
         rows : int array [n_rows], 0 to n_images - 1, at least one
+        averaged : bool
+            Whether each row stands for the average over all rows of its picture. If numbers of repeats are
+            unknown, every row counts as one.
         """
-        if self.noise_ceiling is None or self.n_repeats is None:
+        if self.noise_ceiling is None or (self.n_repeats is None and not averaged):
             return self
-        all_rows, own = (float(np.mean(1 / each)) for each in (self.n_repeats, self.n_repeats[rows]))
+        repeats = np.ones(len(self.responses)) if self.n_repeats is None else self.n_repeats
+        if averaged:
+            _, picture = np.unique(self.stimulus_ids, return_inverse=True)
+            repeats_of_rows = np.bincount(picture, weights=repeats)[picture[rows]]
+        else:
+            repeats_of_rows = repeats[rows]
+        all_rows, own = float(np.mean(1 / repeats)), float(np.mean(1 / repeats_of_rows))
         if own == all_rows:
             return self
         ceiling = self.noise_ceiling.astype(np.float64)

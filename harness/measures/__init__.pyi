@@ -38,6 +38,14 @@ from .drift import (
 from .entries import (
     STAGES,
 )
+from .geometry import (
+    compare_geometry,
+    geometry_ceilings,
+    measure_dissimilarities,
+    name_agreement,
+    name_geometry,
+    subject_ceilings,
+)
 from .image_bootstrap import (
     Change,
     mean_delta_interval,
@@ -201,6 +209,7 @@ __all__ = [
     "chance_accuracy",
     "cluster_channels",
     "common_best",
+    "compare_geometry",
     "confidence",
     "correct_over_rois",
     "corruption_error",
@@ -216,6 +225,7 @@ __all__ = [
     "fit_line",
     "fit_linear_layers",
     "flip_signs",
+    "geometry_ceilings",
     "is_collapsed",
     "is_headline",
     "judge_claim",
@@ -226,9 +236,12 @@ __all__ = [
     "mean_over_subjects",
     "mean_score_interval",
     "measure_brain",
+    "measure_dissimilarities",
+    "name_agreement",
     "name_auroc",
     "name_collapse",
     "name_evidence",
+    "name_geometry",
     "name_part",
     "name_probes",
     "name_scores",
@@ -257,6 +270,7 @@ __all__ = [
     "score_shift",
     "seed_interval",
     "split_name",
+    "subject_ceilings",
     "tag_verdicts",
     "to_logit",
     "value_at_accuracy",

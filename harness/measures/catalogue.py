@@ -81,7 +81,7 @@ class MetricName(NamedTuple):
 def split_name(name: str) -> MetricName:
     """Split the name of a metric, known or not, into its parts."""
     stage, *rest = name.removeprefix(INTERPOLATED).split("/")
-    if stage in ("selectors", "evidence") and len(rest) > 2 and rest[-2] == LAYER:
+    if stage in ("selectors", "rsa", "evidence") and len(rest) > 2 and rest[-2] == LAYER:
         rest[-2:] = [f"{LAYER}/{rest[-1]}"]
     if stage == "shift" and len(rest) == 3:
         return MetricName(stage, rest[0], rest[2], None, name.startswith(INTERPOLATED), rest[1])

@@ -10,6 +10,7 @@ from harness.measures.brain_entries import (
     list_selectors,
     list_verdict,
 )
+from harness.measures.geometry_entries import list_geometry
 from harness.measures.metric import (
     Kind,
     Metric,
@@ -78,6 +79,14 @@ STAGES: dict[Kind, Stage] = {
         shown="collapsed",
     ),
     "selectors": Stage("Selectors", "Where voxels read: means over the voxels of a place.", True),
+    "rsa": Stage(
+        "Geometry",
+        "Representational similarity analysis beside selectors: whether the same pairs of images lie far "
+        "apart in a region and in a layer ([geometry.md](geometry.md)). Regions, voxels and images are those "
+        "of the evidence per layer. Absent in runs tracked by earlier versions.",
+        True,
+        "best_depth",
+    ),
     "evidence": Stage(
         "Evidence per layer",
         "What leave-one-out ridge regressions say about layers "
@@ -122,6 +131,7 @@ def list_metrics() -> Iterator[Metric]:
     yield from list_drift()
     yield from list_collapse()
     yield from list_selectors()
+    yield from list_geometry()
     yield from list_verdict()
     yield from list_rewiring()
     yield from list_alignment()

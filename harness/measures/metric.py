@@ -17,6 +17,7 @@ Kind = Literal[
     "drift",
     "collapse",
     "selectors",
+    "rsa",
     "evidence",
     "verdict",
     "rewiring",

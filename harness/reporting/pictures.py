@@ -31,6 +31,11 @@ from harness.reporting.figures.drift import (
     draw_drift,
     find_measures,
 )
+from harness.reporting.figures.geometry import (
+    MOST_LINES,
+    draw_geometry,
+    have_geometry,
+)
 from harness.reporting.figures.interpolation import draw_interpolation
 from harness.reporting.figures.layers import (
     draw_layers,
@@ -156,6 +161,7 @@ def draw_pictures(
             + (" Shares are means over seeds." if seeded else ""),
             ("selectors/<place>/layer/<layer>",),
         )
+    yield from _picture_geometry(lines, places, seeds)
     yield _picture_alignment(lines, floor, of_brain)
     if any(are_measured(lines, f"selectors/{place}/expected_depth") for place in places):
         yield _picture_depths(lines, places, floor, judged, moved)
@@ -168,6 +174,23 @@ def draw_pictures(
             "(α = 1), measured like snapshots. Where accuracy holds and Δ is nearer to 0, less is forgotten "
             f"at no cost.{of_brain}",
             tuple(choose_interpolated([run for line in interpolated for run in line.runs])),
+        )
+
+
+def _picture_geometry(lines: Sequence[Line], places: Sequence[str], seeds: str) -> Iterator[Picture]:
+    measured = have_geometry(lines, places)
+    if measured:
+        left_out = f" The first {MOST_LINES} lines." if len(measured) == MOST_LINES < len(lines) else ""
+        yield Picture(
+            "Geometry beside selectors",
+            embed_svg(draw_geometry(measured, places)),
+            "Representational similarity analysis (RSA): how far the same pairs of images lie apart in a "
+            "region and in a layer. Nothing is fitted, so RSA misses what a region reads from few channels "
+            "or places: on brains of known wiring it prefers the right layer for half of the regions "
+            "(docs/geometry.md). "
+            "Agreement: Spearman correlation, over layers, of RSA with the selectors’ shares, mean over "
+            f"regions; both use the same responses.{left_out}{seeds}",
+            ("rsa/<roi>/layer/<layer>", *_existing(lines, "rsa/all/layers_agreement")),
         )
 
 

@@ -31,9 +31,12 @@ from harness.mappings import (
 from harness.measures import (
     Controls,
     Degraded,
+    compare_geometry,
     counted_places,
     degrade,
+    geometry_ceilings,
     name_evidence,
+    name_geometry,
 )
 from harness.runs import (
     Subject,
@@ -111,7 +114,10 @@ class EvidenceFiles:
                 pooled, responses, regions, penalties, self._seed, self._config.n_draws, label=show
             )
             description["inflation"] = {kind: each.inflation for kind, each in controls.degraded.items()}
-            arrays |= _evidence_arrays(controls.before)
+            arrays |= _evidence_arrays(controls.before) | _geometry_arrays(pooled, responses, regions)
+            ceiling = brain.score_on(rows, averaged=True).noise_ceiling
+            if ceiling is not None:
+                arrays["rsa_ceiling"] = geometry_ceilings(responses.cpu().numpy(), ceiling, regions)
             for kind, each in controls.degraded.items():
                 arrays |= {f"{kind}.{part}": getattr(each, part) for part in ("loss", "cross", "error")}
         with write_atomically(controls_folder(self._folder)) as temporary:
@@ -126,13 +132,13 @@ class EvidenceFiles:
         if plan.regions:
             pooled, responses = self._read(data, plan.rows)
             evidence = measure_evidence(pooled.features, responses, plan.regions, plan.penalties)
-            arrays = _evidence_arrays(evidence)
+            arrays = _evidence_arrays(evidence) | _geometry_arrays(pooled, responses, plan.regions)
         file = evidence_file(self._folder, step)
         with write_atomically(file) as temporary:
             write_arrays(temporary, arrays, file.stem)
 
     def name(self, steps: Sequence[int], collapsed: Collection[int]) -> dict[int, dict[str, float]]:
-        """Name evidence and verdicts of every snapshot; collapsed ones get no verdict.
+        """Name evidence, geometry and verdicts of every snapshot; collapsed ones get no verdict.
 
         Returns
         -------
@@ -147,8 +153,12 @@ class EvidenceFiles:
             after = plan.load_evidence(evidence_file(self._folder, step)) if step else None
             rows[step] = name_evidence(
                 controls, after, plan.regions, plan.layers, self._seed, judged=step not in collapsed
-            )
+            ) | plan.name_geometry(evidence_file(self._folder, step) if step else None)
         return rows
+
+    def regions(self) -> list[Region]:
+        """Return the regions that were chosen at step 0."""
+        return self._load_plan().regions
 
     def _choose_regions(
         self, brain: Brain, predicted: Bool[np.ndarray, " n_voxels"], generator: np.random.Generator
@@ -219,6 +229,18 @@ class _Plan:
             raise InputError(f"{file}: loss is {found.loss.shape}, expected {expected} as in {self._file}")
         return found
 
+    def name_geometry(self, file: Path | None) -> dict[str, float]:
+        """Name the geometry in a snapshot's file, or that of step 0; empty in runs of earlier versions."""
+        arrays = self._arrays if file is None else read_arrays(file, file.stem)
+        if "rsa" not in arrays:
+            return {}
+        expected = self._arrays["loss"].shape[1:]
+        if arrays["rsa"].shape != expected:
+            found = arrays["rsa"].shape
+            raise InputError(f"{file or self._file}: rsa is {found}, expected {expected} as in {self._file}")
+        ceilings = arrays.get("rsa_ceiling") if file is None else None
+        return name_geometry(arrays["rsa"], ceilings, [region.name for region in self.regions], self.layers)
+
 
 @contextmanager
 def _naming(file: Path) -> Iterator[None]:
@@ -240,3 +262,10 @@ def _evidence_arrays(evidence: Evidence) -> dict[str, np.ndarray]:
     if evidence.noise_loss is not None and evidence.noise_cross is not None:
         arrays |= {"noise_loss": evidence.noise_loss, "noise_cross": evidence.noise_cross}
     return arrays
+
+
+def _geometry_arrays(
+    pooled: PooledTokens, responses: Tensor, regions: Sequence[Region]
+) -> dict[str, np.ndarray]:
+    features = [layer.cpu().numpy() for layer in pooled.features]
+    return {"rsa": compare_geometry(features, responses.cpu().numpy(), regions)}

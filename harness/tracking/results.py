@@ -24,6 +24,7 @@ from harness.mappings import (
 from harness.measures import (
     is_collapsed,
     measure_brain,
+    name_agreement,
     name_probes,
     name_sequence,
     name_stability,
@@ -43,6 +44,7 @@ from harness.runs import (
 from harness.storage import read_arrays
 from harness.tracking.across_subjects import combine_subjects
 from harness.tracking.evidence import EvidenceFiles
+from harness.tracking.subject_geometry import name_subject_ceilings
 from harness.tracking.work_items import plan_work
 from tasks import Task
 
@@ -163,10 +165,14 @@ def derive_rows(
     for subject in brains.subjects:
         found = measure_subject(config, subject, brains, steps, chosen)
         evidence = EvidenceFiles(subject, config.evidence, config.seed).name(chosen, collapsed)
-        measured[subject.label or "all"] = {step: found[step] | evidence[step] for step in chosen}
+        joined = {step: found[step] | evidence[step] for step in chosen}
+        measured[subject.label or "all"] = {
+            step: values | name_agreement(values) for step, values in joined.items()
+        }
     for step in chosen:
         rows = {label: values[step] for label, values in measured.items()}
-        yield step, name_probes(probes[step], probes[0], *tasks) | join_subjects(rows)
+        values = name_probes(probes[step], probes[0], *tasks) | join_subjects(rows)
+        yield step, values | (name_subject_ceilings(config, brains) if step == 0 else {})
 
 
 def measure_subject(
