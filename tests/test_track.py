@@ -221,6 +221,7 @@ def test_broken_evidence_is_named(tracked, tmp_path):
     for arrays, message in (
         ({"cross": whole["cross"]}, r"step-000002\.safetensors: not evidence .*loss"),
         ({**whole, "loss": whole["loss"][1:]}, r"step-000002\.safetensors: loss is .* expected"),
+        ({**whole, "rsa": whole["rsa"][1:]}, r"step-000002\.safetensors: rsa is .* expected"),
     ):
         save_file(arrays, file)
         with pytest.raises(InputError, match=message):
@@ -228,6 +229,20 @@ def test_broken_evidence_is_named(tracked, tmp_path):
     (folder / "evidence/controls/controls.json").write_text("{}")
     with pytest.raises(InputError, match=r"controls: not evidence .*layers"):
         run(config)
+
+
+def test_geometry_stands_beside_evidence(tracked, tmp_path):
+    _, folder = copy_run(*tracked, tmp_path)
+    rows = rows_of(folder)
+    layers = {name.split("/")[-1] for name, _ in rows if name.startswith("selectors/all/layer/")}
+    places = {name.split("/")[1] for name, _ in rows if name.startswith("rsa/") and "layer/" in name}
+    assert places and "all" not in places
+    for place in places:
+        for step in (0, 1, 2):
+            found = [rows[f"rsa/{place}/layer/{layer}", step] for layer in layers]
+            assert -1 <= min(found) < max(found) <= 1
+            assert 0 <= rows[f"rsa/{place}/best_depth", step] <= 1
+        assert (f"rsa/{place}/noise_ceiling", 1) not in rows
 
 
 def test_broken_probes_are_named(tracked, tmp_path):

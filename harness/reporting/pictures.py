@@ -186,7 +186,7 @@ def _picture_geometry(lines: Sequence[Line], places: Sequence[str], seeds: str) 
             embed_svg(draw_geometry(measured, places)),
             "Representational similarity analysis (RSA): how far the same pairs of images lie apart in a "
             "region and in a layer. Nothing is fitted, so RSA misses what a region reads from few channels "
-            "or places: on brains of known wiring it prefers the right layer for half of the regions "
+            "or places: on brains of known wiring it prefers the right layer for 40 to 50 % of regions "
             "(docs/geometry.md). "
             "Agreement: Spearman correlation, over layers, of RSA with the selectors’ shares, mean over "
             f"regions; both use the same responses.{left_out}{seeds}",
