@@ -46,7 +46,7 @@ from harness.measures.predicted import counted_places
 from harness.measures.probes.linear import linear_probe
 from harness.runs.inputs import load_inputs
 from harness.runs.layout import list_snapshots
-from harness.storage.files import write_json
+from harness.storage.files import write_atomically
 from harness.tokens.extraction import LayerTokens
 
 BACKBONES = ("mini_clip", "mini_supervised")
@@ -383,15 +383,10 @@ def main() -> None:
 def _write(path: Path, tuned: dict[str, float], trials: dict[str, dict[str, Any]]) -> None:
     """Write trials with numbers of a few digits, and what they amount to."""
     rounded = json.loads(json.dumps(trials), parse_float=lambda text: round(float(text), 5))
-    write_json(
-        path,
-        {
-            "machine": describe_machine(),
-            "tuned": tuned,
-            "summary": summarise(tuned, trials),
-            "trials": rounded,
-        },
-    )
+    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(trial)}" for key, trial in rounded.items())
+    head = {"machine": describe_machine(), "tuned": tuned, "summary": summarise(tuned, trials)}
+    with write_atomically(path) as temporary:
+        temporary.write_text(f'{json.dumps(head)[:-1]}, "trials": {{\n{lines}\n}}}}\n', encoding="utf-8")
 
 
 if __name__ == "__main__":
