@@ -47,6 +47,7 @@ COMMANDS = {
         Command("finetune", "fine-tune a backbone, take snapshots and track them", launched=True),
         Command("track", "track the snapshots of runs", launched=True),
         Command("wise-ft", "measure runs between their first and last weights", launched=True),
+        Command("graft", "put pretrained weights back, layer by layer, and see what returns", launched=True),
     ),
     "Results": (
         Command("report", "write the report of a study"),

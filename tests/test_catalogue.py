@@ -172,6 +172,30 @@ EXPECTED = {
     "brain/V1/r2_normalised": (ANY, "higher", False, "number"),
     "brain/V1/r2_normalised_voxels": (UP, "neither", False, "number"),
     "brain/V1/correlation": (SIGNED, "higher", False, "number"),
+    "graft/blocks.3/repair": (SIGNED, "higher", False, "signed"),
+    "graft/blocks.3/repair_share": (ANY, "higher", False, "number"),
+    "graft/blocks.3/task_lost": (SIGNED, "lower", False, "signed"),
+    "graft/blocks.3/r2_regained": (ANY, "higher", False, "signed"),
+    "graft/blocks.3/map": (FRACTION, "neither", False, "number"),
+    "graft/blocks.3/weight_distance": (UP, "neither", False, "number"),
+    "graft/blocks.3/cka_lost": ((0.0, 2.0), "neither", False, "number"),
+    "graft/blocks.3/cka_added": ((-2.0, 2.0), "neither", False, "number"),
+    "graft/blocks.3/gradient_share": (FRACTION, "neither", False, "number"),
+    **{
+        f"graft/all/rho_{name}": (SIGNED, "neither", True, "signed")
+        for name in ("map", "weight_distance", "cka_lost", "cka_added", "gradient_share")
+    },
+    **{
+        f"graft/all/p_{name}": (FRACTION, "neither", name == "map", "p")
+        for name in ("map", "weight_distance", "cka_lost", "cka_added", "gradient_share")
+    },
+    **{
+        f"graft/all/area_{name}": (SIGNED, "neither", False, "signed")
+        for name in (
+            *("map", "weight_distance", "cka_lost", "cka_added", "gradient_share"),
+            *("map_reversed", "measured", "random"),
+        )
+    },
     "selectors/V1/velocity": (UP, "neither", False, "number"),
     "selectors/V1/change_step": (UP, "neither", False, "number"),
     "rsa/V1/layer/blocks.3": (SIGNED, "neither", False, "number"),

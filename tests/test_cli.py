@@ -41,7 +41,7 @@ def test_every_module_of_a_command_can_be_asked_for() -> None:
     modules = {path.stem for path in (REPOSITORY / "harness" / "commands").glob("*.py")}
     assert {name.replace("-", "_") for name in NAMES} == modules - {"__init__", "arguments"}
     launched = {command.module for group in COMMANDS.values() for command in group if command.launched}
-    assert launched == {"finetune", "track", "wise_ft", "pretrain"}
+    assert launched == {"finetune", "track", "wise_ft", "graft", "pretrain"}
     for module in launched:  # processes are launched from its file
         assert (REPOSITORY / "harness" / f"{module}.py").exists()
 

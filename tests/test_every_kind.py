@@ -41,6 +41,7 @@ from harness.backbones.backbone import Backbone
 from harness.backbones.load import load_backbone
 from harness.backbones.timm_backbone import load_timm
 from harness.commands.finetune import run
+from harness.commands.graft import main as graft
 from harness.config.compose import (
     CONFIGS,
     group_options,
@@ -57,9 +58,13 @@ from harness.runs.layout import (
     run_folder,
     snapshot_folder,
 )
-from harness.storage.files import read_weights
+from harness.runs.records import read_probes
+from harness.storage.errors import InputError
+from harness.storage.files import read_record, read_weights
 from harness.storage.locks import hold_lock
 from harness.tracking.curves import metric_curves
+from harness.tracking.graft_measuring import Grafter
+from harness.tracking.graft_records import read_summary
 
 STEPS = (0, 1, 3)
 TINY = [
@@ -328,6 +333,80 @@ def test_a_run(kind: Kind, root: Path) -> None:
     assert penalties == [0.0] * (kind.method in WITH_PENALTY) + [0.0] * (kind.method == "l2_sp")
     if penalties:
         assert rows["train/penalty", 3] > 0
+
+
+# units whose pretrained weights are put back
+GRAFTED = {
+    "siglip2_b16": ("blocks.0", "blocks.1"),
+    "imagenet_s16": ("stem", "blocks.0", "blocks.1"),
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.backbone in GRAFTED], ids=str)
+def test_grafts(
+    kind: Kind, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = finish(kind, root)
+    assert kind.network is not None
+    name_network(kind, root / kind.backbone)
+    graft([str(folder), "--orders", "1"])
+    assert f"palimpsest report {folder.parent}" in capsys.readouterr().out
+    summary = read_summary(folder)
+    assert summary is not None and tuple(summary["units"]) == GRAFTED[kind.backbone]
+
+    # with nothing put back the last snapshot, with everything the pretrained backbone
+    measured = {
+        tuple(found["units"]): found
+        for found in (read_record(path, "") for path in (folder / "graft/sets").glob("*.json"))
+    }
+    first, last = (read_probes(folder, step) for step in (STEPS[0], STEPS[-1]))
+    for units, probes in (((), last), (GRAFTED[kind.backbone], first)):
+        assert measured[units]["probe"] == {"shapes": probes["probe"]["shapes"]}
+        assert measured[units]["images"]["shapes"] == probes["images"]["shapes"]
+    assert measured[()]["task"]["digits"] == last["task"]
+
+    # its rows are in the journal, the catalogue and MLflow
+    own = {row["name"]: row["value"] for row in read_rows(folder / "results.jsonl")[0]}
+    assert own["graft/all/repair"] == pytest.approx(-own_change(folder, "delta_lp"))
+    assert all(f"graft/{unit}/weight_distance" in own for unit in GRAFTED[kind.backbone])
+    assert {"graft/<layer>/gradient_share", "graft/<layer>/cka_added"} <= check_rows(folder)
+    curves = metric_curves("graft", study="default", measure="repair")
+    assert set(curves[curves["run"] == folder.name]["place"]) == {"all", *GRAFTED[kind.backbone]}
+
+    # what is there is not measured again, what is missing is
+    lost = folder / "graft/sets/0000001.json"
+    lost.unlink()
+    (folder / "graft/summary.json").unlink()
+    made: list[tuple[str, ...]] = []
+    measure = Grafter.measure
+
+    def count(self: Grafter, chosen: tuple[str, ...], label: str) -> Any:
+        made.append(chosen)
+        return measure(self, chosen, label)
+
+    monkeypatch.setattr(Grafter, "measure", count)
+    graft([str(folder), "--orders", "1"])
+    assert made == [GRAFTED[kind.backbone][:1]] and read_summary(folder) == summary
+
+    # a changed file is named
+    lost.write_text(lost.read_text().replace('"r2"', '"r3"'))
+    with pytest.raises(InputError, match=r"0000001.json: content does not match the hash in it"):
+        graft([str(folder), "--orders", "1"])
+    lost.unlink()
+
+
+def own_change(folder: Path, measure: str) -> float:
+    """A change of the last snapshot of a run."""
+    rows = {(row["name"], row["step"]): row["value"] for row in read_rows(folder / "results.jsonl")[0]}
+    return rows[f"forgetting/shapes/{measure}", STEPS[-1]]
+
+
+def test_a_method_that_leaves_the_backbone_has_no_grafts(root: Path) -> None:
+    (kind,) = (kind for kind in KINDS if kind.backbone == "mini_random")
+    with pytest.raises(InputError, match=r"found no weight of the backbone that linear_probe has changed"):
+        graft([str(finish(kind, root))])
+    with pytest.raises(InputError, match=r"--orders: found -1, expected 0 or more"):
+        graft(["runs/x", "--orders", "-1"])
 
 
 def test_a_query_has_every_run_at_every_step(root: Path) -> None:

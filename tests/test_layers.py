@@ -38,6 +38,7 @@ ENTRY_POINTS = {
     "contrast",
     "export",
     "finetune",
+    "graft",
     "map",
     "pretrain",
     "query",

@@ -19,6 +19,10 @@ from .fit import (
     fit_mapping,
     prepare_tokens,
 )
+from .frozen_reading import (
+    FrozenReading,
+    pool_layers,
+)
 from .layer_evidence import (
     MIN_R2,
     PENALTIES,
@@ -57,6 +61,7 @@ __all__ = [
     "Evidence",
     "FitData",
     "FitOptions",
+    "FrozenReading",
     "Mapping",
     "Member",
     "PooledTokens",
@@ -71,6 +76,7 @@ __all__ = [
     "load_mapping",
     "load_split",
     "measure_evidence",
+    "pool_layers",
     "pool_tokens",
     "prepare_tokens",
     "read_reference",

@@ -11,6 +11,7 @@ from harness.measures.brain_entries import (
     list_verdict,
 )
 from harness.measures.geometry_entries import list_geometry
+from harness.measures.graft_entries import list_graft
 from harness.measures.metric import (
     Kind,
     Metric,
@@ -78,6 +79,13 @@ STAGES: dict[Kind, Stage] = {
         "the images of `drift`. Absent in runs tracked by earlier versions.",
         shown="collapsed",
     ),
+    "graft": Stage(
+        "Graft and repair",
+        "What comes back when pretrained weights are put back into the last snapshot, layer by layer, "
+        "and what foretells it ([graft.md](graft.md)). Only of runs after `palimpsest graft`. `<layer>` is a "
+        "layer, `stem`, `top`, or `all` for all of them at once.",
+        interpolated=False,
+    ),
     "selectors": Stage("Selectors", "Where voxels read: means over the voxels of a place.", True),
     "rsa": Stage(
         "Geometry",
@@ -130,6 +138,7 @@ def list_metrics() -> Iterator[Metric]:
     yield from list_stability()
     yield from list_drift()
     yield from list_collapse()
+    yield from list_graft()
     yield from list_selectors()
     yield from list_geometry()
     yield from list_verdict()

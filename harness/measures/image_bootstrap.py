@@ -102,6 +102,23 @@ def delta_interval(
     return quantile_ends(_resample([change], n_resamples, np.random.default_rng(seed))[:, 0])
 
 
+def mean_change_interval(
+    changes: Sequence[Change], seed: int = 0, n_resamples: int = N_RESAMPLES
+) -> tuple[float, float] | None:
+    """95 % interval of the mean Δ of one run's probes, over test images; the probes are fixed.
+
+    Probes of the same test images get the same resamples; one probe has the interval of `delta_interval`.
+    Parameters and result as for `delta_interval`.
+    """
+    rng = np.random.default_rng(seed)
+    groups: dict[object, list[Change]] = {}
+    for place, change in enumerate(changes):
+        shared = (change.images, len(change.before), type(change.before)) if change.images else place
+        groups.setdefault(shared, []).append(change)
+    drawn = [_resample(group, n_resamples, rng) for group in groups.values()]
+    return quantile_ends(np.concatenate(drawn, axis=1).mean(axis=1))
+
+
 def quantile_ends(drawn: Float[np.ndarray, " n_resamples"]) -> tuple[float, float] | None:
     """Ends of the 95 % interval of resampled numbers; None if all are missing."""
     if np.isnan(drawn).all():
@@ -133,7 +150,7 @@ def mean_delta_interval(
     if len(changes) == 1:
         return delta_interval(changes[0], seed, n_resamples)
     return interval_over_runs(
-        np.array([_point(change) for change in changes]),
+        np.array([change_of(change) for change in changes]),
         [
             (change.images, len(change.before), type(change.before)) if change.images else None
             for change in changes
@@ -195,8 +212,8 @@ def interval_over_runs(
     return float(low), float(high)
 
 
-def _point(change: Change) -> float:
-    """Δ itself."""
+def change_of(change: Change) -> float:
+    """Δ itself: the difference of accuracies, or of mean AUROC."""
     if isinstance(change.before, Hits) and isinstance(change.after, Hits):
         return float(change.after.right.mean() - change.before.right.mean())
     once = np.ones((1, len(change.before)), dtype=np.int64)

@@ -16,6 +16,7 @@ Kind = Literal[
     "stability",
     "drift",
     "collapse",
+    "graft",
     "selectors",
     "rsa",
     "evidence",

@@ -22,6 +22,9 @@ from .contrast import (
 from .contrast_text import (
     format_contrasts,
 )
+from .grafts import (
+    format_grafts,
+)
 from .page import (
     write_report,
 )
@@ -54,6 +57,7 @@ __all__ = [
     "contrast_runs",
     "describe_plan",
     "format_contrasts",
+    "format_grafts",
     "format_table",
     "log_contrast",
     "log_report",

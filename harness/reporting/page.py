@@ -32,6 +32,7 @@ from harness.plot import (
     draw_cluster_maps,
     draw_layer_maps,
     embed_png,
+    embed_svg,
     label_voxels,
     measure_shift,
 )
@@ -64,10 +65,17 @@ from harness.reporting.contrast_text import (
     write_sections,
 )
 from harness.reporting.figures.curves import find_alignment
+from harness.reporting.figures.grafts import draw_grafts
 from harness.reporting.figures.panels import (
     DASHES,
     MARKERS,
     Line,
+)
+from harness.reporting.grafts import (
+    Grafted,
+    read_grafted,
+    write_tables,
+    write_verdict,
 )
 from harness.reporting.missing import list_missing
 from harness.reporting.page_brains import (
@@ -165,6 +173,7 @@ def render(
     shift_columns = choose_shift_columns(runs)
     shifted = compare_runs(runs, shift_columns) if shift_columns else None
     names = list(dict.fromkeys(run.config.task.name for run in runs))
+    grafted = read_grafted([(_name_run(line, run), line.colour, run) for line in lines for run in line.runs])
     manifests = [read_json(run.folder / "manifest.json") for run in runs]
     return load_template("report.html").render(
         study=study,
@@ -184,6 +193,7 @@ def render(
         shifted=None if shifted is None else build_score_table(shifted, lines, "Under distribution shift"),
         robustness=[write_robustness(one) for one in judge_robustness(lines)],
         pictures=list(draw_pictures(lines, probe_tasks(runs), places, name_areas(loaded))),
+        grafts=_show_grafts(grafted),
         sections=list(draw_runs(lines, brains)),
         missing=list_missing(lines, probe_tasks(runs), places),
         code_versions=sorted({manifest["code_version"] for manifest in manifests}),
@@ -237,6 +247,23 @@ def _describe_contrast(contrast: Contrast) -> dict[str, Any]:
         "explained": explain(contrast),
         "headings": headings,
         "sections": sections,
+    }
+
+
+def _name_run(line: Line, run: RunResult) -> str:
+    return line.title if len(line.runs) == 1 else f"{line.title}, seed {run.config.seed}"
+
+
+def _show_grafts(grafted: Sequence[Grafted]) -> dict[str, Any] | None:
+    """The section of grafts: a figure of all runs, and tables of each; None without any."""
+    if not grafted:
+        return None
+    return {
+        "address": embed_svg(draw_grafts(grafted)),
+        "runs": [
+            {"title": one.title, "verdict": write_verdict(one.summary), "tables": write_tables(one.summary)}
+            for one in grafted
+        ],
     }
 
 

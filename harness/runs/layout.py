@@ -157,6 +157,11 @@ def wise_ft_folder(run: Path) -> Path:
     return run / "wise_ft"
 
 
+def graft_folder(run: Path) -> Path:
+    """Folder of what was measured with pretrained weights put back into a run's last snapshot: ``graft``."""
+    return run / "graft"
+
+
 def probes_file(run: Path, step: int) -> Path:
     """File of a snapshot's probes: ``probes/step-000128.json``."""
     return run / "probes" / f"{_step_name(step)}.json"

@@ -3,6 +3,7 @@ from .extraction import (
     extract_features,
     extract_layer_means,
     extract_tokens,
+    iterate_tokens,
 )
 from .frame import (
     StandardTokens,
@@ -23,6 +24,7 @@ __all__ = [
     "extract_features",
     "extract_layer_means",
     "extract_tokens",
+    "iterate_tokens",
     "one_array",
     "standardize_tokens",
     "store_tokens",

@@ -1,6 +1,12 @@
 from .curves import (
     metric_curves,
 )
+from .graft import (
+    measure_grafts,
+)
+from .graft_records import (
+    read_summary,
+)
 from .logged_model import (
     save_model,
 )
@@ -41,10 +47,12 @@ __all__ = [
     "log_study",
     "map_network",
     "measure_curve",
+    "measure_grafts",
     "metric_curves",
     "metric_key",
     "plan_work",
     "query",
+    "read_summary",
     "save_model",
     "track",
     "tracking_uri",

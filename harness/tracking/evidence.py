@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from harness.brains import Brain
@@ -31,6 +31,7 @@ from harness.mappings import (
 from harness.measures import (
     Controls,
     Degraded,
+    changed_shares,
     compare_geometry,
     counted_places,
     degrade,
@@ -159,6 +160,23 @@ class EvidenceFiles:
     def regions(self) -> list[Region]:
         """Return the regions that were chosen at step 0."""
         return self._load_plan().regions
+
+    def changed_shares(self, step: int, ceiling: Float[np.ndarray, " n_voxels"] | None) -> dict[str, float]:
+        """By how much every layer's share of reading changed since step 0, beyond the controls.
+
+        Regions are weighted by the sum of their voxels' noise ceilings, or by their number (`ceiling` None).
+        Empty if no region has evidence.
+        """
+        plan = self._load_plan()
+        if not plan.regions:
+            return {}
+        after = plan.load_evidence(evidence_file(self._folder, step))
+        weights = [
+            len(region.voxels) if ceiling is None else ceiling[region.voxels].clip(min=0).sum()
+            for region in plan.regions
+        ]
+        found = changed_shares(plan.load_controls(), after, np.array(weights, dtype=float))
+        return dict(zip(plan.layers, found.tolist(), strict=True))
 
     def _choose_regions(
         self, brain: Brain, predicted: Bool[np.ndarray, " n_voxels"], generator: np.random.Generator

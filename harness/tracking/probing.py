@@ -171,10 +171,34 @@ class Prober:
 
         `at_start`: the backbone is the pretrained one, so drift needs no images seen by another.
         """
+        found, of_test, chance = self.score_tasks(backbone, name)
+        health: dict[str, Any] = {"chance": chance}
+        now = self._layer_means(backbone, f"{name}, drift")
+        if at_start:
+            self._means_at_start = now
+        health["features"] = describe_features(now["features"])
+        health["weights_finite"] = measure_finite(backbone.encoder)
+        found |= {"drift": self._measure_drift(backbone, now), "health": health}
+        return found, of_test
+
+    def score_tasks(
+        self, backbone: Backbone, name: str
+    ) -> tuple[dict[str, Any], dict[str, Features], dict[str, float]]:
+        """Score all probes of all tasks, without drift.
+
+        Returns
+        -------
+        found : dict
+            Part of a probes file: ``probe``, ``images``, ``multi_label`` and, if measured, ``shifts``.
+        features : dict of task to float array [n_images, n_channels]
+            Of fine-tuned tasks' test images, also shifted ones.
+        chance : dict of task to float
+            Share of the most frequent class, of fine-tuned tasks.
+        """
         multi_label = [task.name for task in (*self._tasks, *self._probes) if task.multi_label]
         single = len(self._tasks) == 1
         found: dict[str, Any] = {"probe": {}, "multi_label": multi_label, "images": {}}
-        health: dict[str, Any] = {"chance": {}}
+        chance: dict[str, float] = {}
         seen: dict[str, Features] = {}
         of_test: dict[str, Features] = {}
         for place, task in enumerate([*self._tasks, *self._probes]):
@@ -200,7 +224,7 @@ class Prober:
             found["probe"][task.name] = name_scores(scored)
             if tuned:
                 if not task.multi_label:
-                    health["chance"][task.name] = float(np.bincount(labels[1]).max() / len(labels[1]))
+                    chance[task.name] = float(np.bincount(labels[1]).max() / len(labels[1]))
                 of_test[task.name] = features[1]
             found["images"][task.name] = {
                 "n": len(labels[1]),
@@ -209,13 +233,7 @@ class Prober:
                     name: one.images.encode() for name, one in scored.items() if one.images is not None
                 },
             }
-        now = self._layer_means(backbone, f"{name}, drift")
-        if at_start:
-            self._means_at_start = now
-        health["features"] = describe_features(now["features"])
-        health["weights_finite"] = measure_finite(backbone.encoder)
-        found |= {"drift": self._measure_drift(backbone, now), "health": health}
-        return found, of_test
+        return found, of_test, chance
 
     def _measure_shifts(
         self,
