@@ -44,6 +44,7 @@ from harness.measures.drift import linear_cka, weight_distance
 from harness.measures.graft import added_drift, changed_shares, foretell
 from harness.measures.predicted import counted_places
 from harness.measures.probes.linear import linear_probe
+from harness.measures.rank_tests import rank_test
 from harness.runs.inputs import load_inputs
 from harness.runs.layout import list_snapshots
 from harness.storage.files import write_atomically
@@ -276,6 +277,8 @@ def summarise(tuned: dict[str, float], trials: dict[str, dict[str, Any]]) -> lis
             one: dict[str, float | None] = {"n": len(kept)}
             one["rho"] = float(np.mean([test.rho for test in kept])) if kept else None
             one["p_below_05"] = float(np.mean([test.p <= 0.05 for test in kept])) if kept else None
+            plain = [_permute_blocks(trial["predictors"][name], trial["repair"]) for trial in known]
+            one["p_without_depth_below_05"] = float(np.mean(np.array(plain) <= 0.05)) if plain else None
             if kind == "planted":
                 one["found"] = float(
                     np.mean([_is_first(trial["predictors"][name], trial) for trial in known])
@@ -291,6 +294,11 @@ def summarise(tuned: dict[str, float], trials: dict[str, dict[str, Any]]) -> lis
             row["shuffled"] = {"n": len(below), "p_below_05": float(np.mean(below))}
         rows.append(row)
     return rows
+
+
+def _permute_blocks(predictor: list[float], repair: list[float]) -> float:
+    """P of Spearman's ρ by permuted blocks, which forgets that early and late blocks differ."""
+    return rank_test(np.array(predictor), np.array(repair), ["block"] * len(repair)).p
 
 
 def _is_first(values: list[float], trial: dict[str, Any]) -> bool:

@@ -186,6 +186,10 @@ EXPECTED = {
         for name in ("map", "weight_distance", "cka_lost", "cka_added", "gradient_share")
     },
     **{
+        f"graft/all/rho_given_depth_{name}": (SIGNED, "neither", False, "signed")
+        for name in ("map", "weight_distance", "cka_lost", "cka_added", "gradient_share")
+    },
+    **{
         f"graft/all/p_{name}": (FRACTION, "neither", name == "map", "p")
         for name in ("map", "weight_distance", "cka_lost", "cka_added", "gradient_share")
     },

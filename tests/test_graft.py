@@ -90,11 +90,14 @@ def test_foretold_repair() -> None:
     found = foretell([1.0, 2.0, 3.0, 4.0], [0.0, 0.1, 0.1, 0.5])
     assert found is not None and found.first
     assert found.rho == pytest.approx(0.9486833)
-    # of 24 permutations 2 are as high as this one, because two repair alike, and 2 as low
-    assert found.p == found.smallest_p == pytest.approx(4 / 24)
-    other = foretell([4.0, 3.0, 2.0, 1.0], [0.0, 0.1, 0.2, 0.5])
-    assert other is not None and not other.first
-    assert (other.rho, other.p) == (pytest.approx(-1), pytest.approx(2 / 24))
+    # a predictor that rises with depth says nothing beyond it
+    assert (found.rho_given_depth, found.p, found.smallest_p) == (0, 1, 1)
+    other = foretell([2.0, 4.0, 1.0, 5.0, 3.0], [0.2, 0.5, 0.1, 0.4, 0.3])
+    assert other is not None and not other.first and other.rho == pytest.approx(0.9)
+    # ranks less their line on depth, by hand
+    hand = np.array([[-0.4, 1.3, -2.0, 1.7, -0.6], [-0.8, 2.1, -2.0, 0.9, -0.2]])
+    assert other.rho_given_depth == pytest.approx(np.corrcoef(hand)[0, 1])
+    assert 2 / 120 <= other.smallest_p <= other.p < 0.2
     assert foretell([1.0, 2.0], [0.0, 1.0]) is None
     assert foretell([1.0, 2.0, 3.0], [0.1, 0.1, 0.1]) is None
 
@@ -225,8 +228,11 @@ def test_a_summary_has_the_numbers_of_its_grafts() -> None:
     assert rows["graft/a/r2_regained"] == pytest.approx(0.005)
     assert rows["graft/a/map"] == 0.1 and rows["graft/stem/weight_distance"] == 9.0
     assert "graft/stem/map" not in rows
-    assert rows["graft/all/rho_map"] == pytest.approx(1) and rows["graft/all/p_map"] == pytest.approx(1 / 3)
+    assert rows["graft/all/rho_map"] == rows["graft/all/rho_given_depth_map"] == pytest.approx(1)
+    # with three layers, every order is a perfect one once depth is taken off
+    assert rows["graft/all/p_map"] == 1
     assert rows["graft/all/rho_weight_distance"] == pytest.approx(-0.5)
+    assert rows["graft/all/rho_given_depth_weight_distance"] == 0
     # 0, 20, 30, 35 of 100, the stem does not count
     assert rows["graft/all/area_map"] == rows["graft/all/area_measured"] == pytest.approx(0.225)
     assert rows["graft/all/area_map_reversed"] == pytest.approx((0.025 + 0.1 + 0.25) / 3)
@@ -247,9 +253,10 @@ def test_tables_and_words() -> None:
     words = write_verdict(summary)
     assert words.startswith("Mean Δ_LP over probes −0.400 [") and "b repairs most, +0.200 [" in words
     assert "50% of what was forgotten. Of 3 layers, 2 repair significantly alone" in words
-    assert words.endswith("does not foretell repair (ρ +1.000, p 0.333).")
+    assert words.endswith("does not foretell repair (given depth, ρ +1.000, p 1.000).")
     foretold, units = write_tables(summary)
-    assert foretold["rows"][0][:6] == ["map of rewiring", "+1.000", "0.333", "0.333", "yes", "+0.225"]
+    cells = ["map of rewiring", "+1.000", "+1.000", "1.000", "1.000", "yes", "+0.225"]
+    assert foretold["rows"][0][:7] == cells
     assert all(len(row) == len(table["headings"]) for table in (foretold, units) for row in table["rows"])
     row = dict(zip(units["headings"], units["rows"][2], strict=True))
     assert (row["pretrained weights in"], row["of forgotten"], row["repair, shapes"]) == (

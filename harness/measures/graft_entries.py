@@ -164,10 +164,20 @@ def _list_predictor(one: _Predictor) -> Iterator[Metric]:
         form="signed",
     )
     yield Metric(
+        f"graft/all/rho_given_depth_{one.name}",
+        f"ρ of repair and {one.title}, given depth",
+        "The same with the layer's place in the network held constant: ranks of both, less a line on depth. "
+        "0 if depth explains all of either.",
+        f"{_GRAFT}.foretell",
+        low=-1.0,
+        high=1.0,
+        form="signed",
+    )
+    yield Metric(
         f"graft/all/p_{one.name}",
         f"p of repair and {one.title}",
-        "Two-sided p of that correlation by permuted layers: all permutations of up to eight layers, else "
-        "10,000.",
+        "Two-sided p of the correlation given depth, by permuted layers: all permutations of up to eight "
+        "layers, else 10,000.",
         f"{_GRAFT}.foretell",
         low=0.0,
         high=1.0,

@@ -23,8 +23,8 @@ ORDERS = {
 
 UNIT_HEADINGS = ("pretrained weights in", "repair", "of forgotten", "lost on the task", "brain R² regained")
 FORETOLD_HEADINGS = (
-    *("predictor", "ρ with repair", "p", "smallest p", "first is first"),
-    *("area of its order", "ρ with R² regained", "p of R²"),
+    *("predictor", "ρ with repair", "given depth", "p", "smallest p", "first is first"),
+    *("area of its order", "ρ with R² regained, given depth", "p of R²"),
 )
 
 
@@ -77,8 +77,9 @@ def write_verdict(summary: Mapping[str, Any]) -> str:
     found = summary["foretold"].get("map")
     if found is None:
         return f"{text}. The map of rewiring gives no order."
-    verb = "foretells repair" if found["rho"] > 0 and found["p"] <= 0.05 else "does not foretell repair"
-    return f"{text}. The map of rewiring {verb} (ρ {_signed(found['rho'])}, p {_p(found['p'])})."
+    rho, p = found["rho_given_depth"], found["p"]
+    verb = "foretells repair" if rho > 0 and p <= 0.05 else "does not foretell repair"
+    return f"{text}. The map of rewiring {verb} (given depth, ρ {_signed(rho)}, p {_p(p)})."
 
 
 def list_units(summary: Mapping[str, Any]) -> list[list[str]]:
@@ -117,20 +118,23 @@ def list_foretold(summary: Mapping[str, Any]) -> list[list[str]]:
         of_r2 = summary["foretold_r2"].get(name)
         row = [PREDICTORS[name]]
         if found is None:
-            row += [ABSENT] * 4
+            row += [ABSENT] * 5
         else:
             first = "yes" if found["first"] else "no"
-            row += [_signed(found["rho"]), _p(found["p"]), _p(found["smallest_p"]), first]
+            row += [_signed(found["rho"]), _signed(found["rho_given_depth"])]
+            row += [_p(found["p"]), _p(found["smallest_p"]), first]
         row.append(ABSENT if order is None else _signed(order["area"]))
-        rows.append([*row, *([ABSENT] * 2 if of_r2 is None else [_signed(of_r2["rho"]), _p(of_r2["p"])])])
+        rows.append(
+            [*row, *([ABSENT] * 2 if of_r2 is None else [_signed(of_r2["rho_given_depth"]), _p(of_r2["p"])])]
+        )
     for name in ("map_reversed", "measured"):
         if name in orders:
             area = _signed(orders[name]["area"])
-            rows.append([f"order {ORDERS[name]}", *[ABSENT] * 4, area, *[ABSENT] * 2])
+            rows.append([f"order {ORDERS[name]}", *[ABSENT] * 5, area, *[ABSENT] * 2])
     areas = [order["area"] for name, order in orders.items() if name.startswith("random_")]
     if areas:
         ends = f"{_signed(min(areas))} to {_signed(max(areas))}"
-        rows.append([f"{len(areas)} random orders", *[ABSENT] * 4, ends, *[ABSENT] * 2])
+        rows.append([f"{len(areas)} random orders", *[ABSENT] * 5, ends, *[ABSENT] * 2])
     return rows
 
 

@@ -190,7 +190,8 @@ def name_rows(summary: Mapping[str, Any]) -> dict[str, float]:
     for name in PREDICTORS:
         if name in summary["foretold"]:
             found = summary["foretold"][name]
-            values |= {f"graft/all/rho_{name}": found["rho"], f"graft/all/p_{name}": found["p"]}
+            measures = ("rho", "rho_given_depth", "p")
+            values |= {f"graft/all/{measure}_{name}": found[measure] for measure in measures}
     areas = {name: order["area"] for name, order in summary["orders"].items()}
     always = [areas.pop(f"random_{number}", None) for number in range(1, N_RANDOM + 1)]
     values |= {f"graft/all/area_{name}": area for name, area in areas.items() if "random" not in name}

@@ -81,8 +81,8 @@ def _draw_map(ax: Axes, grafted: Grafted) -> None:
         ax.annotate(_short(unit), (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7, color=FAINT)
     ax.axhline(0, color=FAINT, linewidth=0.8)
     ax.margins(x=0.12, y=0.12)
-    text = "no order" if found is None else f"ρ {found['rho']:+.2f}, p {found['p']:.2g}".replace("-", "−")
-    ax.set_title(f"Map of rewiring: {text}" if known else "No evidence per layer")
+    text = "no order" if found is None else f"ρ {found['rho_given_depth']:+.2f}, p {found['p']:.2g}"
+    ax.set_title(f"Map, given depth: {text}".replace("-", "−") if known else "No evidence per layer")
     ax.set_xlabel("change of the layer’s share of reading")
     ax.set_ylabel("repair")
 
