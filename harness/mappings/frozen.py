@@ -5,6 +5,7 @@ Its controls have the same size and read the same tokens: they tell how much of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -149,15 +150,15 @@ def randomise_mapping(mapping: Mapping, seed: int) -> Mapping:
     n_voxels, n_layers = mapping.layer.shape
     assert mapping.weights is not None and mapping.learned is not None
     learned = dict(mapping.learned)
-    for name, array in learned.items():
+    for name, array in mapping.learned.items():
         if name.split(".")[1] in BOTTLENECKS:
-            bound = 1 / np.sqrt(array.shape[1])
+            bound = 1 / math.sqrt(array.shape[1])
             learned[name] = rng.uniform(-bound, bound, array.shape).astype(np.float32)
     return replace(
         mapping,
         space=rng.uniform(-1, 1, (n_voxels, 2)).astype(np.float32),
         layer=rng.dirichlet(np.ones(n_layers), n_voxels).astype(np.float32),
-        scale=rng.uniform(0, 1, n_voxels).astype(np.float32),
+        scale=rng.uniform(0, 1, (n_voxels,)).astype(np.float32),
         weights=rng.standard_normal(mapping.weights.shape).astype(np.float32),
         learned=learned,
     )

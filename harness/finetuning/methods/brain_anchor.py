@@ -145,18 +145,18 @@ class BrainAnchor(Objective):
 
     def forward(self, images: Float[Tensor, "n_images 3 height width"], labels: Tensor) -> Terms:
         """Compute the task's loss and the weighted change of predictions on a batch of unlabelled images."""
-        terms = super().forward(images, labels)
         if not self._kept:
             self._predict_start(images.device)
-        # from torch's generator, which the loop seeds at every step, so a resumed run draws the same; after
-        # the task's images, so that these see the same dropout as with method=full
+        # from torch's generator, which the loop seeds at every step, so a resumed run draws the same
         place = int(torch.randint(len(self._batches), ()))
+        # before the task's images, with which batch norm updates its running statistics
         now = self._predict(self.model.backbone, self._batches[place].to(images.device))
         penalties = [
             anchor_penalty(predicted, kept.before[place], kept.deviation, kept.ceiling)
             for predicted, kept in zip(now, self._kept, strict=True)
         ]
-        return terms | {"penalty": self._weight * torch.stack(penalties).mean()}
+        penalty = self._weight * torch.stack(penalties).mean()
+        return super().forward(images, labels) | {"penalty": penalty}
 
     def _predict(self, network: Backbone, images: Tensor) -> list[Float[Tensor, "n_images n_voxels"]]:
         with same_rounding(), evaluation(network):
