@@ -19,6 +19,7 @@ import torch
 import yaml
 from catalogued import check_rows
 from made_backbones import add_tiny_resnet, add_tiny_siglip, add_tiny_vit, register_small
+from made_images import write_folders
 from made_recordings import make_arrays, write_arrays
 from made_weights import (
     State,
@@ -135,12 +136,18 @@ KINDS = (
     Kind("sam_b16", "full", "sam", 48, as_sam, ("method.frozen_blocks=1",)),
     Kind("convnext_t", "ldifs", "convnext", 64, as_convnext),
     Kind("dinov3_convnext_t", "lwf", "convnext", 64, as_dinov3_convnext, ("method.n_proxy=8",)),
-    Kind("resnet50", "full", "resnet", 64),
+    Kind(
+        "resnet50",
+        "brain_anchor",
+        "resnet",
+        64,
+        settings=("method.images=<root>/images", "method.n_images=6"),
+    ),
     Kind("mini_clip", "ldifs", settings=SHIFTED),
     Kind("mini_supervised", "bitfit"),
     Kind("mini_random", "linear_probe"),
 )
-WITH_PENALTY = ("l2_sp", "l2_sp_ldifs", "ldifs", "ewc", "lwf")
+WITH_PENALTY = ("l2_sp", "l2_sp_ldifs", "ldifs", "ewc", "lwf", "brain_anchor")
 
 
 def family(option: str) -> tuple[str, str, str]:
@@ -199,6 +206,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     with hold_lock(folder / "recording.lock"):
         if not (folder / "recording").exists():
             write_arrays(folder / "recording", make_arrays(), 8)
+            write_folders(folder / "images", {"some": 6}, first=1000)
     return folder
 
 
@@ -222,7 +230,8 @@ def configure(kind: Kind, root: Path) -> Config:
     """Compose the settings of a kind's run; make its small network and weight file."""
     folder = root / kind.backbone
     folder.mkdir()
-    overrides = [*TINY, f"backbone={kind.backbone}", f"method={kind.method}", *kind.settings]
+    overrides = [*TINY, f"backbone={kind.backbone}", f"method={kind.method}"]
+    overrides += [setting.replace("<root>", str(root)) for setting in kind.settings]
     if kind.network is not None:
         name = name_network(kind, folder)
         encoder, weights = make_weights(name)
@@ -333,6 +342,10 @@ def test_a_run(kind: Kind, root: Path) -> None:
     assert penalties == [0.0] * (kind.method in WITH_PENALTY) + [0.0] * (kind.method == "l2_sp")
     if penalties:
         assert rows["train/penalty", 3] > 0
+    if kind.method == "brain_anchor":
+        # tracking takes over the mapping of step 0, which is fitted before training
+        first_made = mapping_folder(folder, 0).stat().st_mtime_ns
+        assert first_made < snapshot_folder(folder, 0).stat().st_mtime_ns
 
 
 # units whose pretrained weights are put back

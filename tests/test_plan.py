@@ -356,7 +356,7 @@ def test_bytes_of_a_mapping_are_those_of_one_that_was_fitted(family):
 # for an encoder of 9 numbers, 5 of them trained
 KEPT = {
     "full": 0, "linear_probe": 0, "lp_ft": 0, "lora": 0, "bitfit": 0, "flyp": 0, "python": 0, "replay": 0,
-    "ldifs": 9, "lwf": 9, "l2_sp": 5, "l2_sp_ldifs": 5, "ewc": 10,
+    "ldifs": 9, "lwf": 9, "brain_anchor": 9, "l2_sp": 5, "l2_sp_ldifs": 5, "ewc": 10,
 }  # fmt: skip
 
 

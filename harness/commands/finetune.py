@@ -24,8 +24,10 @@ def run(config: Config) -> Path:
     check_tunable(config.backbone)
     # after the arguments are checked: torch takes seconds to import
     from harness.finetuning import (
+        METHODS,
         adopt_training,
         build_accelerator,
+        check_anchor,
         check_tasks,
         finetune,
         fingerprint_method,
@@ -42,11 +44,13 @@ def run(config: Config) -> Path:
     )
     from harness.tracking import (
         TrackedRun,
+        prepare_start,
         save_model,
         track,
     )
 
     check_tasks(config.method, [task.name for task in tasks_in_order(config.task)])
+    check_anchor(config)
     accelerator = build_accelerator(config.finetune)
     sends = accelerator.is_main_process and SEND_LATER not in os.environ
     folder = run_folder(config)
@@ -62,7 +66,9 @@ def run(config: Config) -> Path:
                 print(f"fine-tuned already by {trained}: its snapshots are used (reuse=false trains again)")
         with TrackedRun(config, folder) if sends else nullcontext() as tracked:
             accelerator.wait_for_everyone()
-            finetune(config, folder, inputs.tasks, inputs.backbone, accelerator)
+            anchored = METHODS[config.method.name].anchors
+            start = prepare_start(config, folder, inputs, accelerator) if anchored else None
+            finetune(config, folder, inputs.tasks, inputs.backbone, accelerator, start)
             if accelerator.is_main_process:
                 record_training(config, folder, manifest)
             track(config, folder, inputs, accelerator)

@@ -67,6 +67,7 @@ from .mapping import (
 from .method import (
     AllWeightsConfig,
     BitFitConfig,
+    BrainAnchorConfig,
     EwcConfig,
     FlypConfig,
     FullConfig,
@@ -146,6 +147,7 @@ __all__ = [
     "AttentionConfig",
     "BackboneConfig",
     "BitFitConfig",
+    "BrainAnchorConfig",
     "BrainConfig",
     "ClaimPlan",
     "ClassPart",

@@ -158,6 +158,31 @@ class ReplayConfig(AllWeightsConfig):
     )
 
 
+class BrainAnchorConfig(AllWeightsConfig):
+    """All weights, with what step 0's mapping predicts of the brain kept, on unlabelled images."""
+
+    name: Literal["brain_anchor"] = "brain_anchor"
+    weight: float = Field(1.0, ge=0, description="λ, of the change of predicted responses")
+    control: Literal["none", "shuffled", "random"] = Field(
+        "none",
+        description="what stands for the brain: its mapping, the same with selectors permuted over voxels, "
+        "or a random one of the same size",
+    )
+    control_seed: Seed | None = Field(
+        None, description="of the permutation or the random mapping; null: the run's seed"
+    )
+    images: str | None = Field(
+        None,
+        min_length=1,
+        description="folder of unlabelled images, with subfolders; null: fresh scenes of the shapes world, "
+        "for a simulated brain that has seen such scenes",
+    )
+    n_images: Count = Field(200, description="unlabelled images, evenly spaced in the folder's natural order")
+    batch: Count | None = Field(
+        None, description="of these, images per backward pass of a process; null: as many as of the task"
+    )
+
+
 class FlypConfig(Section):
     """Both towers, with the contrastive loss of their pretraining (Goyal et al. 2023)."""
 
@@ -187,6 +212,7 @@ MethodConfig = (
     | EwcConfig
     | LwfConfig
     | ReplayConfig
+    | BrainAnchorConfig
     | FlypConfig
     | PythonMethodConfig
 )

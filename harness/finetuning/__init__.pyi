@@ -15,10 +15,13 @@ from .loop import (
     finetune,
 )
 from .methods.objective import (
+    Anchor,
     Objective,
+    StartMappings,
 )
 from .methods.records import (
     METHODS,
+    check_anchor,
     check_tasks,
     fingerprint_method,
 )
@@ -45,11 +48,14 @@ from .snapshots import (
 
 __all__ = [
     "METHODS",
+    "Anchor",
     "Objective",
     "PretrainConfig",
+    "StartMappings",
     "TunedModel",
     "adopt_training",
     "build_accelerator",
+    "check_anchor",
     "check_division",
     "check_tasks",
     "count_given_cores",

@@ -41,6 +41,7 @@ from harness.finetuning.checkpoints import (
 )
 from harness.finetuning.gradient_norms import GradientNorms
 from harness.finetuning.methods.head_start import start_heads
+from harness.finetuning.methods.objective import StartMappings
 from harness.finetuning.methods.objectives import build_objective
 from harness.finetuning.methods.stages import TrainingStage
 from harness.finetuning.methods.tuned import tune
@@ -74,10 +75,12 @@ def finetune(
     tasks: Sequence[Task],
     backbone: Backbone,
     accelerator: Accelerator,
+    start: StartMappings | None = None,
 ) -> None:
     """Fine-tune and write snapshots, resuming from the last checkpoint.
 
     Several tasks are trained one after the other, each with its own head and optimizers; steps count on.
+    Methods that anchor at the brain need `start`, its mappings of step 0.
 
     Raises
     ------
@@ -88,7 +91,7 @@ def finetune(
     plans = plan_sequence(config, sizes, accelerator.process_index, accelerator.num_processes)
     wanted = sequence_steps(config.snapshots, [(plan.n_steps, plan.steps_per_epoch) for plan in plans])
     if not set(wanted) <= set(list_snapshots(folder)):
-        _Training(config, folder, tasks, backbone, accelerator, plans).run(wanted)
+        _Training(config, folder, tasks, backbone, accelerator, plans, start).run(wanted)
         accelerator.wait_for_everyone()
     # also those of a process that was killed after its last snapshot
     if accelerator.is_main_process:
@@ -106,6 +109,7 @@ class _Training:
         backbone: Backbone,
         accelerator: Accelerator,
         plans: Sequence[BatchPlan],
+        start: StartMappings | None,
     ) -> None:
         self.config, self.settings, self.folder = config, config.finetune, folder
         self.tasks, self.backbone, self.accelerator, self.plans = tasks, backbone, accelerator, plans
@@ -119,7 +123,7 @@ class _Training:
         self.start = checkpoint_step(self.checkpoint) if self.checkpoint else 0
         if self.checkpoint is None:
             start_heads(self.model, config.method, backbone, tasks, accelerator.device)
-        self.objective = build_objective(config, self.model, tasks, backbone, accelerator)
+        self.objective = build_objective(config, self.model, tasks, backbone, accelerator, start)
         self.gradients = GradientNorms(self.model.parameters_by_layer())
         self.evaluated = set(evaluation_steps(config.stability, self.begins[1:]))
         self.boundaries = BoundaryScores(

@@ -17,6 +17,7 @@ from harness.config import (
     Config,
     determining,
 )
+from harness.finetuning.methods.records import METHODS
 from harness.runs import (
     Journal,
     hash_sources,
@@ -32,8 +33,9 @@ from harness.storage import (
     write_json,
 )
 
-# sections and settings that training does not read
+# sections and settings that training does not read; with an anchor at the brain, only the last two
 NOT_TRAINING = ("brain", "mapping", "probes", "evidence", "shifts")
+NEVER_TRAINING = ("evidence", "shifts")
 PACKAGES = ("torch", "timm", "open_clip_torch", "peft", "accelerate")
 
 
@@ -52,9 +54,15 @@ def training_note(config: Config, run: Path, manifest: Mapping[str, Any]) -> Pat
     for task in settings["task"].get("tasks", [settings["task"]]):
         for name in ("shifts", "variants"):
             task.pop(name, None)
-    prints = {name: value for name, value in manifest["fingerprints"].items() if not name.startswith("brain")}
+    anchors = METHODS[config.method.name].anchors
+    prints = {
+        name: value
+        for name, value in manifest["fingerprints"].items()
+        if anchors or not name.startswith("brain")
+    }
+    left_out = NEVER_TRAINING if anchors else NOT_TRAINING
     made_from = {
-        "settings": {name: value for name, value in settings.items() if name not in NOT_TRAINING},
+        "settings": {name: value for name, value in settings.items() if name not in left_out},
         "fingerprints": prints,
         "packages": {name: manifest["packages"][name] for name in PACKAGES},
         "sources": hash_sources(),

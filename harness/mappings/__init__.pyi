@@ -19,6 +19,11 @@ from .fit import (
     fit_mapping,
     prepare_tokens,
 )
+from .frozen import (
+    FrozenMapping,
+    randomise_mapping,
+    shuffle_selectors,
+)
 from .frozen_reading import (
     FrozenReading,
     pool_layers,
@@ -61,6 +66,7 @@ __all__ = [
     "Evidence",
     "FitData",
     "FitOptions",
+    "FrozenMapping",
     "FrozenReading",
     "Mapping",
     "Member",
@@ -79,9 +85,11 @@ __all__ = [
     "pool_layers",
     "pool_tokens",
     "prepare_tokens",
+    "randomise_mapping",
     "read_reference",
     "save_mapping",
     "save_split",
+    "shuffle_selectors",
     "split_brain",
     "stacked_weights",
 ]

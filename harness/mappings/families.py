@@ -37,6 +37,9 @@ class Family:
     bottleneck : str or None
         Parameter of the model, one matrix per layer, that projects local tokens to the channels that voxels
         weight. None: the family has no channels.
+    freezes : bool
+        Whether a mapping of step 0 is fitted alone, and its arrays and two bottlenecks per layer are all that
+        its predictions take, so that it can be frozen (`harness.mappings.frozen`).
     """
 
     config: type[settings.BaseMappingConfig]
@@ -46,6 +49,7 @@ class Family:
     learned_per_voxel: Callable[[int, int], int] = lambda n_layers, n_channels: 0
     fit_together: str | None = None
     bottleneck: str | None = None
+    freezes: bool = False
 
     @property
     def name(self) -> str:
@@ -73,6 +77,7 @@ _RECORDS = (
         "harness.mappings.factortopy.fit:fit",
         n_projections=2,  # local and global
         bottleneck="local_bottleneck",
+        freezes=True,
     ),
     Family(
         settings.FreeSelectorsConfig,
@@ -80,6 +85,7 @@ _RECORDS = (
         n_projections=2,
         learned_per_voxel=lambda n_layers, n_channels: n_layers + 2 + 1,  # the selectors' logits
         bottleneck="local_bottleneck",
+        freezes=True,
     ),
     Family(
         settings.ThroughTimeConfig,

@@ -168,6 +168,11 @@ from .significance import (
 from .stability import (
     name_stability,
 )
+from .trade_off import (
+    TOLERANCE,
+    TradeOff,
+    compare_trade_offs,
+)
 from .verdict import (
     name_evidence,
 )
@@ -195,6 +200,7 @@ __all__ = [
     "RIVALS",
     "SCORINGS",
     "STAGES",
+    "TOLERANCE",
     "VERDICTS",
     "At",
     "Change",
@@ -217,6 +223,7 @@ __all__ = [
     "Reader",
     "Robustness",
     "Score",
+    "TradeOff",
     "Verdict",
     "VerdictKind",
     "accuracy_to_reach",
@@ -229,6 +236,7 @@ __all__ = [
     "cluster_channels",
     "common_best",
     "compare_geometry",
+    "compare_trade_offs",
     "confidence",
     "correct_over_rois",
     "corruption_error",

@@ -109,8 +109,8 @@ def list_training() -> Iterator[Metric]:
     yield Metric(
         "train/<term>",
         "term of the loss",
-        "One weighted term of the loss, for methods with several: `task_loss`, `penalty`, `head_penalty`, or "
-        "a name of the method's own.",
+        "One weighted term of the loss, for methods with several: `task_loss`, `penalty` (of `brain_anchor`: "
+        "λ times the change of predicted responses), `head_penalty`, or a name of the method's own.",
         "harness.finetuning.methods.objective.Objective",
         headline="every place",
     )

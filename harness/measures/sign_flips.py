@@ -78,6 +78,27 @@ def flip_signs(differences: Float[np.ndarray, "n_pairs n_measures"], seed: int =
     return FlipTests(alone / n_flips, family / n_flips, smallest, counts)
 
 
+def flip_upwards(differences: Float[np.ndarray, " n_pairs"], seed: int = 0) -> float:
+    """Test one-sided, by flipping signs, whether the mean difference of pairs is above 0.
+
+    For a direction that was stated beforehand. The smallest p that n pairs can reach is 1/2^n.
+
+    Parameters
+    ----------
+    differences : float array [n_pairs]
+    seed : int
+        Of the patterns, where there are more pairs than `MOST_PAIRS`.
+    """
+    size = float(np.sqrt((differences**2).sum()))
+    if size == 0:
+        return 1.0
+    unit = differences / size
+    # patterns begin with +; each has its opposite
+    found = np.concatenate([signs @ unit for signs in _patterns(len(unit), seed)])
+    both = np.concatenate([found, -found])
+    return float((both >= unit.sum() - ROUNDING).mean())
+
+
 def _patterns(n_pairs: int, seed: int) -> Iterator[Float[np.ndarray, "n_flips n_pairs"]]:
     """Patterns of signs, the observed one included; the first sign is +, as −d is as extreme as d."""
     n_flips = 2 ** (min(n_pairs, MOST_PAIRS + 1) - 1) if n_pairs else 1

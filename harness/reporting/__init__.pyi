@@ -1,3 +1,6 @@
+from .anchoring import (
+    format_anchorings,
+)
 from .atlas import (
     write_atlas,
 )
@@ -56,6 +59,7 @@ __all__ = [
     "compare_runs",
     "contrast_runs",
     "describe_plan",
+    "format_anchorings",
     "format_contrasts",
     "format_grafts",
     "format_table",

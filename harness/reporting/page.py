@@ -36,6 +36,7 @@ from harness.plot import (
     label_voxels,
     measure_shift,
 )
+from harness.reporting.anchoring import find_anchorings, write_anchoring
 from harness.reporting.columns import (
     Column,
     describe_metric,
@@ -192,6 +193,7 @@ def render(
         scores=None if scores is None else build_score_table(scores, lines),
         shifted=None if shifted is None else build_score_table(shifted, lines, "Under distribution shift"),
         robustness=[write_robustness(one) for one in judge_robustness(lines)],
+        anchorings=[write_anchoring(one) for one in find_anchorings(runs)],
         pictures=list(draw_pictures(lines, probe_tasks(runs), places, name_areas(loaded))),
         grafts=_show_grafts(grafted),
         sections=list(draw_runs(lines, brains)),

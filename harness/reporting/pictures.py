@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from harness.measures import (
     PROBE_KINDS,
+    TOLERANCE,
     name_auroc,
 )
 from harness.plot import embed_svg
+from harness.reporting.anchoring import find_anchorings
 from harness.reporting.columns import (
     TASK,
     describe_metric,
@@ -57,10 +59,12 @@ from harness.reporting.figures.stability import (
     draw_gaps,
     list_evaluated,
 )
+from harness.reporting.figures.trade_off import draw_trade_offs
 from harness.reporting.robustness import (
     judge_robustness,
     measured_shifts,
 )
+from harness.reporting.run_results import RunResult
 
 DRIFT = {
     "cka_unbiased": "1 − CKA is how much of the similarity between stimuli is lost",
@@ -122,6 +126,7 @@ def draw_pictures(
     # at step 0 alone, every change is 0 by definition
     if moved:
         yield _picture_forgetting(lines, probes, seeds + over_images)
+    yield from _picture_anchors(runs)
     yield from _picture_shifts(lines, seeds, moved)
     if moved and are_measured(lines, "rewiring/all/wasserstein_excess"):
         ends = ("", *(f"_subjects_{end}" for end in ("low", "high"))) if several else ("", "_low", "_high")
@@ -191,6 +196,24 @@ def _picture_geometry(lines: Sequence[Line], places: Sequence[str], seeds: str) 
             "Agreement: Spearman correlation, over layers, of RSA with the selectors’ shares, mean over "
             f"regions; both use the same responses.{left_out}{seeds}",
             ("rsa/<roi>/layer/<layer>", *_existing(lines, "rsa/all/layers_agreement")),
+        )
+
+
+def _picture_anchors(runs: Sequence[RunResult]) -> Iterator[Picture]:
+    """Draw accuracy against forgetting over λ, of a study that anchors networks at the brain."""
+    found = find_anchorings(runs)
+    if found:
+        tasks = dict.fromkeys(run.tasks[-1] for run in runs)
+        yield Picture(
+            "The brain as an anchor",
+            embed_svg(draw_trade_offs(found)),
+            "Task accuracy against Δ_LP as the weight λ of a penalty rises from 0 (no penalty): up and to "
+            "the right is better. Large points are means over seeds with their 95 % intervals, faint ones "
+            f"single seeds. Dotted: {100 * TOLERANCE:g} point below the accuracy without a penalty.",
+            (
+                *(f"task/{task}/{choose_measure(runs)}" for task in tasks),
+                "forgetting/<probe>/delta_lp",
+            ),
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config import (
+    BrainAnchorConfig,
     Config,
     EmbeddedTaskConfig,
     MappingConfig,
@@ -128,8 +129,15 @@ def count_shifted(config: Config, task: TaskConfig, n_test: int, more: Sequence[
 
 
 def count_images_per_step(config: Config) -> int:
-    """Count the images of a step, mean over tasks; all but the first have replayed ones, if any."""
+    """Count the images of a step, mean over tasks.
+
+    All tasks but the first have replayed ones, if any; an anchor at the brain reads unlabelled ones in every
+    backward pass.
+    """
     new, method = config.finetune.batch_size, config.method
+    if isinstance(method, BrainAnchorConfig):
+        per_pass = method.batch or new // config.finetune.accumulation
+        return new + config.finetune.accumulation * min(per_pass, method.n_images)
     if not isinstance(method, ReplayConfig):
         return new
     n_tasks = len(tasks_in_order(config.task))
@@ -181,7 +189,8 @@ def training_bytes(n_parameters: int, n_trained: int, n_kept: int = 0) -> int:
 def numbers_kept(method: str, n_encoder: int, n_trained: int) -> int:
     """Count the numbers that a method's objective keeps: a teacher, starting points, Fisher information."""
     record = METHODS[method]
-    return record.teacher * n_encoder + record.copies_of_trained * n_trained
+    # an anchor needs its pretrained copy before the first step alone, which is when memory must suffice too
+    return (record.teacher or record.anchors) * n_encoder + record.copies_of_trained * n_trained
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from harness.config import (
 )
 from harness.finetuning import (
     METHODS,
+    check_anchor,
     check_division,
     check_tasks,
     fingerprint_method,
@@ -179,6 +180,7 @@ def plan_run(config: Config, size: tuple[int, int] | None) -> PlannedRun:
     """
     check_division(config.finetune, count_processes())
     check_tasks(config.method, [task.name for task in tasks_in_order(config.task)])
+    check_anchor(config)
     fingerprint_method(config.method)
     network = describe_network(config.backbone)
     n_trained, stored = count_trained(config, network)

@@ -23,6 +23,7 @@ from harness.reporting import (
     RunResult,
     compare_runs,
     contrast_runs,
+    format_anchorings,
     format_contrasts,
     format_table,
     log_contrast,
@@ -222,6 +223,9 @@ def run_study(overrides: list[str]) -> int:
     print(format_table(comparison))
     log_report(study, report, comparison)
     print_contrast(study, finished, question)
+    anchored = format_anchorings(finished)
+    if anchored:
+        print(f"\n{anchored}")
     print(f"\nreport: {report}")
     print(f"curves: mlflow ui --backend-store-uri {shlex.quote(hide_passwords(tracking_uri(study.parent)))}")
     return failed

@@ -16,6 +16,9 @@ from .network_map import (
 from .queries import (
     query,
 )
+from .start_mappings import (
+    prepare_start,
+)
 from .store.connection import (
     tracking_uri,
 )
@@ -51,6 +54,7 @@ __all__ = [
     "metric_curves",
     "metric_key",
     "plan_work",
+    "prepare_start",
     "query",
     "read_summary",
     "save_model",

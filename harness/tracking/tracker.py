@@ -65,6 +65,22 @@ def track(config: Config, run: Path, inputs: Inputs, accelerator: Accelerator) -
     accelerator.wait_for_everyone()
 
 
+def fit_start(config: Config, run: Path, inputs: Inputs, accelerator: Accelerator) -> None:
+    """Fit the mapping of step 0 of every subject that lacks one, before there is a snapshot."""
+    subjects = inputs.brains.subjects
+    if accelerator.is_main_process:
+        for subject in subjects:
+            prepare_split(config, subject, inputs.brains)
+    accelerator.wait_for_everyone()
+    unfitted = [subject for subject in subjects if not WorkItem(subject, 0).mapping.exists()]
+    own = unfitted[accelerator.process_index :: accelerator.num_processes]
+    if own:
+        tracker = _Tracker(config, run, inputs, accelerator)
+        for subject in own:
+            tracker.fit_start(subject)
+    accelerator.wait_for_everyone()
+
+
 def measure(
     config: Config,
     run: Path,
@@ -188,9 +204,21 @@ class _Tracker:
             self._shared.make_controls(subject, evidence.controls, make_controls)
         if self._fitter.lacks_start(subject):
             self._open(0)
+            self._make_start(subject)
+
+    def _make_start(self, subject: Subject) -> None:
+        """Make the mapping that warm starts start from, if they do and it is missing; step 0 is open."""
+        if self._fitter.lacks_start(subject):
             item = self._fitter.start_item(subject)
             make = partial(self._fitter.make_start, item, f"tracking: {_name(subject)}step 0")
             self._shared.make_start(item, start_folder(subject.folder), make)
+
+    def fit_start(self, subject: Subject) -> None:
+        """Fit a subject's mapping of step 0 to the pretrained backbone, which needs no snapshot."""
+        self._show(self._model.merged_backbone(), 0)
+        self._make_start(subject)
+        item, name = WorkItem(subject, 0), f"before training: {_name(subject)}step 0"
+        self._shared.make_mapping(item, partial(self._fitter.fit, item, name))
 
     def fit_together(self, subject: Subject, steps: Sequence[int]) -> None:
         """Fit a subject's missing mappings in one fit, if the family fits all snapshots together."""
@@ -240,10 +268,13 @@ class _Tracker:
     def _open(self, step: int) -> None:
         if self._step != step:
             read_snapshot(snapshot_folder(self._run, step), self._model, self._shared.pretrained_hash)
-            self._step, self._backbone = step, self._model.merged_backbone()
-            self._fitter.open(self._backbone)
-            if step == 0:
-                self._shared.open(self._backbone)
+            self._show(self._model.merged_backbone(), step)
+
+    def _show(self, backbone: Backbone, step: int) -> None:
+        self._step, self._backbone = step, backbone
+        self._fitter.open(backbone)
+        if step == 0:
+            self._shared.open(backbone)
 
 
 def _name(subject: Subject) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from harness.backbones import Backbone
 from harness.config import method as settings
 from harness.finetuning.methods.tuned import TunedModel
+from harness.mappings import Mapping
 
 if TYPE_CHECKING:
     from tasks import Task
@@ -23,6 +25,41 @@ else:
     Task = Any
 
 Terms = dict[str, Float[Tensor, ""]]
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A subject's mapping of step 0.
+
+    Attributes
+    ----------
+    mapping : Mapping
+        With its learned parameters.
+    ceiling : float array [n_voxels], 0 to 1
+        Noise ceiling, 1 where it is unknown.
+    token_size : int
+        Edge of the grid of tokens that it was fitted on.
+    """
+
+    mapping: Mapping
+    ceiling: Float[np.ndarray, " n_voxels"]
+    token_size: int
+
+
+@dataclass(frozen=True)
+class StartMappings:
+    """The brain's mappings of step 0, fitted before the first step.
+
+    Attributes
+    ----------
+    anchors : tuple of Anchor
+        One per subject.
+    seen : frozenset of str
+        Hashes of the pixels of the brain's stimuli and of test images: images that training must not use.
+    """
+
+    anchors: tuple[Anchor, ...]
+    seen: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -40,6 +77,10 @@ class Context:
     process, n_processes : int
     tasks : sequence of Task
         All tasks to fine-tune on, in order.
+    batch : int
+        Images of the task per backward pass of a process.
+    start : StartMappings or None
+        For methods that anchor at the brain (`Method.anchors`).
     """
 
     backbone: Backbone
@@ -49,6 +90,8 @@ class Context:
     process: int = 0
     n_processes: int = 1
     tasks: Sequence[Task] = ()
+    batch: int = 1
+    start: StartMappings | None = None
 
 
 class Objective(nn.Module):

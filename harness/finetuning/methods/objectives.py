@@ -11,6 +11,7 @@ from harness.config import Config
 from harness.finetuning.methods.objective import (
     Context,
     Objective,
+    StartMappings,
 )
 from harness.finetuning.methods.records import (
     METHODS,
@@ -22,7 +23,12 @@ from tasks import Task
 
 
 def build_objective(
-    config: Config, model: TunedModel, tasks: Sequence[Task], backbone: Backbone, accelerator: Accelerator
+    config: Config,
+    model: TunedModel,
+    tasks: Sequence[Task],
+    backbone: Backbone,
+    accelerator: Accelerator,
+    start: StartMappings | None = None,
 ) -> Objective:
     """Build the objective of the run's method.
 
@@ -36,6 +42,8 @@ def build_objective(
         As pretrained.
     accelerator : Accelerator
         Its device holds teachers and starting points.
+    start : StartMappings, optional
+        For methods that anchor at the brain.
 
     Raises
     ------
@@ -62,6 +70,8 @@ def build_objective(
         accelerator.process_index,
         accelerator.num_processes,
         tasks,
+        config.finetune.batch_size // (config.finetune.accumulation * accelerator.num_processes),
+        start,
     )
     objective: Objective = method.load("objective")(model, tasks[0], context)
     objective.smoothing = config.finetune.label_smoothing

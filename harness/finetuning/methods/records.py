@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from harness.config import Config
+from harness.config import brain as settings_of_brains
 from harness.config import method as settings
+from harness.mappings import FAMILIES
 from harness.storage import InputError
 
 _HERE = "harness.finetuning.methods"
@@ -44,6 +47,9 @@ class Method:
         Whether a step's batch may be processed in parts (``finetune.accumulation``).
     replays : bool
         Whether images of earlier tasks are trained on, and their heads with them; it needs a sequence.
+    anchors : bool
+        Whether the objective reads the brain's mapping of step 0 (`StartMappings`), which is then fitted
+        before the first step.
     """
 
     config: type[settings.MethodConfig]
@@ -56,6 +62,7 @@ class Method:
     needs_texts: bool = False
     accumulates: bool = True
     replays: bool = False
+    anchors: bool = False
 
     @property
     def name(self) -> str:
@@ -80,6 +87,12 @@ _RECORDS = (
     Method(settings.EwcConfig, objective=f"{_HERE}.ewc:build", copies_of_trained=2),
     Method(settings.LwfConfig, objective=f"{_HERE}.lwf:build", teacher=True),
     Method(settings.ReplayConfig, objective=f"{_HERE}.replay:build", replays=True),
+    Method(
+        settings.BrainAnchorConfig,
+        objective=f"{_HERE}.brain_anchor:build",
+        fingerprints=f"{_HERE}.anchor_images:fingerprint",
+        anchors=True,
+    ),
     Method(
         settings.FlypConfig,
         opens=f"{_HERE}.flyp:open_both_towers",
@@ -107,6 +120,26 @@ def check_tasks(method: settings.MethodConfig, tasks: Sequence[str]) -> None:
         raise InputError(
             f"method: found {method.name} with the single task {tasks[0]}, which leaves nothing to replay; "
             "expected a sequence, such as task=[digits,textures] or task.classes_per_stage=2"
+        )
+
+
+def check_anchor(config: Config) -> None:
+    """Raise an `InputError` if a method that anchors at the brain lacks a fit mapping or images."""
+    method = config.method
+    if not METHODS[method.name].anchors:
+        return
+    if not FAMILIES[config.mapping.family].freezes:
+        fit = " or ".join(name for name, family in FAMILIES.items() if family.freezes)
+        raise InputError(
+            f"mapping.family: found {config.mapping.family} with method {method.name}, which needs a mapping "
+            f"of step 0 alone that predicts from selectors; expected {fit}"
+        )
+    brain = config.brain
+    of_scenes = isinstance(brain, settings_of_brains.SimulatedConfig) and brain.stimuli is None
+    if getattr(method, "images", None) is None and not of_scenes:
+        raise InputError(
+            f"method.images: found null with method {method.name} and a brain that has seen other images "
+            "than the shapes world's; expected a folder of images like its stimuli"
         )
 
 
