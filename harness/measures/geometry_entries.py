@@ -87,12 +87,14 @@ def list_geometry() -> Iterator[Metric]:
                 over_subjects="interval",
             )
         )
-    yield Metric(
-        "rsa/all/n_rois",
-        "regions of the agreement",
-        "Number of regions that the agreement of RSA and selectors rests on.",
-        f"{_CODE}.name_agreement",
-        unit="regions",
-        low=4.0,
-        over_subjects="mean",
+    yield from expand(
+        Metric(
+            "rsa/all/n_rois",
+            "regions of the agreement",
+            "Number of regions that the agreement of RSA and selectors rests on.",
+            f"{_CODE}.name_agreement",
+            unit="regions",
+            low=4.0,
+            over_subjects="mean",
+        )
     )
