@@ -81,7 +81,8 @@ def measure(run: Path, change_penalty: float) -> list[dict[str, Any]]:
         data[step] = FitData(tokens, brain.responses, brain.coords, brain.bounding_box, split)
         print("tokens of step", step, flush=True)
     n_refits = len(refit_folders(run))
-    kept = {name: getattr(config.mapping, name) for name in config.mapping.model_fields if name != "family"}
+    shared = ThroughTimeConfig.model_fields.keys() & type(config.mapping).model_fields.keys() - {"family"}
+    kept = {name: getattr(config.mapping, name) for name in shared}
     together = ThroughTimeConfig(**kept, change_penalty=change_penalty)
     members = [Member(data[0])] * (1 + n_refits)
     for step in steps[1:]:
