@@ -91,6 +91,7 @@ def write_planned_run(
             journal.log(step, values)
     (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     manifest: dict[str, Any] = {
+        "code_version": "made",
         "parameters": 1000 * len(backbone),
         "fingerprints": {"pretrained_encoder": fingerprint or backbone, "brain": "made"},
     }

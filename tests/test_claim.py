@@ -112,7 +112,7 @@ def test_a_run_takes_the_hash_of_its_plan_and_keeps_it(tmp_path: Path) -> None:
     run_folder = tmp_path / "run"
     assert bind_to_plan(configured(tmp_path), run_folder) == {}
     assert bind_to_plan(configured(tmp_path, planned), run_folder) == {"claim_plan": plan.hash}
-    write_json(run_folder / "manifest.json", {"claim_plan": plan.hash})
+    write_json(run_folder / "manifest.json", {"code_version": "made", "claim_plan": plan.hash})
     assert bind_to_plan(configured(tmp_path, planned), run_folder) == {"claim_plan": plan.hash}
     with pytest.raises(InputError, match=f"began under plan {plan.hash[:8]}, expected study.plan="):
         bind_to_plan(configured(tmp_path), run_folder)

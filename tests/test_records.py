@@ -19,13 +19,21 @@ from harness.config.run import Config
 from harness.finetuning.checkpoints import checkpoint_step
 from harness.finetuning.snapshots import read_manifest
 from harness.reporting.run_results import read_run
-from harness.runs import begin_record, describe_run, hold_run, read_run_config
+from harness.runs import (
+    begin_record,
+    describe_run,
+    finish_record,
+    hold_run,
+    probes_file,
+    read_run_config,
+    read_run_manifest,
+)
 from harness.runs.inputs import load_inputs
 from harness.runs.journal import Journal, read_rows
 from harness.runs.layout import list_snapshots, run_folder
 from harness.runs.subjects import Brains, list_subjects
 from harness.storage.errors import InputError
-from harness.storage.files import read_json
+from harness.storage.files import read_json, write_json
 from harness.tracking.results import derive_rows
 
 STEP, OTHER = "step-000001", "step-000002"
@@ -189,6 +197,42 @@ def test_rows_are_unique_and_none_is_missing(copied: tuple[Config, Path]) -> Non
     journal.write_text("".join(lines[:-3]))
     with pytest.raises(InputError, match=f"found {len(rows) - 3} rows, expected at least the {len(rows)}"):
         read_run(folder)
+
+
+def test_a_manifest_of_another_kind_or_run_is_named(copied: tuple[Config, Path]) -> None:
+    _, folder = copied
+    file = folder / "manifest.json"
+    whole = read_json(file)
+    for content, message in (
+        (read_json(probes_file(folder, 0)), "found no manifest as a run writes it, expected .*code_version"),
+        ([1, 2], "found no manifest"),
+        ({**whole, "packages": "torch"}, "found no manifest"),
+        ({**whole, "run": "another"}, "found the files of run another"),
+    ):
+        write_json(file, content)
+        with pytest.raises(InputError, match=message):
+            read_run_manifest(folder)
+    file.unlink()
+    assert read_run_manifest(folder) == {}
+
+
+def test_rows_that_cannot_be_derived_again_are_counted(
+    copied: tuple[Config, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, folder = copied
+    journal = folder / "results.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(line for line in lines if '"train/' not in line))
+    n_left = len(read_rows(journal)[0])
+    with pytest.raises(InputError, match="palimpsest track"):
+        read_run(folder)
+    finish_record(folder)
+    assert f"found {n_left} rows, {len(lines)} when the run finished" in caplog.text
+    caplog.clear()
+    # said once; the run can be read again
+    finish_record(folder)
+    read_run(folder)
+    assert not caplog.text
 
 
 def test_a_changed_input_ends_in_one_line_and_nothing_is_rewritten(copied: tuple[Config, Path]) -> None:

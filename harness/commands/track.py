@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from harness.runs import (
         check_inputs,
         describe_run,
+        finish_record,
         hold_run,
+        is_finished,
         load_inputs,
         read_run_config,
     )
@@ -44,3 +46,5 @@ def main(argv: Sequence[str] | None = None) -> None:
             if accelerator.is_main_process:
                 held.enter_context(TrackedRun(config, folder))
             track(config, folder, inputs, accelerator)
+            if accelerator.is_main_process and is_finished(folder):
+                finish_record(folder)

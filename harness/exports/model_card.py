@@ -32,9 +32,9 @@ from harness.reporting import write_findings
 from harness.runs import (
     label_subjects,
     read_rows,
+    read_run_manifest,
     snapshot_folder,
 )
-from harness.storage import read_json
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
@@ -83,7 +83,7 @@ def write_card(exported: ExportedModel, kind: Kind) -> ModelCard:
     from huggingface_hub import ModelCard, ModelCardData
 
     rows = _read_rows(exported.run, exported.step)
-    manifest = _read_manifest(exported.run)
+    manifest = read_run_manifest(exported.run)
     adapter = kind.library == "peft"
     results = _list_results(exported, rows)
     data = ModelCardData(
@@ -130,12 +130,6 @@ def _read_rows(run: Path, step: int) -> dict[str, float]:
     if not journal.exists():
         return {}
     return {row["name"]: row["value"] for row in read_rows(journal)[0] if row["step"] == step}
-
-
-def _read_manifest(run: Path) -> dict[str, Any]:
-    path = run / "manifest.json"
-    found: dict[str, Any] = read_json(path) if path.exists() else {}
-    return found
 
 
 def _known_license(name: str | None) -> str | None:
@@ -307,7 +301,7 @@ def _list_provenance(exported: ExportedModel, manifest: Mapping[str, Any]) -> di
 
 def collect_provenance(exported: ExportedModel, manifest: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return where an exported model comes from: run, step, code, settings and weights, by what they are."""
-    found = _read_manifest(exported.run) if manifest is None else manifest
+    found = read_run_manifest(exported.run) if manifest is None else manifest
     snapshot = read_manifest(snapshot_folder(exported.run, exported.step))
     return {
         "run": exported.run.resolve().name,

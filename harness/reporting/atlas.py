@@ -48,11 +48,11 @@ from harness.reporting.region_channels import (
 from harness.runs import (
     Subject,
     maps_folder,
+    read_run_manifest,
     split_file,
 )
 from harness.storage import (
     InputError,
-    read_json,
     write_atomically,
 )
 
@@ -107,7 +107,7 @@ def render_atlas(networks: Sequence[MappedNetwork], rois: Sequence[str] = ()) ->
     of_brain: dict[BrainConfig, list[MappedNetwork]] = {}
     for network in networks:
         of_brain.setdefault(network.config.brain, []).append(network)
-    manifests = [read_json(network.folder / "manifest.json") for network in networks]
+    manifests = [read_run_manifest(network.folder) for network in networks]
     return load_template("atlas.html").render(
         parts=[_describe_brain(alike, rois) for alike in of_brain.values()],
         summary=SUMMARY,

@@ -26,10 +26,8 @@ from harness.reporting.run_results import (
     RunResult,
     read_run,
 )
-from harness.storage import (
-    InputError,
-    read_json,
-)
+from harness.runs import read_run_manifest
+from harness.storage import InputError
 
 MOST_NAMED = 5
 
@@ -62,7 +60,7 @@ def read_planned_runs(plan: ClaimPlan, study: Path) -> PlannedRuns:
     folders = sorted(path.parent for path in Path(study).glob("*/config.yaml"))
     if not folders:
         raise InputError(f"{study}: found no run, expected the runs of the plan")
-    manifests = {folder: _read_manifest(folder) for folder in folders}
+    manifests = {folder: read_run_manifest(folder) for folder in folders}
     _check_hashes(plan, manifests)
     finished = [folder for folder in folders if (folder / "finished.json").exists()]
     found: dict[tuple[str, str, int], RunResult] = {}
@@ -88,11 +86,6 @@ def read_planned_runs(plan: ClaimPlan, study: Path) -> PlannedRuns:
     _check_step_0(results, manifests)
     runs = tuple(_measure(plan, results, manifests))
     return PlannedRuns(runs, _compare_step_0(runs))
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    return dict(read_json(path)) if path.exists() else {}
 
 
 def _check_hashes(plan: ClaimPlan, manifests: Mapping[Path, Mapping[str, Any]]) -> None:

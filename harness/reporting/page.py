@@ -105,12 +105,10 @@ from harness.runs import (
     list_subjects,
     mapping_folder,
     name_of_subject,
+    read_run_manifest,
     step_0_folders,
 )
-from harness.storage import (
-    read_json,
-    write_atomically,
-)
+from harness.storage import write_atomically
 
 # of tables, in pixels, as in templates/report.html; letters of a wide font
 PAGE_WIDTH = 1072
@@ -175,7 +173,7 @@ def render(
     shifted = compare_runs(runs, shift_columns) if shift_columns else None
     names = list(dict.fromkeys(run.config.task.name for run in runs))
     grafted = read_grafted([(_name_run(line, run), line.colour, run) for line in lines for run in line.runs])
-    manifests = [read_json(run.folder / "manifest.json") for run in runs]
+    manifests = [read_run_manifest(run.folder) for run in runs]
     return load_template("report.html").render(
         study=study,
         runs=runs,
@@ -199,7 +197,7 @@ def render(
         sections=list(draw_runs(lines, brains)),
         missing=list_missing(lines, probe_tasks(runs), places),
         code_versions=sorted({manifest["code_version"] for manifest in manifests}),
-        packages=manifests[-1]["packages"] | {"python": manifests[-1]["python"]},
+        packages=manifests[-1].get("packages", {}) | {"python": manifests[-1].get("python", "unknown")},
         findings=write_findings(
             {line.label: list_verdicts(line) for line in lines},
             name_units(lines),

@@ -36,11 +36,11 @@ from harness.reporting.readout import (
 )
 from harness.runs import (
     mapping_folder,
+    read_run_manifest,
     split_file,
 )
 from harness.storage import (
     InputError,
-    read_json,
     unknown_name,
     without_downloads,
 )
@@ -152,7 +152,7 @@ def _read_column(network: MappedNetwork, images: Sequence[Image.Image], rois: Se
     mapping = load_mapping(folder, with_learned=True)
     reader = open_reader(mapping, folder)
     backbone = load_backbone(config.backbone)
-    mapped = read_json(network.folder / "manifest.json").get("fingerprints", {}).get("pretrained_encoder")
+    mapped = read_run_manifest(network.folder).get("fingerprints", {}).get("pretrained_encoder")
     if mapped != encoder_hash(backbone):
         raise InputError(f"{network.folder}: found other weights of {config.backbone.name} than those mapped")
     device = "cuda" if torch.cuda.is_available() else "cpu"

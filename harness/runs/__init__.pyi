@@ -49,6 +49,7 @@ from .records import (
     read_finished_rows,
     read_probes,
     read_run_config,
+    read_run_manifest,
     write_probes,
 )
 from .subjects import (
@@ -99,6 +100,7 @@ __all__ = [
     "read_probes",
     "read_rows",
     "read_run_config",
+    "read_run_manifest",
     "reference_file",
     "refit_folders",
     "run_folder",

@@ -8,9 +8,9 @@ from harness.config import (
     Config,
     read_plan,
 )
+from harness.runs.records import read_run_manifest
 from harness.storage import (
     InputError,
-    read_json,
     user_path,
 )
 
@@ -35,8 +35,8 @@ def bind_to_plan(config: Config, run: Path) -> dict[str, str]:
     InputError
         If the run does not belong to the plan, or began without a plan or under another one.
     """
-    manifest = run / "manifest.json"
-    before = read_json(manifest).get("claim_plan") if manifest.exists() else None
+    manifest = read_run_manifest(run)
+    before = manifest.get("claim_plan")
     if config.study.plan is None:
         if before is not None:
             raise InputError(
@@ -49,7 +49,7 @@ def bind_to_plan(config: Config, run: Path) -> dict[str, str]:
         plan.check(config)
     except InputError as error:
         raise InputError(f"{path}: run not planned: {error}") from None
-    if manifest.exists() and before != plan.hash:
+    if manifest and before != plan.hash:
         began = "without a plan" if before is None else f"under plan {before[:8]}"
         raise InputError(
             f"{run}: began {began}, found plan {plan.hash[:8]} in {path}; a run keeps the plan it began "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ from harness.storage import (
     write_json,
     write_record,
 )
+
+log = logging.getLogger(__name__)
 
 WAYS_OUT = "restore it, or delete the run's folder and start anew"
 
@@ -74,7 +77,7 @@ def begin_record(config: Config, run: Path, manifest: Mapping[str, Any]) -> dict
     own = {"run": run.resolve().name, "config_sha256": hashlib.sha256(text.encode()).hexdigest()}
     whole: dict[str, Any] = {**manifest, **own}
     if path.exists():
-        before = _read_manifest(path)
+        before = read_run_manifest(run)
         _compare(run, before, manifest)
         began = [{name: before.get(name) for name in versions}, *before.get("resumed", [])]
         later = [] if versions in began else [versions]
@@ -86,15 +89,28 @@ def begin_record(config: Config, run: Path, manifest: Mapping[str, Any]) -> dict
     if not settings.exists() or settings.read_text(encoding="utf-8") != text:
         with write_atomically(settings) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    if not path.exists() or _read_manifest(path) != whole:
+    if read_run_manifest(run) != whole:
         write_json(path, whole)
     return whole
 
 
 def finish_record(run: Path, steps: Sequence[int] | None = None) -> None:
-    """Write ``finished.json``: the snapshots' steps, by default those on disk, and the number of rows."""
-    rows, _ = read_rows(run / "results.jsonl")
+    """Write ``finished.json``: the snapshots' steps, by default those on disk, and the number of rows.
+
+    Warns if there are fewer rows than when the run finished before: those that were logged while fine-tuning
+    cannot be derived again.
+    """
+    path = run / "results.jsonl"
+    rows, _ = read_rows(path)
     found = list_snapshots(run) if steps is None else list(steps)
+    if len(rows) < (before := _count_finished(run)):
+        log.warning(
+            "warning: %s: found %d rows, %d when the run finished; what is missing was logged while "
+            "fine-tuning (train/…, gradients, stability) or by other commands, and is not derived again",
+            path,
+            len(rows),
+            before,
+        )
     write_record(run / "finished.json", {"steps": found, "rows": len(rows)}, run.resolve().name)
 
 
@@ -108,10 +124,7 @@ def read_finished_rows(run: Path) -> list[Row]:
     """
     path = run / "results.jsonl"
     rows, _ = read_rows(path)
-    finished = run / "finished.json"
-    expected = read_record(finished, run.resolve().name).get("rows", 0) if finished.exists() else 0
-    if type(expected) is not int:
-        raise InputError(f"{finished}: found rows {expected!r}, expected a number")
+    expected = _count_finished(run)
     if len(rows) < expected:
         raise InputError(
             f"{path}: found {len(rows)} rows, expected at least the {expected} of the finished run; "
@@ -120,11 +133,20 @@ def read_finished_rows(run: Path) -> list[Row]:
     return rows
 
 
+def _count_finished(run: Path) -> int:
+    """Number of rows when a run finished; 0 if it did not."""
+    finished = run / "finished.json"
+    if not finished.exists():
+        return 0
+    found = read_record(finished, run.resolve().name).get("rows", 0)
+    if type(found) is not int:
+        raise InputError(f"{finished}: found rows {found!r}, expected a number")
+    return found
+
+
 def check_inputs(run: Path, manifest: Mapping[str, Any]) -> None:
     """Check that what `describe_run` says now is what a run began with; errors as for `begin_record`."""
-    path = run / "manifest.json"
-    if path.exists():
-        _compare(run, _read_manifest(path), manifest)
+    _compare(run, read_run_manifest(run), manifest)
 
 
 def read_run_config(run: Path) -> Config:
@@ -137,25 +159,36 @@ def read_run_config(run: Path) -> Config:
     """
     path = run / "config.yaml"
     config = read_config(path)
-    record = run / "manifest.json"
-    manifest = _read_manifest(record) if record.exists() else {}
-    expected = manifest.get("config_sha256")
+    expected = read_run_manifest(run).get("config_sha256")
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if expected is not None and found != expected:
         raise InputError(
             f"{path}: differs from the settings that the run began with (hash {found[:8]}, expected "
             f"{str(expected)[:8]}); restore it, or start a run with the new settings"
         )
-    name = manifest.get("run")
-    if name is not None and name != run.resolve().name:
-        raise InputError(f"{run}: found the files of run {name}, expected those of {run.resolve().name}")
     return config
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_run_manifest(run: Path) -> dict[str, Any]:
+    """Read the manifest of a run; empty if the run has none yet.
+
+    Raises
+    ------
+    InputError
+        If it is broken, another kind of file, or another run's.
+    """
+    path = run / "manifest.json"
+    if not path.exists():
+        return {}
     manifest = read_json(path)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("fingerprints", {}), dict):
-        raise InputError(f"{path}: found no manifest as a run writes it, expected a JSON object")
+    kinds = {"code_version": str, "python": str, "packages": dict, "fingerprints": dict}
+    known = manifest.items() if isinstance(manifest, dict) else {}.items()
+    typed = all(isinstance(value, kinds.get(name, object)) for name, value in known)
+    if not typed or "code_version" not in dict(known):
+        raise InputError(f"{path}: found no manifest as a run writes it, expected one with code_version")
+    name = manifest.get("run")
+    if name is not None and name != run.resolve().name:
+        raise InputError(f"{run}: found the files of run {name}, expected those of {run.resolve().name}")
     return manifest
 
 

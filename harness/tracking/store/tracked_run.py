@@ -24,6 +24,7 @@ from harness.runs import (
     label_subjects,
     list_snapshots,
     mapping_folder,
+    read_run_manifest,
     run_name,
     split_file,
     subject_folder,
@@ -245,7 +246,7 @@ class TrackedRun:
         if run.info.run_name != run_title(self._config):
             client.update_run(run_id, name=run_title(self._config))
         manifest_file = self._folder / "manifest.json"
-        manifest = read_json(manifest_file) if manifest_file.exists() else {}
+        manifest = read_run_manifest(self._folder)
         tags = describe_tags(self._config, manifest)
         if nested:
             tags[PARENT_TAG] = find_or_create_study_run(client, experiment, study)
