@@ -27,6 +27,7 @@ from harness.runs import (
     probes_file,
     read_run_config,
     read_run_manifest,
+    read_values,
 )
 from harness.runs.inputs import load_inputs
 from harness.runs.journal import Journal, read_rows
@@ -214,6 +215,26 @@ def test_a_manifest_of_another_kind_or_run_is_named(copied: tuple[Config, Path])
             read_run_manifest(folder)
     file.unlink()
     assert read_run_manifest(folder) == {}
+
+
+def test_missing_probes_and_rows_are_named_by_reports_and_exports(copied: tuple[Config, Path]) -> None:
+    _, folder = copied
+    probes = probes_file(folder, 2)
+    kept = probes.read_bytes()
+    probes.unlink()
+    with pytest.raises(InputError, match=re.escape(str(probes))):
+        read_run(folder).probes(2)
+    probes.write_bytes(kept)
+    journal = folder / "results.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:-1]))
+    with pytest.raises(InputError, match=r"results\.jsonl: found .* rows, expected at least"):
+        read_values(folder, 2)
+    journal.unlink()
+    with pytest.raises(InputError, match=r"results\.jsonl"):
+        read_values(folder, 2)
+    (folder / "finished.json").unlink()
+    assert read_values(folder, 2) == {}
 
 
 def test_rows_that_cannot_be_derived_again_are_counted(

@@ -7,7 +7,7 @@ from typing import get_args
 
 from harness.commands.arguments import CommandParser
 from harness.runs import (
-    read_rows,
+    read_finished_rows,
     read_run_config,
 )
 from harness.storage import (
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse(argv)
     for folder in arguments.folders:
         config = read_run_config(folder)
-        rows, _ = read_rows(folder / "results.jsonl")
+        rows = read_finished_rows(folder)
         if not TrackedRun(config, folder).forward_late(arguments.status):
             raise SystemExit(1)
         store = hide_passwords(tracking_uri(folder.resolve().parents[1]))

@@ -31,8 +31,8 @@ from harness.measures import (
 from harness.reporting import write_findings
 from harness.runs import (
     label_subjects,
-    read_rows,
     read_run_manifest,
+    read_values,
     snapshot_folder,
 )
 
@@ -82,7 +82,7 @@ def write_card(exported: ExportedModel, kind: Kind) -> ModelCard:
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    rows = _read_rows(exported.run, exported.step)
+    rows = read_values(exported.run, exported.step)
     manifest = read_run_manifest(exported.run)
     adapter = kind.library == "peft"
     results = _list_results(exported, rows)
@@ -123,13 +123,6 @@ def write_card(exported: ExportedModel, kind: Kind) -> ModelCard:
 
 def _name(exported: ExportedModel) -> str:
     return (exported.repository or exported.run.resolve().name).rpartition("/")[2]
-
-
-def _read_rows(run: Path, step: int) -> dict[str, float]:
-    journal = run / "results.jsonl"
-    if not journal.exists():
-        return {}
-    return {row["name"]: row["value"] for row in read_rows(journal)[0] if row["step"] == step}
 
 
 def _known_license(name: str | None) -> str | None:

@@ -36,8 +36,8 @@ from harness.runs import (
     export_folder,
     list_subjects,
     mapping_folder,
-    read_rows,
     read_run_config,
+    read_values,
     split_file,
     step_0_folders,
 )
@@ -154,8 +154,5 @@ def _load_start(subject: Path, step: int) -> list[Mapping]:
 
 
 def _read_verdict(run: Path, subject: Subject, step: int) -> Verdict | None:
-    journal = run / "results.jsonl"
-    if not journal.exists():
-        return None
-    rows = {row["name"]: row["value"] for row in read_rows(journal)[0] if row["step"] == step}
-    return read_verdict(rows, subject.label)
+    rows = read_values(run, step)
+    return read_verdict(rows, subject.label) if rows else None

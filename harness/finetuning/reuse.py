@@ -7,9 +7,10 @@ its snapshots.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from harness.config import (
 from harness.finetuning.methods.records import METHODS
 from harness.runs import (
     Journal,
+    Row,
     hash_sources,
     list_snapshots,
-    read_rows,
+    read_finished_rows,
     snapshot_folder,
 )
 from harness.storage import (
@@ -32,6 +34,8 @@ from harness.storage import (
     write_atomically,
     write_json,
 )
+
+log = logging.getLogger(__name__)
 
 # sections and settings that training does not read; with an anchor at the brain, only the last two
 NOT_TRAINING = ("brain", "mapping", "probes", "evidence", "shifts")
@@ -90,13 +94,18 @@ def adopt_training(config: Config, run: Path, manifest: Mapping[str, Any]) -> st
     except (InputError, KeyError, TypeError, ValueError):
         return None
     source = run.parents[1] / name
-    journal, present = source / "results.jsonl", set(list_snapshots(source))
+    present = set(list_snapshots(source))
     missing = [step for step in steps if not snapshot_folder(run, step).exists()]
-    whole = journal.exists() and present.issuperset(steps)
+    whole = (source / "results.jsonl").exists() and present.issuperset(steps)
     if not missing or not whole or source.resolve() == run.resolve():
         return None
+    try:
+        rows = read_finished_rows(source)
+    except InputError as error:
+        log.warning("warning: %s; fine-tuning again", error)
+        return None
     # rows first: once all snapshots are there, nothing is missing any more
-    _copy_rows(journal, run / "results.jsonl")
+    _copy_rows(rows, run / "results.jsonl")
     write_json(run / "trained_by.json", {"run": name})
     for step in missing:
         with write_atomically(snapshot_folder(run, step)) as temporary:
@@ -104,10 +113,10 @@ def adopt_training(config: Config, run: Path, manifest: Mapping[str, Any]) -> st
     return name
 
 
-def _copy_rows(source: Path, target: Path) -> None:
+def _copy_rows(source: Sequence[Row], target: Path) -> None:
     """Copy what training logs: the rows of its steps, gradient norms by layer, scores around boundaries."""
     rows: dict[int, dict[str, float]] = {}
-    for row in read_rows(source)[0]:
+    for row in source:
         if row["name"].startswith(("train/", "stability/")) or row["name"].endswith(
             ("/grad_norm", "/grad_share")
         ):

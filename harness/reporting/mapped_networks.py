@@ -27,7 +27,7 @@ from harness.runs import (
     is_finished,
     list_subjects,
     maps_folder,
-    read_rows,
+    read_finished_rows,
     read_run_config,
     step_0_folders,
 )
@@ -114,7 +114,7 @@ def read_maps(folders: Sequence[Path]) -> list[MappedNetwork]:
     often = Counter((config.backbone.name, config.brain) for config in configs.values())
     found = []
     for folder, config in configs.items():
-        rows, _ = read_rows(folder / "results.jsonl")
+        rows = read_finished_rows(folder)
         name = config.backbone.name
         alone = often[name, config.brain] == 1
         label = name if alone else f"{name}, {config.mapping.family}, seed {config.seed}, {folder.name[-4:]}"

@@ -169,10 +169,16 @@ class RunResult:
         return tuple((self.probes(self.steps[0]) or {}).get("multi_label", ()))
 
     def probes(self, step: int) -> dict[str, Any] | None:
-        """Content of a snapshot's probes file; None without one."""
+        """Content of a snapshot's probes file; None for a run without any.
+
+        Raises
+        ------
+        InputError
+            If the file is broken, or other snapshots have one and this one has none.
+        """
         if step not in self._of_step:
-            path = probes_file(self.folder, step)
-            self._of_step[step] = read_probes(self.folder, step) if path.exists() else None
+            probed = probes_file(self.folder, step).parent.exists()
+            self._of_step[step] = read_probes(self.folder, step) if probed else None
         return self._of_step[step]
 
     @cached_property

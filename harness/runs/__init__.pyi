@@ -50,6 +50,7 @@ from .records import (
     read_probes,
     read_run_config,
     read_run_manifest,
+    read_values,
     write_probes,
 )
 from .subjects import (
@@ -101,6 +102,7 @@ __all__ = [
     "read_rows",
     "read_run_config",
     "read_run_manifest",
+    "read_values",
     "reference_file",
     "refit_folders",
     "run_folder",

@@ -133,6 +133,16 @@ def read_finished_rows(run: Path) -> list[Row]:
     return rows
 
 
+def read_values(run: Path, step: int) -> dict[str, float]:
+    """Values of a run's rows at one step, by name; empty for an unfinished run without rows.
+
+    Errors as for `read_finished_rows`.
+    """
+    if not (run / "finished.json").exists() and not (run / "results.jsonl").exists():
+        return {}
+    return {row["name"]: row["value"] for row in read_finished_rows(run) if row["step"] == step}
+
+
 def _count_finished(run: Path) -> int:
     """Number of rows when a run finished; 0 if it did not."""
     finished = run / "finished.json"

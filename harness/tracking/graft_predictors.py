@@ -18,8 +18,8 @@ from harness.measures import (
 )
 from harness.runs import (
     Brains,
+    read_finished_rows,
     read_probes,
-    read_rows,
 )
 from harness.tracking.evidence import EvidenceFiles
 from harness.tracking.graft_units import name_units
@@ -98,7 +98,7 @@ def _read_drift(run: Path, layers: Sequence[str], last: int) -> dict[str, dict[s
 def _read_gradients(run: Path, blocks: Mapping[str, str], units: Mapping[str, str]) -> dict[str, float]:
     """Gradient shares of units: the sums over their blocks, as `Backbone.parameter_layers` names them."""
     shares: dict[int, dict[str, float]] = {}
-    for row in read_rows(run / "results.jsonl")[0]:
+    for row in read_finished_rows(run):
         parts = split_name(row["name"])
         if parts.stage == "drift" and parts.measure == "grad_share" and not parts.interpolated:
             shares.setdefault(row["step"], {})[parts.place] = row["value"]
