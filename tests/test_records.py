@@ -224,6 +224,9 @@ def test_missing_probes_and_rows_are_named_by_reports_and_exports(copied: tuple[
     probes.unlink()
     with pytest.raises(InputError, match=re.escape(str(probes))):
         read_run(folder).probes(2)
+    shutil.copy(folder / "manifest.json", probes)
+    with pytest.raises(InputError, match=r"probes/step-000002\.json: found no probes of a snapshot"):
+        read_run(folder).probes(2)
     probes.write_bytes(kept)
     journal = folder / "results.jsonl"
     lines = journal.read_text().splitlines(keepends=True)

@@ -45,7 +45,11 @@ def write_probes(run: Path, step: int, content: Mapping[str, Any]) -> None:
 def read_probes(run: Path, step: int) -> dict[str, Any]:
     """Read a snapshot's probes file; an `InputError` names one that is missing, damaged or exchanged."""
     path = probes_file(run, step)
-    return read_record(path, path.stem)
+    content = read_record(path, path.stem)
+    # files of earlier versions have no seal, and neither has what they may be exchanged with
+    if "probe" not in content or not {"task", "heads"} & content.keys():
+        raise InputError(f"{path}: found no probes of a snapshot, expected probe, and task or heads")
+    return content
 
 
 def begin_record(config: Config, run: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,9 +152,10 @@ def _count_finished(run: Path) -> int:
     finished = run / "finished.json"
     if not finished.exists():
         return 0
-    found = read_record(finished, run.resolve().name).get("rows", 0)
-    if type(found) is not int:
-        raise InputError(f"{finished}: found rows {found!r}, expected a number")
+    content = read_record(finished, run.resolve().name)
+    found = content.get("rows", 0)
+    if type(found) is not int or "steps" not in content:
+        raise InputError(f"{finished}: found rows {found!r}, expected a number, and steps")
     return found
 
 
