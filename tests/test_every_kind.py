@@ -366,6 +366,9 @@ def test_grafts(
     assert f"palimpsest report {folder.parent}" in capsys.readouterr().out
     summary = read_summary(folder)
     assert summary is not None and tuple(summary["units"]) == GRAFTED[kind.backbone]
+    adapted = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2") if kind.method == "lora" else ()
+    adapters = {f"trunk.{layer}.{module}" for layer in GRAFTED[kind.backbone] for module in adapted}
+    assert set(summary["adapters"]) == adapters
 
     # with nothing put back the last snapshot, with everything the pretrained backbone
     measured = {
@@ -384,7 +387,7 @@ def test_grafts(
     assert all(f"graft/{unit}/weight_distance" in own for unit in GRAFTED[kind.backbone])
     assert {"graft/<layer>/gradient_share", "graft/<layer>/cka_added"} <= check_rows(folder)
     curves = metric_curves("graft", study="default", measure="repair")
-    assert set(curves[curves["run"] == folder.name]["place"]) == {"all", *GRAFTED[kind.backbone]}
+    assert set(curves[curves["run"] == folder.name]["place"]) == {"all", *GRAFTED[kind.backbone], *adapters}
 
     # what is there is not measured again, what is missing is
     lost = folder / "graft/sets/0000001.json"

@@ -29,7 +29,7 @@ from harness.reporting.figures.grafts import draw_grafts
 from harness.reporting.grafts import Grafted, format_grafts, write_tables, write_verdict
 from harness.tracking.graft_records import Measured
 from harness.tracking.graft_summary import Outcome, name_rows, summarise
-from harness.tracking.graft_units import changed_units, graft, name_units
+from harness.tracking.graft_units import changed_adapters, changed_units, graft, name_units
 
 # pure measures
 
@@ -240,6 +240,24 @@ def test_a_summary_has_the_numbers_of_its_grafts() -> None:
     assert summary["orders"]["map"]["probes"]["shapes"] == pytest.approx([0, 0.2, 0.3, 0.35, 0.4])
     assert summary["units"]["b"]["probes"]["shapes"]["linear"]["repair"] == pytest.approx(0.2)
     assert summary["foretold_r2"]["map"]["rho"] == pytest.approx(1)
+
+
+def test_adapters_are_grafted_alone_unless_they_are_a_layer() -> None:
+    names = [
+        f"backbone.encoder.blocks.{layer}.{module}.lora_{factor}.default.weight"
+        for layer, modules in ((0, ("attn.qkv", "mlp.fc1")), (1, ("attn.qkv",)))
+        for module in modules
+        for factor in "AB"
+    ]
+    start = {name: torch.zeros(2) for name in names}
+    end = {name: torch.ones(2) for name in names}
+    units = {"blocks.0": tuple(names[:4]), "blocks.1": tuple(names[4:])}
+    expected = {"blocks.0.attn.qkv": tuple(names[:2]), "blocks.0.mlp.fc1": tuple(names[2:4])}
+    assert changed_adapters(units, start, end) == expected
+    del expected["blocks.0.mlp.fc1"]
+    unchanged = end | {name: start[name] for name in names[2:4]}
+    assert changed_adapters(units, start, unchanged) == expected
+    assert changed_adapters({"stem": ("backbone.encoder.patch_embed.weight",)}, start, end) == {}
 
 
 def test_an_outcome_without_brain_has_no_r2() -> None:

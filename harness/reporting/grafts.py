@@ -86,7 +86,8 @@ def list_units(summary: Mapping[str, Any]) -> list[list[str]]:
     """Cells of the table of units: `UNIT_HEADINGS`, the repair on every probe, then the predictors."""
     rows = []
     probes, predictors = name_probes(summary), name_predictors(summary)
-    for unit, one in {**summary["units"], "all of them": summary["all"]}.items():
+    whole = {"all of them": summary["all"]}
+    for unit, one in {**summary["units"], **whole, **summary["adapters"]}.items():
         ends = {"low": one["repair_low"], "high": one["repair_high"]}
         row = [unit, f"{_signed(one['repair'])} {_interval(ends)}"]
         row.append(ABSENT if one["share"] is None else f"{one['share']:.0%}".replace("-", "−"))

@@ -1,9 +1,10 @@
 """Graft and repair: a finished run's last snapshot with pretrained weights put back, unit by unit.
 
 Units are the layers of the backbone, what stands before and after them, and for LoRA the adapters of every
-layer. One unit at a time, then one after the other in the orders that predictors give, reversed, random, and
-by measured repair. The fine-tuned head stays. What is measured on a graft stands in one file, whole or
-absent, so that the command resumes; sets of units that several orders share are measured once.
+layer; each adapter is also grafted alone. One unit at a time, then one after the other in the orders that
+predictors give, reversed, random, and by measured repair. The fine-tuned head stays. What is measured on a
+graft stands in one file, whole or absent, so that the command resumes; sets of units that several orders
+share are measured once.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from harness.tracking.graft_summary import (
     name_rows,
     summarise,
 )
-from harness.tracking.graft_units import changed_units
+from harness.tracking.graft_units import changed_adapters, changed_units
 from harness.tracking.store.tracked_run import TrackedRun
 
 FEWEST_LAYERS = 3  # for the layers alone to be ordered
@@ -93,18 +94,21 @@ def measure_grafts(
     compared = layers if len(layers) >= FEWEST_LAYERS else list(units)
     others = [unit for unit in units if unit not in compared]
     orders = plan_orders(predictors, compared, others, n_random, config.seed)
-    files = GraftFiles(run, list(units), content_hash(start, end))
+    parts = {**units, **(adapters := changed_adapters(units, start, end))}
+    files = GraftFiles(run, list(parts), content_hash(start, end))
     grafter = Grafter(
-        config, inputs, model, start, end, units, accelerator.device, not accelerator.is_main_process
+        config, inputs, model, start, end, parts, accelerator.device, not accelerator.is_main_process
     )
-    singles = [(), tuple(units), *((unit,) for unit in units)]
+    singles = [(), tuple(units), *((part,) for part in parts)]
     _measure(grafter, files, accelerator, [*singles, *_prefixes(orders.values())])
     tuned = files.read(())
     repair = {unit: Outcome(files.read((unit,)), tuned).repair for unit in compared}
     orders |= plan_orders({"measured": repair}, compared, others, 0, config.seed)
     _measure(grafter, files, accelerator, list(_prefixes(orders.values())))
     if accelerator.is_main_process:
-        summary = summarise(files.read, list(units), compared, predictors, orders, config.seed)
+        summary = summarise(
+            files.read, list(units), compared, predictors, orders, config.seed, list(adapters)
+        )
         write_summary(run, {"step": last, **summary})
         with Journal(run / "results.jsonl") as journal:
             journal.log(last, name_rows(summary))

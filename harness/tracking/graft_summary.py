@@ -92,6 +92,7 @@ def summarise(
     predictors: Mapping[str, Mapping[str, float]],
     orders: Mapping[str, Sequence[str]],
     seed: int,
+    adapters: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Describe all grafts of a run.
 
@@ -107,20 +108,22 @@ def summarise(
     orders : mapping of name to units in that order
     seed : int
         Of resampled test images and permuted units.
+    adapters : sequence of str
+        Adapters that were grafted alone.
 
     Returns
     -------
     dict
-        For a JSON file: ``tuned`` (scores of the fine-tuned network), ``all`` and ``units`` (repair, share,
-        accuracy lost, R² regained, predictors), ``orders`` (the same curves over the number of units put
-        back, and areas), ``foretold`` and ``foretold_r2`` (a `Foretold` for each predictor, of repair and of
-        R² regained).
+        For a JSON file: ``tuned`` (scores of the fine-tuned network); ``all``, ``units`` and ``adapters``
+        (repair, share, accuracy lost, R² regained; of units, the predictors); ``orders`` (the same curves
+        over the number of units put back, and areas); ``foretold`` and ``foretold_r2`` (a `Foretold` for each
+        predictor, of repair and of R² regained).
     """
     tuned = read(())
     whole = Outcome(read(units), tuned).describe(seed)
     forgotten, high = -whole["repair"], -(whole["repair_low"] or 0.0)
     described = {}
-    for unit in units:
+    for unit in (*units, *adapters):
         one = Outcome(read((unit,)), tuned).describe(seed)
         one["share"] = repair_share(one["repair"], forgotten, high)
         one["predictors"] = {name: values[unit] for name, values in predictors.items() if unit in values}
@@ -134,7 +137,8 @@ def summarise(
         "forgotten": {"delta": forgotten, "low": -(whole["repair_high"] or 0.0), "high": high},
         "compared": list(compared),
         "all": {**whole, "share": repair_share(whole["repair"], forgotten, high)},
-        "units": described,
+        "units": {unit: described[unit] for unit in units},
+        "adapters": {adapter: described[adapter] for adapter in adapters},
         "orders": {
             name: _describe_order(read, order, tuned, len(compared)) for name, order in orders.items()
         },
@@ -178,7 +182,7 @@ def _describe_order(
 def name_rows(summary: Mapping[str, Any]) -> dict[str, float]:
     """Name the rows of a summary, ``graft/<layer>/…`` and ``graft/all/…``; what is undefined has none."""
     values: dict[str, float | None] = {}
-    for unit, one in {"all": summary["all"], **summary["units"]}.items():
+    for unit, one in {"all": summary["all"], **summary["units"], **summary["adapters"]}.items():
         start = f"graft/{unit}"
         values |= {f"{start}/{name}": one[name] for name in ("repair", "repair_low", "repair_high")}
         values |= {

@@ -11,6 +11,7 @@ from harness.backbones import Backbone
 from harness.finetuning import TunedModel
 
 _ENCODER = "backbone.encoder."
+_ADAPTER = ".lora_"
 
 
 def name_units(backbone: Backbone) -> dict[str, str]:
@@ -61,6 +62,33 @@ def changed_units(
         unit: tuple(names)
         for unit, names in tensors.items()
         if any(not torch.equal(start[name], end[name]) for name in names)
+    }
+
+
+def changed_adapters(
+    units: Mapping[str, tuple[str, ...]], start: Mapping[str, Tensor], end: Mapping[str, Tensor]
+) -> dict[str, tuple[str, ...]]:
+    """Names of the tensors of every LoRA adapter that fine-tuning has changed, by the module it adapts.
+
+    Empty without adapters. An adapter that is alone in its layer is that layer's unit, and left out.
+
+    Parameters
+    ----------
+    units : mapping of unit to names of tensors
+        From `changed_units`.
+    start, end : mappings of name to tensor
+    """
+    tensors: dict[str, list[str]] = {}
+    for unit_tensors in units.values():
+        for name in unit_tensors:
+            module, found, _ = name.partition(_ADAPTER)
+            if found:
+                tensors.setdefault(module.removeprefix(_ENCODER), []).append(name)
+    whole = {frozenset(names) for names in units.values()}
+    return {
+        module: tuple(names)
+        for module, names in tensors.items()
+        if frozenset(names) not in whole and any(not torch.equal(start[name], end[name]) for name in names)
     }
 
 
