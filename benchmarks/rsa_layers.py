@@ -23,6 +23,7 @@ from rsatoolbox.data.dataset import Dataset
 from rsatoolbox.rdm.calc import calc_rdm
 from rsatoolbox.rdm.compare import compare
 from rsatoolbox.rdm.rdms import concat
+from sklearn.preprocessing import scale
 
 from harness.mappings import stacked_weights
 from harness.measures import (
@@ -38,13 +39,6 @@ DISTANCES = {"squared Euclidean": "euclidean", "1 − correlation": "correlation
 COMPARISONS = {"Pearson": "corr", "Spearman": "spearman"}
 
 
-def standardise(patterns: np.ndarray) -> np.ndarray:
-    """Give channels mean 0 and variance 1; constant ones become 0."""
-    centred = patterns - patterns.mean(axis=0)
-    deviation = centred.std(axis=0)
-    return centred / np.where(deviation > 0, deviation, 1)
-
-
 def judge_brain(work: Path, backbone: str, seed: int, stimuli: int, voxels: int) -> dict[str, Any]:
     """Judge one brain's regions by every method."""
     planted = Planted(work, backbone, seed, stimuli, voxels, CEILING)
@@ -54,8 +48,8 @@ def judge_brain(work: Path, backbone: str, seed: int, stimuli: int, voxels: int)
     truth = [int(planted.layer_of_area[area]) for area in brain.kept]
     evidence = brain.controls.before
     best = {"ridge": evidence.r2.argmax(axis=1)}
-    layers = [standardise(layer) for layer in features]
-    patterns = [standardise(responses[:, region.voxels]) for region in brain.regions]
+    layers = [scale(layer) for layer in features]
+    patterns = [scale(responses[:, region.voxels]) for region in brain.regions]
     for distance, method in DISTANCES.items():
         of_layers = concat([calc_rdm(Dataset(each), method=method) for each in layers])
         of_regions = concat([calc_rdm(Dataset(each), method=method) for each in patterns])

@@ -38,6 +38,7 @@ from .layer_evidence import (
     measure_evidence,
     pool_tokens,
     stacked_weights,
+    standardise,
 )
 from .layer_ridge import (
     TooFewStimuliError,
@@ -92,4 +93,5 @@ __all__ = [
     "shuffle_selectors",
     "split_brain",
     "stacked_weights",
+    "standardise",
 ]

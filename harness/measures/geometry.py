@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from scipy.stats import spearmanr
 
-from harness.mappings import Region
+from harness.mappings import Region, standardise
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm.rdms import RDMs
@@ -213,9 +214,6 @@ def _rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
 def _standardise(
     patterns: Float[np.ndarray, "n_images n_channels"],
 ) -> Float[np.ndarray, "n_images n_channels"]:
-    values = np.asarray(patterns, dtype=np.float64)
-    centred = values - values.mean(axis=0)
-    deviation = centred.std(axis=0)
-    # constant channels differ from their mean by rounding only
-    varies = deviation > 1e-6 * np.abs(values).max(axis=0)
-    return centred * np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
+    """Give channels mean 0 and variance 1 over the images; constant ones become 0."""
+    unit = standardise(torch.from_numpy(np.asarray(patterns, dtype=np.float64)))
+    return unit.numpy() * patterns.shape[1] ** 0.5

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.stats import rankdata
 
-MOST_EXACT = 8
-"""Up to so many cases, all permutations are computed: 8! = 40,320."""
+from harness.measures.rank_tests import (
+    MOST_EXACT,
+    all_orders,
+    count_permutations,
+    draw_permutations,
+)
+
 _ROUNDING = 1e-9
 
 
@@ -49,7 +52,8 @@ def partial_rank_test(
     ----------
     x, y, given : float arrays [n_cases]
     n_permutations : int
-        Drawn with more than `MOST_EXACT` cases; then p = (1 + number as extreme) / (1 + n_permutations).
+        Drawn where there are more than `MOST_EXACT` permutations, as with nine cases; then p = (1 + number as
+        extreme) / (1 + n_permutations).
     seed : int
     """
     n_cases = len(x)
@@ -58,21 +62,12 @@ def partial_rank_test(
     first, second = residual @ rankdata(x), residual @ rankdata(y)
     if min(first @ first, second @ second) < _ROUNDING:
         return PartialRank(0.0, 1.0)
-    exact = n_cases <= MOST_EXACT
-    orders = _all_orders(n_cases) if exact else _draw_orders(n_cases, n_permutations, seed)
+    alike = ["case"] * n_cases
+    exact = count_permutations(alike) <= MOST_EXACT
+    orders = all_orders(n_cases) if exact else draw_permutations(alike, n_permutations, seed)
     permuted = second[orders] @ residual
     size = np.sqrt((first @ first) * (permuted * permuted).sum(axis=1))
     null = np.divide(permuted @ first, size, out=np.zeros(len(orders)), where=size > _ROUNDING)
     rho = float(first @ second / np.sqrt((first @ first) * (second @ second)))
     as_extreme, added = int((abs(null) >= abs(rho) - _ROUNDING).sum()), 0 if exact else 1
     return PartialRank(rho, (as_extreme + added) / (len(orders) + added))
-
-
-@lru_cache(maxsize=4)
-def _all_orders(n: int) -> Int[np.ndarray, "n_orders n"]:
-    return np.array(list(itertools.permutations(range(n))), dtype=np.int8)
-
-
-def _draw_orders(n: int, n_permutations: int, seed: int) -> Int[np.ndarray, "n_permutations n"]:
-    rng = np.random.default_rng(seed)
-    return rng.permuted(np.broadcast_to(np.arange(n), (n_permutations, n)), axis=1)

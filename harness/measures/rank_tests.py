@@ -91,7 +91,7 @@ def rank_test(
         sums = np.zeros(1)
         for name in dict.fromkeys(classes):
             inside = found == name
-            orders = _all_orders(int(inside.sum()))
+            orders = all_orders(int(inside.sum()))
             sums = np.add.outer(sums, first[inside][orders] @ second[inside]).ravel()
     else:
         sums = first[draw_permutations(classes, n_permutations, seed)] @ second
@@ -188,7 +188,8 @@ def detectable_rho(
 
 
 @functools.lru_cache(maxsize=4)
-def _all_orders(n: int) -> Int[np.ndarray, "n_orders n"]:
+def all_orders(n: int) -> Int[np.ndarray, "n_orders n"]:
+    """All permutations of n, one per row."""
     return np.array(list(itertools.permutations(range(n))), dtype=np.int8)
 
 

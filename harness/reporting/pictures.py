@@ -185,7 +185,7 @@ def draw_pictures(
 def _picture_geometry(lines: Sequence[Line], places: Sequence[str], seeds: str) -> Iterator[Picture]:
     measured = have_geometry(lines, places)
     if measured:
-        left_out = f" The first {MOST_LINES} lines." if len(measured) == MOST_LINES < len(lines) else ""
+        left_out = f" The first {MOST_LINES} lines." if len(measured) > MOST_LINES else ""
         yield Picture(
             "Geometry beside selectors",
             embed_svg(draw_geometry(measured, places)),

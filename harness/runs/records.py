@@ -197,9 +197,11 @@ def read_run_manifest(run: Path) -> dict[str, Any]:
         return {}
     manifest = read_json(path)
     kinds = {"code_version": str, "python": str, "packages": dict, "fingerprints": dict}
-    known = manifest.items() if isinstance(manifest, dict) else {}.items()
-    typed = all(isinstance(value, kinds.get(name, object)) for name, value in known)
-    if not typed or "code_version" not in dict(known):
+    if (
+        not isinstance(manifest, dict)
+        or "code_version" not in manifest
+        or not all(isinstance(manifest[name], kind) for name, kind in kinds.items() if name in manifest)
+    ):
         raise InputError(f"{path}: found no manifest as a run writes it, expected one with code_version")
     name = manifest.get("run")
     if name is not None and name != run.resolve().name:

@@ -43,8 +43,8 @@ def read_correlations(line: Line, places: Sequence[str], step: int) -> pd.DataFr
 
 
 def have_geometry(lines: Sequence[Line], places: Sequence[str]) -> list[Line]:
-    """Lines with RSA of any region at step 0, at most `MOST_LINES`."""
-    return [line for line in lines if len(read_correlations(line, places, 0))][:MOST_LINES]
+    """Lines with RSA of any region at step 0."""
+    return [line for line in lines if len(read_correlations(line, places, 0))]
 
 
 def draw_geometry(lines: Sequence[Line], places: Sequence[str]) -> Figure:
@@ -56,10 +56,11 @@ def draw_geometry(lines: Sequence[Line], places: Sequence[str]) -> Figure:
     Parameters
     ----------
     lines : sequence of Line
-        Those of `have_geometry`.
+        Of `have_geometry`; the first `MOST_LINES` are drawn.
     places : sequence of str
         Names of regions, in panel order.
     """
+    lines = lines[:MOST_LINES]
     ends = {line.label: [0, line.steps[-1]] if len(line.steps) > 1 else [0] for line in lines}
     shown = {
         (line.label, step): _over_ceiling(line, read_correlations(line, places, step))
