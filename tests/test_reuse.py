@@ -138,6 +138,7 @@ MAPPING, EVIDENCE, PROBES = "mappings", "evidence", "probes"
         (["evidence.n_draws=3"], {EVIDENCE}),
         (["probes.steps=6"], {PROBES}),
         (["probes.n_test=11"], {PROBES}),
+        (["probes.n_drift=7"], {MAPPING, EVIDENCE, PROBES}),
         (["probes.tasks=[shapes,counts]"], {PROBES}),
         (["task.n_test=9"], {PROBES}),
         (["brain.n_voxels=110"], {MAPPING, EVIDENCE, PROBES}),

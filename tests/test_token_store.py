@@ -22,7 +22,11 @@ from harness.backbones.backbone import (
 from harness.config.mapping import FactorTopyConfig
 from harness.storage.errors import InputError
 from harness.tokens import store as token_store
-from harness.tokens.extraction import extract_tokens
+from harness.tokens.extraction import (
+    LayerMeans,
+    extract_layer_means,
+    extract_tokens,
+)
 from harness.tokens.frame import (
     StandardTokens,
     standardize_tokens,
@@ -94,6 +98,27 @@ def test_frame_is_measured_on_the_first_training_stimuli_where_there_are_many(
     expected = standardize_tokens(plain, torch.from_numpy(TRAIN[:4]), 4, "cpu")
     torch.testing.assert_close(found.local[0], expected.local[0])
     torch.testing.assert_close(found.take([1, 9]).global_[1], expected.global_[1][[1, 9]])
+
+
+def test_means_are_collected_in_the_pass_that_makes_tokens(images: list[Image.Image], tmp_path: Path) -> None:
+    order = [9, 0, 4, 2]
+    # 4 images in batches of 3: the second batch holds one, and none is shared with other images
+    expected = extract_layer_means(TwoLayers(), images, order, 3)
+    assert list(expected) == ["whole", "half", "features"]
+    stored, extracted = LayerMeans(order), LayerMeans(order)
+    config = FactorTopyConfig(token_size=4, token_precision="float32")
+    found = store_tokens(TwoLayers(), images, TRAIN, config, 3, "cpu", tmp_path, means=stored)
+    plain = extract_tokens(TwoLayers(), images, 4, 3, means=extracted)
+    for means in (stored, extracted):
+        arrays = means.arrays(TwoLayers().layers)
+        assert list(arrays) == list(expected)
+        assert all((arrays[name] == array).all() for name, array in expected.items())
+    # the images' order is that of the stimuli all the same, and the frame is that of training stimuli
+    alone = store(images, tmp_path)
+    for one, other in zip((*found.local, *found.global_), (*alone.local, *alone.global_), strict=True):
+        torch.testing.assert_close(one, other)
+    for one, other in zip(plain.local, extract_tokens(TwoLayers(), images, 4, 3).local, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_tokens_go_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from harness.runs.layout import (
 from harness.runs.subjects import list_subjects
 from harness.storage.errors import InputError
 from harness.storage.files import read_json
+from harness.tracking import probing
 from harness.tracking.curves import metric_curves
 from harness.tracking.fitter import Fitter
 from harness.tracking.mean_curves import mean_curves
@@ -129,6 +130,26 @@ def test_unchanged_backbone_does_not_drift(tracked):
             elif not name.startswith("drift/head/"):
                 assert value == 0, name
     assert {"drift/stem/weight_distance", "drift/blocks.7/cka", "drift/features/distance"} <= set(found)
+
+
+def test_drift_needs_no_pass_of_its_own_and_a_resumed_run_finds_the_same(tracked, tmp_path, monkeypatch):
+    config, folder = copy_run(*tracked, tmp_path)
+    before = read_json(probes_file(folder, 2))
+    calls = []
+    extract = probing.extract_layer_means
+    monkeypatch.setattr(
+        probing, "extract_layer_means", lambda *args: calls.append(len(args[2])) or extract(*args)
+    )
+    # tokens are there: only step 0, which is not measured again, has a pass
+    shutil.rmtree(mapping_folder(folder, 2))
+    probes_file(folder, 2).unlink()
+    run(config)
+    assert len(calls) == 1 and read_json(probes_file(folder, 2)) == before
+    # probes alone are missing: nothing needs tokens
+    calls.clear()
+    probes_file(folder, 2).unlink()
+    run(config)
+    assert len(calls) == 2 and read_json(probes_file(folder, 2)) == before
 
 
 def test_mlflow_has_the_same_rows(tracked):

@@ -21,6 +21,7 @@ from harness.mappings.families import FAMILIES
 from harness.mappings.mapping import Mapping
 from harness.mappings.splits import Split
 from harness.tokens import (
+    LayerMeans,
     LayerTokens,
     extract_tokens,
     store_tokens,
@@ -36,6 +37,7 @@ def prepare_tokens(
     device: str | torch.device,
     folder: Path,
     progress: str | None = None,
+    means: LayerMeans | None = None,
 ) -> LayerTokens:
     """Extract a snapshot's tokens for `FitData`; all its fits share them, whatever their seeds.
 
@@ -52,9 +54,11 @@ def prepare_tokens(
         For a temporary file, if the tokens fit neither on the device nor in memory.
     progress : str, optional
         Label of a progress bar; None: no bar.
+    means : LayerMeans, optional
+        Collects means of its images in the same pass.
     """
     if not isinstance(config, TrainedMappingConfig):
-        return extract_tokens(backbone, images, config.token_size, batch_size, device, progress)
+        return extract_tokens(backbone, images, config.token_size, batch_size, device, progress, means)
     return store_tokens(
         backbone,
         images,
@@ -64,6 +68,7 @@ def prepare_tokens(
         device,
         folder,
         progress,
+        means,
     )
 
 

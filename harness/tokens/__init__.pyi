@@ -1,4 +1,5 @@
 from .extraction import (
+    LayerMeans,
     LayerTokens,
     extract_features,
     extract_layer_means,
@@ -17,6 +18,7 @@ from .store import (
 )
 
 __all__ = [
+    "LayerMeans",
     "LayerTokens",
     "StandardTokens",
     "TokenFrame",

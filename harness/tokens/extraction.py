@@ -60,6 +60,32 @@ class LayerTokens:
         )
 
 
+class LayerMeans:
+    """Collects the mean local token of every layer and the features of some images, as they pass.
+
+    Parameters
+    ----------
+    images : int array [n_images]
+        Indices of the images. `iterate_tokens` passes them first, in batches of their own, so that nothing
+        depends on what else is passed.
+    """
+
+    def __init__(self, images: Sequence[int] | Int[np.ndarray, " n_images"]) -> None:
+        self.images = [int(index) for index in images]
+        self._parts: list[list[Tensor]] = []
+
+    def add(
+        self, features: Float[Tensor, "n_batch n_channels"], grids: Sequence[Float[Tensor, "n_batch _ _ _"]]
+    ) -> None:
+        """Add the next images."""
+        self._parts.append([*(grid.mean(dim=(2, 3)).float().cpu() for grid in grids), features.float().cpu()])
+
+    def arrays(self, layers: Sequence[str]) -> dict[str, Float[np.ndarray, "n_images _"]]:
+        """Return the means by layer, and last the ``features``, in the order of `images`."""
+        joined = map(torch.cat, zip(*self._parts, strict=True))
+        return {name: layer.numpy() for name, layer in zip((*layers, "features"), joined, strict=True)}
+
+
 @torch.no_grad()
 def extract_tokens(
     backbone: Backbone,
@@ -68,6 +94,7 @@ def extract_tokens(
     batch_size: int,
     device: torch.device | str = "cpu",
     progress: str | None = None,
+    means: LayerMeans | None = None,
 ) -> LayerTokens:
     """Extract the tokens of every layer for every image into main memory.
 
@@ -83,9 +110,22 @@ def extract_tokens(
         Device of the backbone.
     progress : str, optional
         Label of a progress bar; None: no bar.
+    means : LayerMeans, optional
+        Collects means of its images in the same pass.
     """
-    parts = iterate_tokens(backbone, images, range(len(images)), token_size, batch_size, device, progress)
-    return join_tokens([part.cpu() for _, part in parts])
+    order = range(len(images))
+    parts = [
+        (rows, part.cpu())
+        for rows, part in iterate_tokens(
+            backbone, images, order, token_size, batch_size, device, progress, means
+        )
+    ]
+    tokens = join_tokens([part for _, part in parts])
+    if means is None:
+        return tokens
+    passed = [row for rows, _ in parts for row in rows]
+    del parts
+    return tokens.take(np.argsort(passed))
 
 
 def join_tokens(parts: Sequence[LayerTokens]) -> LayerTokens:
@@ -105,15 +145,25 @@ def iterate_tokens(
     batch_size: int,
     device: torch.device | str = "cpu",
     progress: str | None = None,
+    means: LayerMeans | None = None,
 ) -> Iterator[tuple[list[int], LayerTokens]]:
     """Yield indices of images and their tokens (float32 on the device), batch by batch.
 
-    Parameters as for `extract_tokens`; `order` holds the indices of the images, in order.
+    Parameters as for `extract_tokens`; `order` holds the indices of the images, in order, except that those
+    of `means` come first.
     """
     backbone = backbone.to(device).eval()
-    for rows, inputs in _batches(backbone, images, order, batch_size, device, progress):
+    first = [] if means is None else means.images
+    rest = np.array(order)[~np.isin(order, first)]
+    n_first = -(-len(first) // batch_size)
+    batches = _batches(backbone, images, (first, rest), batch_size, device, progress)
+    for place, (rows, inputs) in enumerate(batches):
         with torch.no_grad():  # not around the yield: whoever reads the tokens may need gradients
-            grids, tokens = backbone.tokens(inputs)
+            if means is not None and place < n_first:
+                features, (grids, tokens) = backbone.features_and_tokens(inputs)
+                means.add(features, grids)
+            else:
+                grids, tokens = backbone.tokens(inputs)
             local = []
             for grid in grids:
                 if token_size is not None and grid.shape[2:] != (token_size, token_size):
@@ -134,7 +184,7 @@ def extract_features(
 ) -> Float[Tensor, "n_images n_channels"]:
     """Extract the features that heads and probes read; parameters as for `extract_tokens`."""
     backbone = backbone.to(device).eval()
-    batches = _batches(backbone, images, range(len(images)), batch_size, device, progress)
+    batches = _batches(backbone, images, (range(len(images)),), batch_size, device, progress)
     return torch.cat([backbone(inputs).float().cpu() for _, inputs in batches])
 
 
@@ -149,27 +199,29 @@ def extract_layer_means(
 ) -> dict[str, Float[np.ndarray, "n_images _"]]:
     """Extract the mean local token of every layer, by name, and last the ``features``.
 
-    Parameters as for `iterate_tokens`.
+    Equal to what `LayerMeans` collects while tokens are extracted. Parameters as for `iterate_tokens`.
     """
     backbone = backbone.to(device).eval()
-    parts: list[list[Tensor]] = []
-    for _, inputs in _batches(backbone, images, order, batch_size, device, progress):
+    means = LayerMeans(order)
+    for _, inputs in _batches(backbone, images, (means.images,), batch_size, device, progress):
         features, (grids, _) = backbone.features_and_tokens(inputs)
-        parts.append([*(grid.mean(dim=(2, 3)).float().cpu() for grid in grids), features.float().cpu()])
-    names = (*backbone.layers, "features")
-    return {
-        name: torch.cat(layer).numpy() for name, layer in zip(names, zip(*parts, strict=True), strict=True)
-    }
+        means.add(features, grids)
+    return means.arrays(backbone.layers)
 
 
 def _batches(
     backbone: Backbone,
     images: Sequence[Image.Image],
-    order: Sequence[int],
+    orders: Sequence[Sequence[int] | Int[np.ndarray, " _"]],
     batch_size: int,
     device: torch.device | str,
     progress: str | None,
 ) -> Iterator[tuple[list[int], Float[Tensor, "n_images 3 height width"]]]:
-    for start in progress_bar(range(0, len(order), batch_size), progress):
-        rows = [int(index) for index in order[start : start + batch_size]]
+    """Yield batches of images; none spans two orders."""
+    batches = [
+        [int(index) for index in order[start : start + batch_size]]
+        for order in orders
+        for start in range(0, len(order), batch_size)
+    ]
+    for rows in progress_bar(batches, progress):
         yield rows, backbone.preprocessing([images[index] for index in rows]).to(device)

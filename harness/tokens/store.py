@@ -27,6 +27,7 @@ from harness.storage import (
     partial_suffix,
 )
 from harness.tokens.extraction import (
+    LayerMeans,
     LayerTokens,
     iterate_tokens,
     join_tokens,
@@ -55,10 +56,11 @@ def store_tokens(
     device: torch.device | str,
     folder: Path,
     progress: str | None = None,
+    means: LayerMeans | None = None,
 ) -> StandardTokens:
     """Compute the tokens of all images and store them, standardised by the training stimuli.
 
-    Training stimuli come first: their frame is known after the first GiB (or all of them, if fewer), and
+    Training stimuli come early: their frame is known after the first GiB (or all of them, if fewer), and
     every token is written once.
 
     Parameters
@@ -79,6 +81,8 @@ def store_tokens(
         Folder of the file of tokens. The file is unlinked at once, so it vanishes with the process.
     progress : str, optional
         Label of a progress bar; none without.
+    means : LayerMeans, optional
+        Collects means of its images in the same pass.
 
     Raises
     ------
@@ -89,7 +93,7 @@ def store_tokens(
     """
     others = np.setdiff1d(np.arange(len(images)), train)
     order = np.concatenate([train, others]).tolist()
-    parts = iterate_tokens(backbone, images, order, config.token_size, batch_size, device, progress)
+    parts = iterate_tokens(backbone, images, order, config.token_size, batch_size, device, progress, means)
     precision, place = config.token_precision, config.token_place
     waiting: list[tuple[list[int], LayerTokens]] = []
     store: StandardTokens | None = None
@@ -97,10 +101,12 @@ def store_tokens(
         waiting.append((rows, part))
         if store is None:
             n_measured = min(len(train), max(FRAME_BYTES // _bytes_per_image(part, 4), 2))
-            if sum(len(rows) for rows, _ in waiting) < n_measured:
+            passed = np.concatenate([rows for rows, _ in waiting])
+            trained_on = np.flatnonzero(np.isin(passed, train))
+            if len(trained_on) < n_measured:
                 continue
             measured = join_tokens([part for _, part in waiting])
-            frame = measure_frame(measured.take(range(n_measured)))
+            frame = measure_frame(measured.take(trained_on[:n_measured]))
             store = _allocate(
                 part, len(images), frame, DTYPES[precision], place, torch.device(device), folder
             )

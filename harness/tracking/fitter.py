@@ -39,7 +39,9 @@ from harness.storage import (
     write_arrays,
     write_atomically,
 )
+from harness.tokens import LayerMeans
 from harness.tracking.work_items import WorkItem
+from tasks import spread_rows
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,12 @@ def prepare_split(config: Config, subject: Subject, brains: Brains) -> None:
     if not path.exists():
         save_split(split_brain(brain, config.mapping, config.seed), path, brain.stimulus_ids)
     load_split(path, brain.stimulus_ids)
+
+
+def choose_drift_images(config: Config, brains: Brains) -> list[int]:
+    """Choose the first subject's stimuli that drift is measured on, evenly spaced."""
+    n_stimuli = len(brains.load(brains.subjects[0]).stimulus_ids)
+    return spread_rows(n_stimuli, min(config.probes.n_drift, n_stimuli)).tolist()
 
 
 class Fitter:
@@ -65,6 +73,11 @@ class Fitter:
     device : torch.device
     quiet : bool
         Whether to show no progress bars.
+
+    Attributes
+    ----------
+    layer_means : dict of layer to float array [n_images, n_channels], or None
+        Of `choose_drift_images` in the open network, once the first subject's tokens have been seen.
     """
 
     def __init__(
@@ -74,10 +87,11 @@ class Fitter:
         self._device, self._quiet = device, quiet
         self._backbone: Backbone | None = None
         self._seen: tuple[Subject, FitData] | None = None
+        self.layer_means: dict[str, np.ndarray] | None = None
 
     def open(self, backbone: Backbone) -> None:
         """Fit this network from now on."""
-        self._backbone, self._seen = backbone, None
+        self._backbone, self._seen, self.layer_means = backbone, None, None
 
     def see(self, subject: Subject, name: str) -> FitData:
         """A subject's responses, and the tokens of its stimuli in the open network; kept until `forget`."""
@@ -86,6 +100,8 @@ class Fitter:
             self.forget()  # free the old tokens first
             brain = self._brains.load(subject)
             split = load_split(split_file(subject.folder), brain.stimulus_ids)
+            first = subject == self._brains.subjects[0]
+            means = LayerMeans(choose_drift_images(self._config, self._brains)) if first else None
             tokens = prepare_tokens(
                 self._backbone,
                 brain.stimuli,
@@ -95,7 +111,10 @@ class Fitter:
                 self._device,
                 self._folder,
                 self.label(f"{name}, tokens"),
+                means,
             )
+            if means is not None:
+                self.layer_means = means.arrays(tokens.layers)
             data = FitData(tokens, brain.responses, brain.coords, brain.bounding_box, split)
             self._seen = (subject, data)
         return self._seen[1]

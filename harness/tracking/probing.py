@@ -51,13 +51,16 @@ from harness.tokens import (
     extract_features,
     extract_layer_means,
 )
+from harness.tracking.fitter import choose_drift_images
 from harness.tracking.shift_probing import (
     Features,
     add_scores,
     list_families,
     measure_shifts,
 )
-from tasks import Task, spread_rows
+from tasks import Task
+
+LayerFeatures = dict[str, Float[np.ndarray, "n_images _"]]
 
 # files of step 0's probes
 PROBES, FEATURES, MEANS = "probes.json", "features.safetensors", "means.safetensors"
@@ -81,7 +84,9 @@ class Prober:
         self._pretrained, self._brains = inputs.backbone, inputs.brains
         self._config, self._device, self._quiet = config, device, quiet
 
-    def probe(self, model: TunedModel, backbone: Backbone, name: str) -> dict[str, Any]:
+    def probe(
+        self, model: TunedModel, backbone: Backbone, name: str, means: LayerFeatures | None = None
+    ) -> dict[str, Any]:
         """Content of a snapshot's probes file (`harness.measures.name_probes` reads it).
 
         Parameters
@@ -92,13 +97,17 @@ class Prober:
             The same with adapters merged.
         name : str
             Label of the progress bars.
+        means : dict of layer to float array [n_images, n_channels], optional
+            Of `choose_drift_images` (`harness.tokens.LayerMeans`); extracted if None.
         """
-        found, features = self.probe_backbone(backbone, name)
+        found, features = self.probe_backbone(backbone, name, means)
         return self.add_heads(found, features, model)
 
-    def write_start(self, backbone: Backbone, name: str, folder: Path) -> None:
+    def write_start(
+        self, backbone: Backbone, name: str, folder: Path, means: LayerFeatures | None = None
+    ) -> None:
         """Measure the pretrained backbone and write all but the heads' scores into a new folder."""
-        found, features = self.probe_backbone(backbone, name, at_start=True)
+        found, features = self.probe_backbone(backbone, name, means, at_start=True)
         folder.mkdir()
         write_record(folder / PROBES, found, "")
         for file, arrays in ((FEATURES, features), (MEANS, self._means_at_start)):
@@ -165,7 +174,7 @@ class Prober:
         return score_joint(logits, [np.array(task.test["label"], dtype=np.int64) for task in self._tasks])
 
     def probe_backbone(
-        self, backbone: Backbone, name: str, at_start: bool = False
+        self, backbone: Backbone, name: str, means: LayerFeatures | None = None, at_start: bool = False
     ) -> tuple[dict[str, Any], dict[str, Features]]:
         """Measure everything but the heads; return the features of fine-tuned tasks' test images too.
 
@@ -173,7 +182,7 @@ class Prober:
         """
         found, of_test, chance = self.score_tasks(backbone, name)
         health: dict[str, Any] = {"chance": chance}
-        now = self._layer_means(backbone, f"{name}, drift")
+        now = self._layer_means(backbone, f"{name}, drift") if means is None else means
         if at_start:
             self._means_at_start = now
         health["features"] = describe_features(now["features"])
@@ -259,9 +268,7 @@ class Prober:
     def _pretrained_head(self) -> PretrainedHead | None:
         return load_pretrained_head(self._config.backbone, self._pretrained.n_features)
 
-    def _measure_drift(
-        self, backbone: Backbone, now: dict[str, Float[np.ndarray, "n_images _"]]
-    ) -> dict[str, dict[str, float]]:
+    def _measure_drift(self, backbone: Backbone, now: LayerFeatures) -> dict[str, dict[str, float]]:
         before, after = (dict(part.encoder.named_parameters()) for part in (self._pretrained, backbone))
         layers = {
             name: layer for name, layer in self._pretrained.parameter_layers().items() if name in before
@@ -272,14 +279,12 @@ class Prober:
         return found
 
     @cached_property
-    def _means_at_start(self) -> dict[str, Float[np.ndarray, "n_images _"]]:
+    def _means_at_start(self) -> LayerFeatures:
         return self._layer_means(self._pretrained, "tracking: drift, step 0")
 
-    def _layer_means(self, backbone: Backbone, name: str) -> dict[str, Float[np.ndarray, "n_images _"]]:
+    def _layer_means(self, backbone: Backbone, name: str) -> LayerFeatures:
         stimuli = self._brains.load(self._brains.subjects[0]).stimuli
-        n_images = min(self._config.probes.n_drift, len(stimuli))
-        order = spread_rows(len(stimuli), n_images).tolist()
-        batch_size = self._config.probes.batch_size
+        order, batch_size = choose_drift_images(self._config, self._brains), self._config.probes.batch_size
         return extract_layer_means(backbone, stimuli, order, batch_size, self._device, self._label(name))
 
     def _features(

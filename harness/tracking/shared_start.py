@@ -136,6 +136,8 @@ class SharedStart:
             "split": read_json(split_file(subject.folder)),
             "mapping": determining(self._config)["mapping"],
             "batch_size": self._config.probes.batch_size,
+            # these pass the network first: results depend on an image's batch in the last bits
+            "n_drift": self._config.probes.n_drift if subject == self._brains.subjects[0] else None,
         }
 
     @cached_property

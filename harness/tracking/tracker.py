@@ -15,7 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
+from jaxtyping import Float
 
 from harness.backbones import Backbone
 from harness.config import Config
@@ -177,12 +179,19 @@ class _Tracker:
             self._evidence(item.subject).measure(item.step, self._fitter.see(item.subject, name))
         if self._lacks_probes(item):
             probe = self._prober.probe if item.step else self._probe_start
-            write_probes(self._run, item.step, probe(self._model, self._backbone, name))
+            means = self._fitter.layer_means
+            write_probes(self._run, item.step, probe(self._model, self._backbone, name, means))
 
-    def _probe_start(self, model: TunedModel, backbone: Backbone, name: str) -> dict[str, Any]:
+    def _probe_start(
+        self,
+        model: TunedModel,
+        backbone: Backbone,
+        name: str,
+        means: dict[str, Float[np.ndarray, "n_images _"]] | None,
+    ) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / "start"
-            make = partial(self._prober.write_start, backbone, name, folder)
+            make = partial(self._prober.write_start, backbone, name, folder, means)
             self._shared.make_probes(self._tasks, self._probes, folder, make)
             return self._prober.read_start(folder, model)
 
