@@ -50,11 +50,12 @@ print(sum(len(client.get_metric_history(run.info.run_id, key)) for run in runs))
 
 
 def list_names() -> list[str]:
-    """List the metrics of a run of one subject: all of the catalogue for its places."""
+    """List the metrics of a run of one subject without shifts: all of the catalogue for its places."""
     fill = {
         "<task>": ["digits", *PROBES],
         "<scoring>": [],
         "<term>": [],
+        "<shift>": [],
         "<roi>": ROIS,
         "<place>": [*ROIS, "all"],
         "<layer>": LAYERS,

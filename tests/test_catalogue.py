@@ -14,6 +14,7 @@ from typing import get_args
 import pytest
 from catalogued import MOST_HEADLINES, check_rows
 from made_study import make_brain, write_run
+from query_speed import list_names
 
 from harness.config.folders import REPOSITORY
 from harness.measures.catalogue import (
@@ -406,6 +407,13 @@ def test_kinds_of_probe() -> None:
     assert [kind.name for kind in PROBE_KINDS if kind.on_task] == ["linear"]
     assert name_auroc("delta_lp") == "delta_lp_auroc"
     assert name_auroc("average_accuracy") == "average_auroc"
+
+
+def test_the_benchmark_of_queries_makes_names_that_exist() -> None:
+    names = list_names()
+    assert len(names) > 1000
+    for name in names:
+        assert describe(name).pattern
 
 
 def test_the_page_is_current() -> None:
