@@ -16,8 +16,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer required, for example: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	if $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; then \
-		$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[dev,diffusion,slurm]'; \
-	else false; fi || $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,diffusion,slurm]'
+		$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[dev,diffusion,ray,slurm]'; \
+	else false; fi || $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,diffusion,ray,slurm]'
 	touch $(STAMP)
 
 # types take one core for a minute, which the tests' two processes leave free now and then

@@ -22,45 +22,25 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psutil
 from machine import describe_machine, write_figures
 from slurm_cluster import running_slurm
-from soak_process import compare, read_results
+from tiny_study import (
+    LIMIT,
+    Study,
+    compare_with_local,
+    count_in_store,
+    wait_for_checkpoint,
+)
 
-from harness.config import REPOSITORY
-from harness.tracking.store.keys import RUN_TAG
-
-TINY = [
-    "backbone=mini_random",
-    "task=digits",
-    "task.n_train=40",
-    "task.n_test=20",
-    "finetune.max_steps=200",
-    "finetune.epochs=1000",
-    "finetune.batch_size=8",
-    "finetune.num_workers=0",
-    "snapshots.ratio=20",
-    "snapshots.at_epoch_ends=false",
-    "snapshots.resume_every=5",
-    "brain.n_voxels=100",
-    "brain.n_stimuli=60",
-    "mapping.steps=3",
-    "mapping.floor_refits=2",
-    "mapping.n_channels=4",
-    "probes.tasks=[]",
-    "probes.n_drift=8",
-    "probes.steps=3",
-]
 ON_SLURM = [
     "study.launcher=slurm",
     "study.slurm.cpus_per_task=1",
@@ -76,72 +56,6 @@ DISTURBANCES = {
     3: "SIGUSR2, as before the time limit",
     4: "SIGTERM, as of a preemption with grace",
 }
-LIMIT = 900.0  # seconds of a study
-
-
-class Study:
-    """A study in a folder of its own, called as a user does.
-
-    Parameters
-    ----------
-    folder : Path
-        Of runs, cache and output.
-    name : str
-    seeds : list of int
-    environment : dict
-        Of SLURM.
-    """
-
-    def __init__(self, folder: Path, name: str, seeds: list[int], environment: dict[str, str]) -> None:
-        self.folder, self.name, self.seeds = folder, name, seeds
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.runs = folder / "runs"
-        own = {"PALIMPSEST_CACHE": str(folder / "cache"), "MPLBACKEND": "Agg", "HF_HUB_OFFLINE": "1"}
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"},
-            **own,
-            **{"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"},
-            **environment,
-        }
-
-    def start(self, *overrides: str) -> subprocess.Popen[bytes]:
-        """Start `palimpsest study`; what it prints is added to a file."""
-        grid = f"study.grid={{seed: {self.seeds}}}"
-        arguments = [*TINY, f"study.name={self.name}", grid, f"runs_dir={self.runs}", *overrides]
-        with (self.folder / f"{self.name}.out").open("ab") as output:
-            return subprocess.Popen(
-                [sys.executable, "-m", "harness", "study", *arguments],
-                cwd=self.folder,
-                env=self._environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-
-    def call(self, *overrides: str) -> str:
-        """Run `palimpsest study` to its end; return what it has printed."""
-        file = self.folder / f"{self.name}.out"
-        before = file.stat().st_size if file.exists() else 0
-        status = self.start(*overrides).wait(LIMIT)
-        said = file.read_bytes()[before:].decode()
-        assert status == 0, f"palimpsest study ended with {status}: {said[-2000:]}"
-        return said
-
-    def run(self, seed: int) -> Path | None:
-        """Return the folder of a run; None: it has none yet."""
-        return next((self.runs / self.name).glob(f"mini_random-*-seed{seed}-*"), None)
-
-    def results(self) -> dict[str, dict[str, str]]:
-        """Return everything that the runs have found, but for the configuration, which names the launcher."""
-        found = {}
-        for seed in self.seeds:
-            run = self.run(seed)
-            assert run is not None
-            found[run.name] = read_results(run)
-            del found[run.name]["config.yaml"]
-            manifest = json.loads(found[run.name]["manifest.json"])
-            del manifest["config_sha256"]
-            found[run.name]["manifest.json"] = json.dumps(manifest)
-        return found
 
 
 def slurm(environment: dict[str, str], *command: str) -> str:
@@ -154,16 +68,7 @@ def disturb(
     study: Study, process: subprocess.Popen[bytes], seed: int, environment: dict[str, str]
 ) -> dict[str, Any]:
     """Disturb a run in the middle of its fine-tuning; return how far it was."""
-    deadline = time.monotonic() + LIMIT
-    while True:
-        run = study.run(seed)
-        steps = sorted(run.glob("checkpoints/step-*")) if run else []
-        if run is not None and steps:
-            break
-        assert process.poll() is None, (study.folder / f"{study.name}.out").read_text("utf-8")[-2000:]
-        assert time.monotonic() < deadline, f"run {seed} has no checkpoint after {LIMIT:.0f} s"
-        assert run is None or not (run / "finished.json").exists(), f"run {seed} was too fast to disturb"
-        time.sleep(0.02)
+    run, step = wait_for_checkpoint(study, process, seed)
     number = json.loads((study.runs / study.name / ".slurm/jobs.json").read_text("utf-8"))[run.name]
     if seed < 2:
         wanted = "harness/cli.py" if seed else "submitit.core._submit"
@@ -181,7 +86,7 @@ def disturb(
     return {
         "seed": seed,
         "disturbance": DISTURBANCES[seed],
-        "at step": int(steps[-1].name.rpartition("-")[2]),
+        "at step": step,
     }
 
 
@@ -213,17 +118,6 @@ def read_restarts(study: Study, environment: dict[str, str]) -> dict[int, int]:
     return found
 
 
-def count_in_store(runs: Path) -> dict[str, int]:
-    """Count the runs in MLflow by status, without those of studies."""
-    with closing(sqlite3.connect(runs / "mlflow.db")) as connection:
-        return dict(
-            connection.execute(
-                "SELECT status, COUNT(*) FROM runs JOIN tags USING (run_uuid) "
-                f"WHERE tags.key = '{RUN_TAG}' GROUP BY status"
-            ).fetchall()
-        )
-
-
 def check(work: Path) -> dict[str, Any]:
     """Run both studies on SLURM and here; return what was seen."""
     began = time.monotonic()
@@ -240,9 +134,9 @@ def check(work: Path) -> dict[str, Any]:
         except BaseException:
             process.kill()
             raise
-        assert process.wait(LIMIT) == 0, (study.folder / "disturbed.out").read_text("utf-8")[-3000:]
+        assert process.wait(LIMIT) == 0, study.said()[-3000:]
         restarts = read_restarts(study, environment)
-        said = (study.folder / "disturbed.out").read_text("utf-8")
+        said = study.said()
         seconds = time.monotonic() - began
 
         later = Study(work / "on_slurm", "later", [10, 11], environment)
@@ -254,12 +148,8 @@ def check(work: Path) -> dict[str, Any]:
     different: dict[str, list[str]] = {}
     n_places = 0
     for on_slurm in (study, later):
-        local = Study(work / "local", on_slurm.name, on_slurm.seeds, {})
-        local.call()
-        expected, found = local.results(), on_slurm.results()
-        assert expected.keys() == found.keys()
-        n_places += sum(len(results) for results in expected.values())
-        different |= {name: compare(expected[name], found[name]) for name in expected}
+        ways, n = compare_with_local(work, on_slurm)
+        different, n_places = different | ways, n_places + n
     return {
         "slurm": version,
         "runs": len(different),

@@ -28,6 +28,7 @@ from .class_stages import (
     count_classes,
 )
 from .cluster import (
+    RayConfig,
     SlurmConfig,
 )
 from .compose import (
@@ -186,6 +187,7 @@ __all__ = [
     "PythonBrainConfig",
     "PythonMethodConfig",
     "PythonTaskConfig",
+    "RayConfig",
     "ReplayConfig",
     "Section",
     "SequenceConfig",

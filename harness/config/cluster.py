@@ -1,4 +1,4 @@
-"""Settings of runs that a cluster's scheduler starts."""
+"""Settings of runs that a cluster's scheduler starts: SLURM or Ray."""
 
 from __future__ import annotations
 
@@ -45,4 +45,26 @@ class SlurmConfig(Section):
     setup: list[str] = Field([], description="lines of shell before the run, such as module load cuda")
     extra: dict[str, OptionValue] = Field(
         {}, description="further options of sbatch, such as {mail-type: END, constraint: a100}"
+    )
+
+
+class RayConfig(Section):
+    """What a study asks Ray for, per run; a run is one task."""
+
+    address: str | None = Field(
+        None,
+        min_length=1,
+        description="of a running cluster, or auto for the one that this machine belongs to; null: "
+        "$RAY_ADDRESS, else a Ray of its own on this machine",
+    )
+    cpus_per_task: Count = Field(4, description="cores of a run")
+    gpus_per_task: int = Field(1, ge=0, description="GPUs of a run, which shares its batches among them")
+    memory: float | None = Field(
+        None,
+        gt=0,
+        description="main memory of a run, GiB, which Ray counts but does not limit; null: not counted",
+    )
+    resources: dict[str, float] = Field({}, description="further resources of a node, such as {a100: 1}")
+    retries: int = Field(
+        2, ge=0, description="how often a run whose process or node is lost is started again, and resumes"
     )

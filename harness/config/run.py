@@ -15,7 +15,7 @@ from harness.config.base import (
     Seed,
 )
 from harness.config.brain import BrainConfig
-from harness.config.cluster import SlurmConfig
+from harness.config.cluster import RayConfig, SlurmConfig
 from harness.config.mapping import MappingConfig
 from harness.config.method import MethodConfig
 from harness.config.shifts import ShiftsConfig, check_shifts
@@ -43,15 +43,17 @@ class StudyConfig(Section):
         "several settings together, the axis included",
     )
     leave_out: list[Any] = Field([], description="values of the grid to skip")
-    launcher: Literal["local", "slurm"] = Field(
-        "local", description="who starts the runs: this machine, or SLURM as one job array"
+    launcher: Literal["local", "slurm", "ray"] = Field(
+        "local",
+        description="who starts the runs: this machine, SLURM as one job array, or Ray as tasks",
     )
     workers: Count | None = Field(
         None,
         description="runs at a time; null: one per GPU, or on a CPU as many as keep its cores busy and have "
-        "4 GiB of main memory each; with SLURM as many as it has room for",
+        "4 GiB of main memory each; with SLURM or Ray as many as it has room for",
     )
     slurm: SlurmConfig = SlurmConfig()
+    ray: RayConfig = RayConfig()
     contrast: ContrastConfig | None = Field(
         None, description="what the study ends in: A against B; null: only the comparison"
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +11,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from harness.config import PACKAGE_FOLDER, SlurmConfig, StudyConfig
+from harness.config import SlurmConfig, StudyConfig
 from harness.runs import is_finished
 from harness.storage import (
-    INTERRUPTED,
     TERMINATED,
     InputError,
     hold_lock,
@@ -24,20 +21,24 @@ from harness.storage import (
     read_json,
     write_json,
 )
-from harness.studies.pool import Job, Listener, tell
+from harness.studies.pool import Job, Listener
+from harness.studies.run_process import (
+    COMMAND,
+    ORDERED,
+    LogReader,
+    log_size,
+    name_variables,
+)
 from harness.studies.slurm_commands import check_slurm, list_queue, requeue
 from harness.studies.slurm_run import (
     ENDED,
-    LOG,
     SlurmRun,
 )
 
 FOLDER = ".slurm"
 """Folder of a study with its jobs: their numbers, submitit's files, and one folder per run."""
 EXTRA = "palimpsest[slurm]"
-COMMAND = (sys.executable, str(PACKAGE_FOLDER / "cli.py"), "finetune")
 LOOKS = 3  # at a queue without a job, until its files count as complete on a shared file system
-_ORDERED = (TERMINATED, INTERRUPTED)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def submit_missing(
     place, name = study / FOLDER, _job_name(config)
     by_run = {_run_of(job): job for job in jobs}
     # before a new job adds to them
-    old = {run: _size(place / run.name / LOG) for run in by_run}
+    old = {run: log_size(place / run.name) for run in by_run}
     with hold_lock(place / ".lock"):  # two calls at a time would submit everything twice
         register = place / "jobs.json"
         known: dict[str, str] = read_json(register) if register.exists() else {}
@@ -141,7 +142,7 @@ class _Followed:
 
     def __init__(self, submitted: Submitted, folder: Path) -> None:
         self.job, self._number, self._folder = submitted.job, submitted.number, folder
-        self._read = submitted.printed
+        self._log = LogReader(self.job, folder, submitted.printed)
         self._begun = False
         self._state: str | None = None
         self._missed = self._retried = 0
@@ -165,7 +166,7 @@ class _Followed:
             return None
         self._begin(listener)
         status, reason = self._read_end()
-        if status > 128 and status not in _ORDERED and self._retried < retries and requeue(self._number):
+        if status > 128 and status not in ORDERED and self._retried < retries and requeue(self._number):
             self._retried, self._missed = self._retried + 1, 0
             listener.printed(self.job, f"{reason or 'killed'}; queued again as job {self._number}")
             self._state = "PENDING"
@@ -185,19 +186,10 @@ class _Followed:
         if state == "PENDING" and self._begun:
             listener.heard(self.job, "in the queue again", 0, None)
         self._state = state or self._state
-        try:
-            with (self._folder / LOG).open("rb") as log:
-                log.seek(self._read)
-                found = log.read()
-        except OSError:
-            return
-        lines = found[: found.rfind(b"\n") + 1]
-        self._read += len(lines)
+        lines = self._log.new_lines()
         if lines:
             self._begin(listener)
-        # not splitlines, which takes the mark of a record for the end of a line
-        for line in lines.decode(errors="replace").split("\n")[:-1]:
-            tell(self.job, line, listener)
+        self._log.tell(lines, listener)
 
     def _read_end(self) -> tuple[int, str]:
         """Return the exit status that the job has noted, else that of a process which was killed."""
@@ -265,12 +257,9 @@ def _submit(executor: Any, runs: list[SlurmRun]) -> list[str]:
 
 
 def _as_slurm_run(job: Job, command: Sequence[str], place: Path, settings: SlurmConfig) -> SlurmRun:
-    threads = settings.cpus_per_task // max(1, settings.gpus_per_task)
-    # a cluster may hand on no variables, or those of a login node
-    variables = {name: value for name, value in os.environ.items() if name.startswith("PALIMPSEST_")}
     return SlurmRun(
         (*command, *job.arguments),
-        variables | {"OMP_NUM_THREADS": str(max(1, threads))},
+        name_variables(settings.cpus_per_task // max(1, settings.gpus_per_task)),
         (place / _run_of(job).name).absolute(),
         Path.cwd(),
     )
@@ -283,10 +272,6 @@ def _job_name(config: StudyConfig) -> str:
 def _run_of(job: Job) -> Path:
     assert job.run is not None
     return job.run
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 def _wait(seconds: float, listener: Listener) -> None:

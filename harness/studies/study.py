@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -53,6 +54,7 @@ from harness.studies.pool import (
     run_jobs,
 )
 from harness.studies.progress_line import StudyProgress
+from harness.studies.ray_cluster import run_on_ray
 from harness.studies.slurm import follow, submit_missing
 from harness.tracking import (
     TrackedRun,
@@ -151,13 +153,9 @@ def run_on_slurm(jobs: Sequence[Job], study: Path, config: StudyConfig, command:
     if not config.slurm.wait:
         print(again, flush=True)
         return None
-    progress, statuses, sends = StudyProgress(len(jobs)), dict[str, int](), True
+    progress = StudyProgress(len(jobs))
     try:
-        for job, status in follow(submitted, study, config, progress):
-            statuses[job.title] = status
-            # as they end: MLflow is written by this process alone
-            if sends and not status and job.run is not None:
-                sends = TrackedRun(read_run_config(job.run), job.run).forward_late()
+        statuses = _send_as_they_end(follow(submitted, study, config, progress))
     except KeyboardInterrupt:
         progress.close()
         print(f"the runs go on without this command; {again}", file=sys.stderr, flush=True)
@@ -165,6 +163,29 @@ def run_on_slurm(jobs: Sequence[Job], study: Path, config: StudyConfig, command:
     finally:
         progress.close()
     return _count_failed(statuses)
+
+
+def run_with_ray(jobs: Sequence[Job], study: Path, config: StudyConfig) -> int:
+    """Run what is not finished as tasks of Ray; return the number of runs that failed."""
+    if not jobs:
+        return 0
+    progress = StudyProgress(len(jobs))
+    try:
+        with closing(run_on_ray(jobs, study, config, progress)) as ends:
+            statuses = _send_as_they_end(ends)
+    finally:
+        progress.close()
+    return _count_failed(statuses)
+
+
+def _send_as_they_end(ends: Iterable[tuple[Job, int]]) -> dict[str, int]:
+    """Send each run that has finished to MLflow, which this process alone writes; return exit statuses."""
+    statuses, sends = dict[str, int](), True
+    for job, status in ends:
+        statuses[job.title] = status
+        if sends and not status and job.run is not None:
+            sends = TrackedRun(read_run_config(job.run), job.run).forward_late()
+    return statuses
 
 
 def _launch_alone(job: Job) -> int:
@@ -197,18 +218,20 @@ def run_study(overrides: list[str]) -> int:
             jobs.append(Job(title, combination, run_folder(config)))
     first = runs[0][1]
     study, launched = run_folder(first).parent, first.study
+    if launched.launcher != "local" and first.mlflow.log_model:
+        raise InputError(
+            f"mlflow.log_model: found true with study.launcher={launched.launcher}, whose runs do not write "
+            "to MLflow, expected false"
+        )
     if launched.launcher == "slurm":
-        if first.mlflow.log_model:
-            raise InputError(
-                "mlflow.log_model: found true with study.launcher=slurm, whose runs do not write to MLflow, "
-                "expected false"
-            )
         command = shlex.join(["palimpsest", "study", *overrides])
         failed_or_none = run_on_slurm(jobs, study, launched, command)
         if failed_or_none is None:
             send_missing(config for _, config in runs if is_finished(run_folder(config)))
             return 0
         failed = failed_or_none
+    elif launched.launcher == "ray":
+        failed = run_with_ray(jobs, study, launched)
     else:
         failed = run_missing(jobs, launched.workers)
     if not any(is_finished(run_folder(config)) for _, config in runs):
