@@ -27,11 +27,16 @@ from harness.config import (
     load_config,
     one_by_one,
 )
+from harness.runs import count_token_bytes
 from harness.storage import (
     InputError,
     format_bytes,
     user_path,
 )
+
+
+class _UnknownError(InputError):
+    """Why a backbone cannot be loaded."""
 
 
 def look(config: Config) -> list[tuple[str, str]]:
@@ -64,15 +69,24 @@ def _look_at(config: Config, alone: BrainConfig) -> list[tuple[str, str]]:
 
 
 def _tokens_in_words(config: Config, brain: Brain) -> str:
-    from harness.backbones import load_backbone
-    from harness.tokens import extract_tokens
+    first = brain.stimuli[0]
+
+    def count() -> int:
+        # torch takes seconds to import
+        from harness.backbones import load_backbone
+        from harness.tokens import extract_tokens
+
+        try:
+            backbone = load_backbone(config.backbone)
+        except InputError as error:
+            raise _UnknownError(str(error)) from None
+        one = extract_tokens(backbone, [first], config.mapping.token_size, 1)
+        return sum(layer.nbytes for layer in (*one.local, *one.global_))
 
     try:
-        backbone = load_backbone(config.backbone)
-    except InputError as error:
+        n_bytes = count_token_bytes(config.backbone, config.mapping.token_size, count) * brain.n_images
+    except _UnknownError as error:
         return f"an unknown amount (the backbone cannot be loaded: {error})"
-    one = extract_tokens(backbone, brain.stimuli[:1], config.mapping.token_size, 1)
-    n_bytes = sum(layer.nbytes for layer in (*one.local, *one.global_)) * brain.n_images
     precision = "float32"
     if isinstance(config.mapping, TrainedMappingConfig) and config.mapping.token_precision != precision:
         n_bytes, precision = n_bytes // 2, config.mapping.token_precision

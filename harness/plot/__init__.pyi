@@ -33,6 +33,9 @@ from .layer_maps import (
     draw_layer_maps,
     measure_shift,
 )
+from .palettes import (
+    COLOUR_BLIND,
+)
 from .projections import (
     MOST_IMAGES,
     RoiReading,
@@ -53,6 +56,7 @@ from .style import (
 )
 
 __all__ = [
+    "COLOUR_BLIND",
     "FAINT",
     "INK",
     "MOST_IMAGES",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import seaborn as sns
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,6 +19,7 @@ from harness.measures import (
     cluster_channels,
     match_clusters,
 )
+from harness.plot.palettes import spread_hues
 from harness.plot.style import (
     FAINT,
     WIDTH,
@@ -56,7 +56,7 @@ def cluster_colours(n_clusters: int) -> Float[np.ndarray, "n_clusters 3"]:
     """Return RGB of every cluster: hues in the order of the numbers, as neighbouring clusters read alike."""
     # part of the hue circle stays unused: the first and last cluster are least alike
     n_hues = round(n_clusters * 1.15) + 1
-    palettes = [np.array(sns.husl_palette(n_hues, s=0.85, l=lightness)) for lightness in _LIGHTNESS]
+    palettes = [np.array(spread_hues(n_hues, 0.85, lightness)) for lightness in _LIGHTNESS]
     return np.stack([palettes[index % len(palettes)][index] for index in range(n_clusters)])
 
 
