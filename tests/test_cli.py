@@ -192,7 +192,12 @@ def test_known_networks_are_described_without_torch(
     # the first call counts parameters and tokens, the second knows them
     dispatch(overrides)
     first = capsys.readouterr().out.splitlines()
-    assert run_alone(*overrides, heavy=HEAVY) == [*first, ""]
+    pictures = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    assert bool(pictures) == (arguments[0] == "brains")
+    for path in pictures:
+        path.unlink()
+    assert run_alone(*overrides, heavy=HEAVY | {"matplotlib"}) == [*first, ""]
+    assert all(path.read_bytes() == picture for path, picture in pictures.items())
 
 
 @pytest.mark.parametrize(

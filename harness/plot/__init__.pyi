@@ -33,9 +33,6 @@ from .layer_maps import (
     draw_layer_maps,
     measure_shift,
 )
-from .palettes import (
-    COLOUR_BLIND,
-)
 from .projections import (
     MOST_IMAGES,
     RoiReading,
@@ -56,7 +53,6 @@ from .style import (
 )
 
 __all__ = [
-    "COLOUR_BLIND",
     "FAINT",
     "INK",
     "MOST_IMAGES",

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from harness.brains import Brain
-from harness.plot.palettes import (
-    COLOUR_BLIND,
-    GREY,
-    spread_hues,
-)
 from harness.plot.style import figure_style
 from harness.plot.voxel_maps import (
     draw_values,
@@ -42,12 +36,14 @@ def draw_brain(brain: Brain) -> Figure:
 
 
 def region_colours(n_regions: int) -> list[tuple[float, float, float]]:
-    """A colour per region: of the colour-blind palette, or hues in three lightnesses if there are many."""
-    # grey stands for no region
-    palette = [to_rgb(colour) for colour in COLOUR_BLIND if colour != GREY]
+    """A colour per region: seaborn's colour-blind palette, or hues in three lightnesses if there are many."""
+    import seaborn as sns  # takes a second to import
+
+    palette = sns.color_palette("colorblind")
+    del palette[7]  # grey, which stands for no region
     if n_regions <= len(palette):
         return palette[:n_regions]
-    hues = [spread_hues(n_regions, 0.75, lightness) for lightness in (0.75, 0.6, 0.45)]
+    hues = [sns.husl_palette(n_regions, s=0.75, l=lightness) for lightness in (0.75, 0.6, 0.45)]
     return [hues[index % 3][index] for index in range(n_regions)]
 
 

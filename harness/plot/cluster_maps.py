@@ -19,7 +19,6 @@ from harness.measures import (
     cluster_channels,
     match_clusters,
 )
-from harness.plot.palettes import spread_hues
 from harness.plot.style import (
     FAINT,
     WIDTH,
@@ -54,9 +53,11 @@ def label_voxels(fits: Sequence[Mapping], n_clusters: int, seed: int) -> list[In
 
 def cluster_colours(n_clusters: int) -> Float[np.ndarray, "n_clusters 3"]:
     """Return RGB of every cluster: hues in the order of the numbers, as neighbouring clusters read alike."""
+    import seaborn as sns  # takes a second to import
+
     # part of the hue circle stays unused: the first and last cluster are least alike
     n_hues = round(n_clusters * 1.15) + 1
-    palettes = [np.array(spread_hues(n_hues, 0.85, lightness)) for lightness in _LIGHTNESS]
+    palettes = [np.array(sns.husl_palette(n_hues, s=0.85, l=lightness)) for lightness in _LIGHTNESS]
     return np.stack([palettes[index % len(palettes)][index] for index in range(n_clusters)])
 
 

@@ -14,11 +14,6 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.plot.palettes import (
-    COLOUR_BLIND,
-    GREY,
-    dark_greys,
-)
 from harness.storage import write_atomically
 
 WIDTH = 10.8  # of a figure, inches: the page's column width
@@ -74,18 +69,21 @@ def figure_style() -> Iterator[None]:
 
 
 def choose_colours(backbones: Mapping[str, bool]) -> dict[str, str]:
-    """Choose a fixed colour for every backbone from the colour-blind palette.
+    """Choose a fixed colour for every backbone from seaborn's colour-blind palette.
 
     Parameters
     ----------
     backbones : mapping of name to whether it was pretrained
         Untrained controls are grey; the others are coloured in the order of their names.
     """
-    palette = [colour for colour in COLOUR_BLIND if colour != GREY]
+    import seaborn as sns  # takes a second to import
+
+    palette = [mpl.colors.to_hex(colour) for colour in sns.color_palette("colorblind")]
+    grey = palette.pop(7)
     trained = sorted(name for name, pretrained in backbones.items() if pretrained)
     controls = sorted(set(backbones) - set(trained))
     colours = {name: palette[place % len(palette)] for place, name in enumerate(trained)}
-    shades = [GREY, *dark_greys(len(controls))]
+    shades = [grey, *(mpl.colors.to_hex(shade) for shade in sns.color_palette("Greys_d", len(controls)))]
     return colours | dict(zip(controls, shades, strict=False))
 
 

@@ -61,6 +61,7 @@ from .records import (
 )
 from .sources import (
     hash_sources,
+    package_version,
 )
 from .subjects import (
     Brains,
@@ -109,6 +110,7 @@ __all__ = [
     "maps_folder",
     "name_of_subject",
     "outline_network",
+    "package_version",
     "probes_file",
     "read_finished_rows",
     "read_probes",

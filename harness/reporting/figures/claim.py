@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
@@ -12,7 +13,6 @@ from matplotlib.transforms import Bbox, BboxBase
 
 from harness.measures import Claim
 from harness.plot import (
-    COLOUR_BLIND,
     FAINT,
     INK,
     WIDTH,
@@ -34,6 +34,7 @@ def draw_claim(claim: Claim, level: float) -> Figure:
         figure = Figure(figsize=(0.62 * WIDTH, 0.46 * WIDTH), layout="constrained")
         ax = figure.add_subplot()
         classes = list(dict.fromkeys(sorted(backbone.size_class for backbone in claim.backbones)))
+        palette = sns.color_palette("colorblind", len(classes)).as_hex()
         for place, size_class in enumerate(classes):
             members = [one for one in claim.backbones if one.size_class == size_class]
             ax.plot(
@@ -42,7 +43,7 @@ def draw_claim(claim: Claim, level: float) -> Figure:
                 linestyle="none",
                 marker=MARKERS[place % len(MARKERS)],
                 markersize=6,
-                color=COLOUR_BLIND[place % len(COLOUR_BLIND)],
+                color=palette[place],
                 markeredgecolor="white",
                 markeredgewidth=0.6,
                 label=f"size class {size_class}",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import cycle
 
 import numpy as np
+import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,7 +14,6 @@ from scipy import stats
 
 from harness.measures import TOLERANCE
 from harness.plot import (
-    COLOUR_BLIND,
     FAINT,
     INK,
     WIDTH,
@@ -27,15 +26,14 @@ from harness.reporting.figures.panels import DASHES, MARKERS
 def draw_trade_offs(anchorings: Sequence[Anchoring]) -> Figure:
     """Draw one panel per comparison: means over seeds with intervals, joined in order of λ, and all seeds."""
     names = list(dict.fromkeys(curve.name for one in anchorings for curve in one.curves))
-    colours = zip(names, cycle(COLOUR_BLIND), strict=False)
-    looks = {name: (colour, place) for place, (name, colour) in enumerate(colours)}
+    palette = sns.color_palette("colorblind", len(names)).as_hex()
     with figure_style():
         n_columns = min(len(anchorings), 2)
         n_rows = math.ceil(len(anchorings) / n_columns)
         figure = Figure(figsize=((0.72 if n_columns == 1 else 1) * WIDTH, 4.4 * n_rows), layout="constrained")
         panels = [figure.add_subplot(n_rows, n_columns, place + 1) for place in range(len(anchorings))]
         for ax, one in zip(panels, anchorings, strict=True):
-            _draw_panel(ax, one, looks)
+            _draw_panel(ax, one, {name: (palette[place], place) for place, name in enumerate(names)})
         handles = {line.get_label(): line for ax in panels for line in ax.get_lines()}
         shown = [handles[name] for name in [*names, "no penalty"] if name in handles]
         figure.legend(handles=shown, loc="outside upper left", ncols=len(shown), handlelength=3.2)
