@@ -46,10 +46,10 @@ from harness.commands.finetune import run
 from harness.config.compose import load_config
 from harness.config.run import Config
 from harness.finetuning import loop
+from harness.finetuning.batch_plans import plan_batches
 from harness.finetuning.batches import (
     TaskImages,
     count_workers,
-    plan_batches,
 )
 from harness.finetuning.devices import build_accelerator
 from harness.finetuning.methods.tuned import tune

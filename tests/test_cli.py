@@ -22,6 +22,8 @@ from harness.config.folders import (
     REPOSITORY,
     group_options,
 )
+from harness.finetuning.sizes import count_opened
+from harness.runs.networks import describe_network
 from harness.storage.errors import InputError
 
 NAMES = [command.name for group in COMMANDS.values() for command in group]
@@ -128,16 +130,74 @@ def test_overrides_and_options_may_be_mixed(capsys: pytest.CaptureFixture[str], 
     assert capsys.readouterr().out == plan
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["query", "--help"]], ids=["top", "query"])
-def test_help_imports_nothing_that_takes_seconds(arguments: list[str]) -> None:
-    heavy = {"torch", "timm", "open_clip", "peft", "datasets", "mlflow", "himalaya", "hydra"}
+# each takes a second or more to import
+NETWORKS = {"torch", "torchvision", "timm", "open_clip", "transformers", "peft", "accelerate"}
+HEAVY = NETWORKS | {
+    "datasets",
+    "mlflow",
+    "himalaya",
+    "sklearn",
+    "scipy.stats",
+    "seaborn",
+    "matplotlib.pyplot",
+}
+
+
+def run_alone(*arguments: str, heavy: set[str]) -> list[str]:
+    """Run a command in a process of its own; return its lines, and last the heavy modules it has imported."""
     ending = f"print(*{heavy} & {{*sys.modules}})"
     code = f"import sys; from harness.cli import main\ntry:\n main()\nfinally: {ending}"
     command = [sys.executable, "-c", code, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == ""
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["query", "--help"]], ids=["top", "query"])
+def test_help_imports_nothing_that_takes_seconds(arguments: list[str]) -> None:
+    assert run_alone(*arguments, heavy={*HEAVY, "hydra"})[-1] == ""
+
+
+def test_help_of_no_command_imports_what_takes_seconds() -> None:
+    code = f"""
+import contextlib, io, sys
+from harness.cli import dispatch
+for name in {NAMES}:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        dispatch([name, "--help"])
+    print(name, *{HEAVY} & {{*sys.modules}})
+"""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines() == NAMES, done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan", "--quick", "study=demo"],
+        ["study", "--plan=quick", "study=demo", "backbone=imagenet_s16", "task=eurosat"],
+        ["brains", "brain=simulated", "backbone=mini_supervised", "brain.n_voxels=100", "brain.n_stimuli=40"],
+        ["config", "study=demo"],
+    ],
+    ids=["plan", "study", "brains", "config"],
+)
+def test_known_networks_are_described_without_torch(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    overrides = [*arguments, f"runs_dir={tmp_path}"]
+    describe_network.cache_clear()
+    count_opened.cache_clear()
+    # the first call counts parameters and tokens, the second knows them
+    dispatch(overrides)
+    first = capsys.readouterr().out.splitlines()
+    pictures = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    assert bool(pictures) == (arguments[0] == "brains")
+    for path in pictures:
+        path.unlink()
+    assert run_alone(*overrides, heavy=HEAVY | {"matplotlib"}) == [*first, ""]
+    assert all(path.read_bytes() == picture for path, picture in pictures.items())
 
 
 @pytest.mark.parametrize(

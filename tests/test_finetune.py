@@ -20,11 +20,11 @@ from harness.commands.finetune import main, run
 from harness.config.compose import load_config
 from harness.config.folders import REPOSITORY
 from harness.finetuning import loop
+from harness.finetuning.batch_plans import plan_batches
 from harness.finetuning.batches import (
     MOST_WORKERS,
     count_workers,
     load_batches,
-    plan_batches,
 )
 from harness.finetuning.devices import build_accelerator
 from harness.finetuning.loop import finetune

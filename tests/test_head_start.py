@@ -23,7 +23,7 @@ from harness.finetuning.methods.head_start import make_probe, start_heads
 from harness.finetuning.methods.ldifs import Ldifs
 from harness.finetuning.methods.objectives import build_objective
 from harness.finetuning.methods.tuned import tune
-from harness.finetuning.snapshots import snapshot_steps
+from harness.finetuning.snapshot_steps import snapshot_steps
 from harness.runs.layout import snapshot_folder
 from harness.storage.errors import InputError
 from harness.storage.files import read_weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -26,6 +27,9 @@ TWO_GPUS = (
     "torch.cuda.device_count = lambda: 2\n"
     "from accelerate.commands.config import config_args\n"
     "config_args.default_config_file = 'none.yaml'\n"
+    "from pathlib import Path\n"
+    "from harness.studies import launching\n"
+    "launching.accelerate_settings = lambda: Path('none.yaml')\n"
     "from harness.cli import main\n"
     "main()"
 )
@@ -36,6 +40,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return where to write the entry point to launch."""
     monkeypatch.setattr(launching, "PACKAGE_FOLDER", tmp_path)
     monkeypatch.setattr("accelerate.commands.config.config_args.default_config_file", "none.yaml")
+    monkeypatch.setattr(launching, "accelerate_settings", lambda: tmp_path / "none.yaml")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "finetune.py"
 
@@ -43,8 +48,9 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_one_process_per_gpu_unless_the_user_has_configured_accelerate(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    configured = tmp_path / "default_config.yaml"
-    monkeypatch.setattr("accelerate.commands.config.config_args.default_config_file", str(configured))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    configured = tmp_path / "accelerate" / "default_config.yaml"
+    configured.parent.mkdir()
     for n_gpus in (0, 1):
         monkeypatch.setattr(torch.cuda, "device_count", lambda n_gpus=n_gpus: n_gpus)
         assert launch_options() is None
@@ -59,6 +65,27 @@ def test_one_process_per_gpu_unless_the_user_has_configured_accelerate(
     assert count_processes() == 1
     configured.write_text("num_processes: 5\nmixed_precision: 'no'\n")
     assert count_processes() == 5
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+@pytest.mark.parametrize("variable", ["HF_HOME", "XDG_CACHE_HOME", None])
+def test_the_settings_of_accelerate_lie_where_it_finds_them(
+    variable: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if variable is not None:
+        monkeypatch.setenv(variable, str(tmp_path))
+    theirs = runpy.run_module("accelerate.commands.config.config_args")["default_config_file"]
+    assert launching.accelerate_settings() == Path(theirs)
+
+
+def test_gpus_are_counted_without_torch_where_there_is_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert launching.count_gpus() == 2
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(launching, "_has_driver", lambda: False)
+    assert launching.count_gpus() == 0 and "torch" not in sys.modules
 
 
 @pytest.mark.parametrize(("ending", "status"), [("sys.exit(0)", 0), ("sys.exit(3)", 3), ("os.abort()", 134)])

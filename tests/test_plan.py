@@ -1,8 +1,11 @@
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from timm.models._hub import get_cache_dir
 
 from harness.backbones.load import load_backbone
 from harness.commands.study import main
@@ -188,6 +191,13 @@ def test_networks_are_counted_without_memory():
         plan.count_trained(flyp, network)
 
 
+@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "vit_tinyy"])
+def test_weights_that_timm_does_not_know(model):
+    settings = ["backbone=timm", f"backbone.model={model}", "backbone.weights=none"]
+    with pytest.raises(InputError, match=rf"^backbone.weights: timm knows no weights of {model}.none$"):
+        availability.find_weights(load_config(settings).backbone)
+
+
 def test_caches_and_files_are_looked_at(monkeypatch, tmp_path):
     found = availability.find_weights(load_config(["backbone=imagenet_b16"]).backbone)
     repository = "timm/vit_base_patch16_224.augreg_in21k_ft_in1k"
@@ -214,12 +224,23 @@ def test_caches_and_files_are_looked_at(monkeypatch, tmp_path):
     (tmp_path / "bloodmnist.npz").touch()
     (need,) = availability.find_images(load_config(medical).task)
     assert need.state == HERE
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     (need,) = availability.find_images(load_config(["task=eurosat"]).task)
     assert need == Need("images of eurosat", DOWNLOAD, "hub: tanganke/eurosat")
     (tmp_path / "tanganke___eurosat" / "default").mkdir(parents=True)
     (need,) = availability.find_images(load_config(["task=eurosat"]).task)
     assert need.state == HERE
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+def test_caches_lie_where_the_libraries_have_them(monkeypatch, tmp_path):
+    for name in ("HF_HOME", "HF_DATASETS_CACHE", "TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME", "HF_DATASETS_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+        assert availability.torch_cache() == Path(get_cache_dir())
+        theirs = runpy.run_module("datasets.config")["HF_DATASETS_CACHE"]
+        assert availability.datasets_cache() == theirs
 
 
 def test_plan_is_printed_and_nothing_is_run(monkeypatch, tmp_path, capsys):

@@ -21,7 +21,7 @@ from harness.runs.inputs import load_inputs
 from harness.runs.journal import read_rows
 from harness.runs.layout import list_snapshots, run_folder
 from harness.storage.files import read_json
-from harness.storage.shared import make_once
+from harness.storage.shared import make_once, remember
 from harness.tracking import shared_start
 from harness.tracking.fitter import Fitter, prepare_split
 from harness.tracking.shared_start import SharedStart
@@ -124,6 +124,35 @@ def test_a_cache_that_cannot_be_written_is_no_error(
 
     assert not make_once("kind", {"a": 1}, target, make)
     assert (target / "file").read_text() == "content" and "cannot be written" in caplog.text
+
+
+def test_a_small_result_is_found_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PALIMPSEST_CACHE", str(tmp_path / "cache"))
+    found = []
+
+    def find() -> dict[str, object]:
+        found.append(1)
+        return {"sizes": [len(found), 2.5], "name": None}
+
+    first = remember("kind", {"a": 1}, find)
+    assert first == remember("kind", {"a": 1}, find) == {"sizes": [1, 2.5], "name": None}
+    assert remember("kind", {"a": 2}, find)["sizes"][0] == remember("kind", {"a": 2}, find)["sizes"][0] == 2
+    with pytest.raises(ZeroDivisionError):
+        remember("kind", {"a": 3}, lambda: 1 / 0)
+    assert remember("kind", {"a": 3}, find)["sizes"][0] == 3
+    (kept,) = (path for path in (tmp_path / "cache" / "kind").iterdir() if '"a": 1' in path.read_text())
+    whole = kept.read_text()
+    for damaged in ("", "[]", whole[:-20], whole.replace("2.5", "3.5"), '{"other": 1}'):
+        kept.write_text(damaged)
+        assert remember("kind", {"a": 1}, find)["sizes"][0] == len(found)
+        assert remember("kind", {"a": 1}, find)["sizes"][0] == len(found)
+    assert len(found) == 8
+
+
+def test_a_small_result_needs_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PALIMPSEST_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").write_text("a file, no folder")
+    assert [remember("kind", {"a": 1}, lambda number=number: number) for number in (4, 5)] == [4, 5]
 
 
 MAPPING, EVIDENCE, PROBES = "mappings", "evidence", "probes"

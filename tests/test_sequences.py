@@ -34,7 +34,7 @@ from harness.config.task import (
     SequenceConfig,
     tasks_in_order,
 )
-from harness.finetuning.batches import (
+from harness.finetuning.batch_plans import (
     last_steps,
     plan_sequence,
 )
@@ -45,10 +45,10 @@ from harness.finetuning.methods.tuned import tune
 from harness.finetuning.schedule import (
     chain_stages,
 )
+from harness.finetuning.snapshot_steps import sequence_steps
 from harness.finetuning.snapshots import (
     read_backbone,
     read_manifest,
-    sequence_steps,
 )
 from harness.measures.sequences import name_sequence
 from harness.reporting.comparison import compare_runs

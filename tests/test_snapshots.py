@@ -24,12 +24,12 @@ from harness.finetuning.methods.tuned import (
     TunedModel,
     tune,
 )
+from harness.finetuning.snapshot_steps import snapshot_steps
 from harness.finetuning.snapshots import (
     SnapshotManifest,
     describe,
     read_manifest,
     read_snapshot,
-    snapshot_steps,
     write_snapshot,
 )
 from harness.runs.layout import (

@@ -5,13 +5,15 @@ from .backbone import (
     TextTower,
     encoder_hash,
 )
+from .checkpoint_place import (
+    locate_checkpoint,
+)
 from .clip_backbone import (
     without_remark_on_random_weights,
 )
 from .load import (
     load_backbone,
     load_open_clip,
-    locate_checkpoint,
 )
 from .mini import (
     MEAN,

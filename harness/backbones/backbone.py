@@ -11,8 +11,6 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
-from timm.data.transforms_factory import create_transform
-from timm.models import group_parameters
 from torch import Tensor, nn
 
 from harness.config import PreprocessingConfig
@@ -53,6 +51,9 @@ class Preprocessing:
 
     @cached_property
     def _transform(self) -> Any:
+        # timm takes seconds to import
+        from timm.data.transforms_factory import create_transform
+
         return create_transform(
             (3, self.size, self.size),
             mean=self.mean,
@@ -254,6 +255,8 @@ class Backbone(nn.Module, abc.ABC):
 
     def depths(self) -> dict[str, int]:
         """Return the depth of every encoder parameter by name: 0 for the stem, then block by block."""
+        from timm.models import group_parameters
+
         encoder: Any = self.encoder
         found: dict[str, int] = group_parameters(encoder, encoder.group_matcher(coarse=False), reverse=True)
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from harness.backbones.backbone import (
@@ -10,20 +9,17 @@ from harness.backbones.backbone import (
     Preprocessing,
     TextTower,
 )
+from harness.backbones.checkpoint_place import locate_checkpoint
 from harness.config import (
-    PACKAGE_FOLDER,
     AnyBackboneConfig,
     BackboneConfig,
     DiffusionBackboneConfig,
     PythonBackboneConfig,
     check_tunable,
 )
-from harness.storage import (
-    InputError,
-    user_path,
-)
+from harness.storage import InputError
 
-__all__ = ["Backbone", "Preprocessing", "TextTower", "load_backbone", "load_open_clip", "locate_checkpoint"]
+__all__ = ["Backbone", "Preprocessing", "TextTower", "load_backbone", "load_open_clip"]
 
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".tar", ".ckpt", ".npz")
 
@@ -133,10 +129,3 @@ def load_open_clip(config: BackboneConfig) -> Any:
         config.image_size,
         config.quick_gelu,
     )
-
-
-def locate_checkpoint(checkpoint: str) -> Path:
-    """Look up a file from the current folder, then from the folder that holds the package `harness`."""
-    path = user_path(checkpoint)
-    within = PACKAGE_FOLDER.parent / path
-    return within if not path.exists() and within.exists() else path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.backbones.load import locate_checkpoint
+from harness.backbones.checkpoint_place import locate_checkpoint
 from harness.config import BackboneConfig
 
 SHIPPED = Path(__file__).parent / "weights"

@@ -11,7 +11,7 @@ import timm
 import torch
 from jaxtyping import Float
 
-from harness.backbones.load import locate_checkpoint
+from harness.backbones.checkpoint_place import locate_checkpoint
 from harness.backbones.weight_files import read_weight_file
 from harness.config import AnyBackboneConfig, BackboneConfig
 from harness.storage import content_hash, explain_hub_errors

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
-from scipy.spatial import cKDTree
 
 from harness.brains.brain import Brain
 from harness.storage import InputError
@@ -112,6 +111,9 @@ def find_rows(
     InputError
         If a voxel is at none of these places: the brain is not of this source.
     """
+    # only few sources need it, and it takes a second to import
+    from scipy.spatial import cKDTree
+
     distance, row = cKDTree(table).query(brain.coords)
     if distance.any():
         raise InputError(

@@ -10,7 +10,10 @@ Takes the settings of a study; memory is that of its backbone and mapping.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from harness.brains import (
     Brain,
@@ -27,11 +30,26 @@ from harness.config import (
     load_config,
     one_by_one,
 )
+from harness.runs import (
+    count_token_bytes,
+    hash_sources,
+    package_version,
+)
 from harness.storage import (
     InputError,
+    content_hash,
     format_bytes,
+    make_folder,
+    make_once,
     user_path,
+    write_atomically,
 )
+
+PICTURE = "brain.png"
+
+
+class _UnknownError(InputError):
+    """Why a backbone cannot be loaded."""
 
 
 def look(config: Config) -> list[tuple[str, str]]:
@@ -53,26 +71,56 @@ def _look_at(config: Config, alone: BrainConfig) -> list[tuple[str, str]]:
 
         save_truth(load_truth(alone), folder / f"{brain.name}.truth.npz")
         lines.append(("truth", str(folder / f"{brain.name}.truth.npz")))
-    from harness.plot import (
-        draw_brain,
-        save_png,
-    )
-
     path = folder / f"{brain.name}.png"
-    save_png(draw_brain(brain), path)
+    _draw(brain, path)
     return [*lines, ("picture", str(path))]
 
 
+def _draw(brain: Brain, path: Path) -> None:
+    """Draw a brain, or copy its picture from the cache: drawing takes seconds, with imports."""
+    key = {
+        "sources": hash_sources("plot"),
+        "versions": {name: package_version(name) for name in ("matplotlib", "seaborn")},
+        "brain": brain.fingerprint,
+        # not in the fingerprint
+        "places": content_hash(brain.bounding_box, [[roi.name, roi.voxels] for roi in brain.rois]),
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        made = Path(temporary) / "made"
+
+        def draw() -> None:
+            from harness.plot import (
+                draw_brain,
+                save_png,
+            )
+
+            save_png(draw_brain(brain), made / PICTURE)
+
+        make_once("pictures", key, made, draw)
+        make_folder(path.parent)
+        with write_atomically(path) as unfinished:
+            shutil.copyfile(made / PICTURE, unfinished)
+
+
 def _tokens_in_words(config: Config, brain: Brain) -> str:
-    from harness.backbones import load_backbone
-    from harness.tokens import extract_tokens
+    first = brain.stimuli[0]
+
+    def count() -> int:
+        # torch takes seconds to import
+        from harness.backbones import load_backbone
+        from harness.tokens import extract_tokens
+
+        try:
+            backbone = load_backbone(config.backbone)
+        except InputError as error:
+            raise _UnknownError(str(error)) from None
+        one = extract_tokens(backbone, [first], config.mapping.token_size, 1)
+        return sum(layer.nbytes for layer in (*one.local, *one.global_))
 
     try:
-        backbone = load_backbone(config.backbone)
-    except InputError as error:
+        n_bytes = count_token_bytes(config.backbone, config.mapping.token_size, count) * brain.n_images
+    except _UnknownError as error:
         return f"an unknown amount (the backbone cannot be loaded: {error})"
-    one = extract_tokens(backbone, brain.stimuli[:1], config.mapping.token_size, 1)
-    n_bytes = sum(layer.nbytes for layer in (*one.local, *one.global_)) * brain.n_images
     precision = "float32"
     if isinstance(config.mapping, TrainedMappingConfig) and config.mapping.token_precision != precision:
         n_bytes, precision = n_bytes // 2, config.mapping.token_precision

@@ -14,16 +14,11 @@ from harness.storage import (
     hide_passwords,
     user_path,
 )
+from harness.tracking import Status
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Send the journals of run folders to MLflow."""
-    from harness.tracking import (
-        Status,
-        TrackedRun,
-        tracking_uri,
-    )
-
     parser = CommandParser(
         "forward",
         "Send the whole journals of runs to MLflow, for example after the server was out of reach.\n"
@@ -38,6 +33,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="status of these runs in MLflow (default: FINISHED)",
     )
     arguments = parser.parse(argv)
+    from harness.tracking import (
+        TrackedRun,
+        tracking_uri,
+    )
+
     for folder in arguments.folders:
         config = read_run_config(folder)
         rows = read_finished_rows(folder)

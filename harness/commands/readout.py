@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from harness.commands.arguments import CommandParser
 from harness.measures import N_CLUSTERS
-from harness.reporting import write_readout
 from harness.storage import user_path
 
 
@@ -34,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--subject", help="label of one of several, such as subj01 (default: the first)")
     arguments = parser.parse(argv)
+    from harness.reporting import write_readout
+
     for path in write_readout(
         arguments.run,
         arguments.step,

@@ -1,4 +1,4 @@
-from .batches import (
+from .batch_plans import (
     check_division,
     last_steps,
     plan_batches,
@@ -37,12 +37,17 @@ from .reuse import (
     adopt_training,
     record_training,
 )
+from .sizes import (
+    count_opened,
+)
+from .snapshot_steps import (
+    sequence_steps,
+)
 from .snapshots import (
     read_backbone,
     read_manifest,
     read_snapshot,
     read_tuned,
-    sequence_steps,
     write_snapshot,
 )
 
@@ -59,6 +64,7 @@ __all__ = [
     "check_division",
     "check_tasks",
     "count_given_cores",
+    "count_opened",
     "finetune",
     "fingerprint_method",
     "last_steps",

@@ -20,12 +20,12 @@ from harness.config import (
     Config,
     FinetuneConfig,
 )
-from harness.finetuning.batches import (
+from harness.finetuning.batch_plans import (
     BatchPlan,
     last_steps,
-    load_batches,
     plan_sequence,
 )
+from harness.finetuning.batches import load_batches
 from harness.finetuning.boundaries import (
     BoundaryScores,
     evaluation_steps,
@@ -50,9 +50,9 @@ from harness.finetuning.schedule import (
     group_parameters,
     learning_rate,
 )
+from harness.finetuning.snapshot_steps import sequence_steps
 from harness.finetuning.snapshots import (
     describe,
-    sequence_steps,
     write_snapshot,
 )
 from harness.runs import (

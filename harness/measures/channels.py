@@ -11,9 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
-from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
 
 N_CLUSTERS = 20
 N_CENTROIDS = 1000  # k-means, before Ward's method
@@ -107,10 +104,15 @@ def cluster_channels(
         2001) of a Ward tree of their means; the larger of the two ends is cluster 0. The same weights and
         seed give the same numbers.
     """
+    # scipy's and scikit-learn's parts take seconds to import
+    from scipy.cluster.hierarchy import fcluster, linkage
+
     unit = unit_rows(weights)
     n_distinct = count_distinct(unit)
     centroids, nearest = unit, np.arange(len(unit))
     if len(unit) > N_CENTROIDS:
+        from sklearn.cluster import KMeans
+
         # k-means++ would dominate the run time, and this many centroids cover the space anyway
         k_means = KMeans(
             min(N_CENTROIDS, n_distinct), init="random", n_init=1, max_iter=PASSES, random_state=seed
@@ -126,6 +128,8 @@ def _order_clusters(
     unit: Float[np.ndarray, "n_voxels n_channels"], clusters: Int[np.ndarray, " n_voxels"]
 ) -> Int[np.ndarray, " n_voxels"]:
     """Number clusters so that neighbours read alike."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
     found, clusters, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
     if len(found) < 2:
         return np.zeros(len(unit), dtype=np.int64)
@@ -145,6 +149,8 @@ def match_clusters(
     whether less than refits do, is measured by `rewiring.compare_channels`. Clusters without a partner get
     the next numbers.
     """
+    from scipy.optimize import linear_sum_assignment
+
     n_reference, n_clusters = int(reference.max()) + 1, int(clusters.max()) + 1
     shared = np.zeros((max(n_reference, n_clusters), n_clusters), dtype=np.int64)
     np.add.at(shared, (reference, clusters), 1)

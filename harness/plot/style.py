@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -77,6 +76,8 @@ def choose_colours(backbones: Mapping[str, bool]) -> dict[str, str]:
     backbones : mapping of name to whether it was pretrained
         Untrained controls are grey; the others are coloured in the order of their names.
     """
+    import seaborn as sns  # takes a second to import
+
     palette = [mpl.colors.to_hex(colour) for colour in sns.color_palette("colorblind")]
     grey = palette.pop(7)
     trained = sorted(name for name, pretrained in backbones.items() if pretrained)

@@ -37,10 +37,16 @@ from .layout import (
     subject_folder,
     wise_ft_folder,
 )
+from .networks import (
+    Network,
+    count_token_bytes,
+    describe_network,
+    outline_network,
+    remember_network,
+)
 from .provenance import (
     describe_map,
     describe_run,
-    hash_sources,
 )
 from .records import (
     begin_record,
@@ -52,6 +58,10 @@ from .records import (
     read_run_manifest,
     read_values,
     write_probes,
+)
+from .sources import (
+    hash_sources,
+    package_version,
 )
 from .subjects import (
     Brains,
@@ -68,6 +78,7 @@ __all__ = [
     "GrowingRows",
     "Inputs",
     "Journal",
+    "Network",
     "Row",
     "Subject",
     "begin_record",
@@ -76,7 +87,9 @@ __all__ = [
     "choose_step",
     "choose_subject",
     "controls_folder",
+    "count_token_bytes",
     "describe_map",
+    "describe_network",
     "describe_run",
     "evidence_file",
     "export_folder",
@@ -96,6 +109,8 @@ __all__ = [
     "mapping_folder",
     "maps_folder",
     "name_of_subject",
+    "outline_network",
+    "package_version",
     "probes_file",
     "read_finished_rows",
     "read_probes",
@@ -105,6 +120,7 @@ __all__ = [
     "read_values",
     "reference_file",
     "refit_folders",
+    "remember_network",
     "run_folder",
     "run_name",
     "snapshot_folder",

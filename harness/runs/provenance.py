@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -14,16 +12,10 @@ from harness.backbones import (
     Backbone,
     encoder_hash,
 )
-from harness.config import (
-    PACKAGE_FOLDER,
-    REPOSITORY,
-)
+from harness.config import REPOSITORY
 from harness.runs.inputs import Inputs
+from harness.runs.sources import package_version
 from harness.runs.subjects import Brains
-from harness.storage import content_hash
-
-# what these hold changes no number of a fit, a probe or a training step
-WITHOUT_NUMBERS = ("commands", "reporting", "plot", "exports", "studies", "interface", "tracking/store")
 
 PACKAGES = (
     "torch",
@@ -42,25 +34,10 @@ PACKAGES = (
 )
 
 
-@cache
-def hash_sources() -> str:
-    """Hash the source of everything that computes numbers: packages of `harness`, and `tasks`."""
-    left_out = tuple(PACKAGE_FOLDER / name for name in WITHOUT_NUMBERS)
-    parent = PACKAGE_FOLDER.parent
-    files = [*PACKAGE_FOLDER.glob("*/**/*.py"), *(parent / "tasks").rglob("*.py")]
-    return content_hash(
-        {
-            path.relative_to(parent).as_posix(): path.read_bytes()
-            for path in sorted(files)
-            if not any(folder in path.parents for folder in left_out)
-        }
-    )
-
-
 def code_version() -> str:
     """Return the commit of the checkout, with ``-dirty`` if files differ, or else the package's version."""
     return _ask_git("describe", "--always", "--dirty", "--abbrev=12") or (
-        f"palimpsest {_version('palimpsest')}"
+        f"palimpsest {package_version('palimpsest')}"
     )
 
 
@@ -96,7 +73,7 @@ def describe_map(backbone: Backbone, brains: Brains) -> dict[str, Any]:
     return {
         "code_version": code_version(),
         "commit": commit(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "fingerprints": {"pretrained_encoder": encoder_hash(backbone), **brains.fingerprint()},
         "parameters": sum(part.numel() for part in backbone.encoder.parameters()),
@@ -107,10 +84,3 @@ def describe_map(backbone: Backbone, brains: Brains) -> dict[str, Any]:
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -74,6 +74,7 @@ from .npy_files import (
 )
 from .paths import (
     find_outside,
+    hugging_face_home,
     refuse_endless,
     user_path,
 )
@@ -85,6 +86,7 @@ from .progress import (
 from .shared import (
     hold_cached,
     make_once,
+    remember,
 )
 from .text import (
     format_bytes,
@@ -126,6 +128,7 @@ __all__ = [
     "hold_cached",
     "hold_lock",
     "hub_answers",
+    "hugging_face_home",
     "import_function",
     "list_images",
     "list_images_below",
@@ -144,6 +147,7 @@ __all__ = [
     "read_record",
     "read_weights",
     "refuse_endless",
+    "remember",
     "remove_leftovers",
     "remove_path",
     "report_left_out",

@@ -17,8 +17,6 @@ from typing import overload
 import numpy as np
 from jaxtyping import Shaped
 from PIL import ExifTags, Image, ImageOps
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from harness.storage.errors import InputError
 from harness.storage.file_hashes import hash_files
@@ -368,6 +366,10 @@ def merge_equal_images(
     int or str array [n_images]
         Per row, the id of the first row that shows the same image.
     """
+    # scipy takes a second to import
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     by_id = np.unique(ids, return_inverse=True)[1]
     by_content = np.unique(np.array(hashes), return_inverse=True)[1] + len(ids)
     links = coo_array((np.ones(len(ids)), (by_id, by_content)), (2 * len(ids),) * 2)

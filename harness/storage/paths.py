@@ -23,6 +23,12 @@ def user_path(text: str | Path) -> Path:
     return Path(os.path.expanduser(text))
 
 
+def hugging_face_home() -> Path:
+    """Return the folder that the Hugging Face libraries keep everything in, without importing one."""
+    cache = os.getenv("XDG_CACHE_HOME", "~/.cache")
+    return user_path(os.getenv("HF_HOME", os.path.join(cache, "huggingface")))
+
+
 def find_outside(root: Path, files: Sequence[str | Path]) -> list[int]:
     """Return the places of files that do not lie in a folder, once ``..`` and links are followed.
 

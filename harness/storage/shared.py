@@ -18,9 +18,11 @@ from harness.storage.errors import InputError
 from harness.storage.files import (
     content_hash,
     read_json,
+    read_record,
     remove_path,
     write_atomically,
     write_json,
+    write_record,
 )
 from harness.storage.locks import hold_lock
 
@@ -76,6 +78,31 @@ def make_once(kind: str, key: Mapping[str, Any], target: Path, make: Callable[[]
         except OSError as error:
             log.warning("warning: %s: cannot be written (%s); continuing without it", folder, error.strerror)
     return False
+
+
+def remember(kind: str, key: Mapping[str, Any], find: Callable[[], Any]) -> Any:
+    """Return a small result from the cache, or find it out and keep it.
+
+    Nothing waits for other processes: finding the same twice costs less. A file that is missing, damaged or
+    cannot be written is no error.
+
+    Parameters
+    ----------
+    kind : str
+        Part of the cache, such as ``facts``.
+    key : mapping
+        Everything that the result follows from, as JSON.
+    find : function
+        Finds it out, as JSON; what it raises is not kept.
+    """
+    name = content_hash(key)[:32]
+    path = cache_folder() / kind / f"{name}.json"
+    with suppress(InputError, KeyError):
+        return read_record(path, f"{kind} {name}")["found"]
+    found = find()
+    with suppress(OSError):
+        write_record(path, {"key": dict(key), "found": found}, f"{kind} {name}")
+    return found
 
 
 def _keep(source: Path, folder: Path, key: Mapping[str, Any]) -> None:

@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlparse
 
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.file_download import repo_folder_name
 
+from harness.backbones import locate_checkpoint
 from harness.config import (
     AnyBackboneConfig,
     BackboneConfig,
@@ -28,8 +30,10 @@ from harness.config import (
     probe_tasks,
     tasks_in_order,
 )
+from harness.runs import remember_network
 from harness.storage import (
     InputError,
+    hugging_face_home,
     import_function,
     user_path,
 )
@@ -87,9 +91,6 @@ def list_needs(configs: Iterable[Config]) -> list[Need]:
 
 def find_weights(config: AnyBackboneConfig) -> list[Need]:
     """List the weights of a backbone, and its tokenizer if the library does not ship it."""
-    # each library takes seconds to import
-    from harness.backbones import locate_checkpoint
-
     what = f"weights of {config.name}"
     if isinstance(config, PythonBackboneConfig):
         return [_function(what, "backbone", config.function)]
@@ -104,9 +105,9 @@ def find_weights(config: AnyBackboneConfig) -> list[Need]:
     elif config.weights is None:
         found = []
     elif config.library == "timm":
-        found = [_timm_weights(what, f"{config.model}.{config.weights}")]
+        found = [_timm_weights(what, config)]
     else:
-        found = [_open_clip_weights(what, config.model, config.weights)]
+        found = [_open_clip_weights(what, config)]
     return found + ([] if config.library == "timm" or not config.text else _tokenizer(config))
 
 
@@ -166,53 +167,78 @@ def _alternatives(file: str) -> tuple[str, ...]:
     return (f"{Path(file).with_suffix('')}.safetensors", file)
 
 
-def _timm_weights(what: str, name: str) -> Need:
-    from timm.models import get_pretrained_cfg
-    from timm.models._hub import check_cached_file
+def _timm_weights(what: str, config: BackboneConfig) -> Need:
+    name = f"{config.model}.{config.weights}"
 
-    settings = get_pretrained_cfg(name)
-    if settings is None:
-        raise InputError(f"backbone.weights: timm knows no weights of {name}")
-    repository, url = settings.hf_hub_id, settings.url
-    if url and check_cached_file(url, check_hash=False):
+    def look_up() -> dict[str, str | None]:
+        from timm.models import get_pretrained_cfg
+
+        try:
+            found = get_pretrained_cfg(name)
+        except RuntimeError:  # of a network that it knows
+            found = None
+        if found is None:
+            raise InputError(f"backbone.weights: timm knows no weights of {name}")
+        return {part: getattr(found, part) for part in ("hf_hub_id", "hf_hub_filename", "url")}
+
+    settings = remember_network("weights", config, {}, look_up)
+    repository, url = settings["hf_hub_id"], settings["url"]
+    if url and (torch_cache() / os.path.basename(urlparse(url).path)).exists():
         return Need(what, HERE, "torch's cache")
     if not repository:
         return Need(what, DOWNLOAD, str(url))
     # timm appends the model's name to an owner alone
     repository = repository + name if repository.endswith("/") else repository
-    files = _alternatives(settings.hf_hub_filename) if settings.hf_hub_filename else TIMM_FILES
+    files = _alternatives(settings["hf_hub_filename"]) if settings["hf_hub_filename"] else TIMM_FILES
     return Need(what, HERE if in_hub_cache(repository, files) else DOWNLOAD, f"hub: {repository}")
 
 
-def _open_clip_weights(what: str, model: str, tag: str) -> Need:
-    import open_clip
+def torch_cache() -> Path:
+    """Return the folder that timm keeps downloads in, as torch names it; importing torch takes seconds."""
+    home = os.getenv("TORCH_HOME", os.path.join(os.getenv("XDG_CACHE_HOME", "~/.cache"), "torch"))
+    return Path(os.path.expanduser(home)) / "hub" / "checkpoints"
 
-    settings = open_clip.get_pretrained_cfg(model, tag)
-    if settings.get("hf_hub"):
+
+def _open_clip_weights(what: str, config: BackboneConfig) -> Need:
+    def look_up() -> dict[str, str]:
+        import open_clip
+
+        found = open_clip.get_pretrained_cfg(config.model, str(config.weights))
+        return {part: str(found.get(part) or "") for part in ("hf_hub", "url")}
+
+    settings = remember_network("weights", config, {}, look_up)
+    if settings["hf_hub"]:
         repository, file = os.path.split(settings["hf_hub"])
         files = _alternatives(file) if file else OPEN_CLIP_FILES
         return Need(what, HERE if in_hub_cache(repository, files) else DOWNLOAD, f"hub: {repository}")
-    url = str(settings.get("url", ""))
+    url = settings["url"]
     cached = user_path("~/.cache/clip") / os.path.basename(url)  # where open_clip puts these
     return Need(what, HERE, str(cached)) if url and cached.is_file() else Need(what, DOWNLOAD, url)
 
 
 def _tokenizer(config: BackboneConfig) -> list[Need]:
-    import open_clip
+    def look_up() -> str | None:
+        import open_clip
 
-    settings = open_clip.get_model_config(config.model) or {}
-    repository = settings.get("text_cfg", {}).get("hf_tokenizer_name")
+        settings = open_clip.get_model_config(config.model) or {}
+        name: str | None = settings.get("text_cfg", {}).get("hf_tokenizer_name")
+        return name
+
+    repository = remember_network("tokenizer", config, {}, look_up)
     if repository is None:
         return []
     state = HERE if in_hub_cache(repository, ("tokenizer.json", "tokenizer_config.json")) else DOWNLOAD
     return [Need(f"tokenizer of {config.name}", state, f"hub: {repository}")]
 
 
-def _hub_images(what: str, repository: str) -> Need:
-    import datasets
+def datasets_cache() -> Path:
+    """Return the folder that datasets keeps tables in, as it names it; importing it takes a second."""
+    return Path(os.getenv("HF_DATASETS_CACHE", hugging_face_home() / "datasets"))
 
+
+def _hub_images(what: str, repository: str) -> Need:
     downloaded = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="dataset")
-    prepared = Path(datasets.config.HF_DATASETS_CACHE) / repository.replace("/", "___").lower()
+    prepared = datasets_cache() / repository.replace("/", "___").lower()
     # only loading would tell whether the copy is complete
     for folder in (prepared, downloaded / "snapshots"):
         if folder.is_dir() and any(folder.iterdir()):

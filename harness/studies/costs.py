@@ -28,10 +28,7 @@ from harness.finetuning import (
 from harness.mappings import (
     ARRAYS,
     FAMILIES,
-    MOST_PICTURES,
-    PENALTIES,
 )
-from harness.measures import LEVELS, NOISES
 from harness.runs import list_subjects
 from harness.tracking import plan_work
 from tasks import choose_applicable
@@ -223,6 +220,9 @@ class FitSpeed:
 
     def seconds(self, n_fits: int, n_steps: int, n_stimuli: int, held_out: float) -> float:
         """Estimate the seconds of fits with `n_steps` in all."""
+        # torch takes seconds to import, and a plan without times needs none
+        from harness.mappings import MOST_PICTURES
+
         n_compared = min(n_stimuli, MOST_PICTURES / (1 - held_out))
         each = self.start + n_stimuli * self.stimulus + n_compared * self.compared
         return n_fits * each + n_steps * self.step
@@ -275,6 +275,9 @@ def count_evidence(config: Config, n_snapshots: int, from_others: bool) -> int:
     from_others : bool
         Whether step 0 is taken over from another run, with penalties and controls.
     """
+    from harness.mappings import PENALTIES
+    from harness.measures import LEVELS, NOISES
+
     # noise that evidence is computed with once takes about as long as the evidence
     at_start = len(PENALTIES) + 2 + config.evidence.n_draws * len(LEVELS) * len(NOISES)
     return n_snapshots - 1 + at_start * (not from_others)

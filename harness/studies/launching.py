@@ -5,6 +5,7 @@ Standard error then holds only what the run prints: not the launcher's defaults,
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -22,7 +23,33 @@ from harness.config import PACKAGE_FOLDER
 from harness.storage import (
     ERRORS_FOLDER,
     TERMINATED,
+    hugging_face_home,
 )
+
+
+def accelerate_settings() -> Path:
+    """Return the file that `accelerate config` writes, without importing accelerate, which takes seconds."""
+    return hugging_face_home() / "accelerate" / "default_config.yaml"
+
+
+def count_gpus() -> int:
+    """Count the GPUs that torch sees, without importing it on machines that have no driver of any."""
+    if "torch" not in sys.modules and not _has_driver():
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _has_driver() -> bool:
+    # AMD's, or NVIDIA's as torch loads it
+    if Path("/dev/kfd").exists():
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def launch_options() -> list[str] | None:
@@ -30,12 +57,9 @@ def launch_options() -> list[str] | None:
 
     A configuration of accelerate that the user has written decides everything.
     """
-    import torch
-    from accelerate.commands.config.config_args import default_config_file
-
-    if Path(default_config_file).exists():
+    if accelerate_settings().exists():
         return []
-    n_processes = torch.cuda.device_count()
+    n_processes = count_gpus()
     if n_processes < 2:
         return None
     options = ["--multi_gpu", "--num_processes", str(n_processes), "--num_machines", "1"]
@@ -45,13 +69,10 @@ def launch_options() -> list[str] | None:
 
 def count_processes() -> int:
     """Count the processes that `launch` starts: one per GPU, unless accelerate's configuration says other."""
-    import torch
-    from accelerate.commands.config.config_args import default_config_file
-
-    configured = Path(default_config_file)
+    configured = accelerate_settings()
     if configured.exists():
         return int((yaml.safe_load(configured.read_text(encoding="utf-8")) or {}).get("num_processes", 1))
-    return max(torch.cuda.device_count(), 1)
+    return max(count_gpus(), 1)
 
 
 def launch(name: str, arguments: Sequence[str]) -> int:

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 
-import torch
-
-from harness.backbones import (
-    Backbone,
-    load_backbone,
-    locate_checkpoint,
-)
-from harness.brains import load_brain
+from harness.backbones import locate_checkpoint
 from harness.config import (
-    AnyBackboneConfig,
     BrainConfig,
     Config,
-    MethodConfig,
     PythonBackboneConfig,
     SimulatedConfig,
     check_tunable,
@@ -34,10 +23,12 @@ from harness.finetuning import (
     check_anchor,
     check_division,
     check_tasks,
+    count_opened,
     fingerprint_method,
-    tune,
 )
 from harness.runs import (
+    Network,
+    describe_network,
     is_finished,
     run_folder,
     run_name,
@@ -79,50 +70,6 @@ fitting probes;
 ?: the network does not fit in memory, or the mapping is solved in closed form."""
 
 
-@dataclass(frozen=True)
-class Network:
-    """Size of a network.
-
-    Attributes
-    ----------
-    n_encoder, n_all : int
-        Parameters of the image tower, and with a text tower if there is one.
-    widths : tuple of int
-        Channels of every layer.
-    """
-
-    n_encoder: int
-    n_all: int
-    widths: tuple[int, ...]
-
-
-@cache
-def _outline(config: AnyBackboneConfig) -> Backbone:
-    """Build a network without its text tower on torch's meta device, once for all methods."""
-    bare = config.model_copy(update={"text": False}) if config.library == "open_clip" else config
-    with torch.device("meta"):
-        return load_backbone(bare, pretrained=False)
-
-
-@cache
-def describe_network(config: AnyBackboneConfig) -> Network:
-    """Count a network's parameters on torch's meta device, without memory for them."""
-    with torch.device("meta"):
-        backbone = _outline(config)
-        n_encoder = n_all = sum(part.numel() for part in backbone.encoder.parameters())
-        if config.library == "open_clip" and config.text:
-            import open_clip
-
-            from harness.backbones import without_remark_on_random_weights
-
-            with without_remark_on_random_weights():
-                whole = open_clip.create_model(config.model, load_weights=False, device="meta")
-            n_all += sum(
-                part.numel() for name, part in whole.named_parameters() if not name.startswith("visual.")
-            )
-    return Network(n_encoder, n_all, backbone.widths)
-
-
 def count_trained(config: Config, network: Network) -> tuple[int, int]:
     """Count the parameters that the method trains, and a snapshot's bytes; unknown classes count as one.
 
@@ -140,18 +87,7 @@ def count_trained(config: Config, network: Network) -> tuple[int, int]:
             )
         return network.n_all, 4 * network.n_all
     n_classes = tuple(count_classes(task) or 1 for task in tasks_in_order(config.task))
-    return _count_opened(config.backbone, config.method, n_classes)
-
-
-@cache
-def _count_opened(
-    config: AnyBackboneConfig, method: MethodConfig, n_classes: tuple[int, ...]
-) -> tuple[int, int]:
-    with torch.device("meta"):
-        model = tune(copy.deepcopy(_outline(config)), n_classes, method, 0)
-    n_trained = sum(part.numel() for part in model.parameters() if part.requires_grad)
-    stored = sum(part.numel() * part.element_size() for part in model.changing_state().values())
-    return n_trained, stored
+    return count_opened(config.backbone, config.method, n_classes)
 
 
 def measure_brain_size(config: BrainConfig, read: bool) -> tuple[int, int] | None:
@@ -160,6 +96,8 @@ def measure_brain_size(config: BrainConfig, read: bool) -> tuple[int, int] | Non
         return config.n_stimuli, config.n_voxels
     if not read:
         return None
+    from harness.brains import load_brain
+
     brain = load_brain(one_by_one(config)[0])
     return len(brain.stimulus_ids), len(brain.coords)
 
@@ -316,5 +254,7 @@ def print_plan(configs: Sequence[Config], measure: bool = True) -> None:
     if stopwatch is None:
         print("Time was not measured (--plan=quick).")
     else:
+        import torch
+
         machine = f"{stopwatch.device.type}, {torch.get_num_threads()} threads"
         print(f"Time is estimated on this machine ({machine}){ESTIMATE}")

@@ -23,13 +23,13 @@ from .store.connection import (
     tracking_uri,
 )
 from .store.keys import (
+    Status,
     metric_key,
 )
 from .store.study_run import (
     log_study,
 )
 from .store.tracked_run import (
-    Status,
     TrackedRun,
 )
 from .tracker import (

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from scipy import fft, ndimage
 
 WAVELENGTHS = (4.0, 8.0, 16.0)  # pixels
 N_ORIENTATIONS = 6
@@ -72,6 +71,8 @@ def gabor_energy(luminance: Float[np.ndarray, "n_images height width"]) -> Maps:
     Orientation k prefers gratings whose wave vector points k * 180° / `N_ORIENTATIONS` from the x axis
     towards positive y (downwards); its preferred lines are perpendicular to that.
     """
+    from scipy import fft  # a cached subject needs no scipy, which takes a second to import
+
     padded = np.pad(luminance, ((0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN)), mode="reflect")
     spectrum = fft.fft2(padded)
     height, width = luminance.shape[1:]
@@ -151,6 +152,8 @@ def measure_texture(energy: Maps) -> Maps:
 def _blur(maps: np.ndarray, window: float = _WINDOW) -> np.ndarray:
     """Apply a Gaussian window over the last two axes, as two small matrix products."""
     down, across = (np.eye(length, dtype=np.float32) for length in maps.shape[-2:])
+    from scipy import ndimage
+
     rows, columns = (ndimage.gaussian_filter1d(unit, window, axis=0) for unit in (down, across))
     return rows @ maps @ columns.T
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial import cKDTree
-from scipy.stats import rankdata
 
 from harness.brains.cortex import (
     HEMISPHERES,
@@ -154,4 +153,6 @@ def _lay_out_early(
 
 def _evenly(values: Float[np.ndarray, " n_values"]) -> Float[np.ndarray, " n_values"]:
     """Ranks, scaled to between 0 and 1."""
+    from scipy.stats import rankdata  # takes a second to import
+
     return (rankdata(values) - 0.5) / len(values)

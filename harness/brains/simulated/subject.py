@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import expit, logit
 
 from harness.brains.brain import (
     Brain,
@@ -263,6 +262,9 @@ def _standardise(values: Float[np.ndarray, "n_images n_voxels"]) -> Float[np.nda
 
 def _spread_ceilings(typical: float, field: Float[np.ndarray, " n_voxels"]) -> Float[np.ndarray, " n_voxels"]:
     """Noise ceilings with median `typical`, within `CEILINGS`."""
+    # scipy takes a second to import, and a cached subject needs none of it
+    from scipy.special import expit, logit
+
     low, high = CEILINGS
     share = expit(logit((typical - low) / (high - low)) + 0.6 * field)
     return (low + (high - low) * share).astype(np.float32)

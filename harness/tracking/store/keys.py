@@ -7,6 +7,10 @@ differs first, and the kinds that a user looks for at the top, since capitals co
 
 from __future__ import annotations
 
+from typing import Literal
+
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+"""Of a run, as MLflow has it."""
 RUN_TAG = "palimpsest.run"
 """Tag of every run: the name of its folder."""
 FIRST = ("forgetting", "rewiring", "verdict")

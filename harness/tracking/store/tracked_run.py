@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from harness.config import Config
 from harness.measures import (
@@ -53,7 +53,7 @@ from harness.tracking.store.experiments import (
     find_or_create_experiment,
     find_or_create_study_run,
 )
-from harness.tracking.store.keys import RUN_TAG, metric_key
+from harness.tracking.store.keys import RUN_TAG, Status, metric_key
 from harness.tracking.store.tables import (
     RESULTS,
     ROWS_TAG,
@@ -68,8 +68,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 else:
     MlflowClient = Any
-
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 # MLflow's limits per request and per value
 BATCH_ROWS = 1000
