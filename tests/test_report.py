@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import re
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -90,12 +92,18 @@ def study(tmp_path_factory: pytest.TempPathFactory, brain: Brain) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(study: Path, brain: Brain) -> Page:
-    with pytest.MonkeyPatch.context() as monkeypatch:
+def printed(study: Path, brain: Brain) -> str:
+    """Write the page by the command; return what it prints."""
+    with pytest.MonkeyPatch.context() as monkeypatch, redirect_stdout(io.StringIO()) as output:
         use_brain(monkeypatch, brain)
-        path = write_report(study)
-    assert path == study / "report.html"
-    return Page(path)
+        monkeypatch.setattr(sys, "argv", ["report", str(study)])
+        main()
+    return output.getvalue()
+
+
+@pytest.fixture(scope="module")
+def page(study: Path, printed: str) -> Page:
+    return Page(study / "report.html")
 
 
 def test_a_page_needs_nothing_beside_it(page: Page) -> None:
@@ -283,7 +291,8 @@ def test_a_broken_run_is_named_and_the_old_page_stays(
 ) -> None:
     use_brain(monkeypatch, brain)
     folder = write_run(["study.name=broken", f"runs_dir={tmp_path}", "mapping.floor_refits=2"], brain, (0, 2))
-    before = write_report(folder.parent).read_text()
+    before = "<p>an old page</p>"
+    (folder.parent / "report.html").write_text(before)
     (folder / "mappings" / "step-000002" / "mapping.safetensors").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"step-000002/mapping\.safetensors: not a readable"):
         write_report(folder.parent)
@@ -298,13 +307,8 @@ def test_a_study_without_finished_runs_is_an_error(tmp_path: Path) -> None:
         write_report(tmp_path / "nowhere")
 
 
-def test_the_command_prints_where_the_page_is(
-    study: Path, brain: Brain, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    use_brain(monkeypatch, brain)
-    monkeypatch.setattr(sys, "argv", ["report", str(study)])
-    main()
-    assert capsys.readouterr().out == f"{study / 'report.html'}\n"
+def test_the_command_prints_where_the_page_is(study: Path, printed: str) -> None:
+    assert printed == f"{study / 'report.html'}\n"
 
 
 def test_several_subjects_have_means_intervals_and_maps_of_each(
@@ -313,7 +317,9 @@ def test_several_subjects_have_means_intervals_and_maps_of_each(
     use_brain(monkeypatch, brain)
     base = ["study.name=three", f"runs_dir={tmp_path}", "mapping.floor_refits=2", "brain.subjects=[4,5,6]"]
     folder = write_run(base, brain, (0, 2))
-    page = Page(write_report(folder.parent))
+    path = write_report(folder.parent)
+    assert path == folder.parent / "report.html"
+    page = Page(path)
     (run,) = read_runs(folder.parent)
     tables = list(build_tables(compare_runs([run]), choose_lines([run])))
     assert [table["title"] for table in tables][2:] == ["Rewired, every subject"]

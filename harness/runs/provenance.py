@@ -109,6 +109,7 @@ def describe_map(backbone: Backbone, brains: Brains) -> dict[str, Any]:
     }
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return version(package)
