@@ -76,6 +76,8 @@ def pytest_collection_finish() -> None:
     # freeze imported objects: collecting garbage among them costs most of a second each time
     gc.freeze()
     gc.enable()
+    # a twentieth of all time at Python's own thresholds, which are for programs of few objects
+    gc.set_threshold(20_000, 20, 50)
     atexit.register(gc.unfreeze)  # or extensions report leaks when Python exits
 
 

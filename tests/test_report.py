@@ -72,6 +72,12 @@ def use_brain(monkeypatch: pytest.MonkeyPatch, brain: Brain) -> None:
     monkeypatch.setattr(report, "load_brain", lambda config: brain)
 
 
+def leave_pictures_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw figures, but do not render them: for tests of a page's text, as rendering is half of its time."""
+    for name in ("pictures.embed_svg", "page.embed_png"):
+        monkeypatch.setattr(f"harness.reporting.{name}", lambda figure, *resolution: "data:image/png;base64,")
+
+
 @pytest.fixture(scope="module")
 def brain() -> Brain:
     return make_brain()
@@ -191,6 +197,7 @@ def test_a_page_begins_with_what_was_found(
     # runs without verdicts claim nothing
     assert "whether anything was rewired cannot be said" in page.text
     use_brain(monkeypatch, brain)
+    leave_pictures_out(monkeypatch)
     base = ["study.name=judged", f"runs_dir={tmp_path}", "mapping.floor_refits=2"]
     clip = write_run(base, brain, (0, 4))
     control = write_run([*base, "backbone=mini_random"], brain, (0, 4))
@@ -277,6 +284,7 @@ def test_mappings_without_channels_have_no_clusters(
     tmp_path: Path, brain: Brain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_brain(monkeypatch, brain)
+    leave_pictures_out(monkeypatch)
     folder = write_run(["study.name=ridge", f"runs_dir={tmp_path}", "mapping.floor_refits=2"], brain, (0, 2))
     absent = dict.fromkeys(("space", "scale", "weights", "bias"))
     for path in (folder / "mappings").iterdir():
@@ -290,6 +298,7 @@ def test_a_broken_run_is_named_and_the_old_page_stays(
     study: Path, tmp_path: Path, brain: Brain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_brain(monkeypatch, brain)
+    leave_pictures_out(monkeypatch)
     folder = write_run(["study.name=broken", f"runs_dir={tmp_path}", "mapping.floor_refits=2"], brain, (0, 2))
     before = "<p>an old page</p>"
     (folder.parent / "report.html").write_text(before)

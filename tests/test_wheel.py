@@ -20,8 +20,8 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 MINI = [
     *TINY,
     *SMALL_TRACKING,
+    "backbone.model=test_vit",
     "finetune.max_steps=1",
-    "brain.n_stimuli=30",
     "study.name=mini",
 ]
 
