@@ -25,7 +25,11 @@ gc.disable()
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    os.environ["PALIMPSEST_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Give the session a cache of its own, which its processes share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    folder.mkdir(exist_ok=True)
+    os.environ["PALIMPSEST_CACHE"] = str(folder)
 
 
 @pytest.fixture(autouse=True, scope="session")

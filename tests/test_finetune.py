@@ -40,7 +40,7 @@ from harness.storage.files import read_weights
 from tasks.load import load_task
 
 NETWORK = SMALL[0]
-SHORT = [NETWORK, "finetune.epochs=1"]
+SHORT = ["finetune.epochs=1"]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory):
-    """Train a smaller network for one epoch."""
+    """Train for one epoch."""
     folder = tmp_path_factory.mktemp("short")
     train(folder, *SHORT)
     return folder

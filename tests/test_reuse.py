@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from made_training import SMALL
 from overrides import SMALL_TRACKING, TINY
 from safetensors.numpy import load_file
 
@@ -29,7 +28,6 @@ from harness.tracking.shared_start import SharedStart
 from harness.tracking.work_items import WorkItem
 
 OVERRIDES = [*TINY, *SMALL_TRACKING, "finetune.epochs=1"]
-NETWORK = SMALL[0]
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +63,7 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def configure(runs_dir: Path, *overrides: str) -> Config:
-    own = [] if any(override.startswith("backbone=") for override in overrides) else [NETWORK]
-    return load_config([*OVERRIDES, *own, f"runs_dir={runs_dir}", *overrides])
+    return load_config([*OVERRIDES, f"runs_dir={runs_dir}", *overrides])
 
 
 def rows_of(folder: Path, *left_out: str) -> dict[tuple[str, int], float]:

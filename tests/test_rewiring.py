@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import ortho_group, wasserstein_distance
+from scipy.stats import entropy, ortho_group, wasserstein_distance
+from sklearn.metrics import adjusted_rand_score
 
 from harness.brains.brain import Roi
 from harness.measures.catalogue import (
@@ -13,6 +14,7 @@ from harness.measures.catalogue import (
     describe,
 )
 from harness.measures.rewiring import (
+    adjusted_rand_index,
     compare_channels,
     confidence,
     describe_channels,
@@ -103,6 +105,18 @@ def test_selectors_that_neither_has_are_left_out():
 def test_confidence_by_hand():
     layer = np.array([[1, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0]])
     np.testing.assert_allclose(confidence(layer), [1, 0, 0.5], atol=1e-12)
+
+
+def test_confidence_and_agreement_are_those_of_scipy_and_sklearn():
+    rng = np.random.default_rng(0)
+    layer = rng.dirichlet(np.full(8, 0.3), 50).astype(np.float32)
+    expected = 1 - entropy(layer.astype(np.float64), axis=1) / np.log(8)
+    np.testing.assert_array_equal(confidence(layer), expected.clip(0, 1))
+    for n_voxels in (1, 2, 5, 40, 3000):
+        for n_clusters in (1, 2, 4):
+            one, other = rng.integers(0, n_clusters, (2, n_voxels))
+            for after in (one, other, np.where(rng.random(n_voxels) < 0.9, one, other)):
+                assert adjusted_rand_index(one, after) == adjusted_rand_score(one, after)
 
 
 def test_one_layer_has_no_depth_to_move_in():

@@ -20,7 +20,6 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 MINI = [
     *TINY,
     *SMALL_TRACKING,
-    "backbone.model=test_vit",
     "finetune.max_steps=1",
     "study.name=mini",
 ]

@@ -15,7 +15,6 @@ from jaxtyping import Float, Int
 from scipy.linalg import subspace_angles
 from scipy.special import entr, rel_entr
 from sklearn.cluster import KMeans
-from sklearn.metrics import adjusted_rand_score
 
 from harness.brains import Roi
 from harness.measures.channels import (
@@ -243,6 +242,25 @@ def describe_channels(
     )
 
 
+def adjusted_rand_index(before: Int[np.ndarray, " n_voxels"], after: Int[np.ndarray, " n_voxels"]) -> float:
+    """Agreement of two clusterings beyond chance, at most 1 (Hubert and Arabie 1985); labels count from 0.
+
+    As `sklearn.metrics.adjusted_rand_score` has it, whose checks take ten times as long as the counts.
+    """
+    n_before, n_after = (int(labels.max(initial=-1)) + 1 for labels in (before, after))
+    table = np.bincount(before * n_after + after, minlength=n_before * n_after)
+    table = table.reshape(n_before, n_after)
+    both = int(np.square(table).sum())
+    own_before, own_after = (int(np.square(table.sum(axis=axis)).sum()) for axis in (1, 0))
+    # ordered pairs of voxels: together in both, in one of them, in neither
+    together, parted, joined = both - len(before), own_before - both, own_after - both
+    apart = len(before) ** 2 - parted - joined - both
+    if parted == 0 and joined == 0:
+        return 1.0
+    chance = (together + parted) * (parted + apart) + (together + joined) * (joined + apart)
+    return 2.0 * (together * apart - parted * joined) / chance
+
+
 def compare_channels(before: RoiChannels, after: RoiChannels) -> dict[str, float]:
     """Compute every measure of rewiring that is one number per ROI, by name.
 
@@ -259,6 +277,6 @@ def compare_channels(before: RoiChannels, after: RoiChannels) -> dict[str, float
     else:
         angle = float(subspace_angles(before.directions, after.directions).mean())
     return {
-        "cluster_agreement": float(adjusted_rand_score(before.clusters, after.clusters)),
+        "cluster_agreement": adjusted_rand_index(before.clusters, after.clusters),
         "principal_angle": angle,
     }
