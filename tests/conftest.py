@@ -25,7 +25,11 @@ gc.disable()
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    os.environ["PALIMPSEST_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Give the session a cache of its own, which its processes share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    folder.mkdir(exist_ok=True)
+    os.environ["PALIMPSEST_CACHE"] = str(folder)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -76,28 +80,41 @@ def pytest_collection_finish() -> None:
     # freeze imported objects: collecting garbage among them costs most of a second each time
     gc.freeze()
     gc.enable()
+    # a twentieth of all time at Python's own thresholds, which are for programs of few objects
+    gc.set_threshold(20_000, 20, 50)
     atexit.register(gc.unfreeze)  # or extensions report leaks when Python exits
 
 
 # a file's tests stay in one process, which makes its fixtures once; processes end together only if the
 # longest files come first
 LONGEST = (
-    "track",
-    "report",
-    "sequences",
-    "reuse",
     "finetune",
     "tutorial",
-    "export_hub",
-    "simulated",
+    "track",
     "every_kind",
-    "wise_ft",
+    "reuse",
+    "export_hub",
+    "sequences",
+    "gpu_check",
+    "report",
     "wheel",
-    "records",
+    "simulated",
+    "objectives",
+    "export",
+    "diffusion_backbone",
+    "map",
+    "launch",
+    "wise_ft",
+    "catalogue",
+    "fitting",
     "tracking",
-    "through_time",
+    "channel_grid",
+    "launched",
+    "pretrain",
     "readout",
-    "tuned",
+    "through_time",
+    "track_together",
+    "mlflow_record",
 )
 
 

@@ -13,6 +13,7 @@ from overrides import TINY
 from harness.backbones.load import load_backbone
 from harness.config.compose import load_config
 from harness.config.run import Config
+from harness.config.task import tasks_in_order
 from harness.finetuning import loop as module
 from harness.finetuning.devices import build_accelerator
 from harness.finetuning.loop import finetune
@@ -27,11 +28,10 @@ load_once = functools.cache(load_task)
 
 
 def train(folder: Path, *overrides: str) -> Config:
-    """Fine-tune into a folder."""
+    """Fine-tune into a folder, on a task or a sequence of tasks."""
     config = load_config([*TINY, *overrides])
-    task = load_once("digits", config.task.n_train, config.task.n_test)
-    accelerator = build_accelerator(config.finetune)
-    finetune(config, folder, [task], load_backbone(config.backbone), accelerator)
+    tasks = [load_once(task.name, task.n_train, task.n_test) for task in tasks_in_order(config.task)]
+    finetune(config, folder, tasks, load_backbone(config.backbone), build_accelerator(config.finetune))
     return config
 
 

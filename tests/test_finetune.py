@@ -12,7 +12,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from made_training import interrupted
+from made_training import SMALL, interrupted, train
 from overrides import SMALL_TRACKING, TINY
 
 from harness.backbones.load import load_backbone
@@ -27,7 +27,6 @@ from harness.finetuning.batches import (
     load_batches,
 )
 from harness.finetuning.devices import build_accelerator
-from harness.finetuning.loop import finetune
 from harness.finetuning.schedule import learning_rate
 from harness.finetuning.snapshots import read_manifest
 from harness.runs.journal import read_rows
@@ -40,13 +39,24 @@ from harness.storage.errors import InputError, exit_with_one_line
 from harness.storage.files import read_weights
 from tasks.load import load_task
 
+NETWORK = SMALL[0]
+SHORT = ["finetune.epochs=1"]
 
-def train(folder, *overrides):
-    config = load_config([*TINY, *overrides])
-    task = load_task("digits", config.task.n_train, config.task.n_test)
-    accelerator = build_accelerator(config.finetune)
-    finetune(config, folder, [task], load_backbone(config.backbone), accelerator)
-    return config
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Train without a stop."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """Train for one epoch."""
+    folder = tmp_path_factory.mktemp("short")
+    train(folder, *SHORT)
+    return folder
 
 
 def weights_hash(folder, step):
@@ -110,10 +120,9 @@ def test_batches_are_the_same_from_workers_and_in_another_memory_format():
     assert others[1][0][0].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_memory_format_changes_no_results(tmp_path):
-    train(tmp_path / "plain", "finetune.epochs=1")
-    train(tmp_path / "last", "finetune.epochs=1", "finetune.channels_last=true")
-    plain, last = final_weights(tmp_path / "plain"), final_weights(tmp_path / "last")
+def test_memory_format_changes_no_results(short, tmp_path):
+    train(tmp_path, *SHORT, "finetune.channels_last=true")
+    plain, last = final_weights(short), final_weights(tmp_path)
     assert any(tensor.ndim == 4 for tensor in plain.values())
     for name, tensor in plain.items():
         torch.testing.assert_close(last[name], tensor, atol=2e-4, rtol=1e-3)
@@ -133,10 +142,9 @@ def test_half_precision_without_a_gpu_is_refused():
         build_accelerator(load_config(["finetune.precision=fp16"]).finetune)
 
 
-def test_snapshots_are_on_schedule_and_rows_are_complete(tmp_path):
-    train(tmp_path)
-    assert list_snapshots(tmp_path) == [0, 1, 2, 3, 4, 6, 8, 9]  # doubling, epoch ends 3 and 6, the last
-    rows, _ = read_rows(tmp_path / "results.jsonl")
+def test_snapshots_are_on_schedule_and_rows_are_complete(whole):
+    assert list_snapshots(whole) == [0, 1, 2, 3, 4, 6, 8, 9]  # doubling, epoch ends 3 and 6, the last
+    rows, _ = read_rows(whole / "results.jsonl")
     names = [(row["name"], row["step"]) for row in rows]
     each = ("train/loss", "train/lr", "train/grad_norm")
     assert [name for name in names if name[0].startswith("train/")] == [
@@ -154,51 +162,51 @@ def test_snapshots_are_on_schedule_and_rows_are_complete(tmp_path):
     assert all(sum(values) == pytest.approx(1) and len(values) == 10 for values in shares.values())
     assert squares[1] == pytest.approx(norms[1] ** 2)
     assert rows[0]["value"] == pytest.approx(np.log(10))  # the head is zero-initialised
-    assert not (tmp_path / "checkpoints").exists()
+    assert not (whole / "checkpoints").exists()
 
 
-def test_accumulation_and_method_do_not_change_what_they_should_not(tmp_path):
-    train(tmp_path / "whole")
+def test_accumulation_and_method_do_not_change_what_they_should_not(whole, tmp_path):
     train(tmp_path / "parts", "finetune.accumulation=4")
-    whole, parts = final_weights(tmp_path / "whole"), final_weights(tmp_path / "parts")
-    for name in whole:
-        torch.testing.assert_close(parts[name], whole[name], atol=2e-4, rtol=1e-3)
-    train(tmp_path / "probe", "method=linear_probe")
+    at_once, parts = final_weights(whole), final_weights(tmp_path / "parts")
+    for name in at_once:
+        torch.testing.assert_close(parts[name], at_once[name], atol=2e-4, rtol=1e-3)
+    train(tmp_path / "probe", NETWORK, "method=linear_probe")
     assert set(final_weights(tmp_path / "probe")) == {"head.weight", "head.bias"}
 
 
 @pytest.mark.parametrize(
     "overrides",
-    [["method=full"], ["method=lora", "method.dropout=0.5"], ["finetune.channels_last=true"]],
+    [[], [NETWORK, "method=lora", "method.dropout=0.5"], [NETWORK, "finetune.channels_last=true"]],
     ids=["full", "lora", "channels_last"],
 )
-def test_stopped_training_ends_with_the_same_weights(tmp_path, monkeypatch, overrides):
-    train(tmp_path / "whole", *overrides)
+def test_stopped_training_ends_with_the_same_weights(whole, tmp_path, monkeypatch, overrides):
+    if overrides:
+        whole = tmp_path / "whole"
+        train(whole, *overrides)
     with interrupted(6, monkeypatch):
         train(tmp_path / "stopped", *overrides)
     assert list_snapshots(tmp_path / "stopped") == [0, 1, 2, 3, 4]
     train(tmp_path / "stopped", *overrides)
     for step in (6, 8, 9):
-        assert weights_hash(tmp_path / "stopped", step) == weights_hash(tmp_path / "whole", step)
-    rows = [read_rows(tmp_path / name / "results.jsonl")[0] for name in ("whole", "stopped")]
+        assert weights_hash(tmp_path / "stopped", step) == weights_hash(whole, step)
+    rows = [read_rows(folder / "results.jsonl")[0] for folder in (whole, tmp_path / "stopped")]
     values = [[(row["name"], row["step"], row["value"]) for row in part] for part in rows]
     assert values[0] == values[1]  # each once, and equal
 
 
-def test_steps_read_late_are_the_same_rows_snapshots_and_checkpoints(tmp_path, monkeypatch):
-    train(tmp_path / "whole", "snapshots.resume_every=3")
+def test_steps_read_late_are_the_same_rows_snapshots_and_checkpoints(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "reads_late", lambda device: True)
     with interrupted(6, monkeypatch):
         train(tmp_path / "late", "snapshots.resume_every=3")
     train(tmp_path / "late", "snapshots.resume_every=3")
-    rows = [read_rows(tmp_path / name / "results.jsonl")[0] for name in ("whole", "late")]
+    rows = [read_rows(folder / "results.jsonl")[0] for folder in (whole, tmp_path / "late")]
     values = [[(row["name"], row["step"], row["value"]) for row in part] for part in rows]
     assert values[0] == values[1]
-    assert weights_hash(tmp_path / "late", 9) == weights_hash(tmp_path / "whole", 9)
+    assert weights_hash(tmp_path / "late", 9) == weights_hash(whole, 9)
 
 
 def test_divergence_read_late_names_its_step(tmp_path, monkeypatch):
-    settings = ["finetune.lr=1e30", "finetune.warmup_fraction=0", "finetune.clip_norm=null"]
+    settings = [NETWORK, "finetune.lr=1e30", "finetune.warmup_fraction=0", "finetune.clip_norm=null"]
     with pytest.raises(InputError, match=r"diverged at step \d+") as expected:
         train(tmp_path / "at once", *settings)
     monkeypatch.setattr(loop, "reads_late", lambda device: True)
@@ -217,8 +225,10 @@ def launch(*command, **options):
     return subprocess.Popen([sys.executable, *command], env=environment, start_new_session=True, **options)
 
 
-def test_killed_run_goes_on_and_two_at_once_are_refused(tmp_path):
-    overrides = [*TINY, *SMALL_TRACKING, f"runs_dir={tmp_path}"]
+def test_killed_run_goes_on_and_two_at_once_are_refused(whole, tmp_path):
+    # fewer snapshots to track than in `whole`
+    overrides = [*TINY, *SMALL_TRACKING, "snapshots.ratio=9", "snapshots.at_epoch_ends=false"]
+    overrides.append(f"runs_dir={tmp_path}")
     config = load_config(overrides)
     folder = run_folder(config)
     process = launch(str(REPOSITORY / "harness" / "finetune.py"), *overrides, stderr=subprocess.DEVNULL)
@@ -236,13 +246,12 @@ def test_killed_run_goes_on_and_two_at_once_are_refused(tmp_path):
     assert not (folder / "finished.json").exists()
 
     run(config)
-    train(tmp_path / "whole")
     assert (folder / "finished.json").exists()
-    assert weights_hash(folder, 9) == weights_hash(tmp_path / "whole", 9)
+    assert weights_hash(folder, 9) == weights_hash(whole, 9)
 
 
-def test_two_processes_train_as_one_and_share_the_tracking(tmp_path):
-    overrides = [*TINY, *SMALL_TRACKING, "finetune.epochs=1", f"runs_dir={tmp_path}"]
+def test_two_processes_train_as_one_and_share_the_tracking(short, tmp_path):
+    overrides = [*TINY, *SMALL_TRACKING, *SHORT, f"runs_dir={tmp_path}"]
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = str(probe.getsockname()[1])
@@ -265,8 +274,7 @@ def test_two_processes_train_as_one_and_share_the_tracking(tmp_path):
     names = [(row["name"], row["step"]) for row in rows]
     assert len(names) == len(set(names))
     assert {step for name, step in names if name == "brain/all/r2"} == {0, 1, 2, 3}
-    train(tmp_path / "alone", "finetune.epochs=1")
-    alone, both = final_weights(tmp_path / "alone"), final_weights(folder)
+    alone, both = final_weights(short), final_weights(folder)
     for name in alone:
         torch.testing.assert_close(both[name], alone[name], atol=2e-4, rtol=1e-3)
 

@@ -76,7 +76,7 @@ def test_aurocs_are_resampled_as_sklearn_scores_them() -> None:
     scores = np.round(rng.random((2, 60, 3)) + 0.3 * labels, 1)  # with ties
     change = Change(Ranks.of_scores(scores[0], labels), Ranks.of_scores(scores[1], labels))
     low, high = delta_interval(change, 5, 2000)
-    draws = np.random.default_rng(6).integers(60, size=(1000, 60))
+    draws = np.random.default_rng(6).integers(60, size=(400, 60))
     resampled = [
         roc_auc_score(labels[drawn], scores[1][drawn]) - roc_auc_score(labels[drawn], scores[0][drawn])
         for drawn in draws

@@ -341,6 +341,7 @@ def test_the_last_snapshot_loads_as_a_model(tmp_path: Path) -> None:
     import mlflow.pytorch
 
     overrides = [*TINY, *SMALL_TRACKING, "mlflow.log_model=true", "probes.tasks=[]"]
+    overrides += ["backbone.model=test_vit", "finetune.max_steps=2", "snapshots.first=2"]
     config = load_config([*overrides, "method=lora", f"runs_dir={tmp_path}/runs"])
     folder = run(config)
     client = connect(tracking_uri(tmp_path / "runs"))

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import re
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -70,6 +72,12 @@ def use_brain(monkeypatch: pytest.MonkeyPatch, brain: Brain) -> None:
     monkeypatch.setattr(report, "load_brain", lambda config: brain)
 
 
+def leave_pictures_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw figures, but do not render them: for tests of a page's text, as rendering is half of its time."""
+    for name in ("pictures.embed_svg", "page.embed_png"):
+        monkeypatch.setattr(f"harness.reporting.{name}", lambda figure, *resolution: "data:image/png;base64,")
+
+
 @pytest.fixture(scope="module")
 def brain() -> Brain:
     return make_brain()
@@ -90,12 +98,18 @@ def study(tmp_path_factory: pytest.TempPathFactory, brain: Brain) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(study: Path, brain: Brain) -> Page:
-    with pytest.MonkeyPatch.context() as monkeypatch:
+def printed(study: Path, brain: Brain) -> str:
+    """Write the page by the command; return what it prints."""
+    with pytest.MonkeyPatch.context() as monkeypatch, redirect_stdout(io.StringIO()) as output:
         use_brain(monkeypatch, brain)
-        path = write_report(study)
-    assert path == study / "report.html"
-    return Page(path)
+        monkeypatch.setattr(sys, "argv", ["report", str(study)])
+        main()
+    return output.getvalue()
+
+
+@pytest.fixture(scope="module")
+def page(study: Path, printed: str) -> Page:
+    return Page(study / "report.html")
 
 
 def test_a_page_needs_nothing_beside_it(page: Page) -> None:
@@ -183,6 +197,7 @@ def test_a_page_begins_with_what_was_found(
     # runs without verdicts claim nothing
     assert "whether anything was rewired cannot be said" in page.text
     use_brain(monkeypatch, brain)
+    leave_pictures_out(monkeypatch)
     base = ["study.name=judged", f"runs_dir={tmp_path}", "mapping.floor_refits=2"]
     clip = write_run(base, brain, (0, 4))
     control = write_run([*base, "backbone=mini_random"], brain, (0, 4))
@@ -269,6 +284,7 @@ def test_mappings_without_channels_have_no_clusters(
     tmp_path: Path, brain: Brain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_brain(monkeypatch, brain)
+    leave_pictures_out(monkeypatch)
     folder = write_run(["study.name=ridge", f"runs_dir={tmp_path}", "mapping.floor_refits=2"], brain, (0, 2))
     absent = dict.fromkeys(("space", "scale", "weights", "bias"))
     for path in (folder / "mappings").iterdir():
@@ -282,8 +298,10 @@ def test_a_broken_run_is_named_and_the_old_page_stays(
     study: Path, tmp_path: Path, brain: Brain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_brain(monkeypatch, brain)
+    leave_pictures_out(monkeypatch)
     folder = write_run(["study.name=broken", f"runs_dir={tmp_path}", "mapping.floor_refits=2"], brain, (0, 2))
-    before = write_report(folder.parent).read_text()
+    before = "<p>an old page</p>"
+    (folder.parent / "report.html").write_text(before)
     (folder / "mappings" / "step-000002" / "mapping.safetensors").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"step-000002/mapping\.safetensors: not a readable"):
         write_report(folder.parent)
@@ -298,13 +316,8 @@ def test_a_study_without_finished_runs_is_an_error(tmp_path: Path) -> None:
         write_report(tmp_path / "nowhere")
 
 
-def test_the_command_prints_where_the_page_is(
-    study: Path, brain: Brain, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    use_brain(monkeypatch, brain)
-    monkeypatch.setattr(sys, "argv", ["report", str(study)])
-    main()
-    assert capsys.readouterr().out == f"{study / 'report.html'}\n"
+def test_the_command_prints_where_the_page_is(study: Path, printed: str) -> None:
+    assert printed == f"{study / 'report.html'}\n"
 
 
 def test_several_subjects_have_means_intervals_and_maps_of_each(
@@ -313,7 +326,9 @@ def test_several_subjects_have_means_intervals_and_maps_of_each(
     use_brain(monkeypatch, brain)
     base = ["study.name=three", f"runs_dir={tmp_path}", "mapping.floor_refits=2", "brain.subjects=[4,5,6]"]
     folder = write_run(base, brain, (0, 2))
-    page = Page(write_report(folder.parent))
+    path = write_report(folder.parent)
+    assert path == folder.parent / "report.html"
+    page = Page(path)
     (run,) = read_runs(folder.parent)
     tables = list(build_tables(compare_runs([run]), choose_lines([run])))
     assert [table["title"] for table in tables][2:] == ["Rewired, every subject"]

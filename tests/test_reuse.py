@@ -220,7 +220,7 @@ def test_another_brain_does_not_fine_tune_again(
     weights = "snapshots/step-000000/weights.safetensors"
     assert (folder / weights).samefile(first / weights)
     with pytest.raises(AssertionError, match="a step of fine-tuning"):
-        run(configure(runs_dir, "brain.n_voxels=120", "reuse=false"))
+        run(configure(runs_dir, "mapping.steps=6", "reuse=false"))
 
 
 def test_other_training_is_trained(first: Path) -> None:

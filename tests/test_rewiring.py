@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import ortho_group, wasserstein_distance
+from scipy.stats import entropy, ortho_group, wasserstein_distance
 
 from harness.brains.brain import Roi
 from harness.measures.catalogue import (
@@ -103,6 +103,13 @@ def test_selectors_that_neither_has_are_left_out():
 def test_confidence_by_hand():
     layer = np.array([[1, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0]])
     np.testing.assert_allclose(confidence(layer), [1, 0, 0.5], atol=1e-12)
+
+
+def test_confidence_is_that_of_scipys_entropy():
+    rng = np.random.default_rng(0)
+    layer = rng.dirichlet(np.full(8, 0.3), 50).astype(np.float32)
+    expected = 1 - entropy(layer.astype(np.float64), axis=1) / np.log(8)
+    np.testing.assert_array_equal(confidence(layer), expected.clip(0, 1))
 
 
 def test_one_layer_has_no_depth_to_move_in():

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import made_training
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,6 @@ from made_backbones import make_tiny_clip
 from made_training import SMALL, interrupted, load_once, values
 from overrides import SMALL_TRACKING, TINY
 
-from harness.backbones.load import load_backbone
 from harness.commands.finetune import run
 from harness.config.compose import (
     flatten,
@@ -39,7 +39,6 @@ from harness.finetuning.batch_plans import (
     plan_sequence,
 )
 from harness.finetuning.devices import build_accelerator
-from harness.finetuning.loop import finetune
 from harness.finetuning.methods.stages import TrainingStage
 from harness.finetuning.methods.tuned import tune
 from harness.finetuning.schedule import (
@@ -203,10 +202,8 @@ def test_tasks_of_one_size_have_batches_of_their_own() -> None:
 
 
 def train(folder: Path, *overrides: str) -> None:
-    """Fine-tune into a folder."""
-    config = load_config([*TINY, *SMALL, *overrides])
-    tasks = [load_once(task.name, task.n_train, task.n_test) for task in tasks_in_order(config.task)]
-    finetune(config, folder, tasks, load_backbone(config.backbone), build_accelerator(config.finetune))
+    """Fine-tune a small network into a folder."""
+    made_training.train(folder, *SMALL, *overrides)
 
 
 def state(folder: Path, step: int) -> dict[str, torch.Tensor]:
@@ -272,21 +269,22 @@ import torch
 torch.set_num_threads(1)
 from pathlib import Path
 from harness.finetuning import loop as finetune
-import test_sequences
+from made_training import SMALL, train
 written = finetune.write_snapshot
 def stop(folder, model, manifest):
     written(folder, model, manifest)
     if manifest.step == 4:
         os.kill(os.getpid(), signal.SIGKILL)
 finetune.write_snapshot = stop
-test_sequences.train(Path(sys.argv[1]), test_sequences.BOTH)
+train(Path(sys.argv[1]), *SMALL, *sys.argv[2:])
 """
 
 
 def test_a_run_that_was_killed_at_the_boundary_goes_on(whole: Path, tmp_path: Path) -> None:
     places = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=environment, timeout=400)
+    command = [sys.executable, "-c", KILLED, str(tmp_path), BOTH]
+    done = subprocess.run(command, env=environment, timeout=400)
     assert done.returncode == -signal.SIGKILL
     assert list_snapshots(tmp_path) == [0, 1, 2, 3, 4]
     train(tmp_path, BOTH)

@@ -142,7 +142,8 @@ def test_states_are_not_selected() -> None:
 def test_members_share_nothing_but_tokens() -> None:
     planted = make_planted()
     data = member(planted.tokens).data
-    one, two = fit([Member(data), Member(data)])
+    few = CONFIG.model_copy(update={"steps": 10})
+    one, two = fit([Member(data), Member(data)], few)
     assert not np.array_equal(one.layer, two.layer)  # each has its own sample
-    again = fit([Member(data), Member(replace(data))])
+    again = fit([Member(data), Member(replace(data))], few)
     np.testing.assert_array_equal(one.layer, again[0].layer)

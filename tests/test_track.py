@@ -283,8 +283,8 @@ def several(tmp_path_factory):
     config = load_config(
         [
             *(*TINY, *SMALL_TRACKING, "method=linear_probe", "finetune.max_steps=1", "brain.subjects=[1,0]"),
-            "brain.n_voxels=600",  # most regions have five predicted ones, which rewiring needs
-            "mapping.steps=30",
+            # most regions have five predicted voxels, which rewiring needs
+            *("brain.n_voxels=600", "brain.rois=[V1,V4,LO,FFC]", "mapping.steps=30"),
             f"runs_dir={tmp_path_factory.mktemp('runs')}",
         ]
     )

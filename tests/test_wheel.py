@@ -21,7 +21,6 @@ MINI = [
     *TINY,
     *SMALL_TRACKING,
     "finetune.max_steps=1",
-    "brain.n_stimuli=30",
     "study.name=mini",
 ]
 

@@ -82,8 +82,8 @@ def test_a_run_is_measured_between_its_ends(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     config = load_config(
         [
-            *(*TINY, *SMALL_TRACKING, "backbone=mini_clip", "finetune.max_steps=2"),
-            *("brain.n_voxels=400", "mapping.steps=30"),  # enough predicted voxels for measures of rewiring
+            *(*TINY, *SMALL_TRACKING, "backbone=mini_clip", "finetune.max_steps=2", "snapshots.first=2"),
+            *("brain.n_voxels=150", "mapping.steps=30"),  # enough predicted voxels for measures of rewiring
             f"runs_dir={tmp_path}",
         ]
     )

@@ -13,8 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import subspace_angles
-from scipy.special import rel_entr
-from scipy.stats import entropy
+from scipy.special import entr, rel_entr
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
@@ -62,7 +61,10 @@ def confidence(layer: Float[np.ndarray, "n_voxels n_layers"]) -> Float[np.ndarra
     n_layers = layer.shape[1]
     if n_layers == 1:
         return np.ones(layer.shape[0])
-    return np.clip(1.0 - entropy(np.asarray(layer, dtype=np.float64), axis=1) / np.log(n_layers), 0.0, 1.0)
+    share = np.asarray(layer, dtype=np.float64)
+    # as scipy.stats.entropy has it, whose checks take longer than the sum
+    found = entr(share / share.sum(axis=1, keepdims=True)).sum(axis=1)
+    return np.clip(1.0 - found / np.log(n_layers), 0.0, 1.0)
 
 
 def wasserstein(

@@ -136,12 +136,13 @@ def _describe_brain(networks: Sequence[MappedNetwork], rois: Sequence[str]) -> d
     spreads = [_spread(each) for each in own]
     ordered = [ranked[name] for name in order if name in ranked]
     depths = [_mean_depth(each) for each in own]
+    regions = choose_regions(loaded[0].rois, order, rois)  # before anything is drawn
     return {
         "brains": loaded,
         "networks": networks,
         "scores": embed_png(draw_scores(networks, order, spreads)),
         "hierarchy": embed_png(draw_hierarchy(networks, ordered, depths)) if len(ordered) > 1 else None,
-        "channels": draw_channels(networks, images, choose_regions(loaded[0].rois, order, rois)),
+        "channels": draw_channels(networks, images, regions),
         "table": list(tabulate(networks, ["all", *order], spreads)),
         "maps": [
             {"network": network, "label": subject.label, "first": place == 0}

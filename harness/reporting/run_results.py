@@ -64,7 +64,8 @@ class RunResult:
 
     def curve(self, name: str) -> pd.Series:
         """Values of a metric by optimizer step, in order; empty if there are none."""
-        return self._curves.get(name, pd.Series(dtype="float64"))
+        found = self._curves.get(name)
+        return pd.Series(dtype="float64") if found is None else found
 
     @property
     def names(self) -> list[str]:

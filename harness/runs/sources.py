@@ -30,6 +30,7 @@ def hash_sources(*also: str) -> str:
     )
 
 
+@cache
 def package_version(package: str) -> str:
     """Return the version of an installed package, or ``not installed``."""
     try:

@@ -98,6 +98,8 @@ class LiveRows:
         if 0 not in probed:
             return
         tasks = [task.name for task in tasks_in_order(self._config.task)]
+        if not (set(probed) - self._probed or (0 in mapped and set(mapped) - self.logged)):
+            return  # opening a journal reads all of its rows
         with Journal(self._run / "results.jsonl") as journal:
             start = read_probes(self._run, 0)
             for step in probed:
@@ -163,8 +165,9 @@ def derive_rows(
     collapsed = {step for step in chosen if is_collapsed(probes[step], probes[0], tasks)}
     measured: dict[str, dict[int, dict[str, float]]] = {}
     for subject in brains.subjects:
-        found = measure_subject(config, subject, brains, steps, chosen)
+        # first, as it is quick to name a broken file
         evidence = EvidenceFiles(subject, config.evidence, config.seed).name(chosen, collapsed)
+        found = measure_subject(config, subject, brains, steps, chosen)
         joined = {step: found[step] | evidence[step] for step in chosen}
         measured[subject.label or "all"] = {
             step: values | name_agreement(values) for step, values in joined.items()

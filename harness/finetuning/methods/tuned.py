@@ -207,10 +207,11 @@ class TunedModel(nn.Module):
 
     def merged_backbone(self) -> Backbone:
         """Copy the current backbone, with adapters merged into its weights."""
-        backbone = copy.deepcopy(self.backbone)
+        copied: dict[int, object] = {}
         if self.adapted is not None:
             # merging in place would make weights drift
-            backbone.encoder = copy.deepcopy(self.adapted).merge_and_unload()
+            copied[id(self.backbone.encoder)] = copy.deepcopy(self.adapted).merge_and_unload()
+        backbone = copy.deepcopy(self.backbone, copied)
         return backbone.requires_grad_(False).eval()
 
 

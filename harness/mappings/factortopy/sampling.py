@@ -169,8 +169,9 @@ class _Read(torch.autograd.Function):
         # products with the upper two tokens (neighbours in a row are adjacent), the lower two, and the global
         # one. Separate arrays, because allocators keep arrays of this size but return larger ones
         products = [readout.new_empty(len(order), n * n_mixed * n_images) for n in PARTS]
-        for first, voxels in _cells(counts):
-            for tokens, product in zip(_rows(framed, first, below), products[:2], strict=True):
+        cells = _cells(counts)
+        for (_, voxels), rows in zip(cells, _rows(framed, cells, below), strict=True):
+            for tokens, product in zip(rows, products[:2], strict=True):
                 torch.mm(readout[voxels], tokens, out=product[voxels])
         torch.mm(readout, whole.view(n_features, -1), out=products[2])
         ctx.save_for_backward(framed, whole, readout, mixture, order, *products)
@@ -190,19 +191,16 @@ class _Read(torch.autograd.Function):
         for to_part, product in zip(_parts(to_mixture, n_mixed), products, strict=True):
             to_part.copy_(torch.bmm(product.view(len(order), -1, n_images), gradient[:, :, None]).squeeze(2))
 
-        def to_products(part: Tensor, voxels: slice) -> Tensor:
-            # one part at a time: all together would be as large as the products
-            return (part[voxels, :, None] * gradient[voxels, None, :]).flatten(1)
-
         to_framed = torch.zeros_like(framed)
-        of_whole = to_products(parts[2], slice(None))
+        of_whole = (parts[2][:, :, None] * gradient[:, None, :]).flatten(1)
         to_readout = of_whole @ whole.view(n_features, -1).T
         to_whole = (readout.T @ of_whole).view_as(whole)
-        for first, voxels in _cells(ctx.counts):
-            for part, tokens, to_tokens in zip(
-                parts[:2], _rows(framed, first, ctx.below), _rows(to_framed, first, ctx.below), strict=True
-            ):
-                to_product = to_products(part, voxels)
+        cells = _cells(ctx.counts)
+        rows, to_rows = (_rows(tensor, cells, ctx.below) for tensor in (framed, to_framed))
+        for (_, voxels), own, to_own in zip(cells, rows, to_rows, strict=True):
+            for part, tokens, to_tokens in zip(parts[:2], own, to_own, strict=True):
+                # one part at a time: all together would be as large as the products
+                to_product = (part[voxels, :, None] * gradient[voxels, None, :]).flatten(1)
                 to_readout[voxels].addmm_(to_product, tokens.T)
                 to_tokens.addmm_(readout[voxels].T, to_product)
         return to_framed, to_whole, _put_back(to_readout, order), _put_back(to_mixture, order), None, None
@@ -222,9 +220,12 @@ def _cells(counts: list[int]) -> list[tuple[int, slice]]:
     return found
 
 
-def _rows(framed: Tensor, first: int, below: int) -> list[Tensor]:
-    """Return two neighbouring tokens and the two below them, as two matrices (views)."""
-    return [framed[:, start : start + 2].view(len(framed), -1) for start in (first, first + below)]
+def _rows(framed: Tensor, cells: list[tuple[int, slice]], below: int) -> list[list[Tensor]]:
+    """Return every cell's two neighbouring tokens and the two below them, as two matrices (views)."""
+    return [
+        [framed[:, start : start + 2].view(len(framed), -1) for start in (first, first + below)]
+        for first, _ in cells
+    ]
 
 
 def _put_back(values: Tensor, order: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -72,17 +73,33 @@ class Line:
 
         ``<task>`` and ``<main>`` stand for the run's task and its main measure.
         """
-        curves = [run.curve(run.resolve(metric)) for run in self.runs]
-        values = pd.concat(curves, axis=1)
-        return pd.DataFrame(
-            {"mean": values.mean(axis=1), "sd": values.std(axis=1).fillna(0.0), "max": values.max(axis=1)}
-        ).sort_index()
+        if metric not in self._curves:
+            curves = [run.curve(run.resolve(metric)) for run in self.runs]
+            values = pd.concat(curves, axis=1)
+            self._curves[metric] = pd.DataFrame(
+                {"mean": values.mean(axis=1), "sd": values.std(axis=1).fillna(0.0), "max": values.max(axis=1)}
+            ).sort_index()
+        return self._curves[metric]
+
+    @cached_property
+    def _curves(self) -> dict[str, pd.DataFrame]:
+        # limits, legends and several figures ask for the same curves
+        return {}
+
+    @cached_property
+    def _intervals(self) -> dict[str, pd.DataFrame]:
+        return {}
 
     def interval(self, metric: str) -> pd.DataFrame:
         """Ends of the 95 % interval by step; empty without one.
 
         Over subjects, mean over seeds; of scores and of forgetting over test images, for one seed.
         """
+        if metric not in self._intervals:
+            self._intervals[metric] = self._find_interval(metric)
+        return self._intervals[metric]
+
+    def _find_interval(self, metric: str) -> pd.DataFrame:
         over = "_subjects"
         if split_name(metric).stage in ("task", "probe"):
             found = self.runs[0].score_intervals(metric) if len(self.runs) == 1 else {}
