@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import socket
@@ -116,6 +117,7 @@ def test_a_changed_label_and_image_of_files_are_seen(tmp_path: Path) -> None:
     assert write(0, "aba") == ["a", "b", "a"]
     assert write(0, "bba") == ["b", "b", "a"]
     assert write(50, "bba") == ["b", "b", "a"]
+    gc.collect()  # or the open files are met in another test
 
 
 def test_a_path_that_datasets_cannot_open_is_named(tmp_path: Path) -> None:

@@ -118,6 +118,11 @@ class _WithoutRay(TextIOBase):
     def isatty(self) -> bool:
         return self._stream.isatty()
 
+    @property
+    def closed(self) -> bool:
+        # Ray's colorama keeps this stream, and asks once more when Python exits
+        return self._stream.closed
+
 
 class _Run:
     """A run, and what has been heard of it."""
