@@ -7,7 +7,7 @@ runs a study of five tiny runs. In the middle of its fine-tuning,
 
 - the fine-tuning of run 0 gets kill −9;
 - the process of Ray in which run 1 is a task gets kill −9;
-- the node of run 2 is lost: its raylet gets kill −9. A new node joins.
+- the node of run 2 is lost: all of its processes get kill −9. A new node joins.
 
 The same study then runs on the local launcher.
 """
@@ -48,7 +48,7 @@ OBJECTS = 80 * 2**20  # bytes of a node's object store, the least
 DISTURBANCES = {
     0: "kill -9 of the fine-tuning",
     1: "kill -9 of Ray's process",
-    2: "kill -9 of the node's raylet",
+    2: "kill -9 of all of the node's processes",
 }
 
 
@@ -75,7 +75,10 @@ def disturb(study: Study, process: subprocess.Popen[bytes], seed: int, cluster: 
         os.kill(above[0], signal.SIGKILL)
         return {"seed": seed, "disturbance": DISTURBANCES[seed], "at step": step}
     raylets = [info.process.pid for node in cluster.worker_nodes for info in node.all_processes["raylet"]]
-    os.kill(next(pid for pid in above if pid in raylets), signal.SIGKILL)
+    node = psutil.Process(next(pid for pid in above if pid in raylets))
+    # all at once, as by a loss of power: a run outlives the raylet alone
+    for lost in [node, *node.children(recursive=True)]:
+        lost.send_signal(signal.SIGKILL)
     cluster.add_node(num_cpus=1, object_store_memory=OBJECTS)
     return {"seed": seed, "disturbance": DISTURBANCES[seed], "at step": step}
 
