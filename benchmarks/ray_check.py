@@ -14,25 +14,21 @@ The same study then runs on the local launcher.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import psutil
-from machine import describe_machine, write_figures
 from tiny_study import (
     LIMIT,
     Study,
     compare_with_local,
     count_in_store,
+    run_check,
     wait_for_checkpoint,
 )
 
@@ -107,40 +103,17 @@ def check(work: Path) -> dict[str, Any]:
     finally:
         cluster.shutdown()
     stores = count_in_store(study.runs)
-    different, n_places = compare_with_local(work, study)
+    compared = compare_with_local(work, study)
     said = study.said().splitlines()
     return {
         "ray": ray.__version__,
-        "runs": len(different),
+        **compared,
         "disturbed": disturbed,
         "started again": [line[line.index("]") + 2 :] for line in said if line.endswith("; started again")],
         "runs in MLflow": stores,
-        "places compared": n_places,
-        "runs that differ from the local launcher's": {
-            name: ways[:5] for name, ways in different.items() if ways
-        },
         "seconds of the disturbed study": round(seconds, 1),
     }
 
 
-def main() -> None:
-    """Check, and write what was seen."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--work", type=Path, help="keep all files in this folder")
-    arguments = parser.parse_args()
-    work = (arguments.work or Path(tempfile.mkdtemp(prefix="ray_check_"))).resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    figures = {"machine": describe_machine(), **check(work)}
-    write_figures(figures, arguments.output)
-    print(json.dumps(figures, indent=2))
-    if arguments.work is None:
-        shutil.rmtree(work)
-    if figures["runs that differ from the local launcher's"]:
-        sys.exit("the launchers' results differ")
-
-
 if __name__ == "__main__":
-    main()
+    run_check(__doc__, "ray_check", check)

@@ -17,27 +17,23 @@ taken up by a third call. The same studies then run on the local launcher.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
-from machine import describe_machine, write_figures
 from slurm_cluster import running_slurm
 from tiny_study import (
     LIMIT,
     Study,
     compare_with_local,
     count_in_store,
+    run_check,
     wait_for_checkpoint,
 )
 
@@ -145,14 +141,10 @@ def check(work: Path) -> dict[str, Any]:
         last = later.call(*ON_SLURM)
         stores = count_in_store(study.runs)
         version = slurm(environment, "sinfo", "--version")
-    different: dict[str, list[str]] = {}
-    n_places = 0
-    for on_slurm in (study, later):
-        ways, n = compare_with_local(work, on_slurm)
-        different, n_places = different | ways, n_places + n
+    compared = compare_with_local(work, study, later)
     return {
         "slurm": version,
-        "runs": len(different),
+        **compared,
         "disturbed": [{**one, "restarts": restarts[one["seed"]]} for one in disturbed],
         "restarts of the undisturbed run": restarts[5],
         "job arrays of the disturbed study": said.count("runs submitted; job"),
@@ -160,32 +152,9 @@ def check(work: Path) -> dict[str, Any]:
             line for text in (first, again, last) for line in text.splitlines() if line.startswith("SLURM:")
         ],
         "runs in MLflow": stores,
-        "places compared": n_places,
-        "runs that differ from the local launcher's": {
-            name: ways[:5] for name, ways in different.items() if ways
-        },
         "seconds of the disturbed study": round(seconds, 1),
     }
 
 
-def main() -> None:
-    """Check, and write what was seen."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--work", type=Path, help="keep all files in this folder")
-    arguments = parser.parse_args()
-    work = (arguments.work or Path(tempfile.mkdtemp(prefix="slurm_check_"))).resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    figures = {"machine": describe_machine(), **check(work)}
-    write_figures(figures, arguments.output)
-    print(json.dumps(figures, indent=2))
-    if arguments.work is None:
-        shutil.rmtree(work)
-    if figures["runs that differ from the local launcher's"]:
-        sys.exit("the launchers' results differ")
-
-
 if __name__ == "__main__":
-    main()
+    run_check(__doc__, "slurm_check", check)

@@ -40,29 +40,18 @@ from soak_process import (
     run_forked,
 )
 from soak_server import SERVER_FAULTS, failing, serving
+from tiny_study import SMALL
 
 from harness.tracking.store.connection import connect
 
 SHORT = [
-    "backbone=mini_random",
-    "task=digits",
-    "task.n_train=40",
-    "task.n_test=20",
+    *SMALL,
     "finetune.max_steps=3",
     "finetune.epochs=1",
     "finetune.batch_size=4",
-    "finetune.num_workers=0",
     "snapshots.ratio=4",
-    "snapshots.at_epoch_ends=false",
     "snapshots.resume_every=1",
-    "brain.n_voxels=100",
     "brain.n_stimuli=20",
-    "mapping.steps=3",
-    "mapping.floor_refits=2",
-    "mapping.n_channels=4",
-    "probes.tasks=[]",
-    "probes.n_drift=8",
-    "probes.steps=3",
 ]
 OUTCOMES = ("bit-identical", "one line", "clean", "one line, no file", "traceback", "silent", "hang")
 ALLOWED = OUTCOMES[:3]

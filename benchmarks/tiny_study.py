@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+from machine import describe_machine, write_figures
 from soak_process import compare, read_results
 
 from harness.config import REPOSITORY
 from harness.tracking.store.keys import RUN_TAG
 
-TINY = [
+SMALL = [
     "backbone=mini_random",
     "task=digits",
     "task.n_train=40",
     "task.n_test=20",
-    "finetune.max_steps=200",
-    "finetune.epochs=1000",
-    "finetune.batch_size=8",
     "finetune.num_workers=0",
-    "snapshots.ratio=20",
     "snapshots.at_epoch_ends=false",
-    "snapshots.resume_every=5",
     "brain.n_voxels=100",
-    "brain.n_stimuli=60",
     "mapping.steps=3",
     "mapping.floor_refits=2",
     "mapping.n_channels=4",
@@ -37,7 +37,18 @@ TINY = [
     "probes.n_drift=8",
     "probes.steps=3",
 ]
+"""Of runs that take seconds."""
+TINY = [
+    *SMALL,
+    "finetune.max_steps=200",
+    "finetune.epochs=1000",
+    "finetune.batch_size=8",
+    "snapshots.ratio=20",
+    "snapshots.resume_every=5",
+    "brain.n_stimuli=60",
+]
 LIMIT = 900.0  # seconds of a study
+DIFFERENT = "runs that differ from the local launcher's"
 
 
 class Study:
@@ -123,16 +134,20 @@ def wait_for_checkpoint(study: Study, process: subprocess.Popen[bytes], seed: in
         time.sleep(0.02)
 
 
-def compare_with_local(work: Path, study: Study) -> tuple[dict[str, list[str]], int]:
-    """Make a study on the local launcher too; return by run where results differ, and how many were read."""
-    local = Study(work / "local", study.name, study.seeds, {})
-    local.call()
-    expected, found = local.results(), study.results()
-    assert expected.keys() == found.keys()
-    return (
-        {name: compare(expected[name], found[name]) for name in expected},
-        sum(len(results) for results in expected.values()),
-    )
+def compare_with_local(work: Path, *studies: Study) -> dict[str, Any]:
+    """Make studies on the local launcher too; return how many results were compared, and which differ."""
+    n_runs = n_places = 0
+    different: dict[str, list[str]] = {}
+    for study in studies:
+        local = Study(work / "local", study.name, study.seeds, {})
+        local.call()
+        expected, found = local.results(), study.results()
+        assert expected.keys() == found.keys()
+        n_runs += len(expected)
+        n_places += sum(len(results) for results in expected.values())
+        ways = {name: compare(expected[name], found[name])[:5] for name in expected}
+        different |= {name: some for name, some in ways.items() if some}
+    return {"runs": n_runs, "places compared": n_places, DIFFERENT: different}
 
 
 def count_in_store(runs: Path) -> dict[str, int]:
@@ -144,3 +159,32 @@ def count_in_store(runs: Path) -> dict[str, int]:
                 f"WHERE tags.key = '{RUN_TAG}' GROUP BY status"
             ).fetchall()
         )
+
+
+def run_check(description: str, name: str, check: Callable[[Path], dict[str, Any]]) -> None:
+    """Be the command of a check: run it in a folder, and write what was seen.
+
+    Parameters
+    ----------
+    description : str
+        Of the command.
+    name : str
+        Of the temporary folder.
+    check : function of a folder
+        Returns what was seen, without the machine.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--work", type=Path, help="keep all files in this folder")
+    arguments = parser.parse_args()
+    work = (arguments.work or Path(tempfile.mkdtemp(prefix=f"{name}_"))).resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    figures = {"machine": describe_machine(), **check(work)}
+    write_figures(figures, arguments.output)
+    print(json.dumps(figures, indent=2))
+    if arguments.work is None:
+        shutil.rmtree(work)
+    if figures[DIFFERENT]:
+        sys.exit("the launchers' results differ")

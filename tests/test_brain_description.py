@@ -13,6 +13,7 @@ from harness.brains.brain import Roi
 from harness.brains.description import (
     describe_brain,
 )
+from harness.commands import brains as command
 from harness.commands.brains import look
 from harness.config.compose import load_config
 from harness.plot.brain_maps import draw_brain
@@ -78,6 +79,26 @@ def test_look_names_memory_and_writes_a_picture(tmp_path: Path) -> None:
     assert f"{2 * n_bytes / 1e6:.1f} MB (mini_random, float32) for the tokens of one snapshot" in [
         text for _, text in wide
     ]
+
+
+def test_whatever_a_picture_shows_draws_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    brain = make_brain()
+    assert brain.noise_ceiling is not None and brain.surface is not None
+    # none of these is in the fingerprint
+    changes = [
+        {},
+        {"name": "another"},
+        {"noise_ceiling": np.linspace(0.1, 0.6, brain.n_voxels, dtype=np.float32)},
+        {"rois": brain.rois[:1]},
+        {"surface": None},
+    ]
+    config = load_config([f"runs_dir={tmp_path}", "backbone=mini_random"])
+    pictures = []
+    for change in changes:
+        changed = replace(brain, **change)
+        monkeypatch.setattr(command, "load_brain", lambda alone, changed=changed: changed)
+        pictures.append(Path(look(config)[-1][1]).read_bytes())
+    assert len(set(pictures)) == len(changes)
 
 
 def test_a_backbone_that_cannot_be_loaded_is_no_obstacle(tmp_path: Path) -> None:

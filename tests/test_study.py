@@ -86,7 +86,7 @@ def test_runs_share_a_machine_or_have_it_alone(monkeypatch, options, gpus, worke
     jobs = [Job("[1/2] one", ["seed=1"]), Job("[2/2] two", ["seed=2"])]
     together, launched = [], []
     monkeypatch.setattr(study, "launch_options", lambda: options)
-    monkeypatch.setattr(study.torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(study, "count_gpus", lambda: gpus)
     monkeypatch.setattr(study, "launch", lambda name, arguments: launched.append(arguments) or 0)
     monkeypatch.setattr(study, "run_jobs", lambda name, jobs, layout, _: together.append(layout) or {})
     assert study.run_missing(jobs, workers) == 0
@@ -97,7 +97,7 @@ def test_runs_share_a_machine_or_have_it_alone(monkeypatch, options, gpus, worke
 def test_all_gpus_work_on_a_single_run(monkeypatch):
     launched = []
     monkeypatch.setattr(study, "launch_options", lambda: ["--multi_gpu"])
-    monkeypatch.setattr(study.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(study, "count_gpus", lambda: 2)
     monkeypatch.setattr(study, "launch", lambda name, arguments: launched.append(arguments) or 0)
     assert study.run_missing([Job("[1/1] one", ["seed=1"])], None) == 0 and launched == [["seed=1"]]
     monkeypatch.setattr(study, "launch", lambda name, arguments: 130)

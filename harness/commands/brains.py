@@ -81,9 +81,12 @@ def _draw(brain: Brain, path: Path) -> None:
     key = {
         "sources": hash_sources("plot"),
         "versions": {name: package_version(name) for name in ("matplotlib", "seaborn")},
-        "brain": brain.fingerprint,
-        # not in the fingerprint
-        "places": content_hash(brain.bounding_box, [[roi.name, roi.voxels] for roi in brain.rois]),
+        # not the fingerprint, which leaves out names, regions, ceilings and the surface
+        "drawn": content_hash(
+            *(brain.name, brain.coords, brain.hemisphere, brain.noise_ceiling),
+            [[roi.name, roi.voxels] for roi in brain.rois],
+            None if brain.surface is None else vars(brain.surface),
+        ),
     }
     with tempfile.TemporaryDirectory() as temporary:
         made = Path(temporary) / "made"

@@ -35,6 +35,7 @@ from .layout import (
     start_folder,
     step_0_folders,
     subject_folder,
+    wait_for_run,
     wise_ft_folder,
 )
 from .networks import (
@@ -128,6 +129,7 @@ __all__ = [
     "start_folder",
     "step_0_folders",
     "subject_folder",
+    "wait_for_run",
     "wise_ft_folder",
     "write_probes",
 ]

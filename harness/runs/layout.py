@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from harness.config import (
@@ -19,6 +19,8 @@ from harness.storage import (
     remove_leftovers,
     user_path,
 )
+
+LOCK = ".lock"
 
 
 def run_name(config: Config) -> str:
@@ -72,7 +74,7 @@ def hold_run(run: Path) -> Iterator[None]:
     make_folder(run)
     with ExitStack() as held:
         try:
-            held.enter_context(hold_lock(run / ".lock", wait=0))
+            held.enter_context(hold_lock(run / LOCK, wait=0))
         except TimeoutError as error:
             raise InputError(f"{run}: another process is working on this run: {error}") from None
         remove_leftovers(run, held=True)
@@ -80,6 +82,13 @@ def hold_run(run: Path) -> Iterator[None]:
         for folder in (*above, cache_folder(), *cache_folder().glob("*/")):
             remove_leftovers(folder)
         yield
+
+
+def wait_for_run(run: Path, seconds: float) -> None:
+    """Wait until no other process works on a run, or for so long: `hold_run` says who still does."""
+    if run.exists():
+        with suppress(TimeoutError), hold_lock(run / LOCK, wait=seconds):
+            pass
 
 
 def is_finished(run: Path) -> bool:

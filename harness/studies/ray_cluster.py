@@ -1,7 +1,7 @@
 """Runs of a study as tasks of Ray: on a running cluster, or on a Ray of its own on this machine.
 
-Ray places the runs where their cores and GPUs are free, and starts those again whose process or node is
-lost. Unlike jobs of SLURM, they end with the study's process.
+Ray places the runs where their cores and GPUs are free; the study starts those again whose process or node
+is lost. Unlike jobs of SLURM, runs end with the study's process.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from harness.studies.run_process import (
     COMMAND,
     GRACE,
     ORDERED,
-    LogReader,
     RunCommand,
+    RunLog,
     name_variables,
 )
 
@@ -83,7 +83,7 @@ def run_on_ray(
                     running[task.remote(run.command, run.job.run, run.n_lost > 0)] = run
                 ended, _ = ray.wait(list(running), timeout=PERIOD)
                 for run in running.values():
-                    run.tell(listener)
+                    run.log.tell(listener)
                 for result in ended:
                     run = running.pop(result)
                     status = run.end(ray, result, config.ray.retries, listener)
@@ -129,14 +129,7 @@ class _Run:
 
     def __init__(self, job: Job, command: RunCommand) -> None:
         self.job, self.command, self.n_lost = job, command, 0
-        self._log, self._begun = LogReader(job, command.folder), False
-
-    def tell(self, listener: Listener) -> None:
-        """Tell what it has printed since the last call."""
-        lines = self._log.new_lines()
-        if lines:
-            self._begin(listener)
-        self._log.tell(lines, listener)
+        self.log = RunLog(job, command.folder)
 
     def end(self, ray: Any, result: Any, retries: int, listener: Listener) -> int | None:
         """Tell what it has printed last; return its exit status, None: it was lost and is to start again."""
@@ -146,8 +139,8 @@ class _Run:
             raise  # a mistake of ours
         except ray.exceptions.RayError as error:
             status, reason = 137, f"lost by Ray ({type(error).__name__})"
-        self.tell(listener)
-        self._begin(listener)
+        self.log.tell(listener)
+        self.log.begin(listener)
         if status <= 128 or status in ORDERED:
             return status
         self.n_lost += 1
@@ -157,11 +150,6 @@ class _Run:
             return None
         listener.printed(self.job, f"{reason} {self.n_lost} times")
         return status
-
-    def _begin(self, listener: Listener) -> None:
-        if not self._begun:
-            listener.began(self.job)
-        self._begun = True
 
 
 def _import_ray() -> Any:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
-from harness.storage import hold_lock, make_folder
+from harness.runs import wait_for_run
+from harness.storage import make_folder
 from harness.studies.run_process import (
     GRACE,
     RunCommand,
@@ -25,8 +25,6 @@ def run_once(run: RunCommand, place: Path, again: bool) -> int:
         Whether Ray has lost an earlier start, whose process may still be saving what it has done.
     """
     make_folder(run.folder)
-    if again and place.exists():
-        # in vain: the run will say who holds it
-        with suppress(TimeoutError), hold_lock(place / ".lock", wait=2 * GRACE):
-            pass
+    if again:
+        wait_for_run(place, 2 * GRACE)
     return run_logged(run, lambda process: None)

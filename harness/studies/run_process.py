@@ -118,8 +118,8 @@ def _has_ended(child: int) -> bool:
         return True
 
 
-class LogReader:
-    """Tells what a run prints, line by line, from its log.
+class RunLog:
+    """Tells a listener what a run prints, from its log, and once that it has begun.
 
     Parameters
     ----------
@@ -128,28 +128,37 @@ class LogReader:
         Of the log.
     read : int, optional
         Bytes that are older; None: all that are there now.
+
+    Attributes
+    ----------
+    begun : bool
+        Whether the listener knows of the run.
     """
 
     def __init__(self, job: Job, folder: Path, read: int | None = None) -> None:
-        self._job, self._file = job, folder / LOG
+        self._job, self._file, self.begun = job, folder / LOG, False
         self._read = log_size(folder) if read is None else read
 
-    def new_lines(self) -> list[str]:
-        """Read the whole lines that have come since the last call."""
+    def begin(self, listener: Listener) -> None:
+        """Tell that the run has begun, unless the listener knows."""
+        if not self.begun:
+            listener.began(self._job)
+        self.begun = True
+
+    def tell(self, listener: Listener) -> None:
+        """Tell the whole lines that have come since the last call."""
         try:
             with self._file.open("rb") as log:
                 log.seek(self._read)
                 found = log.read()
         except OSError:
-            return []
+            return
         lines = found[: found.rfind(b"\n") + 1]
         self._read += len(lines)
+        if lines:
+            self.begin(listener)
         # not splitlines, which takes the mark of a record for the end of a line
-        return lines.decode(errors="replace").split("\n")[:-1]
-
-    def tell(self, lines: list[str], listener: Listener) -> None:
-        """Tell a listener what lines say."""
-        for line in lines:
+        for line in lines.decode(errors="replace").split("\n")[:-1]:
             tell(self._job, line, listener)
 
 

@@ -25,7 +25,7 @@ from harness.studies.pool import Job, Listener
 from harness.studies.run_process import (
     COMMAND,
     ORDERED,
-    LogReader,
+    RunLog,
     log_size,
     name_variables,
 )
@@ -142,8 +142,7 @@ class _Followed:
 
     def __init__(self, submitted: Submitted, folder: Path) -> None:
         self.job, self._number, self._folder = submitted.job, submitted.number, folder
-        self._log = LogReader(self.job, folder, submitted.printed)
-        self._begun = False
+        self._log = RunLog(self.job, folder, submitted.printed)
         self._state: str | None = None
         self._missed = self._retried = 0
 
@@ -152,7 +151,7 @@ class _Followed:
         finished = is_finished(_run_of(self.job))
         state = None if queue is None else queue.get(self._number)
         if finished or state == "RUNNING":
-            self._begin(listener)
+            self._log.begin(listener)
         # its last lines come after its last file
         whole = finished and (state is None or (self._folder / ENDED).exists())
         self._tell(state, listener)
@@ -164,7 +163,7 @@ class _Followed:
         self._missed += 1
         if self._missed < LOOKS:
             return None
-        self._begin(listener)
+        self._log.begin(listener)
         status, reason = self._read_end()
         if status > 128 and status not in ORDERED and self._retried < retries and requeue(self._number):
             self._retried, self._missed = self._retried + 1, 0
@@ -175,21 +174,13 @@ class _Followed:
             listener.printed(self.job, reason)
         return status
 
-    def _begin(self, listener: Listener) -> None:
-        if not self._begun:
-            listener.began(self.job)
-        self._begun = True
-
     def _tell(self, state: str | None, listener: Listener) -> None:
-        if state == "PENDING" and self._begun and self._state != "PENDING":
+        if state == "PENDING" and self._log.begun and self._state != "PENDING":
             listener.printed(self.job, f"in the queue again as job {self._number}")
-        if state == "PENDING" and self._begun:
+        if state == "PENDING" and self._log.begun:
             listener.heard(self.job, "in the queue again", 0, None)
         self._state = state or self._state
-        lines = self._log.new_lines()
-        if lines:
-            self._begin(listener)
-        self._log.tell(lines, listener)
+        self._log.tell(listener)
 
     def _read_end(self) -> tuple[int, str]:
         """Return the exit status that the job has noted, else that of a process which was killed."""

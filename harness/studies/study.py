@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import torch
-
 from harness.config import (
     Config,
     ContrastConfig,
@@ -46,7 +44,7 @@ from harness.storage import (
 )
 from harness.studies.finished import InputCheck
 from harness.studies.grid import expand_grid
-from harness.studies.launching import launch, launch_options
+from harness.studies.launching import count_gpus, launch, launch_options
 from harness.studies.pool import (
     Job,
     choose_layout,
@@ -108,7 +106,7 @@ def run_missing(jobs: Sequence[Job], workers: int | None) -> int:
     """
     if not jobs:
         return 0
-    options, n_gpus = launch_options(), torch.cuda.device_count()
+    options, n_gpus = launch_options(), count_gpus()
     layout = choose_layout(len(jobs), count_given_cores(), n_gpus, free_memory(), workers)
     # accelerate as the user has configured it, or all GPUs for one run
     if options is not None and (not options or layout.workers == 1):

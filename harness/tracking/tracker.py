@@ -15,9 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import Accelerator
-from jaxtyping import Float
 
 from harness.backbones import Backbone
 from harness.config import Config
@@ -49,7 +47,7 @@ from harness.tracking.fitter import (
     Fitter,
     prepare_split,
 )
-from harness.tracking.probing import Prober
+from harness.tracking.probing import LayerFeatures, Prober
 from harness.tracking.results import LiveRows, write_results
 from harness.tracking.shared_start import SharedStart
 from harness.tracking.work_items import (
@@ -187,7 +185,7 @@ class _Tracker:
         model: TunedModel,
         backbone: Backbone,
         name: str,
-        means: dict[str, Float[np.ndarray, "n_images _"]] | None,
+        means: LayerFeatures | None,
     ) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / "start"
