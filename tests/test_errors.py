@@ -16,6 +16,7 @@ from harness.storage.errors import (
     unknown_name,
 )
 from harness.storage.files import make_folder
+from harness.storage.launchers import ERRORS_FOLDER
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
@@ -101,6 +102,25 @@ def test_sigterm_ends_a_program_in_order(capsys: pytest.CaptureFixture[str]) -> 
     assert (caught.value.code, ended) == (143, [True])
     assert capsys.readouterr().err == "terminated\n"
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_process_that_its_launcher_ends_leaves_the_reason_to_the_one_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(ERRORS_FOLDER, str(tmp_path))
+
+    def fails() -> None:
+        raise InputError("seed: found -1, expected 0 or more")
+
+    def is_ended() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(100)
+
+    for main, status in ((fails, 2), (is_ended, 143), (fails, 2)):
+        with pytest.raises(SystemExit) as caught:
+            exit_with_one_line(main)
+        assert caught.value.code == status
+    assert capsys.readouterr().err == "error: seed: found -1, expected 0 or more\n"
 
 
 def test_a_missing_file_that_nobody_asked_for_is_a_bug_and_not_hidden() -> None:

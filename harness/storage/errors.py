@@ -93,19 +93,24 @@ def exit_with_one_line(main: Callable[[], object]) -> None:
         message, status = f"error: {error.filename or 'disk'}: {error.strerror}", 2
     else:
         return
-    if _is_first_to_print(message):
+    if _has_news(message, status):
         print(message, file=sys.stderr)
     silence_launcher()
     raise SystemExit(status)
 
 
-def _is_first_to_print(message: str) -> bool:
-    """Whether no other process of this launch has printed the message."""
+def _has_news(message: str, status: int) -> bool:
+    """Whether no other process of this launch has printed the message, or the reason for it.
+
+    A launcher ends all processes when one has failed, which then tells why.
+    """
     folder = os.environ.get(ERRORS_FOLDER)
     if folder is None:
         return True
     name = hashlib.sha256(message.encode()).hexdigest()[:16]
     try:
+        if status == TERMINATED and os.listdir(folder):
+            return False
         os.close(os.open(Path(folder) / name, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return False
